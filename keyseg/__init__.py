@@ -1,0 +1,1 @@
+"""keyseg: an experiment-tracking ablation harness for keyword-conditioned segmentation."""
