@@ -1,0 +1,74 @@
+"""One example: one image, one expression, one mask. What every reader yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255
+"""Value of pixels that count neither as target nor as background."""
+
+Mask = NDArray[np.uint8]
+"""(H, W), values 0, 1 and IGNORE."""
+
+SMALL, LARGE = 0.02, 0.10
+"""Share of the image that a target covers: below SMALL it is small, from LARGE on large."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image, one expression, one mask.
+
+    `image_id` is the cluster: the same for all expressions of an image, in whatever data set of
+    the same folder. `text` names the target in the answer ("the red ball"); None = the keyword.
+    """
+
+    id: str
+    image: Path
+    image_id: str
+    query: str
+    is_sentence: bool
+    keyword: str | None
+    text: str | None
+    slices: dict[str, str]
+    load_mask: Callable[[], Mask] = field(repr=False)
+
+    def mask(self) -> Mask:
+        """Target, uint8 (H, W) at the image's size, values 0, 1 and 255 = ignore."""
+        mask = self.load_mask()
+        if mask.dtype != np.uint8 or mask.ndim != 2:
+            raise TypeError(
+                f"mask of {self.id}: uint8 (H, W) expected, not {mask.dtype} {mask.shape}"
+            )
+        return mask
+
+
+def size_slice(share: float) -> str:
+    """Slice by the share of the image that the target covers: empty, small, medium or large."""
+    if share <= 0:
+        return "empty"
+    if share < SMALL:
+        return "small"
+    return "medium" if share < LARGE else "large"
+
+
+def length_slice(query: str) -> str:
+    """Slice by words: short (up to 3), medium (4 to 9) or long (10 and more)."""
+    words = len(query.split())
+    if words <= 3:
+        return "short"
+    return "medium" if words <= 9 else "long"
+
+
+def first_or_all(texts: str, of: Sequence[_T]) -> Sequence[_T]:
+    """The expressions of a target that count, by the protocol key `texts`: "all" or "first"."""
+    if texts not in ("all", "first"):
+        raise ValueError(f"texts={texts}: must be one of all, first")
+    return of[:1] if texts == "first" else of

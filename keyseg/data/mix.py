@@ -1,0 +1,223 @@
+"""Mixes of data sets: which sources make a split, and the order in which training sees them.
+
+The order is a pure function of (seed, step): it needs no state to resume, and it does not depend
+on how many workers or processes load the images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from keyseg.config import resolve_path
+from keyseg.data.example import Example
+from keyseg.data.files import DataError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of a split: its examples, and how often its images are drawn (relative weight)."""
+
+    examples: list[Example]
+    weight: float
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Expressions that travel together, since they share an image."""
+
+    image: Path
+    image_id: str
+    examples: list[Example]
+
+
+def prepare(data_cfg: Mapping[str, Any]) -> None:
+    """Make the data if the group says how (`prepare`); call it once, before `load`."""
+    if spec := _plain(data_cfg).get("prepare"):
+        _call("prepare", spec)
+
+
+def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
+    """Read one split of the `data` group: a `Source` for each entry of `splits.<split>`.
+
+    An entry names `sources`, the `split` of theirs that is meant, and a `weight` (default 1).
+
+    Raises:
+        DataError: an unknown split or source, a reader that cannot be found or called, a weight
+            that is not above 0, an example that comes twice, and all that readers raise.
+    """
+    cfg = _plain(data_cfg)
+    splits, sources = cfg.get("splits") or {}, cfg.get("sources") or {}
+    name = cfg.get("name", "?")
+    if split not in splits:
+        raise DataError(
+            f"data={name} has no split '{split}'; it has: {', '.join(splits) or 'none'}"
+        )
+    loaded, seen = [], set[str]()
+    for i, entry in enumerate(splits[split] or ()):
+        where = f"data.splits.{split}[{i}]"
+        weight = float(entry.get("weight", 1.0))
+        if not (weight > 0 and math.isfinite(weight)):
+            raise DataError(f"{where}.weight={weight}: must be above 0")
+        examples: list[Example] = []
+        for source in entry.get("sources") or ():
+            if source not in sources:
+                near = get_close_matches(source, sources, 1) or list(sources)
+                raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
+            part = _call(f"sources.{source}", sources[source], split=entry.get("split", split))
+            examples += part
+        if not examples:
+            raise DataError(f"{where} has no examples: name its sources")
+        for example in examples:
+            if example.id in seen:
+                raise DataError(f"{where}: example {example.id} comes twice; list a source once")
+            seen.add(example.id)
+        loaded.append(Source(examples, weight))
+    if not loaded:
+        raise DataError(f"data.splits.{split} is empty: list at least one entry with sources")
+    return loaded
+
+
+def groups(examples: Iterable[Example]) -> list[ImageGroup]:
+    """Examples by image, in the order in which images first appear."""
+    by_image: dict[Path, ImageGroup] = {}
+    for e in examples:
+        by_image.setdefault(e.image, ImageGroup(e.image, e.image_id, [])).examples.append(e)
+    return list(by_image.values())
+
+
+def fingerprint(sources: Sequence[Source]) -> str:
+    """16 hex digits over weights, ids, queries, keywords, answers and annotations, in order.
+
+    Paths do not count: the same data on another machine has the same fingerprint. Nothing is
+    drawn: of a mask the annotation is hashed, once for all expressions that share it.
+    """
+    total = hashlib.sha256()
+    for source in sources:
+        total.update(repr(source.weight).encode())
+        last: object = None
+        for e in source.examples:
+            fields = [e.id, e.image_id, e.query, e.is_sentence, e.keyword, e.text, e.slices]
+            total.update(json.dumps(fields, sort_keys=True).encode())
+            if e.load_mask is not last:
+                last = e.load_mask
+                digest = getattr(last, "digest", None)
+                total.update(digest() if digest else e.mask().tobytes())
+    return total.hexdigest()[:16]
+
+
+class ImageSampler:
+    """The order of training images: random, reproducible, with access to any step.
+
+    The source of each image is drawn by weight. Within a source, images come in permutations
+    (epochs), so that none comes again before all have come. Of an image's expressions at most
+    `expressions_per_image` are drawn, without replacement.
+    """
+
+    # First element of every generator's seed: each kind of draw has a stream of its own.
+    _SOURCES, _IMAGES, _EXPRESSIONS = range(3)
+    _BLOCK = 1024
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        seed: int,
+        images_per_step: int,
+        expressions_per_image: int,
+    ) -> None:
+        if not sources or not all(s.examples for s in sources):
+            raise DataError("nothing to sample: a source without examples")
+        self.groups = [groups(s.examples) for s in sources]
+        self.seed = seed
+        self.images_per_step = images_per_step
+        self.expressions_per_image = expressions_per_image
+        weights = np.array([s.weight for s in sources], np.float64)
+        self._shares = weights / weights.sum()
+        # Memory of pure functions; what is in it never changes what is drawn.
+        self._drawn_before = [np.zeros(len(sources), np.int64)]
+        self._permutations: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    def step(self, n: int) -> list[ImageGroup]:
+        """The images of step `n` (0 or more), each with the expressions drawn for it."""
+        if n < 0:
+            raise ValueError(f"step {n}: must be 0 or more")
+        first = n * self.images_per_step
+        return [self._draw(t) for t in range(first, first + self.images_per_step)]
+
+    def _draw(self, t: int) -> ImageGroup:
+        """The t-th image since the start of training."""
+        source, earlier = self._source(t)
+        epoch, position = divmod(earlier, len(self.groups[source]))
+        group = self.groups[source][int(self._permutation(source, epoch)[position])]
+        surplus = len(group.examples) - self.expressions_per_image
+        if surplus <= 0:
+            return group
+        generator = np.random.default_rng((self._EXPRESSIONS, self.seed, t))
+        chosen = generator.choice(len(group.examples), self.expressions_per_image, replace=False)
+        examples = [group.examples[i] for i in sorted(chosen)]
+        return ImageGroup(group.image, group.image_id, examples)
+
+    def _source(self, t: int) -> tuple[int, int]:
+        """Source of the t-th image, and how many images came from that source before it."""
+        block, offset = divmod(t, self._BLOCK)
+        while len(self._drawn_before) <= block:
+            drawn = self._sources_of_block(len(self._drawn_before) - 1)
+            counts = np.bincount(drawn, minlength=len(self._shares))
+            self._drawn_before.append(self._drawn_before[-1] + counts)
+        drawn = self._sources_of_block(block)
+        source = int(drawn[offset])
+        earlier = self._drawn_before[block][source] + np.count_nonzero(drawn[:offset] == source)
+        return source, int(earlier)
+
+    def _sources_of_block(self, block: int) -> NDArray[np.int64]:
+        generator = np.random.default_rng((self._SOURCES, self.seed, block))
+        return generator.choice(len(self._shares), self._BLOCK, p=self._shares)
+
+    def _permutation(self, source: int, epoch: int) -> NDArray[np.int64]:
+        known = self._permutations.get(source)
+        if known is None or known[0] != epoch:
+            generator = np.random.default_rng((self._IMAGES, self.seed, source, epoch))
+            known = (epoch, generator.permutation(len(self.groups[source])))
+            self._permutations[source] = known
+        return known[1]
+
+
+def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(cfg, DictConfig):
+        plain = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+    return dict(cfg)
+
+
+def _call(what: str, spec: Mapping[str, Any], **extra: Any) -> Any:
+    """Call the function that `_target_` names with the other keys; `root` is made absolute."""
+    target = str(spec.get("_target_", ""))
+    module, _, name = target.rpartition(".")
+    if not module:
+        raise DataError(f"data.{what}._target_='{target}': must be package.module.function")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"data.{what}._target_={target} cannot be found: {error}") from error
+    arguments = {key: value for key, value in spec.items() if key != "_target_"} | extra
+    if "root" in arguments:
+        arguments["root"] = resolve_path(arguments["root"])
+    form = inspect.signature(function)
+    try:
+        form.bind(**arguments)
+    except TypeError as error:
+        raise DataError(f"data.{what}: {error}; {target} takes {form}") from error
+    return function(**arguments)

@@ -1,0 +1,115 @@
+"""Reader of ReasonSeg and Reason-Seg-Key, and of what is written like them.
+
+{root}/ReasonSeg/{split}/X.jpg + X.json            image, queries and shapes
+{root}/explanatory_key/keyword_outputs.json        keyword and answer by (json name, query)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.files import DataError, check_images, read_json, require
+from keyseg.data.masks import ReasonMask, image_size
+
+PAGE = "https://github.com/dvlab-research/LISA"
+KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"
+KEYWORDS = "explanatory_key/keyword_outputs.json"
+
+
+def read(
+    root: str | Path,
+    split: str,
+    texts: str = "all",
+    slices: Mapping[str, str] | None = None,
+    keywords: str | None = KEYWORDS,
+) -> list[Example]:
+    """Read one split. An example without an entry in the keyword file has keyword None.
+
+    Args:
+        root: the `reason_seg` folder.
+        split: "train", "val" or "test".
+        texts: "all" queries of an image, or the "first".
+        slices: added to every example's own (dataset, split, size, length).
+        keywords: the keyword file, relative to root; None reads ReasonSeg without keywords.
+
+    Raises:
+        DataError: a folder, file or image is missing or damaged, or the split is empty.
+    """
+    root = Path(root)
+    folder = _split_folder(root, split)
+    files = sorted(p for p in folder.glob("*.json") if not p.name.startswith("."))
+    if not files:
+        raise DataError(f"split '{split}' is empty: no .json in {folder}. Public page: {PAGE}")
+    check_images((p.with_suffix(".jpg") for p in files), PAGE)
+    known = _keywords(root / keywords) if keywords else {}
+    examples = []
+    for file in files:
+        image = file.with_suffix(".jpg")
+        queries, is_sentence, mask = _annotation(file, image)
+        own = {"dataset": "ReasonSeg", "split": split, "size": size_slice(mask.target_share())}
+        for i, query in enumerate(first_or_all(texts, queries)):
+            keyword, text = known.get((file.name, query), (None, None))
+            examples.append(
+                Example(
+                    id=f"ReasonSeg/{split}/{file.stem}-{i}",
+                    image=image,
+                    image_id=f"ReasonSeg/{split}/{file.stem}",
+                    query=query,
+                    is_sentence=is_sentence,
+                    keyword=keyword,
+                    text=text,
+                    slices={**own, "length": length_slice(query), **(slices or {})},
+                    load_mask=mask,
+                )
+            )
+    return examples
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    base = require(root / "ReasonSeg", "the ReasonSeg folder", PAGE)
+    folder = base / split
+    if not folder.is_dir():
+        splits = ", ".join(sorted(p.name for p in base.iterdir() if p.is_dir())) or "none"
+        raise DataError(f"{base} has no split '{split}'; it has: {splits}. Public page: {PAGE}")
+    return folder
+
+
+def _annotation(file: Path, image: Path) -> tuple[list[str], bool, ReasonMask]:
+    content = read_json(file)
+    texts = content.get("text") if isinstance(content, dict) else None
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise DataError(f"{file}: 'text' must be a list of queries, not {str(texts)[:60]}")
+    queries = [text.strip() for text in texts]
+    if not all(queries):
+        raise DataError(f"{file}: 'text' holds an empty query")
+    try:
+        mask = ReasonMask(content.get("shapes") or [], *image_size(image))
+    except DataError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: {error}") from error
+    return queries, bool(content.get("is_sentence", False)), mask
+
+
+def _keywords(path: Path) -> dict[tuple[str, str], tuple[str | None, str | None]]:
+    """(json name, query) -> (keyword, answer). Of two entries for one query the first counts."""
+    if not path.exists():
+        raise DataError(
+            f"the keyword file is missing: {path} ({KEYWORD_PAGE}). "
+            "To read ReasonSeg without keywords set keywords: null in the source's YAML"
+        )
+    content = read_json(path)
+    found: dict[tuple[str, str], tuple[str | None, str | None]] = {}
+    for i, item in enumerate(content if isinstance(content, list) else [content]):
+        if not isinstance(item, dict) or not {"json", "query", "keyword"} <= item.keys():
+            raise DataError(f"{path}: item {i} needs json, query and keyword: {str(item)[:60]}")
+        key = (str(item["json"]), str(item["query"]).strip())
+        found.setdefault(key, (_text(item["keyword"]), _text(item.get("outputs"))))
+    return found
+
+
+def _text(value: Any) -> str | None:
+    return str(value).strip() or None if value is not None else None

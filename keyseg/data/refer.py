@@ -1,0 +1,149 @@
+"""Reader of the refer data sets (refCOCO, refCOCO+, refCOCOg) and of what is written like them.
+
+    {root}/{dataset}/instances.json          COCO images, annotations, categories
+    {root}/{dataset}/refs({split_by}).p      pickled list of refs: target, split, sentences
+    {root}/images/mscoco/images/train2014/   the images
+
+A ref's own `file_name` carries the annotation's number; the image's is in instances.json.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keyseg.data import plain_pickle
+from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.files import DataError, check_images, read_json, require
+from keyseg.data.masks import CocoMask
+
+PAGE = "https://github.com/lichengunc/refer"
+IMAGE_PAGE = "https://cocodataset.org/#download (2014 Train images)"
+IMAGES = Path("images/mscoco/images/train2014")
+
+
+def read(
+    root: str | Path,
+    dataset: str,
+    split_by: str,
+    split: str,
+    slices: Mapping[str, str] | None = None,
+    texts: str = "all",
+) -> list[Example]:
+    """Read one split; the keyword is the target's category name.
+
+    Args:
+        root: the `refer_seg` folder.
+        dataset: folder in it, such as "refcoco+".
+        split_by: "unc", "google" or "umd": which division into splits.
+        split: "train", "val", "testA", ...
+        slices: added to every example's own (dataset, split, size, length).
+        texts: "all" sentences of a target, or the "first".
+
+    Raises:
+        DataError: a file or an image is missing or damaged, a ref names an annotation, image or
+            category that is not there, or the split has no refs.
+    """
+    root = Path(root)
+    folder = require(root / dataset, f"data set '{dataset}'", PAGE)
+    refs_file = require(folder / f"refs({split_by}).p", f"the refs of '{dataset}'", PAGE)
+    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
+    refs = _refs_of_split(refs_file, split)
+    instances = _Instances(instances_file, refs)
+    folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
+    examples = []
+    for ref in refs:
+        where = f"{refs_file}: ref {ref.get('ref_id')}"
+        annotation, image, keyword = instances.of(ref, where)
+        mask = _mask(annotation, image, f"{instances_file}: annotation {annotation.get('id')}")
+        area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
+        size = size_slice(area / (mask.height * mask.width))
+        own = {"dataset": dataset, "split": split, "size": size}
+        path = folder_of_images / image["file_name"]
+        for i, query in enumerate(first_or_all(texts, _sentences(ref, where))):
+            examples.append(
+                Example(
+                    id=f"{dataset}/{split}/{ref['ref_id']}-{i}",
+                    image=path,
+                    image_id=f"{IMAGES.name}/{path.stem}",
+                    query=query,
+                    is_sentence=False,
+                    keyword=keyword,
+                    text=None,
+                    slices={**own, "length": length_slice(query), **(slices or {})},
+                    load_mask=mask,
+                )
+            )
+    check_images((e.image for e in examples), IMAGE_PAGE)
+    return examples
+
+
+class _Instances:
+    """instances.json, indexed; only what the refs name is kept (the file is large)."""
+
+    def __init__(self, path: Path, refs: list[dict[str, Any]]) -> None:
+        self.path = path
+        content = read_json(path)
+        try:
+            wanted = {str(ref.get("ann_id")) for ref in refs}
+            self.annotations = {
+                a["id"]: a for a in content["annotations"] if str(a["id"]) in wanted
+            }
+            images = {a["image_id"] for a in self.annotations.values()}
+            self.images = {i["id"]: i for i in content["images"] if i["id"] in images}
+            self.categories = {c["id"]: str(c["name"]) for c in content["categories"]}
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is not a COCO file: needs images, annotations and categories with ids "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    def of(self, ref: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Annotation, image and category name of a ref."""
+        number = ref.get("ann_id")
+        if not isinstance(number, int):
+            raise DataError(f"{where}: ann_id is {number!r}, not the number of one annotation")
+        if number not in self.annotations:
+            raise DataError(f"{where}: annotation {number} is not in {self.path}")
+        annotation = self.annotations[number]
+        image = self.images.get(annotation["image_id"])
+        if image is None or not {"file_name", "height", "width"} <= image.keys():
+            raise DataError(
+                f"{self.path}: annotation {number} is on image {annotation['image_id']}, which is "
+                "not listed with file_name, height and width"
+            )
+        category = annotation.get("category_id", ref.get("category_id"))
+        if category not in self.categories:
+            raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
+        return annotation, image, self.categories[category]
+
+
+def _refs_of_split(path: Path, split: str) -> list[dict[str, Any]]:
+    refs = plain_pickle.load(path)
+    if not isinstance(refs, list) or not all(isinstance(r, dict) and "ref_id" in r for r in refs):
+        raise DataError(f"{path}: a list of refs with ref_id expected. Public page: {PAGE}")
+    chosen = [ref for ref in refs if ref.get("split") == split]
+    if not chosen:
+        sizes = Counter(str(ref.get("split")) for ref in refs)
+        found = ", ".join(f"{name} ({n} refs)" for name, n in sizes.items()) or "none"
+        raise DataError(f"{path} has no split '{split}'; it has: {found}")
+    return chosen
+
+
+def _sentences(ref: dict[str, Any], where: str) -> list[str]:
+    try:
+        queries = [str(s["sent"]).strip() for s in ref["sentences"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{where}: no list of sentences with 'sent'") from error
+    if not queries or not all(queries):
+        raise DataError(f"{where}: an empty sentence, or none: {queries}")
+    return queries
+
+
+def _mask(annotation: dict[str, Any], image: dict[str, Any], where: str) -> CocoMask:
+    try:
+        return CocoMask(annotation.get("segmentation"), image["height"], image["width"])
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
