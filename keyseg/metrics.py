@@ -194,12 +194,8 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
     summary = scores.summary()
     summary |= keyword_scores(samples["keyword_rank"], samples["keyword"], ious)
     if protocols == ["generated"]:
-        summary["no_seg_rate"] = _share(
-            np.count_nonzero(~samples["has_seg"].astype(bool)), len(samples)
-        )
-        summary["no_key_rate"] = _share(
-            np.count_nonzero(~samples["has_key"].astype(bool)), len(samples)
-        )
+        summary["no_seg_rate"] = float((~samples["has_seg"].astype(bool)).mean())
+        summary["no_key_rate"] = float((~samples["has_key"].astype(bool)).mean())
     return summary
 
 

@@ -7,6 +7,7 @@ data set of 100,000 expressions is read without drawing one. Polygons are in pix
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class CocoMask:
                 coco.frPyObjects([p], *size)[0] if isinstance(p, list) else _compressed(p, *size)
                 for p in parts
             ]
-            return np.asarray(coco.decode(coco.merge(runs)), np.uint8)
+            return _decode(coco.merge(runs))
         except ValueError as error:
             raise DataError(
                 f"damaged run lengths for a mask of {size}: {str(self.segmentation)[:60]}"
@@ -136,9 +137,10 @@ class ReasonMask:
 def draw_polygon(canvas: PILImage, points: Points, value: int) -> None:
     """Fill a polygon and draw its outline, one pixel wide, corners cut down to whole pixels.
 
-    Equal to OpenCV's polylines + fillPoly, pixel by pixel but for rare ties inside self-crossing
-    polygons: Pillow draws a filled polygon without its outline, and its lines break ties towards
-    their second end where OpenCV's break them leftwards, so outlines are drawn from right to left.
+    Equal to OpenCV's polylines + fillPoly but for single pixels on the outline, in slivers, where a
+    polygon crosses itself, and where it leaves the image. It takes two tricks: Pillow fills without
+    the outline where both have one colour, and the two break the ties of a line in opposite
+    directions, so that lines are drawn from right to left here.
     """
     corners = [(int(x), int(y)) for x, y in points]
     pencil = ImageDraw.Draw(canvas)
@@ -181,7 +183,7 @@ def decode_rle(counts: str, height: int, width: int) -> Mask:
     """
     if not counts:
         return np.zeros((height, width), np.uint8)
-    return np.asarray(coco.decode({"counts": counts.encode(), "size": [height, width]}), np.uint8)
+    return _decode({"counts": counts.encode(), "size": [height, width]})
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -206,6 +208,13 @@ def _compressed(runs: dict[str, Any], height: int, width: int) -> dict[str, Any]
         "size": [height, width],
         "counts": counts.encode() if isinstance(counts, str) else counts,
     }
+
+
+def _decode(runs: dict[str, Any]) -> Mask:
+    with warnings.catch_warnings():
+        # pycocotools 2.0.11 predates NumPy 2's copy keyword; what it returns is right.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        return np.asarray(coco.decode(runs), np.uint8)
 
 
 def _digest(*parts: Any) -> bytes:
