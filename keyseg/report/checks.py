@@ -1,0 +1,133 @@
+"""What a reader must know before the numbers: holes, and runs that do not compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from keyseg.report.measures import BY_NAME, ratios, records
+from keyseg.report.store import Cell, Sweep
+
+TOLERANCE = 5e-4
+"""Of a fraction: run.json may hold rounded values."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One thing to know. `detail`: lines set as they are (an error, paths); may be empty."""
+
+    title: str
+    text: str
+    detail: str = ""
+
+
+def check(sweep: Sweep) -> list[Notice]:
+    """All warnings, the gravest first."""
+    return [
+        *_holes(sweep),
+        *_mixed(sweep),
+        *_unequal(sweep),
+        *_disagreements(sweep),
+        *_seeds(sweep),
+    ]
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.label}, seed {cell.seed}"
+
+
+def _holes(sweep: Sweep) -> Iterator[Notice]:
+    for cell in sweep.cells:
+        where = f"log: {cell.log_file}"
+        error = str(cell.info.get("error") or "").strip()
+        last = error.splitlines()[-1] if error else "no error was recorded"
+        if cell.status == "failed":
+            yield Notice(f"Failed: {_name(cell)}.", last, where)
+        elif cell.status == "missing":
+            yield Notice(
+                f"Missing: {_name(cell)}.", "The design has this cell; no run was started for it."
+            )
+        elif cell.status == "done" and cell not in sweep.finished:
+            yield Notice(f"No samples: {_name(cell)}.", "The run is done, its samples are lost.")
+        elif cell.status != "done":
+            yield Notice(f"Not finished: {_name(cell)}.", f"Status: {cell.status}.", where)
+        for problem in cell.problems:
+            yield Notice(f"Unreadable: {_name(cell)}.", problem, str(cell.directory))
+
+
+def _mixed(sweep: Sweep) -> Iterator[Notice]:
+    commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
+    if len(commits) > 1:
+        by = [
+            f"{commit[:10]}: {'; '.join(_name(c) for c in sweep.cells if commit in c.commits)}"
+            for commit in commits
+        ]
+        yield Notice(
+            "Mixed commits.",
+            "The runs were computed by different versions of the code: a difference between them "
+            "may be a difference of code.",
+            "\n".join(by),
+        )
+    dirty = [_name(cell) for cell in sweep.cells if cell.dirty]
+    if dirty:
+        yield Notice(
+            "Uncommitted changes.",
+            "The working tree differed from its commit; each run directory keeps the difference "
+            f"as code.diff. Runs: {'; '.join(dirty)}.",
+        )
+
+
+def _unequal(sweep: Sweep) -> Iterator[Notice]:
+    def differ(key: Callable[[Cell], str]) -> str:
+        groups: dict[str, list[str]] = {}
+        for cell in sweep.finished:
+            groups.setdefault(key(cell), []).append(_name(cell))
+        if len(groups) < 2:
+            return ""
+        return "\n".join(f"{value}: {'; '.join(cells)}" for value, cells in groups.items())
+
+    if detail := differ(lambda c: json.dumps(c.info.get("protocol"), sort_keys=True)):
+        yield Notice("Mixed protocols.", "The runs were not evaluated in one way.", detail)
+    if detail := differ(lambda c: str(c.info.get("data_fingerprint"))):
+        yield Notice("Mixed data.", "The runs did not read the same data.", detail)
+    if detail := differ(lambda c: str(c.info.get("weights_fingerprint"))):
+        yield Notice("Mixed weights.", "The runs did not start from the same backbones.", detail)
+    if detail := differ(lambda c: f"{c.samples['id'].nunique()} examples"):
+        yield Notice(
+            "Unequal test examples.",
+            "Contrasts use the examples that both sides have; the result table uses all of each.",
+            detail,
+        )
+
+
+def _disagreements(sweep: Sweep) -> Iterator[Notice]:
+    for cell in sweep.finished:
+        terms = records(cell.samples)
+        lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())
+        if lost:
+            yield Notice(f"No IoU: {_name(cell)}.", f"{lost} samples are left out of every score.")
+        for protocol, rows in terms.groupby(cell.samples["protocol"]):
+            values = ratios(rows.sum().to_numpy())
+            for name, value in zip(BY_NAME, values, strict=True):
+                stated = cell.summary(str(protocol), name)
+                if np.isfinite(stated) and not abs(stated - value) <= TOLERANCE:
+                    yield Notice(
+                        f"Summary and samples disagree: {_name(cell)}.",
+                        f"{protocol} {name} is {stated:.4f} in run.json and {value:.4f} from "
+                        "samples.parquet; tables here use the samples.",
+                    )
+
+
+def _seeds(sweep: Sweep) -> Iterator[Notice]:
+    finished = {cell.seed for cell in sweep.finished}
+    if len(finished) == 1:
+        yield Notice(
+            "One seed.",
+            "Intervals here are those of the test examples. How much a score moves when the same "
+            "variant is trained again with another seed is not measured, and can be larger: one "
+            "seed cannot show that a variant is better, only that these weights are. Add seeds "
+            "with seed=0,1,2.",
+        )

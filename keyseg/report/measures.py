@@ -1,0 +1,127 @@
+"""What is measured: every metric as a ratio of two sums over examples.
+
+Sums add up over images, slices and resamples, so one table of per-image sums serves the result
+table, the slices and every bootstrap. Definitions are LISA's (gIoU, cIoU) and the discrepancy
+rates of the paper's central claim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+WRONG_MASK = 0.5
+"""A mask with an IoU below this is wrong (discrepancy rates)."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`sum(numerator) / sum(denominator)` over examples; columns of `records`.
+
+    `better`: +1 higher is better, -1 lower is better, 0 neither.
+    """
+
+    name: str
+    title: str
+    numerator: str
+    denominator: str
+    better: int
+    explanation: str
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("giou", "gIoU", "iou", "examples", 1, "mean IoU over examples"),
+    Measure("ciou", "cIoU", "intersection", "union", 1, "summed intersection over summed union"),
+    *(
+        Measure(f"precision@{x}", f"P@{x}", f"above_{x}", "examples", 1, f"share with IoU > {x}")
+        for x in THRESHOLDS
+    ),
+    Measure(
+        *("keyword_accuracy", "Keyword acc.", "keyword_right", "has_keyword", 1),
+        "KEY's top word is the keyword",
+    ),
+    Measure(
+        *("discrepancy_keyword_right_mask_wrong", "Key right, mask wrong"),
+        *("right_wrong", "has_keyword", -1),
+        f"share with the right keyword and IoU < {WRONG_MASK}",
+    ),
+    Measure(
+        *("discrepancy_keyword_wrong_mask_right", "Key wrong, mask right"),
+        *("wrong_right", "has_keyword", -1),
+        f"share with a wrong keyword and IoU ≥ {WRONG_MASK}",
+    ),
+    Measure("empty_rate", "Empty", "empty", "known_mask", -1, "share of empty predicted masks"),
+    Measure("no_seg_rate", "No SEG", "no_seg", "examples", -1, "share of answers without SEG"),
+    Measure("no_key_rate", "No KEY", "no_key", "examples", -1, "share of answers without KEY"),
+)
+BY_NAME = {measure.name: measure for measure in MEASURES}
+COLUMNS: tuple[str, ...] = tuple(
+    dict.fromkeys(column for m in MEASURES for column in (m.numerator, m.denominator))
+)
+NUMERATORS = np.array([COLUMNS.index(m.numerator) for m in MEASURES])
+DENOMINATORS = np.array([COLUMNS.index(m.denominator) for m in MEASURES])
+
+
+def records(samples: pd.DataFrame) -> pd.DataFrame:
+    """Per-example terms of every sum: `COLUMNS` (float), index as in `samples`.
+
+    An example without a finite IoU counts in no sum; one without a keyword (rank -1) in no
+    keyword sum; where the mask was not stored, it is not known to be empty.
+    """
+    iou = samples["iou"].astype(float)
+    known = np.isfinite(iou)
+    rank = samples["keyword_rank"].fillna(-1)
+    has_keyword, right = known & (rank >= 0), known & (rank == 0)
+    area = mask_area(samples)
+    columns = {
+        "examples": known,
+        "iou": iou,
+        "intersection": samples["intersection"],
+        "union": samples["union"],
+        **{f"above_{x}": iou > x for x in THRESHOLDS},
+        "has_keyword": has_keyword,
+        "keyword_right": right,
+        "right_wrong": right & (iou < WRONG_MASK),
+        "wrong_right": has_keyword & ~right & (iou >= WRONG_MASK),
+        "known_mask": area.notna(),
+        "empty": area == 0,
+        "no_seg": ~samples["has_seg"].astype(bool),
+        "no_key": ~samples["has_key"].astype(bool),
+    }
+    frame = pd.DataFrame({name: columns[name].astype(float) for name in COLUMNS})
+    return frame.where(known, 0.0)
+
+
+def mask_area(samples: pd.DataFrame) -> pd.Series[float]:
+    """Predicted foreground in pixels; NaN where no mask is stored."""
+    from pycocotools import mask as coco
+
+    area = pd.Series(np.nan, index=samples.index, dtype=float)
+    if "mask_rle" not in samples:
+        return area
+    stored = samples["mask_rle"].fillna("").astype(str) != ""
+    rows = samples.loc[stored, ["mask_rle", "height", "width"]]
+    masks = [
+        {"size": [int(height), int(width)], "counts": counts.encode()}
+        for counts, height, width in rows.itertuples(index=False)
+    ]
+    # pycocotools 2.0 casts the number of masks to uint8: more than 255 at once overflow.
+    parts = [coco.area(masks[i : i + 255]) for i in range(0, len(masks), 255)]
+    area.loc[stored] = np.concatenate(parts).astype(float) if parts else []
+    return area
+
+
+def ratios(sums: np.ndarray) -> np.ndarray:
+    """(..., len(COLUMNS)) sums -> (..., len(MEASURES)) values; NaN where nothing was counted."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value: np.ndarray = sums[..., NUMERATORS] / sums[..., DENOMINATORS]
+    return value
+
+
+def majority(samples: pd.DataFrame) -> float:
+    """Keyword accuracy of always naming the most frequent keyword of these examples."""
+    keywords = samples.loc[samples["keyword_rank"].fillna(-1) >= 0, "keyword"]
+    return float(keywords.value_counts(normalize=True).max()) if len(keywords) else float("nan")

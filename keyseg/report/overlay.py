@@ -1,0 +1,111 @@
+"""Masks drawn on images: a tint and a contour, at a size that reads on a page and in print."""
+
+from __future__ import annotations
+
+import base64
+import warnings
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SMALL, LARGE = 256, 320
+"""Longest side in pixels: smaller images are enlarged to about `SMALL`, larger ones reduced."""
+QUALITY = 84
+GREY = 200
+
+
+@lru_cache(maxsize=64)
+def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
+    """(H', W', 3) uint8 at the size of the page, and whether the file was there.
+
+    A file that is absent or broken gives a grey tile of the shape that the samples state.
+    """
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except (OSError, ValueError):
+        rgb = Image.new("RGB", (width, height), (GREY, GREY, GREY))
+        return np.asarray(rgb.resize(_size(width, height))), False
+    return np.asarray(rgb.resize(_size(*rgb.size), Image.Resampling.BICUBIC)), True
+
+
+def decode(counts: object, height: int, width: int) -> np.ndarray | None:
+    """(H, W) bool of a COCO RLE; None where none is stored."""
+    from pycocotools import mask as coco
+
+    if not isinstance(counts, str) or not counts:
+        return None
+    with warnings.catch_warnings():
+        # pycocotools 2.0.11 has not followed NumPy 2's __array__(copy=...).
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found: np.ndarray = coco.decode({"size": [height, width], "counts": counts.encode()})
+    return found.astype(bool)
+
+
+def draw(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    colour: str,
+    outline: tuple[np.ndarray, str] | None = None,
+) -> np.ndarray:
+    """`image` (H', W', 3) with `mask` tinted and edged in `colour`, and an `outline` on top.
+
+    Masks may be of any size; they are brought to the image's.
+    """
+    out = image.astype(float)
+    if mask is not None:
+        area = _fit(mask, image)
+        out[area] = 0.58 * out[area] + 0.42 * _rgb(colour)
+        out[_grow(area, 1) & ~area] = 20
+        out[area & ~_shrink(area, 2)] = _rgb(colour)
+    if outline is not None:
+        area = _fit(outline[0], image)
+        out[_grow(area, 1) & ~area] = 20
+        out[area & ~_shrink(area, 1)] = _rgb(outline[1])
+    return out.clip(0, 255).astype(np.uint8)
+
+
+def jpeg_uri(image: np.ndarray) -> str:
+    """A data URI of an RGB image."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def file_uri(file: Path) -> str:
+    """A data URI of an SVG or PNG file."""
+    kind = {".svg": "svg+xml", ".png": "png"}[file.suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    side = max(width, height)
+    scale = max(1, round(SMALL / side)) if side < SMALL else min(1.0, LARGE / side)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _fit(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR)) > 127
+
+
+def _grow(area: np.ndarray, times: int) -> np.ndarray:
+    for _ in range(times):
+        p = np.pad(area, 1)
+        area = p[1:-1, 1:-1] | p[:-2, 1:-1] | p[2:, 1:-1] | p[1:-1, :-2] | p[1:-1, 2:]
+    return area
+
+
+def _shrink(area: np.ndarray, times: int) -> np.ndarray:
+    # Beyond the border counts as foreground, so that an edge lies inside the image.
+    return ~_grow(~area, times)
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float)

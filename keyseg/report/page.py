@@ -1,0 +1,199 @@
+"""The page that is read: one HTML file that needs nothing else, and the same in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keyseg.config import PROJECT
+from keyseg.report import overlay
+from keyseg.report.checks import Notice
+from keyseg.report.gallery import KINDS, Gallery
+from keyseg.report.store import Sweep
+from keyseg.report.style import TARGET, look
+from keyseg.report.tables import PROTOCOLS, Line, Table, quantity
+
+HERE = Path(__file__).parent
+
+FIGURES: Mapping[str, tuple[str, str]] = {
+    "slices": (
+        "gIoU by slice",
+        "gIoU of every variant by slice, under the headline protocol. Bars: 95 % interval over "
+        "test examples (bootstrap over images); n: examples.",
+    ),
+    "learning_curves": (
+        "Learning curves",
+        "Against the optimiser step: val scores (teacher-forced) and train losses as logged, "
+        "before weighting; curves with many points are averaged in bins of steps. Bands, where "
+        "there are several seeds: lowest to highest seed. Losses that fall by more than a factor "
+        "of 20 stand on a logarithmic axis.",
+    ),
+    "precision": (
+        "Precision curves",
+        "Share of test examples with an IoU above X, for every X; markers at 0.5, 0.6, … 0.9. "
+        "Bands, where there are several seeds: lowest to highest seed.",
+    ),
+    "keyword": (
+        "Keyword against mask",
+        "Left: accuracy of KEY's top word among examples of like IoU; a line that rises says that "
+        "keyword and mask go together. Right: how often keyword and mask are right or wrong "
+        "together. The two middle parts are the discrepancy rates. Headline protocol, seeds "
+        "pooled.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that the page shows, but for the figures."""
+
+    sweep: Sweep
+    notices: Sequence[Notice]
+    answers: Sequence[str]
+    results: Sequence[Table]
+    contrasts: Table | None
+    slices: Sequence[Table]
+    published: Table | None
+    runs: pd.DataFrame
+    manifest: pd.DataFrame
+    gallery: Gallery | None
+
+    @property
+    def tables(self) -> list[Table]:
+        """Every table that is also written as a file."""
+        some = [self.contrasts, *self.slices, self.published]
+        return [*self.results, *(table for table in some if table is not None)]
+
+
+def write(
+    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, Path]]
+) -> tuple[Path, Path]:
+    """Write index.html and report.md; their paths."""
+    import jinja2
+
+    html, markdown = out_dir / "index.html", out_dir / "report.md"
+    loader = jinja2.FileSystemLoader(HERE)
+    shared: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True}
+    page = jinja2.Environment(loader=loader, autoescape=True, lstrip_blocks=True, **shared)
+    plain = jinja2.Environment(loader=loader, autoescape=False, lstrip_blocks=True, **shared)
+    plain.filters["cell"] = _markdown
+    values = _values(parts, figures)
+    values["svg"] = {name: overlay.file_uri(files[1]) for name, files in figures.items()}
+    for name in ("style.css", "filter.js"):
+        values[name.replace(".", "_")] = (HERE / name).read_text(encoding="utf-8")
+    html.write_text(page.get_template("page.html.j2").render(values), encoding="utf-8")
+    markdown.write_text(plain.get_template("page.md.j2").render(values), encoding="utf-8")
+    return html, markdown
+
+
+def _values(parts: Parts, figures: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+    sweep = parts.sweep
+    return {
+        "parts": parts,
+        "sweep": sweep,
+        "head": _head(sweep),
+        "done": f"{len(sweep.finished)} of {len(sweep.cells)} cells finished",
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "numbered": _numbers(parts),
+        "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],
+        "figure_numbers": {n: i for i, n in enumerate((f for f in FIGURES if f in figures), 1)},
+        "protocols": PROTOCOLS,
+        "groups": _groups,
+        "looks": [(v, look(v.index)) for v in sweep.variants],
+        "target": TARGET,
+        "kinds": KINDS,
+        "manifest": _manifest(parts.manifest),
+        "runs": [_run(row) for row in parts.runs.to_dict("records")],
+        "shown": shown,
+    }
+
+
+def shown(path: Path | str) -> str:
+    """A path as a reader knows it: from the project's root where it lies inside."""
+    try:
+        return Path(path).resolve().relative_to(PROJECT).as_posix()
+    except ValueError:
+        return Path(path).as_posix()
+
+
+def _head(sweep: Sweep) -> list[tuple[str, str]]:
+    started = sweep.design.get("started")
+    when = datetime.fromtimestamp(float(started or 0), UTC).strftime("%Y-%m-%d %H:%M UTC")
+    commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
+    protocols = [PROTOCOLS.get(p, p) for p in sweep.protocols]
+    if protocols:
+        protocols[0] += " (headline)"
+    counts = sorted({int(c.samples["id"].nunique()) for c in sweep.finished})
+    images = sorted({int(c.samples["image_id"].nunique()) for c in sweep.finished})
+    examples = f"{_or(counts)} test examples on {_or(images)} images" if counts else "none yet"
+    return [
+        ("Sweep", sweep.name),
+        ("Baseline", sweep.baseline.label if sweep.baseline else "none"),
+        ("Started", when if started else "not recorded"),
+        ("Commit", ", ".join(commit[:10] for commit in commits) or "not recorded"),
+        ("Protocol", ", ".join(protocols) or "none yet"),
+        ("Examples", examples),
+        ("Seeds", ", ".join(map(str, sweep.seeds)) or "none"),
+    ]
+
+
+def _or(values: Sequence[int]) -> str:
+    return " or ".join(map(str, values))
+
+
+def _numbers(parts: Parts) -> dict[str, str]:
+    """{table name: "1a"}: the number each table goes by."""
+    chapters: list[Sequence[Table]] = [parts.results]
+    chapters += [[t] for t in (parts.published, parts.contrasts) if t is not None]
+    chapters += [parts.slices] if parts.slices else []
+    return {
+        table.name: f"{i}{chr(ord('a') + k) if len(chapter) > 1 else ''}"
+        for i, chapter in enumerate(chapters, 1)
+        for k, table in enumerate(chapter)
+    }
+
+
+def _groups(table: Table) -> list[tuple[str, list[Line]]]:
+    return [(name, list(lines)) for name, lines in groupby(table.lines, key=lambda x: x.group)]
+
+
+def _manifest(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Modules of each variant, with the trained share on top."""
+    out = []
+    for label, modules in rows.groupby("variant", sort=False):
+        trained = modules[modules["trainable"].astype(bool)]["parameters"].sum()
+        out.append(
+            {
+                "label": label,
+                "trained": quantity(float(trained)),
+                "all": quantity(float(modules["parameters"].sum())),
+                "modules": modules.fillna("").to_dict("records"),
+            }
+        )
+    return out
+
+
+def _run(row: Mapping[Any, Any]) -> dict[str, Any]:
+    minutes = float(row["minutes"])
+    commits = ", ".join(commit[:10] for commit in str(row["commit"]).split())
+    return {
+        **row,
+        "minutes": f"{minutes:.1f}" if minutes == minutes else "–",
+        "commit": commits + (" + changes" if row["dirty"] else ""),
+        "data_fingerprint": str(row["data_fingerprint"])[:12],
+        "log": shown(row["log"]),
+    }
+
+
+def _markdown(text: object) -> str:
+    """Text inside a Markdown table's cell."""
+    plain = " ".join(str(text).split())
+    for letter in "\\|*_`<>[]":
+        plain = plain.replace(letter, f"\\{letter}")
+    return plain

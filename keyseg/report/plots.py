@@ -1,0 +1,167 @@
+"""Figures of test scores: slices, precision curves, keyword against mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keyseg.report.curves import learning_curves
+from keyseg.report.measures import THRESHOLDS, WRONG_MASK
+from keyseg.report.store import Sweep
+from keyseg.report.style import INK, figure_style, legend, look, save, wrap
+
+OUTCOMES: tuple[tuple[str, str, str], ...] = (
+    ("both right", "#3b6f9e", ""),
+    ("keyword right, mask wrong", "#f2a65a", "////"),
+    ("keyword wrong, mask right", "#b9d4e8", "...."),
+    ("both wrong", "#e4e4e4", ""),
+)
+
+
+def draw_all(
+    sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]], folder: Path
+) -> dict[str, tuple[Path, Path]]:
+    """Write every figure; {name: (png, svg)}. A figure without data is left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    makers: dict[str, Callable[[], Any]] = {
+        "slices": lambda: by_slice(sweep, scores, slices),
+        "learning_curves": lambda: learning_curves(sweep),
+        "precision": lambda: precision(sweep),
+        "keyword": lambda: keyword(sweep),
+    }
+    wanted = ["learning_curves"] if any(len(c.metrics) for c in sweep.cells) else []
+    if sweep.finished:
+        wanted += ["precision", "keyword"]
+        wanted += ["slices"] if slices else []
+    with figure_style():
+        return {name: save(makers[name](), folder, name) for name in makers if name in wanted}
+
+
+def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]]) -> Any:
+    """gIoU of every variant in every slice, with intervals; one panel a slice."""
+    from matplotlib.figure import Figure
+
+    names = list(slices)[:3]
+    variants = [v for v in sweep.variants if v.finished]
+    part = scores[(scores["protocol"] == sweep.protocols[0]) & (scores["metric"] == "giou")]
+    figure = Figure(figsize=(11, 3.4 + 0.05 * len(variants)))
+    widths = [len(slices[name]) + 0.4 for name in names]
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for ax, name in zip(axes, names, strict=True):
+        rows = part[part["slice"] == name]
+        places = {value: i for i, value in enumerate(slices[name])}
+        for k, variant in enumerate(variants):
+            own = rows[rows["label"] == variant.label]
+            shift = (k - (len(variants) - 1) / 2) * min(0.8 / len(variants), 0.17)
+            at = own["group"].map(places).to_numpy(float) + shift
+            value = 100 * own["value"].to_numpy(float)
+            low, high = 100 * own["low"].to_numpy(float), 100 * own["high"].to_numpy(float)
+            style = look(variant.index)
+            ax.vlines(at, low, high, color=style.colour, linewidth=1.3)
+            ax.plot(at, value, linestyle="none", color=style.colour, marker=style.marker)
+        per = 46 // max(1, sum(len(slices[n]) for n in names)) + 8
+        counts = rows.groupby("group")["examples"].max()
+        ticks = [f"{wrap(v, per)}\n(n = {int(counts.get(v, 0))})" for v in places]
+        ax.set_xticks(list(places.values()), ticks)
+        ax.set_xlim(-0.6, len(places) - 0.4)
+        ax.grid(visible=False, axis="x")
+        ax.set_title(name.replace("_", " "))
+    axes[0].set_ylabel("gIoU (%)")
+    legend(figure, variants, line=False)
+    return figure
+
+
+def precision(sweep: Sweep) -> Any:
+    """Share of test examples whose IoU is above X, for every X; a panel a protocol."""
+    from matplotlib.figure import Figure
+
+    variants = [v for v in sweep.variants if v.finished]
+    figure = Figure(figsize=(4.4 * max(len(sweep.protocols), 1.5), 3.9))
+    axes = figure.subplots(1, len(sweep.protocols), sharey=True, squeeze=False)[0]
+    grid = np.linspace(0, 1, 101)
+    marks = [int(100 * x + 0.5) for x in THRESHOLDS]
+    for ax, protocol in zip(axes, sweep.protocols, strict=True):
+        for variant in variants:
+            shares = [
+                _share_above(cell.samples.loc[cell.samples["protocol"] == protocol, "iou"], grid)
+                for cell in variant.finished
+            ]
+            style = look(variant.index)
+            mean = 100 * np.mean(shares, 0)
+            dash = {"linestyle": style.dash, "marker": style.marker, "markevery": marks}
+            ax.plot(grid, mean, color=style.colour, **dash)
+            if len(shares) > 1:
+                low, high = 100 * np.min(shares, 0), 100 * np.max(shares, 0)
+                ax.fill_between(grid, low, high, color=style.colour, alpha=0.18, linewidth=0)
+        ax.set(xlabel="X", xlim=(0, 1), ylim=(0, 100), title=protocol.replace("_", "-"))
+    axes[0].set_ylabel("examples with IoU > X (%)")
+    legend(figure, variants)
+    return figure
+
+
+def keyword(sweep: Sweep) -> Any:
+    """Left: keyword accuracy among examples of like IoU. Right: the four outcomes."""
+    from matplotlib.figure import Figure
+
+    variants = [v for v in sweep.variants if v.finished]
+    figure = Figure(figsize=(11, max(3.7, 1.9 + 0.27 * len(variants))))
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
+    edges = np.linspace(0, 1, 6)
+    labels, shares = [], []
+    for variant in variants:
+        rows = pd.concat([c.samples for c in variant.finished])
+        rows = rows[(rows["protocol"] == sweep.protocols[0]) & (rows["keyword_rank"] >= 0)]
+        rows = rows[np.isfinite(rows["iou"].astype(float))]
+        hit, good = rows["keyword_rank"] == 0, rows["iou"] >= WRONG_MASK
+        bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)
+        accuracy = 100 * hit.groupby(bins).mean().reindex(range(5)).to_numpy(float)
+        style = look(variant.index)
+        dash = {"linestyle": style.dash, "marker": style.marker}
+        left.plot((edges[:-1] + edges[1:]) / 2, accuracy, color=style.colour, **dash)
+        cells = [hit & good, hit & ~good, ~hit & good, ~hit & ~good]
+        shares.append([100 * float(c.mean()) if len(rows) else 0.0 for c in cells])
+        labels.append(wrap(variant.label, 30))
+    left.set(xlim=(0, 1), ylim=(0, 102), xlabel="IoU, in fifths", ylabel="keyword accuracy (%)")
+    left.set_title("keyword accuracy against IoU")
+    left.set_xticks(edges)
+    _bars(right, np.array(shares), labels)
+    legend(figure, variants)
+    return figure
+
+
+def _bars(ax: Any, shares: np.ndarray, labels: Sequence[str]) -> None:
+    """Stacked bars, (variants, 4) percent, with their values where there is room."""
+    start = np.zeros(len(shares))
+    for k, (title, colour, hatch) in enumerate(OUTCOMES):
+        width = shares[:, k]
+        look_ = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.6}
+        ax.barh(range(len(shares)), width, left=start, height=0.68, label=title, **look_)
+        for row, value in enumerate(width):
+            if value >= 6:
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
+                ax.text(
+                    *(start[row] + value / 2, row, f"{value:.0f}"),
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="white" if k == 0 else INK,
+                    bbox=box if hatch else None,
+                )
+        start = start + width
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
+    ax.set(xlim=(0, 100), xlabel="share of examples with a keyword (%)")
+    ax.set_title("keyword and mask (right: IoU ≥ 0.5)", pad=34)
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.995), ncols=2, fontsize=7.5)
+
+
+def _share_above(iou: pd.Series[float], grid: np.ndarray) -> np.ndarray:
+    values = np.sort(iou.dropna().to_numpy(float))
+    if not len(values):
+        return np.full(len(grid), np.nan)
+    return np.asarray(1 - np.searchsorted(values, grid, side="right") / len(values))

@@ -1,0 +1,227 @@
+"""One tidy object out of a sweep's files: the design, and what became of every cell of it.
+
+A report is asked for at any time, so whatever is absent, half written or unreadable becomes a
+hole with a reason, never an exception. Only sweep.json itself must be there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from keyseg.rundir import RunDirectory
+
+METRIC_COLUMNS = ("name", "value", "step", "time")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the design and its run.
+
+    `status` is the run's own (queued, running, done, failed, pruned), "interrupted" where a run
+    calls itself running and no process works on it, or "missing" where no run directory exists.
+    `samples` holds rows only for a finished run; `metrics` for any.
+    """
+
+    signature: str
+    label: str
+    factors: Mapping[str, Any]
+    seed: int
+    directory: Path
+    status: str
+    info: Mapping[str, Any]
+    metrics: pd.DataFrame
+    samples: pd.DataFrame
+    problems: tuple[str, ...] = ()
+
+    @property
+    def log_file(self) -> Path:
+        """The run's log."""
+        return self.directory / "log.txt"
+
+    @property
+    def commits(self) -> frozenset[str]:
+        """Every commit that computed a part of this run, attempts included."""
+        seen = [(self.info.get("git") or {}).get("commit")]
+        seen += [attempt.get("git_commit") for attempt in self.info.get("attempts") or []]
+        return frozenset(str(commit) for commit in seen if commit)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the working tree had changes that the commit does not hold."""
+        attempts = self.info.get("attempts") or []
+        return bool((self.info.get("git") or {}).get("dirty")) or any(
+            attempt.get("git_dirty") for attempt in attempts
+        )
+
+    def number(self, key: str) -> float:
+        """A number of run.json, NaN where it is absent."""
+        return _number(self.info.get(key))
+
+    def summary(self, protocol: str, name: str) -> float:
+        """A number of run.json's summary, NaN where it is absent."""
+        return _number(((self.info.get("summary") or {}).get(protocol) or {}).get(name))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """All seeds of one combination of factors. `index` fixes its colour in the whole report."""
+
+    label: str
+    index: int
+    factors: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def finished(self) -> tuple[Cell, ...]:
+        """Cells with results, by rising seed."""
+        done = [c for c in self.cells if c.status == "done" and len(c.samples)]
+        return tuple(sorted(done, key=lambda c: c.seed))
+
+    @property
+    def fusion(self) -> str:
+        """Name of the fusion variant, "" where the design does not say."""
+        return str(self.factors.get("fusion", ""))
+
+    @property
+    def hole(self) -> str:
+        """What is missing, in words; "" when every cell of the design has results."""
+        lost = [c for c in self.cells if c not in self.finished]
+        if not lost:
+            return ""
+        states = sorted({c.status if c.status != "done" else "no samples" for c in lost})
+        if len(lost) == len(self.cells):
+            return ", ".join(states)
+        return f"{len(self.finished)} of {len(self.cells)} seeds, {', '.join(states)}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A design and its cells, in the design's order."""
+
+    directory: Path
+    design: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return str(self.design.get("name") or self.directory.name)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell of the design."""
+        return tuple(cell for variant in self.variants for cell in variant.cells)
+
+    @property
+    def finished(self) -> tuple[Cell, ...]:
+        """Every cell with results."""
+        return tuple(cell for variant in self.variants for cell in variant.finished)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the design."""
+        return tuple(sorted({cell.seed for cell in self.cells}))
+
+    @cached_property
+    def protocols(self) -> tuple[str, ...]:
+        """Protocols that any run was read under, the headline one first."""
+        seen = {str(p) for cell in self.finished for p in cell.samples["protocol"].unique()}
+        known = [p for p in ("teacher_forced", "generated") if p in seen]
+        return tuple(known + sorted(seen.difference(known)))
+
+    @cached_property
+    def baseline(self) -> Variant | None:
+        """The variant that the others are held against; None if the design names none."""
+        wanted = self.design.get("baseline") or {}
+        if not isinstance(wanted, Mapping):
+            return next((v for v in self.variants if v.label == str(wanted)), None)
+        match = [
+            v
+            for v in self.variants
+            if all(str(v.factors.get(key)) == str(value) for key, value in wanted.items())
+        ]
+        return match[0] if match and wanted else None
+
+
+def load(sweep_dir: Path) -> Sweep:
+    """Read a sweep.
+
+    Raises:
+        FileNotFoundError: no sweep.json there.
+        ValueError: sweep.json is not a JSON object.
+    """
+    file = sweep_dir / "sweep.json"
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{file} does not exist: give the folder of a sweep, e.g. outputs/<name>"
+        )
+    try:
+        design = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}); start the sweep again") from error
+    if not isinstance(design, dict):
+        raise ValueError(f"{file} holds no JSON object; start the sweep again")
+    cells = [_cell(sweep_dir, entry) for entry in design.get("cells") or []]
+    return Sweep(sweep_dir, design, tuple(_variants(cells)))
+
+
+def _variants(cells: Iterable[Cell]) -> Iterable[Variant]:
+    by_label: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_label.setdefault(cell.label, []).append(cell)
+    for index, (label, group) in enumerate(by_label.items()):
+        yield Variant(label, index, group[0].factors, tuple(group))
+
+
+def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
+    signature = str(entry["signature"])
+    directory = sweep_dir / signature
+    problems: list[str] = []
+    info: dict[str, Any] = {}
+    metrics = pd.DataFrame({name: [] for name in METRIC_COLUMNS})
+    samples = pd.DataFrame()
+    status = "missing"
+    if directory.is_dir():
+        run = RunDirectory(directory)
+        # Another process may be writing here, and a disk may have filled: any of these files may
+        # be broken, and the rest of the report is still worth having.
+        try:
+            info = dict(run.info)
+            status = str(info.get("status") or "missing")
+            if status == "running" and not run.busy:
+                status = "interrupted"
+        except (OSError, ValueError) as error:
+            problems.append(f"run.json cannot be read: {error}")
+        try:
+            metrics = run.metrics()
+        except (OSError, ValueError, KeyError) as error:
+            problems.append(f"metrics.jsonl cannot be read: {error}")
+        if status == "done":
+            try:
+                samples = run.samples().reset_index(drop=True)
+            except (OSError, ValueError, KeyError) as error:
+                problems.append(f"samples.parquet cannot be read: {error}")
+    return Cell(
+        signature=signature,
+        label=str(entry.get("label") or signature),
+        factors=dict(entry.get("factors") or {}),
+        seed=int(entry.get("seed") or 0),
+        directory=directory,
+        status=status,
+        info=info,
+        metrics=metrics,
+        samples=samples,
+        problems=tuple(problems),
+    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")

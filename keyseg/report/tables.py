@@ -1,0 +1,292 @@
+"""Tables as they are read: lines of entries, which the page and `tex` render.
+
+An entry is a value with its interval below it. Fractions are shown in percent. Where a cell of the
+design has no result, the line says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+
+import pandas as pd
+
+from keyseg.report.measures import BY_NAME
+from keyseg.report.store import Sweep, Variant
+
+MASKS = ("giou", "ciou", *(f"precision@{x}" for x in (0.5, 0.6, 0.7, 0.8, 0.9)))
+WORDS = (
+    *("keyword_accuracy", "discrepancy_keyword_right_mask_wrong"),
+    *("discrepancy_keyword_wrong_mask_right", "empty_rate", "no_seg_rate", "no_key_rate"),
+)
+BRIEF = (
+    *("giou", "ciou", "precision@0.5", "keyword_accuracy"),
+    *("discrepancy_keyword_right_mask_wrong", "discrepancy_keyword_wrong_mask_right"),
+)
+PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
+DASH = "–"
+INTERVALS = (
+    "Percent; in brackets the 95 % interval over test examples (bootstrap over images), absent "
+    "where no example differs."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of a table: the value, its interval, its spread over seeds, a word of judgement."""
+
+    value: str
+    interval: str = ""
+    spread: str = ""
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line. `index`: the variant's colour, None = no swatch; `hole`: why values are absent."""
+
+    label: str
+    entries: Sequence[Entry]
+    index: int | None = None
+    hole: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. `name` is its file's name, `mark` says where its numbers are from.
+
+    `header` has one title per entry, `head` stands over the labels; `text` marks columns of words,
+    which are set flush left.
+    """
+
+    name: str
+    title: str
+    caption: str
+    head: str
+    header: Sequence[str]
+    lines: Sequence[Line]
+    mark: str = "measured"
+    text: frozenset[int] = frozenset()
+
+
+def percent(value: float, *, signed: bool = False) -> str:
+    """0.5832 -> "58.3"; a dash for NaN; a real minus sign, and none on a rounded zero."""
+    if not isfinite(value):
+        return DASH
+    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def quantity(value: float, digits: int = 3) -> str:
+    """1234567 -> "1.23 M", 4321 -> "4.32 k", 0.51234 -> "0.512"; a dash for NaN."""
+    if not isfinite(value):
+        return DASH
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{digits}g}"
+
+
+def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
+    """The result table in three panels: masks; keywords and failures; cost."""
+    whole = scores[scores["slice"] == ""]
+    how = INTERVALS
+    if whole["sd"].notna().any():
+        how += " With several seeds: their mean, ± their standard deviation."
+    chance = whole["majority"].dropna()
+    floor = f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
+    words = (
+        f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
+        "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
+        "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
+        f"(teacher-forced answers always have both). {how}"
+    )
+    masks = f"P@X: share of examples with IoU > X. {how}"
+    return [
+        _panel(sweep, whole, "results_masks", "Masks", masks, MASKS),
+        _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
+        _cost(sweep),
+    ]
+
+
+def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
+    """Differences to the baseline; None where there is nothing to hold against it."""
+    baseline = sweep.baseline
+    others = [v for v in sweep.variants if v is not baseline]
+    if baseline is None or not others:
+        return None
+    seeds = int(found["seeds"].max()) if len(found) else 0
+    reach = (
+        "There is one seed: this is the uncertainty of the test examples with these weights, and "
+        "says nothing about another training run."
+        if seeds <= 1
+        else "Values are means over seeds, ± the standard deviation of the seeds' differences; the "
+        "interval is that of the test examples with these weights. A verdict also asks that all "
+        "seeds point the same way."
+    )
+    caption = (
+        f"Variant minus {baseline.label}, in points, on the same examples; in brackets the 95 % "
+        f"interval (paired bootstrap over images). {reach} Better, worse: the interval leaves out "
+        "0; inconclusive: it does not at this number of examples. Not corrected for the number of "
+        "comparisons."
+    )
+    lines = _lines(others, found, BRIEF, _protocols(sweep), "protocol", "difference")
+    return Table(
+        *("contrasts", f"Differences to {baseline.label}", caption, "Variant"),
+        *(titles(BRIEF), lines),
+    )
+
+
+def answers(sweep: Sweep, found: pd.DataFrame) -> list[str]:
+    """What the sweep says on its metrics, a sentence each; [] without a contrast."""
+    out = []
+    for name in sweep.design.get("metrics") or ["giou"]:
+        rows = found[(found["metric"] == name) & (found["protocol"] == _headline(sweep))]
+        if name not in BY_NAME or rows.empty:
+            continue
+        words: dict[str, list[str]] = {}
+        for row in rows.to_dict("records"):
+            gap = percent(row["difference"], signed=True)
+            words.setdefault(row["verdict"], []).append(f"{row['label']} ({gap})")
+        told = "; ".join(f"{word}: {', '.join(labels)}" for word, labels in words.items())
+        out.append(f"{BY_NAME[name].title} against {rows['baseline'].iloc[0]}: {told}.")
+    return out
+
+
+def _headline(sweep: Sweep) -> str:
+    return sweep.protocols[0] if sweep.protocols else ""
+
+
+def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str]) -> Table:
+    """The result table split by one slice, under the headline protocol."""
+    protocol = sweep.protocols[0]
+    part = scores[(scores["slice"] == name) & (scores["protocol"] == protocol)]
+    groups = {}
+    for value in values:
+        rows = part[part["group"] == value]
+        size = f"{int(rows['examples'].max())} examples" if len(rows) else "no examples"
+        chance = percent(rows["majority"].max()) if len(rows) else DASH
+        groups[value] = f"{value} ({size}; most frequent keyword {chance})"
+    return Table(
+        f"slices_{name}",
+        f"By {name.replace('_', ' ')}",
+        f"The same measures by {name.replace('_', ' ')}, {PROTOCOLS.get(protocol, protocol)}. "
+        + INTERVALS,
+        "Variant",
+        titles(BRIEF),
+        _lines(sweep.variants, part, BRIEF, groups, "group"),
+    )
+
+
+def published(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
+    """Numbers in print of the variants that this sweep measures; None without any."""
+    wanted = {v.fusion or v.label: v for v in sweep.variants}
+    rows = rows[rows["variant"].isin(list(wanted))]
+    if rows.empty:
+        return None
+    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source"]
+    wide = rows.pivot_table("value_percent", keys, "metric", sort=False).reset_index()
+    wide["order"] = wide["variant"].map({name: v.index for name, v in wanted.items()})
+    lines = []
+    for row in wide.sort_values("order", kind="stable").to_dict("records"):
+        numbers = [row.get("giou", nan), row.get("ciou", nan)]
+        place = " ".join(str(row[k]) for k in ("data", "split") if row[k])
+        entries = [Entry(f"{n:g}" if isfinite(n) else DASH) for n in numbers]
+        entries += [Entry(str(t)) for t in (place, row["row"], row["protocol"], row["backbone"])]
+        entries.append(Entry(str(row["source"])))
+        variant = wanted[row["variant"]]
+        lines.append(Line(variant.label, entries, variant.index))
+    return Table(
+        "published",
+        "In print",
+        "Copied from publications, percent. Data, backbone, training budget and protocol differ "
+        "from this sweep's: read the order of rows within one source, not the values against the "
+        "measured ones.",
+        "Variant",
+        ("gIoU", "cIoU", "Data", "Row in print", "Protocol", "Backbone", "Source"),
+        lines,
+        mark="in print",
+        text=frozenset({2, 3, 4, 5, 6}),
+    )
+
+
+def titles(names: Sequence[str]) -> tuple[str, ...]:
+    """Column titles of measures."""
+    return tuple(BY_NAME[name].title for name in names)
+
+
+def _panel(
+    sweep: Sweep,
+    whole: pd.DataFrame,
+    name: str,
+    title: str,
+    caption: str,
+    names: Sequence[str],
+) -> Table:
+    lines = _lines(sweep.variants, whole, names, _protocols(sweep), "protocol")
+    return Table(name, title, caption, "Variant", titles(names), lines)
+
+
+def _protocols(sweep: Sweep) -> dict[str, str]:
+    """Group titles; one nameless group where nothing is finished, so that holes still show."""
+    return {p: PROTOCOLS.get(p, p) for p in sweep.protocols} or {"": ""}
+
+
+def _lines(
+    variants: Sequence[Variant],
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    groups: Mapping[str, str],
+    by: str,
+    column: str = "value",
+) -> list[Line]:
+    index = {(r[by], r["label"], r["metric"]): r for r in rows.to_dict("records")}
+    lines = []
+    for group, title in groups.items():
+        for variant in variants:
+            found = [index.get((group, variant.label, name)) for name in names]
+            entries = [_entry(row, column) if row else Entry(DASH) for row in found]
+            lines.append(Line(variant.label, entries, variant.index, variant.hole, title))
+    return lines
+
+
+def _entry(row: Mapping[str, object], column: str) -> Entry:
+    signed = column == "difference"
+    value, low, high, spread = (float(str(row[k])) for k in (column, "low", "high", "sd"))
+    interval = f"[{percent(low, signed=signed)}, {percent(high, signed=signed)}]"
+    return Entry(
+        percent(value, signed=signed),
+        interval if isfinite(low) and isfinite(high) else "",
+        f"± {percent(spread)}" if isfinite(spread) else "",
+        str(row["verdict"]) if signed else "",
+    )
+
+
+def _cost(sweep: Sweep) -> Table:
+    lines = []
+    for variant in sweep.variants:
+        mean = {
+            key: pd.Series([c.number(key) for c in variant.finished], dtype=float).mean()
+            for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes")
+        }
+        seeds = ", ".join(str(c.seed) for c in variant.finished) or DASH
+        values = [
+            quantity(mean["trainable_parameters"]),
+            f"{mean['steps']:.0f}" if isfinite(mean["steps"]) else DASH,
+            quantity(mean["seconds_per_step"]),
+            f"{mean['minutes']:.1f}" if isfinite(mean["minutes"]) else DASH,
+            seeds,
+        ]
+        entries = [Entry(v) for v in values]
+        lines.append(Line(variant.label, entries, variant.index, variant.hole))
+    return Table(
+        "results_cost",
+        "Cost",
+        "Trainable parameters, optimiser steps, seconds a step and minutes of a whole run "
+        "(training and evaluation); means over seeds. Times compare only on one machine.",
+        "Variant",
+        ("Trainable parameters", "Steps", "Seconds a step", "Minutes in all", "Seeds"),
+        lines,
+    )
