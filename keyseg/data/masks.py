@@ -43,7 +43,7 @@ class CocoMask:
         for part in self._parts():
             if isinstance(part, dict):
                 self._check_run_lengths(part)
-            elif not isinstance(part, list) or len(part) % 2 or not all(map(_is_number, part)):
+            elif not isinstance(part, list) or len(part) % 2 or set(map(type, part)) - {int, float}:
                 raise ValueError(f"segmentation part is no x, y list: {str(part)[:60]}")
 
     def __call__(self) -> Mask:

@@ -145,8 +145,9 @@ class ImageSampler:
         self.expressions_per_image = expressions_per_image
         weights = np.array([s.weight for s in sources], np.float64)
         self._shares = weights / weights.sum()
-        # Memory of pure functions; what is in it never changes what is drawn.
-        self._drawn_before = [np.zeros(len(sources), np.int64)]
+        # Memory of pure functions: never changes what is drawn, and two threads write the same.
+        self._drawn_before = {0: np.zeros(len(sources), np.int64)}
+        self._last_block = (-1, np.zeros(0, np.int64))
         self._permutations: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     def step(self, n: int) -> list[ImageGroup]:
@@ -172,18 +173,21 @@ class ImageSampler:
     def _source(self, t: int) -> tuple[int, int]:
         """Source of the t-th image, and how many images came from that source before it."""
         block, offset = divmod(t, self._BLOCK)
-        while len(self._drawn_before) <= block:
-            drawn = self._sources_of_block(len(self._drawn_before) - 1)
-            counts = np.bincount(drawn, minlength=len(self._shares))
-            self._drawn_before.append(self._drawn_before[-1] + counts)
+        for b in range(len(self._drawn_before), block + 1):
+            counts = np.bincount(self._sources_of_block(b - 1), minlength=len(self._shares))
+            self._drawn_before[b] = self._drawn_before[b - 1] + counts
         drawn = self._sources_of_block(block)
         source = int(drawn[offset])
         earlier = self._drawn_before[block][source] + np.count_nonzero(drawn[:offset] == source)
         return source, int(earlier)
 
     def _sources_of_block(self, block: int) -> NDArray[np.int64]:
-        generator = np.random.default_rng((self._SOURCES, self.seed, block))
-        return generator.choice(len(self._shares), self._BLOCK, p=self._shares)
+        known = self._last_block
+        if known[0] != block:
+            generator = np.random.default_rng((self._SOURCES, self.seed, block))
+            known = (block, generator.choice(len(self._shares), self._BLOCK, p=self._shares))
+            self._last_block = known
+        return known[1]
 
     def _permutation(self, source: int, epoch: int) -> NDArray[np.int64]:
         known = self._permutations.get(source)

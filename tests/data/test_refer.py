@@ -141,7 +141,7 @@ def test_missing_folders_and_files(refer_folder, tmp_path):
 
 def test_missing_image_folder(refer_folder):
     root = refer_folder.write()
-    os.rename(root / "images", root / "pictures")
+    (root / "images").rename(root / "pictures")
     with pytest.raises(DataError, match=r"folder of images is missing.*cocodataset"):
         refer.read(root, "refcoco", "unc", "train")
 
@@ -155,7 +155,9 @@ def test_missing_images(refer_folder):
 
 
 def test_unknown_and_empty_splits(refer_folder):
-    fails(refer_folder, r"no split 'testB'; it has: train \(2 refs\), testA \(1 refs\)", split="testB")
+    fails(
+        refer_folder, r"no split 'testB'; it has: train \(2 refs\), testA \(1 refs\)", split="testB"
+    )
     refer_folder.refs = []
     fails(refer_folder, "no split 'train'; it has: none")
 

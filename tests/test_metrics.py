@@ -1,0 +1,282 @@
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from keyseg.metrics import (
+    THRESHOLDS,
+    MaskScores,
+    intersection_union,
+    iou,
+    keyword_scores,
+    summarise,
+    summarise_by,
+)
+
+# Hand-solved: prediction, target, intersection, union.
+SOLVED = {
+    "equal": ([[1, 1], [0, 0]], [[1, 1], [0, 0]], 2, 2),
+    "half": ([[1, 1], [0, 0]], [[1, 0], [0, 0]], 1, 2),
+    "disjoint": ([[1, 0], [0, 0]], [[0, 0], [0, 1]], 0, 2),
+    "nothing predicted": ([[0, 0], [0, 0]], [[1, 1], [1, 0]], 0, 3),
+    "empty target, nothing predicted": ([[0, 0], [0, 0]], [[0, 0], [0, 0]], 0, 0),
+    "empty target, something predicted": ([[0, 1], [0, 0]], [[0, 0], [0, 0]], 0, 1),
+    "ignored pixels are in neither": ([[1, 1], [1, 0]], [[1, 255], [0, 255]], 1, 2),
+    "predicted only where ignored": ([[0, 1], [0, 0]], [[0, 255], [0, 0]], 0, 0),
+    "all ignored": ([[1, 1], [0, 0]], [[255, 255], [255, 255]], 0, 0),
+}
+STACK = [
+    np.array([case[0] for case in SOLVED.values()], bool),
+    np.array([case[1] for case in SOLVED.values()], np.uint8),
+]
+IOUS = [1, 0.5, 0, 0, 1, 0, 0.5, 1, 1]
+
+
+@st.composite
+def masks(draw):
+    """Predictions and targets (N, H, W) with ignored pixels; some targets are emptied."""
+    shape = draw(hnp.array_shapes(min_dims=3, max_dims=3, max_side=5))
+    pred = draw(hnp.arrays(np.bool_, shape))
+    target = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 255])))
+    for mask in target[: draw(st.integers(0, shape[0]))]:
+        mask[mask == 1] = 0
+    return pred, target
+
+
+def slow_scores(pred, target):
+    """The definitions, pixel by pixel, in exact fractions."""
+    ious, totals, none_found, none_total, some_found, some_total = [], [0, 0], 0, 0, 0, 0
+    for p_mask, t_mask in zip(pred.tolist(), target.tolist(), strict=True):
+        both = either = targets = predicted = 0
+        for p_row, t_row in zip(p_mask, t_mask, strict=True):
+            for p, t in zip(p_row, t_row, strict=True):
+                if t == 255:
+                    continue
+                both += bool(p and t == 1)
+                either += bool(p or t == 1)
+                targets += t == 1
+                predicted += p
+        ious.append(Fraction(both, either) if either else Fraction(1))
+        totals[0] += both
+        totals[1] += either
+        if targets:
+            some_total += 1
+            some_found += predicted > 0
+        else:
+            none_total += 1
+            none_found += predicted == 0
+    scores = {
+        "giou": sum(ious) / len(ious),
+        "ciou": Fraction(*totals) if totals[1] else Fraction(1),
+        "empty_rate": Fraction(some_total - some_found + none_found, len(ious)),
+        "examples": len(ious),
+    }
+    for x in THRESHOLDS:
+        above = [i > Fraction(str(x)) for i in ious]
+        scores[f"precision@{x}"] = Fraction(sum(above), len(ious))
+    if none_total:
+        scores["n_acc"] = Fraction(none_found, none_total)
+        scores["t_acc"] = Fraction(some_found, some_total) if some_total else math.nan
+    return scores
+
+
+# ---------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_solved_masks(name):
+    pred, target, intersection, union = SOLVED[name]
+    found = intersection_union(np.array(pred, bool), np.array(target, np.uint8))
+    assert found == (intersection, union)
+    assert all(part.dtype == np.int64 for part in found)
+
+
+def test_a_stack_is_its_masks():
+    intersection, union = intersection_union(*STACK)
+    assert intersection.tolist() == [case[2] for case in SOLVED.values()]
+    assert union.tolist() == [case[3] for case in SOLVED.values()]
+    assert iou(intersection, union).tolist() == IOUS
+
+
+def test_solved_scores():
+    scores = MaskScores()
+    scores.add_masks(*STACK)
+    assert scores.giou == 5 / 9
+    assert scores.ciou == (2 + 1 + 1) / (2 + 2 + 2 + 3 + 1 + 2)
+    # An IoU of 0.5 is not above 0.5.
+    assert [scores.precision(x) for x in THRESHOLDS] == [4 / 9] * 5
+    assert scores.n_acc == 3 / 4
+    assert scores.t_acc == 4 / 5
+    assert scores.empty_rate == 4 / 9
+
+
+def test_thresholds_are_exact():
+    """3/5, 7/10, 4/5 and 9/10 are not above 0.6, 0.7, 0.8 and 0.9; one pixel more is."""
+    scores = MaskScores()
+    scores.add([1, 3, 7, 4, 9], [2, 5, 10, 5, 10], [2, 5, 10, 5, 10])
+    assert [scores.precision(x) for x in THRESHOLDS] == [0.8, 0.6, 0.4, 0.2, 0.0]
+    scores.add(901, 1000, 1000)
+    assert scores.precision(0.9) == pytest.approx(1 / 6)
+
+
+@given(masks())
+def test_random_masks_against_the_definitions(pair):
+    scores = MaskScores()
+    scores.add_masks(*pair)
+    expected = {name: float(value) for name, value in slow_scores(*pair).items()}
+    assert scores.summary() == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@given(masks(), st.integers(0, 5), st.randoms())
+def test_merging_in_any_order_and_batch_gives_the_same_bits(pair, cut, random):
+    pred, target = pair
+    whole, parts = MaskScores(), []
+    whole.add_masks(pred, target)
+    order = list(range(len(pred)))
+    random.shuffle(order)
+    for chosen in (order[:cut], order[cut:]):
+        parts.append(MaskScores())
+        for i in chosen:
+            parts[-1].add_masks(pred[i], target[i])
+    assert parts[0] + parts[1] == parts[1] + parts[0] == whole
+
+
+def test_large_images_are_exact():
+    """100,000 masks of 30 megapixels: beyond what float32 can count."""
+    scores = MaskScores()
+    n, area = 100_000, 30_000_001
+    scores.add(np.full(n, area - 1), np.full(n, area), np.full(n, area))
+    assert scores.intersection == n * (area - 1)
+    assert scores.ciou == scores.giou == (area - 1) / area
+
+
+def test_no_masks_have_no_scores():
+    scores = MaskScores()
+    assert math.isnan(scores.giou)
+    assert math.isnan(scores.ciou)
+    assert scores.summary()["examples"] == 0
+    assert "n_acc" not in scores.summary()
+
+
+def test_nothing_to_find_and_nothing_found():
+    scores = MaskScores()
+    scores.add(0, 0, 0)
+    assert (scores.giou, scores.ciou, scores.n_acc) == (1, 1, 1)
+    assert math.isnan(scores.t_acc)
+
+
+def test_wrong_arrays():
+    pred, target = np.zeros((2, 2), bool), np.zeros((2, 2), np.uint8)
+    with pytest.raises(TypeError, match="pred is float64, not bool"):
+        intersection_union(pred.astype(float), target)
+    with pytest.raises(ValueError, match=r"pred \(2, 2\) and target \(1, 2, 2\)"):
+        intersection_union(pred, target[None])
+    with pytest.raises(ValueError, match="values other than 0, 1, 255"):
+        intersection_union(pred, target + np.uint8(2))
+    with pytest.raises(ValueError, match="do not fit together"):
+        MaskScores().add(3, 5, 2)
+
+
+# ---------------------------------------------------------------- keywords
+
+
+def test_keyword_scores():
+    """Six examples, one without keyword: right 2 (one with a bad mask), within five 3."""
+    ranks = [0, 0, 4, 5, -1, -1]
+    keywords = ["dog", "cat", "dog", "dog", "cup", None]
+    ious = [0.9, 0.49, 0.5, 0.2, 0.8, 1.0]
+    scores = keyword_scores(ranks, keywords, ious)
+    assert scores == {
+        "keyword_accuracy": 2 / 5,
+        "keyword_accuracy_top5": 3 / 5,
+        "keyword_majority": 3 / 5,
+        "discrepancy_keyword_right_mask_wrong": 1 / 5,
+        "discrepancy_keyword_wrong_mask_right": 2 / 5,
+    }
+
+
+def test_no_keywords():
+    assert all(math.isnan(v) for v in keyword_scores([-1, -1], [None, None], [1, 0]).values())
+
+
+# ---------------------------------------------------------------- samples
+
+
+def samples(**columns):
+    """One row for each solved mask, as in samples.parquet."""
+    pred, target = STACK
+    intersection, union = intersection_union(pred, target)
+
+    def runs(mask):
+        packed = coco.encode(np.asfortranarray(mask, np.uint8))
+        return packed["counts"].decode()
+
+    frame = pd.DataFrame(
+        {
+            "intersection": intersection,
+            "union": union,
+            "target_rle": [runs(t == 1) if (t == 1).any() else "" for t in target],
+            "height": 2,
+            "width": 2,
+            "keyword": ["dog"] * 4 + ["cat"] * 4 + [None],
+            "keyword_rank": [0, 0, 0, 1, 0, 7, -1, 0, -1],
+            "protocol": "teacher_forced",
+            "has_seg": [True] * 6 + [False] * 3,
+            "has_key": [True] * 8 + [False],
+            "slice_style": ["short"] * 5 + ["long"] * 4,
+        }
+    )
+    return frame.assign(**columns)
+
+
+def test_summary_of_samples():
+    summary = summarise(samples())
+    masks = MaskScores()
+    masks.add_masks(*STACK)
+    assert {k: v for k, v in summary.items() if k in masks.summary()} == masks.summary()
+    assert summary["keyword_accuracy"] == 5 / 8
+    assert summary["keyword_majority"] == 4 / 8
+    assert summary["discrepancy_keyword_right_mask_wrong"] == 1 / 8
+    assert summary["discrepancy_keyword_wrong_mask_right"] == 1 / 8
+    assert "no_seg_rate" not in summary
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_summary_of_generated_samples():
+    summary = summarise(samples(protocol="generated"))
+    assert summary["no_seg_rate"] == pytest.approx(3 / 9)
+    assert summary["no_key_rate"] == pytest.approx(1 / 9)
+
+
+def test_summary_survives_parquet(tmp_path):
+    samples().to_parquet(tmp_path / "samples.parquet")
+    assert summarise(pd.read_parquet(tmp_path / "samples.parquet")) == summarise(samples())
+
+
+def test_summary_by_slice():
+    frame = samples()
+    by_style = summarise_by(frame, "style")
+    assert list(by_style) == ["long", "short"]
+    assert by_style["short"] == summarise(frame[:5])
+    assert by_style["long"] == summarise(frame[5:])
+    assert sum(part["examples"] for part in by_style.values()) == 9
+
+
+def test_samples_that_cannot_be_summed_up():
+    frame = samples()
+    with pytest.raises(ValueError, match="no slice 'size'; they have: style"):
+        summarise_by(frame, "size")
+    with pytest.raises(ValueError, match="no column target_rle, union"):
+        summarise(frame.drop(columns=["union", "target_rle"]))
+    with pytest.raises(ValueError, match="no samples"):
+        summarise(frame[:0])
+    both = pd.concat([frame, samples(protocol="generated")])
+    with pytest.raises(ValueError, match=r"several protocols \(teacher_forced, generated\)"):
+        summarise(both)
