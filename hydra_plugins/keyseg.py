@@ -1,0 +1,76 @@
+"""What keyseg hands to Hydra, which takes plugins from this namespace only.
+
+No `__init__.py` may stand beside this file: the namespace belongs to all plugins.
+"""
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from keyseg.config import PROJECT
+from keyseg.sweep import grouphelp, launcher
+
+
+class LocalLauncher(launcher.LocalLauncher):
+    """`hydra/launcher=local`."""
+
+
+class DebugLauncher(launcher.DebugLauncher):
+    """`hydra/launcher=debug`."""
+
+
+class GridSweeper(launcher.GridSweeper):
+    """`hydra/sweeper=grid`."""
+
+
+class SweepsSource(FileConfigSource):
+    """The project's root as a place of configs, of which only the folder `sweeps` is seen.
+
+    A plain `file://` entry would make groups of all other folders there, in completion and help.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        """Prefix of the entry in the search path."""
+        return "keyseg"
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether this is `sweeps` or below (or the root, which holds it)."""
+        return _visible(config_path) and super().is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether this is a file in `sweeps`."""
+        return _visible(config_path) and config_path != "" and super().is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """What is in a visible folder."""
+        return super().list(config_path, results_filter) if _visible(config_path) else []
+
+
+class SweepsSearchPath(SearchPathPlugin):
+    """Makes `+sweeps=NAME` find sweeps/NAME.yaml, from any working directory."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the project's root."""
+        search_path.append(provider="keyseg", path=f"keyseg://{PROJECT}")
+
+
+def _visible(config_path: str) -> bool:
+    return config_path == "" or config_path.split("/")[0] == "sweeps"
+
+
+OmegaConf.register_new_resolver("keyseg.groups", grouphelp.groups, replace=True)
+
+_store = ConfigStore.instance()
+_store.store("local", launcher.LocalConfig, group="hydra/launcher", provider="keyseg")
+_store.store("debug", launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
+_store.store(
+    "grid",
+    BasicSweeperConf(_target_="hydra_plugins.keyseg.GridSweeper"),
+    group="hydra/sweeper",
+    provider="keyseg",
+)

@@ -1,0 +1,5 @@
+"""`python -m keyseg` is `keyseg`."""
+
+from keyseg.cli import main
+
+main()

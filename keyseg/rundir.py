@@ -1,0 +1,308 @@
+"""The run directory: everything a run leaves behind, and the truth that all else is rebuilt from.
+
+    config.yaml       the resolved config, frozen
+    run.json          status, attempts, summary and whatever else is known of the run
+    metrics.jsonl     every row (name, value, step, time), append-only
+    samples.parquet   one row per evaluated example and protocol
+    checkpoints/  gallery/  log.txt  run.lock
+
+Files that are replaced are written to a temporary name and renamed, so a reader never sees half
+of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last
+line, which readers skip and the next writer removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import filelock
+from omegaconf import DictConfig, OmegaConf
+
+from keyseg.config import RunConfig, signature, validate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
+
+_PROBE_SECONDS = 0.5
+"""How long `lock` waits before it calls a run busy: `busy` holds the lock for a moment."""
+
+
+class Row(NamedTuple):
+    """One measured value. `step`: optimiser step, 1-based. `time`: seconds since the epoch."""
+
+    name: str
+    value: float
+    step: int
+    time: float
+
+
+class RunBusy(RuntimeError):  # noqa: N818 (a state, not a mistake)
+    """Another process works on this run."""
+
+
+class RunDirectory:
+    """One run on disk. Opening it writes nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._appended = False
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | Path, cfg: RunConfig | DictConfig, **info: Any) -> RunDirectory:
+        """Open the directory of a run; make what is missing of it.
+
+        `info` goes into a new run.json; an existing run.json and config.yaml stay as they are.
+        """
+        run = cls(path)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not run.config_file.exists():
+            run.freeze(cfg)
+        with run._updating():
+            if not run.info:
+                base = {"signature": signature(cfg), "status": QUEUED, "seed": cfg.seed}
+                run._write_info({**base, "attempts": [], **info})
+        return run
+
+    # -- config and state -------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """The frozen config."""
+        return self.path / "config.yaml"
+
+    @property
+    def config(self) -> RunConfig:
+        """The frozen config, checked.
+
+        Raises:
+            FileNotFoundError: the directory holds no config.yaml, so it is no run directory.
+            ConfigError: config.yaml does not fit this version's schema.
+        """
+        if not self.config_file.exists():
+            raise FileNotFoundError(f"{self.path} is not a run directory: it has no config.yaml")
+        loaded = OmegaConf.load(self.config_file)
+        assert isinstance(loaded, DictConfig)
+        return validate(loaded)
+
+    def freeze(self, cfg: RunConfig | DictConfig) -> None:
+        """Write config.yaml. For keys that cannot change a result it may be written again."""
+        node = cfg if isinstance(cfg, DictConfig) else OmegaConf.structured(cfg)
+        _replace(self.config_file, OmegaConf.to_yaml(node, resolve=True).encode())
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json as it is now; {} where there is none."""
+        try:
+            loaded: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return loaded
+
+    @property
+    def status(self) -> str:
+        """queued, running, done, failed or pruned. "running" may be stale: see `busy`."""
+        return str(self.info.get("status", QUEUED))
+
+    def update(self, **fields: Any) -> None:
+        """Set these keys of run.json and keep the others; safe between threads and processes."""
+        with self._updating():
+            self._write_info({**self.info, **fields})
+
+    # -- one process at a time --------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; the lock ends with the process, however it ends.
+
+        Raises:
+            RunBusy: another process holds it.
+        """
+        held = filelock.FileLock(self.path / "run.lock")
+        try:
+            held.acquire(timeout=_PROBE_SECONDS, poll_interval=0.05)
+        except filelock.Timeout:
+            raise RunBusy(f"{self.path}: another process works on this run") from None
+        try:
+            yield
+        finally:
+            held.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process works on this run now."""
+        if not (self.path / "run.lock").exists():
+            return False
+        probe = filelock.FileLock(self.path / "run.lock")
+        try:
+            probe.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        probe.release()
+        return False
+
+    def clear(self) -> None:
+        """Forget all results, so that the run starts from step 0. The attempts stay listed.
+
+        The caller makes sure that the run is not busy. Its MLflow run is left as it is; the
+        next one is a new one.
+        """
+        for folder in (self.checkpoints, self.gallery):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt"):
+            (self.path / name).unlink(missing_ok=True)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        kept = ("signature", "factors", "label", "seed", "sweep", "attempts")
+        with self._updating():
+            info = self.info
+            old = [*info.get("mlflow_superseded", []), info.get("mlflow_run_id")]
+            fresh = {"status": QUEUED, "mlflow_superseded": [run_id for run_id in old if run_id]}
+            self._write_info({k: info[k] for k in kept if k in info} | fresh)
+
+    # -- results ----------------------------------------------------------------------------
+
+    def log(self, rows: Iterable[Row]) -> None:
+        """Append rows to metrics.jsonl in one write."""
+        lines = "".join(
+            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
+            + "\n"
+            for r in rows
+        )
+        if not lines:
+            return
+        if not self._appended:
+            self._drop_torn_line()
+            self._appended = True
+        with self.metrics_file.open("a") as file:
+            file.write(lines)
+
+    @property
+    def metrics_file(self) -> Path:
+        """All rows as JSON lines."""
+        return self.path / "metrics.jsonl"
+
+    def rows(self) -> list[Row]:
+        """All rows in the order they were logged.
+
+        Raises:
+            ValueError: a line other than a torn last one cannot be read.
+        """
+        return parse_rows(self.metrics_file, _read(self.metrics_file))
+
+    def metrics(self) -> pd.DataFrame:
+        """All rows as a frame with the columns name, value, step and time."""
+        import pandas as pd
+
+        types = {"name": "str", "value": "float64", "step": "int64", "time": "float64"}
+        return pd.DataFrame(self.rows(), columns=list(types)).astype(types)
+
+    def truncate(self, step: int) -> None:
+        """Drop the rows after `step`: what a killed attempt logged after its last checkpoint."""
+        kept = [row for row in self.rows() if row.step <= step]
+        lines = "".join(json.dumps(row._asdict()) + "\n" for row in kept)
+        if self.metrics_file.exists():
+            _replace(self.metrics_file, lines.encode())
+
+    def write_samples(self, df: pd.DataFrame) -> None:
+        """Write samples.parquet: one row per evaluated example and protocol."""
+        temporary = self.path / f".samples.parquet.{os.getpid()}"
+        df.to_parquet(temporary, index=False)
+        temporary.replace(self.samples_file)
+
+    @property
+    def samples_file(self) -> Path:
+        """Per-example results of the test split."""
+        return self.path / "samples.parquet"
+
+    def samples(self) -> pd.DataFrame:
+        """Per-example results.
+
+        Raises:
+            FileNotFoundError: the run has not been evaluated on the test split yet.
+        """
+        import pandas as pd
+
+        if not self.samples_file.exists():
+            raise FileNotFoundError(f"{self.samples_file}: none yet (status: {self.status})")
+        return pd.read_parquet(self.samples_file)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints: last and best."""
+        return self.path / "checkpoints"
+
+    @property
+    def gallery(self) -> Path:
+        """Folder of the overlays."""
+        return self.path / "gallery"
+
+    @property
+    def log_file(self) -> Path:
+        """What the worker printed, all attempts one after the other."""
+        return self.path / "log.txt"
+
+    # -- inside -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _updating(self) -> Iterator[None]:
+        with filelock.FileLock(self.path / ".run.json.lock", timeout=30, poll_interval=0.01):
+            yield
+
+    def _write_info(self, info: dict[str, Any]) -> None:
+        text = json.dumps(info, indent=1, default=str)
+        _replace(self.path / "run.json", text.encode())
+
+    def _drop_torn_line(self) -> None:
+        content = _read(self.metrics_file)
+        if content and not content.endswith(b"\n"):
+            _replace(self.metrics_file, content[: content.rfind(b"\n") + 1])
+
+
+def parse_rows(file: Path, content: bytes) -> list[Row]:
+    """Rows of (a piece of) a metrics.jsonl; what stands after the last newline is torn."""
+    rows = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            raw = json.loads(line)
+            rows.append(Row(raw["name"], float(raw["value"]), int(raw["step"]), raw["time"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}, line {number} cannot be read: {line[:80]!r}") from error
+    return rows
+
+
+def now() -> float:
+    """Seconds since the epoch: the clock of all rows and attempts."""
+    return time.time()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a machine that loses power, sees the old or the new."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        with temporary.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise

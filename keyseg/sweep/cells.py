@@ -1,0 +1,90 @@
+"""The cells of a design, each with its config composed, checked and frozen before any starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from keyseg.config import (
+    NOT_IN_SIGNATURE,
+    ConfigError,
+    RunConfig,
+    resolve_path,
+    signature,
+    validate,
+)
+from keyseg.rundir import RunDirectory
+from keyseg.sweep.design import Design, Point
+
+Compose = Callable[[Sequence[str]], DictConfig]
+"""From the overrides of a cell to its composed config."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a sweep with its frozen config. `path`: its run directory."""
+
+    signature: str
+    label: str
+    point: Point
+    config: RunConfig
+    path: Path
+
+    @property
+    def title(self) -> str:
+        """Label and seed: unique within a sweep."""
+        return f"{self.label} · seed {self.config.seed}"
+
+    def open(self) -> RunDirectory:
+        """The run directory as it is."""
+        return RunDirectory(self.path)
+
+    def create(self) -> RunDirectory:
+        """The run directory, made where it is missing."""
+        return RunDirectory.create(
+            self.path,
+            self.config,
+            label=self.label,
+            factors=self.point.factors,
+            sweep=self.path.parent.name,
+        )
+
+
+def freeze(plan: Design, compose: Compose) -> list[Cell]:
+    """Compose and check the config of every cell.
+
+    Raises:
+        ConfigError: a cell's config is wrong, or two cells are the same run; names the overrides.
+    """
+    cells: list[Cell] = []
+    first: dict[str, Point] = {}
+    for point in plan.points:
+        try:
+            config = frozen(compose(point.overrides))
+        except ConfigError as error:
+            raise ConfigError(f"cell {' '.join(point.overrides)}: {error}") from error
+        key = signature(config)
+        if key in first:
+            raise ConfigError(
+                f"two cells are the same run: '{' '.join(first[key].overrides)}' and "
+                f"'{' '.join(point.overrides)}' (a value given twice, or a key that cannot change "
+                f"a result: {', '.join(NOT_IN_SIGNATURE)})"
+            )
+        first[key] = point
+        path = resolve_path(config.paths.outputs) / plan.name / key
+        cells.append(Cell(key, point.label, point, config, path))
+    return cells
+
+
+def frozen(composed: DictConfig) -> RunConfig:
+    """A composed config, checked, without what concerns this invocation only.
+
+    `rerun` is an order to whoever starts the run; a worker that goes on after it was killed must
+    not read it again.
+    """
+    config = validate(composed)
+    config.rerun = False
+    return config

@@ -1,0 +1,210 @@
+"""What a sweep asks: which keys vary, against which baseline, over which seeds, under which name.
+
+A design comes from the overrides of the cells ("fusion=cross seed=0", ...), and, for a file in
+sweeps/, from its `ablation` block, which may say everything that the overrides leave open.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from keyseg.config import ConfigError
+
+DEFAULT_METRICS = ("giou", "ciou")
+NO_FUSION = "seg_only"
+"""The fusion variant that is the natural baseline: no KEY in it."""
+
+SINGLE = "single"
+"""Name of the sweep of runs that belong to none."""
+
+FREE_OPTIONS = ("name", "rerun")
+"""Keys that steer the sweep itself; they are no part of a label."""
+
+ABLATION_KEYS = (
+    *("name", "question", "baseline", "factors", "replicate", "metrics", "contrasts", "published"),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of a design. `overrides`: all of them, as Hydra takes them."""
+
+    label: str
+    factors: dict[str, Any]
+    seed: int | None
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A sweep before anything of it has run.
+
+    `factors`: swept key -> its values in the order given; `replicate`: the key whose values are
+    repetitions, not a question; `baseline`: the value of each factor that others are held against.
+    """
+
+    name: str
+    factors: dict[str, list[Any]]
+    baseline: dict[str, Any]
+    points: list[Point]
+    replicate: str = "seed"
+    question: str | None = None
+    metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
+    contrasts: list[Any] = field(default_factory=list)
+    published: str | None = None
+
+
+def design(
+    job_overrides: Sequence[Sequence[str]],
+    ablation: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    fusion: str = "",
+) -> Design:
+    """Read the design off the overrides of all cells.
+
+    Args:
+        job_overrides: one list of overrides per cell, as a Hydra sweeper hands them out.
+        ablation: the block of that name in a sweeps/ file.
+        name: of the sweep; else the block's, else made from the keys that vary.
+        fusion: the variant of every cell where fusion does not vary: the label of last resort.
+
+    Raises:
+        ConfigError: a name that is no folder name, or an `ablation` block that does not fit.
+    """
+    block = dict(ablation or {})
+    _check_block(block)
+    replicate = str(block.get("replicate") or "seed")
+    parser = OverridesParser.create()
+    cells = [_values(parser.parse_overrides(list(overrides))) for overrides in job_overrides]
+
+    keys = list(dict.fromkeys(key for cell in cells for key in cell))
+    varies = [k for k in keys if len({json.dumps(cell.get(k)) for cell in cells}) > 1]
+    named = [str(key) for key in (block.get("factors") or [])]
+    unknown = [key for key in named if key not in keys]
+    if unknown:
+        raise ConfigError(
+            f"ablation.factors names {unknown[0]}, which the sweep does not set; "
+            f"it sets {', '.join(keys)}"
+        )
+    factor_keys = named or [k for k in varies if k not in (replicate, *FREE_OPTIONS)]
+    if factor_keys:
+        factors = {k: _distinct(cell.get(k) for cell in cells) for k in factor_keys}
+    else:
+        factors = {"fusion": [fusion]}
+
+    points = []
+    for cell, overrides in zip(cells, job_overrides, strict=True):
+        values = {k: cell.get(k) for k in factor_keys} or {"fusion": fusion}
+        points.append(Point(label_of(values), values, cell.get(replicate), list(overrides)))
+
+    baseline = {
+        k: NO_FUSION if k == "fusion" and NO_FUSION in v else v[0] for k, v in factors.items()
+    }
+    for key, value in (block.get("baseline") or {}).items():
+        if value not in factors.get(key, []):
+            raise ConfigError(
+                f"ablation.baseline: {key}={value} is no value of the sweep; "
+                f"{key} takes {', '.join(map(str, factors.get(key, ['no value'])))}"
+            )
+        baseline[key] = value
+    default_name = "-".join(map(_short, _naming_keys(varies, factor_keys, replicate))) or SINGLE
+    return Design(
+        name=folder_name(str(name or block.get("name") or default_name)),
+        factors=factors,
+        baseline=baseline,
+        points=points,
+        replicate=replicate,
+        question=block.get("question"),
+        metrics=list(block.get("metrics") or DEFAULT_METRICS),
+        contrasts=list(block.get("contrasts") or []),
+        published=block.get("published"),
+    )
+
+
+def _naming_keys(varies: list[str], factors: list[str], replicate: str) -> list[str]:
+    """Keys that name a sweep: its factors that vary, else the replicate if that does."""
+    return [k for k in factors if k in varies] or [k for k in varies if k == replicate]
+
+
+def label_of(factors: Mapping[str, Any]) -> str:
+    """`cross`, or `cross · weight=0.5` where more than fusion varies."""
+    parts = [str(v) if k == "fusion" else f"{_short(k)}={_text(v)}" for k, v in factors.items()]
+    return " · ".join(parts)
+
+
+def folder_name(name: str) -> str:
+    """The name of a sweep, which is a folder's too.
+
+    Raises:
+        ConfigError: characters that a folder name should not have.
+    """
+    if not re.fullmatch(r"[\w+=.@-]+", name) or name.startswith("."):
+        raise ConfigError(
+            f"name={name}: use letters, digits and - _ + = . @ only; it names a folder"
+        )
+    return name
+
+
+def to_json(
+    plan: Design, signatures: Sequence[str], seeds: Sequence[int], command: str, started: float
+) -> dict[str, Any]:
+    """The content of sweep.json, `mlflow_parent` not known yet."""
+    cells = [
+        {
+            "signature": signature,
+            "label": p.label,
+            "factors": p.factors,
+            "seed": seed,
+            "overrides": p.overrides,
+        }
+        for p, signature, seed in zip(plan.points, signatures, seeds, strict=True)
+    ]
+    kept = {key: value for key, value in asdict(plan).items() if key != "points"}
+    return {**kept, "cells": cells, "command": command, "started": started, "mlflow_parent": None}
+
+
+def _values(overrides: list[Override]) -> dict[str, Any]:
+    return {o.get_key_element().lstrip("+~"): o.value() for o in overrides}
+
+
+def _distinct(values: Any) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _short(key: str) -> str:
+    """`loss.keyword.weight` -> `weight`."""
+    return re.split(r"[./]", key)[-1]
+
+
+def _text(value: Any) -> str:
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def _check_block(block: dict[str, Any]) -> None:
+    for key in block:
+        if key not in ABLATION_KEYS:
+            near = get_close_matches(key, ABLATION_KEYS, n=1)
+            hint = f" Did you mean ablation.{near[0]}?" if near else ""
+            raise ConfigError(
+                f"ablation.{key}: no such key.{hint} Keys: {', '.join(ABLATION_KEYS)}"
+            )
+    baseline = block.get("baseline")
+    if baseline is not None and not isinstance(baseline, Mapping):
+        raise ConfigError(
+            f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
+        )

@@ -1,0 +1,180 @@
+"""The end of a sweep: report, MLflow, the result table, and the paths of it all."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from keyseg import sweepdir, tracking
+from keyseg.rundir import DONE, FAILED
+from keyseg.sweep.live import duration
+from keyseg.sweep.status import unique_titles
+from keyseg.sweep.supervise import Outcome
+
+_PATIENCE = 120.0
+"""Seconds that the end of a sweep waits for the tracking store."""
+
+COLUMNS = (
+    ("gIoU", "giou"),
+    ("cIoU", "ciou"),
+    ("P@0.5", "precision@0.5"),
+    ("P@0.9", "precision@0.9"),
+    ("keyword", "keyword_accuracy"),
+)
+
+
+def make_report(sweep_dir: Path, out_dir: Path) -> tuple[Path | None, str | None]:
+    """Build the report: its page, or why there is none. The results never depend on it."""
+    try:
+        from keyseg.report import build
+
+        with sweepdir.lock(sweep_dir, "report", timeout=300):
+            return Path(build(sweep_dir, out_dir).html), None
+    except Exception as error:
+        trace = sweep_dir / "report-error.txt"
+        trace.write_text(traceback.format_exc())
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, (
+            f"the report could not be made: {reason} (traceback: {short_path(trace)}). The results "
+            f"are complete; `keyseg report {sweep_dir.name}` tries again"
+        )
+
+
+def finish_mlflow(sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | None) -> str | None:
+    """Bring the store level and end the parent run; a message where that did not work.
+
+    A store that hangs is given up after a while: it can be brought level at any time.
+    """
+    runs = [outcome.cell.open() for outcome in outcomes]
+    if all(map(tracking.is_level, runs)) and all(outcome.found for outcome in outcomes):
+        return None
+    failure: list[str] = []
+
+    def work() -> None:
+        try:
+            for run in runs:
+                if not tracking.is_level(run):
+                    tracking.sync(run)
+            tracking.finish_parent(sweep_dir, report.parent if report else None)
+        except Exception as error:
+            failure.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+    thread = threading.Thread(target=work, daemon=True, name="mlflow-finish")
+    thread.start()
+    thread.join(_PATIENCE)
+    if thread.is_alive():
+        failure.append(f"no answer in {_PATIENCE:.0f} s")
+    if not failure:
+        return None
+    return (
+        f"MLflow at {tracking.store_uri()} is not level ({failure[0]}). The results are complete "
+        f"in {short_path(sweep_dir)}; `keyseg sync {sweep_dir.name}` sends them later"
+    )
+
+
+def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
+    """Scores of the cells that are done, in percent."""
+    infos = [outcome.cell.open().info for outcome in outcomes]
+    protocols = list(dict.fromkeys(p for info in infos for p in (info.get("summary") or {}))) or [
+        "teacher_forced"
+    ]
+    first, *others = protocols
+    columns = COLUMNS if width >= 90 else COLUMNS[:3] + COLUMNS[4:]
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        title=f"test split, percent, {first.replace('_', ' ')}",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("cell", overflow="fold")
+    for shown, _ in columns:
+        table.add_column(shown, justify="right", no_wrap=True)
+    for protocol in others:
+        table.add_column(f"gIoU {protocol}", justify="right", max_width=9)
+    table.add_column("time", justify="right", no_wrap=True)
+    titles = unique_titles((o.cell.label, o.cell.config.seed, o.cell.signature) for o in outcomes)
+    for title, outcome, info in zip(titles, outcomes, infos, strict=True):
+        summary = info.get("summary") or {}
+        if outcome.status != DONE:
+            blank = [""] * (len(columns) + len(others))
+            table.add_row(escape(title), outcome.status, *blank[1:], _time(info))
+            continue
+        table.add_row(
+            escape(title),
+            *[_percent(summary.get(first), name) for _, name in columns],
+            *[_percent(summary.get(protocol), "giou") for protocol in others],
+            _time(info),
+        )
+    return table
+
+
+def print_end(
+    console: Console,
+    outcomes: Sequence[Outcome],
+    *,
+    sweep_dir: Path,
+    report: Path | None,
+    problems: Sequence[str],
+) -> None:
+    """Result table, failures with their logs, and where everything is."""
+    console.print(result_table(outcomes, console.width))
+    found = sum(outcome.found for outcome in outcomes)
+    if found:
+        what = (
+            "all cells were" if found == len(outcomes) else f"{found} of {len(outcomes)} cells were"
+        )
+        print_line(console, f"{what} done already (rerun=true runs them again)")
+    for outcome in outcomes:
+        if outcome.status == FAILED:
+            run = outcome.cell.open()
+            error = str(run.info.get("error") or "no reason given").strip().splitlines()[-1]
+            print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
+            print_line(console, f"        log: {short_path(run.log_file)}", "red")
+    if report is not None:
+        print_line(console, f"report  {short_path(report)}")
+    print_line(console, f"runs    {short_path(sweep_dir)}")
+    print_line(console, f"MLflow  {ui_command()}  (experiment {sweep_dir.name})")
+    for problem in problems:
+        print_line(console, f"warning: {problem}", "yellow")
+
+
+def ui_command() -> str:
+    """The command that shows the tracking store."""
+    uri = tracking.store_uri()
+    if uri.startswith("http"):
+        return f"open {uri}"
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{short_path(Path(uri.removeprefix('sqlite:///')))}"
+    return f"mlflow ui --backend-store-uri {uri}"
+
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """A line that is never wrapped: paths and commands in it can be copied."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def short_path(path: Path) -> str:
+    """Relative to the working directory where the path lies below it."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _percent(scores: dict[str, Any] | None, name: str) -> str:
+    value = (scores or {}).get(name)
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _time(info: dict[str, Any]) -> str:
+    minutes = info.get("minutes")
+    return "-" if minutes is None else duration(60 * float(minutes))

@@ -1,0 +1,325 @@
+"""The Hydra plugins: a grid of cells, and launchers that get every cell of it done.
+
+hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
+hydra/launcher=local    worker processes on this machine, in parallel
+hydra/launcher=debug    in this process, one after the other; the first error stops, for pdb
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from keyseg import sweepdir, tracking
+from keyseg.config import resolve_path
+from keyseg.provenance import cores
+from keyseg.rundir import DONE, FAILED
+from keyseg.sweep import finish
+from keyseg.sweep.cells import Cell, freeze
+from keyseg.sweep.design import Design, design, to_json
+from keyseg.sweep.live import open_view
+from keyseg.sweep.overrides import one_line_errors
+from keyseg.sweep.status import Watch, unique_titles
+from keyseg.sweep.supervise import Outcome, Supervisor
+from keyseg.sweep.workers import WORKER, LocalPool, Pool, gpus
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+_TICK, _REDRAW = 0.1, 0.5  # seconds
+
+
+@dataclass
+class LocalConfig:
+    """`hydra/launcher=local`. `n_jobs`: cells at the same time; null = one per core or GPU."""
+
+    _target_: str = "hydra_plugins.keyseg.LocalLauncher"
+    n_jobs: int | None = None
+    worker: list[str] = field(default_factory=list)
+    grace: float = 30.0
+
+
+@dataclass
+class DebugConfig:
+    """`hydra/launcher=debug`: no processes, no options."""
+
+    _target_: str = "hydra_plugins.keyseg.DebugLauncher"
+
+
+class GridSweeper(BasicSweeper):
+    """All combinations, as one batch. Hydra's own writes a multirun.yaml that nobody reads."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Hand all cells to the launcher at once."""
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        (cells,) = self.split_arguments(overrides, None)
+        return [self.launcher.launch(cells, initial_job_idx=0)]
+
+
+class SweepLauncher(Launcher):
+    """What all launchers share: design, frozen cells, sweep.json, tracking, the end."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keep what Hydra hands over; the task function is not used: a cell is more than that."""
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Get all cells done, report, and end the program with 1 if a cell failed."""
+        with one_line_errors(), sigterm_is_ctrl_c():
+            plan, cells = self.prepare(job_overrides)
+            # Errors of the config end here; from now on something is written.
+            sweep_dir = cells[0].path.parent
+            write_sweep(sweep_dir, plan, cells)
+            console = Console()
+            parent = threading.Thread(
+                target=_start_parent, args=(sweep_dir, cells), daemon=True, name="mlflow-parent"
+            )
+            parent.start()
+            try:
+                outcomes = self.run_cells(plan, cells, console)
+                parent.join(30)
+                self.end(sweep_dir, cells, outcomes, console)
+            except KeyboardInterrupt:
+                finish.print_line(
+                    console, f"stopped; the same command goes on from here: {command()}"
+                )
+                raise SystemExit(EXIT_INTERRUPTED) from None
+        status = {o.cell.path: o for o in outcomes}
+        if any(o.status == FAILED for o in outcomes):
+            failed = sum(o.status == FAILED for o in outcomes)
+            print(f"error: {failed} of {len(cells)} cells failed", file=sys.stderr)
+            raise SystemExit(EXIT_FAILED)
+        return [_job_return(cell, status[cell.path]) for cell in cells]
+
+    def prepare(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
+        """Design and frozen cells.
+
+        Raises:
+            ConfigError: something in the config of some cell is wrong; nothing was written yet.
+        """
+        plain = OmegaConf.to_container(self.config.get("ablation") or OmegaConf.create())
+        assert isinstance(plain, dict)
+        plan = design(
+            job_overrides,
+            {str(key): value for key, value in plain.items()},
+            name=self.config.get("name"),
+            fusion=str(OmegaConf.select(self.config, "fusion.name")),
+        )
+        return plan, freeze(plan, self.compose)
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of one cell, as Hydra composes it for a job."""
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.pop("hydra", None)
+        return config
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """An outcome for every cell."""
+        raise NotImplementedError
+
+    def end(
+        self, sweep_dir: Path, cells: list[Cell], outcomes: list[Outcome], console: Console
+    ) -> None:
+        """Report, tracking, result table."""
+        order = {cell.path: i for i, cell in enumerate(cells)}
+        outcomes.sort(key=lambda o: order[o.cell.path])
+        reports = resolve_path(cells[0].config.paths.reports) / sweep_dir.name
+        report, problem = finish.make_report(sweep_dir, reports)
+        problems = [problem, finish.finish_mlflow(sweep_dir, outcomes, report)]
+        finish.print_end(
+            console,
+            outcomes,
+            sweep_dir=sweep_dir,
+            report=report,
+            problems=[p for p in problems if p],
+        )
+
+
+class LocalLauncher(SweepLauncher):
+    """Cells in parallel worker processes on this machine."""
+
+    def __init__(
+        self, n_jobs: int | None = None, worker: Sequence[str] = (), grace: float = 30.0
+    ) -> None:
+        self.n_jobs = n_jobs
+        self.worker = list(worker) or list(WORKER)
+        self.grace = grace
+
+    def pool(self, cells: Sequence[Cell]) -> LocalPool:
+        """The pool for these cells.
+
+        The share of each depends on all cells of the design, not on those that are left: the last
+        bits of a result depend on the number of threads, and a sweep that goes on must give the
+        same bits as one that was never stopped.
+        """
+        devices = gpus(cells[0].config.runtime.device)
+        most = len(devices) or cores()
+        slots = max(1, min(self.n_jobs or most, len(cells)))
+        threads = max(1, cores() // slots)
+        return LocalPool(slots, threads, worker=self.worker, gpus=devices, grace=self.grace)
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Keep the pool busy until every cell has an outcome, and show how it goes."""
+        pool = self.pool(cells)
+        supervisor = Supervisor(pool, rerun=bool(self.config.rerun))
+        for cell in cells:
+            supervisor.add(cell)
+            _keep_threads(cell, pool.threads)
+        if not supervisor.active:
+            return supervisor.outcomes
+        heading = f"sweep {plan.name} · {_count(len(cells), 'cell')}"
+        if pool.slots > 1:
+            heading += f", {pool.slots} at a time"
+        heading += f" · {_count(pool.threads, 'thread')} each"
+        supervise(supervisor, pool, cells, heading, console, show=_shows_progress(cells))
+        return supervisor.outcomes
+
+
+class DebugLauncher(SweepLauncher):
+    """Cells in this process, one after the other; an error passes through, for a debugger."""
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Run the cells that are not done."""
+        outcomes = []
+        for number, cell in enumerate(cells, start=1):
+            run = cell.create()
+            if self.config.rerun and not run.busy:
+                run.clear()
+            found = run.status == DONE
+            finish.print_line(
+                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
+            )
+            if not found:
+                from keyseg.cell import run_cell
+
+                run.freeze(cell.config)
+                run_cell(run)
+            outcomes.append(Outcome(cell, run.status, found))
+        return outcomes
+
+
+def supervise(
+    supervisor: Supervisor,
+    pool: Pool,
+    cells: Sequence[Cell],
+    heading: str,
+    console: Console,
+    *,
+    show: bool = True,
+) -> None:
+    """Step the supervisor until all cells have an outcome; Ctrl-C stops the workers first."""
+    titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
+    watches = [Watch(cell.open(), title) for cell, title in zip(cells, titles, strict=True)]
+    slots = max(1, pool.free())
+
+    def draw() -> None:
+        states = supervisor.states()
+        view.update([watch.read(states.get(watch.run.path)) for watch in watches])
+
+    with open_view(heading, console, slots=slots, table=show) as view:
+        drawn = 0.0
+        try:
+            while supervisor.active:
+                changed = supervisor.step()
+                if changed or time.monotonic() - drawn > _REDRAW:
+                    draw()
+                    drawn = time.monotonic()
+                time.sleep(_TICK)
+            draw()
+        except KeyboardInterrupt:
+            supervisor.stop()
+            draw()
+            raise
+
+
+def write_sweep(sweep_dir: Path, plan: Design, cells: Sequence[Cell]) -> None:
+    """Write sweep.json; a sweep of the same cells keeps its parent run in MLflow."""
+    signatures = [cell.signature for cell in cells]
+    seeds = [cell.config.seed for cell in cells]
+    content = to_json(plan, signatures, seeds, command(), time.time())
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    with sweepdir.lock(sweep_dir):
+        before = sweepdir.read(sweep_dir)
+        if [c["signature"] for c in before.get("cells", [])] == signatures:
+            content["mlflow_parent"] = before.get("mlflow_parent")
+        sweepdir.write(sweep_dir, content)
+
+
+def command() -> str:
+    """The command line that started this process, as one would type it."""
+    return shlex.join(["python", *sys.argv])
+
+
+@contextmanager
+def sigterm_is_ctrl_c() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a closed terminal) end the body like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start_parent(sweep_dir: Path, cells: Sequence[Cell]) -> None:
+    """Make the parent run while the workers start: importing mlflow takes seconds."""
+    if sweepdir.read(sweep_dir).get("mlflow_parent") and all(
+        c.open().status == DONE for c in cells
+    ):
+        return
+    try:
+        tracking.start_parent(sweep_dir)
+    except Exception:  # told at the end, when the store is brought level
+        return
+
+
+def _keep_threads(cell: Cell, threads: int) -> None:
+    """Remember the share of a run, so that it goes on with the same one."""
+    run = cell.open()
+    if "threads" not in run.info:
+        run.update(threads=cell.config.runtime.threads or threads)
+
+
+def _shows_progress(cells: Sequence[Cell]) -> bool:
+    return cells[0].config.runtime.show_progress
+
+
+def _job_return(cell: Cell, outcome: Outcome) -> JobReturn:
+    done = JobReturn(overrides=cell.point.overrides, status=JobStatus.COMPLETED)
+    done.return_value = cell.open().info.get("summary")
+    return done
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,233 @@
+"""What a user sees while cells run: one live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from keyseg.rundir import DONE, FAILED, PRUNED, QUEUED, RUNNING
+from keyseg.sweep.status import LOSSES, STOPPED, TESTING, CellStatus
+
+STYLES = {
+    RUNNING: "cyan",
+    TESTING: "cyan",
+    DONE: "green",
+    FAILED: "bold red",
+    STOPPED: "yellow",
+    PRUNED: "yellow",
+    QUEUED: "dim",
+}
+_WIDE = 100
+"""Terminal width from which the single losses get columns of their own."""
+
+
+class View(Protocol):
+    """Shows the cells for as long as it is entered."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None: ...
+
+    def update(self, cells: Sequence[CellStatus]) -> None:
+        """Show the cells as they are now."""
+
+
+def open_view(heading: str, console: Console, *, slots: int = 1, table: bool = True) -> View:
+    """The table where the console is a terminal (and `table`), else lines."""
+    if table and console.is_terminal and not console.is_dumb_terminal:
+        return TableView(heading, console, slots)
+    return LineView(heading, console)
+
+
+class TableView:
+    """One live table, redrawn in place; what others print meanwhile stands above it."""
+
+    def __init__(self, heading: str, console: Console, slots: int) -> None:
+        self.heading = heading
+        self.slots = slots
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> TableView:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, tb)
+
+    def update(self, cells: Sequence[CellStatus]) -> None:
+        """Draw the table anew."""
+        drawn = render(self.heading, cells, self._live.console.width, slots=self.slots)
+        self._live.update(drawn, refresh=True)
+
+
+def render(
+    heading: str, cells: Sequence[CellStatus], width: int, *, slots: int = 1
+) -> RenderableType:
+    """The table of a sweep for a terminal that is `width` columns wide."""
+    losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=False)
+    table.add_column("cell", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("state", no_wrap=True)
+    for name in ("step", "s/step", *losses, "gIoU", "cIoU", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in cells:
+        table.add_row(
+            cell.title,
+            Text(cell.state, style=STYLES.get(cell.state, "")),
+            f"{cell.step}/{cell.steps}" if cell.step and cell.steps else "",
+            _number(cell.seconds_per_step, 2),
+            *[_number(cell.losses.get(name), 3) for name in losses],
+            _percent(cell.val.get("giou")),
+            _percent(cell.val.get("ciou")),
+            f"took {duration(cell.seconds)}"
+            if cell.state == DONE and cell.seconds is not None
+            else duration(cell.left),
+        )
+    errors = [
+        Text(f"{c.title}: {_last_line(c.error)}", style="red", no_wrap=True, overflow="ellipsis")
+        for c in cells
+        if c.error
+    ]
+    return Group(Text(heading, style="bold"), table, *errors, Text(progress(cells, slots), "dim"))
+
+
+def progress(cells: Sequence[CellStatus], slots: int) -> str:
+    """`1 of 3 done · 2 running · about 4 min left · gIoU and cIoU on val, percent`."""
+    count = {s: sum(c.state == s for c in cells) for s in STYLES}
+    at_work = count[RUNNING] + count[TESTING]
+    parts = [f"{count[DONE]} of {len(cells)} done"]
+    parts += [f"{at_work} running"] if at_work else []
+    parts += [f"{count[s]} {s}" for s in (QUEUED, STOPPED, FAILED, PRUNED) if count[s]]
+    left = time_left(cells, slots)
+    parts += [f"about {duration(left)} left"] if left is not None else []
+    return " · ".join([*parts, "gIoU, cIoU: val, percent"])
+
+
+def time_left(cells: Sequence[CellStatus], slots: int) -> float | None:
+    """Seconds until the last cell ends, from the pace of those at work; None before that."""
+    running = [c.left for c in cells if c.state == RUNNING and c.left is not None]
+    paces = [
+        c.seconds_per_step * c.steps
+        for c in cells
+        if c.seconds_per_step is not None and c.steps is not None
+    ]
+    waiting = sum(c.state in (QUEUED, STOPPED) for c in cells)
+    if not running or not paces:
+        return None
+    ends = sorted([*running, *[0.0] * max(0, slots - len(running))])[: max(slots, len(running))]
+    for _ in range(waiting):  # each waiting cell takes the worker that is free first
+        ends[0] += sum(paces) / len(paces)
+        ends.sort()
+    return ends[-1]
+
+
+class LineView:
+    """A line when a cell starts, at every evaluation on val, and when it ends."""
+
+    def __init__(self, heading: str, console: Console) -> None:
+        self.heading = heading
+        self.console = console
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def __enter__(self) -> LineView:
+        self._print(self.heading)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        return None
+
+    def update(self, cells: Sequence[CellStatus]) -> None:
+        """Print what is new."""
+        width = max((len(c.title) for c in cells), default=0)
+        for cell in cells:
+            before = self._seen.get(cell.title)
+            self._seen[cell.title] = (cell.state, cell.val_step)
+            for text in self._news(cell, before):
+                self._print(f"{time.strftime('%H:%M:%S')}  {cell.title:<{width}}  {text}")
+
+    def _news(self, cell: CellStatus, before: tuple[str, int] | None) -> list[str]:
+        if before is None and cell.state in (DONE, PRUNED):
+            return [f"{cell.state} already"]
+        news = []
+        state, val_step = before or (QUEUED, cell.val_step)
+        if cell.val_step > val_step or (before is None and cell.val_step and cell.state == RUNNING):
+            parts = [f"step {cell.val_step}/{cell.steps}"]
+            parts += [f"loss {cell.losses['loss']:.3f}"] if "loss" in cell.losses else []
+            parts += [
+                f"{shown} {_percent(cell.val[name])}"
+                for name, shown in (("giou", "gIoU"), ("ciou", "cIoU"))
+                if name in cell.val
+            ]
+            parts += [f"{cell.seconds_per_step:.2f} s/step"] if cell.seconds_per_step else []
+            parts += [f"{duration(cell.left)} left"] if cell.left else []
+            news.append("  ".join(parts))
+        if cell.state != state:
+            news = (
+                self._change(cell, state) + news
+                if cell.state == RUNNING
+                else [
+                    *news,
+                    *self._change(cell, state),
+                ]
+            )
+        return news
+
+    def _change(self, cell: CellStatus, before: str) -> list[str]:
+        if cell.state == RUNNING and before != TESTING:
+            return [f"started at step {cell.step}" if cell.step else "started"]
+        if cell.state == TESTING:
+            return ["trained; reading the test split"]
+        took = f" after {duration(cell.seconds)}" if cell.seconds is not None else ""
+        if cell.state == FAILED:
+            return [f"FAILED{took}: {_last_line(cell.error)}"]
+        return [f"{cell.state}{took}"] if cell.state in (DONE, PRUNED, STOPPED) else []
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.console.file, flush=True)
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `3.9 min`, `2 h 05`; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _last_line(error: str | None) -> str:
+    lines = [line for line in (error or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no reason given"

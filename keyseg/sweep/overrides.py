@@ -1,0 +1,234 @@
+"""Misspelt overrides, told in one line with the nearest name, before anything is built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyseg.config import PROJECT, ConfigError, RunConfig
+
+if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+EXIT_USAGE = 2
+"""Exit code for a command line or a config that is wrong."""
+
+CONFIGS = PROJECT / "experiments"
+
+OPEN = ("fusion", "data", "ablation", "hydra")
+"""Groups whose keys are free: they are the arguments of whatever `_target_` names."""
+
+
+@contextmanager
+def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> Iterator[None]:
+    """Check the overrides among `arguments`; end with one line for what is wrong with a config.
+
+    Everything else passes through: a traceback is for our own mistakes, not for the user's.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        overrides = task_overrides(arguments)
+        if overrides:
+            check(overrides, configs)
+        yield
+    except ConfigError as error:
+        fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__
+        detail = f": {_first(str(cause))}" if isinstance(cause, OmegaConfBaseException) else ""
+        fail(_first(str(error)) + detail)
+
+
+def fail(message: str, code: int = EXIT_USAGE) -> None:
+    """End the program with one line on stderr."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def task_overrides(arguments: Sequence[str]) -> list[str]:
+    """The overrides on a command line; [] where it asks for help or for completion."""
+    from hydra._internal.utils import get_args_parser
+
+    asks = (
+        "-h",
+        "--help",
+        "--hydra-help",
+        "--version",
+        "-sc",
+        "--shell-completion",
+        "--shell_completion",
+    )
+    if not arguments or any(argument in asks for argument in arguments):
+        return []
+    return list(get_args_parser().parse_args(list(arguments)).overrides)
+
+
+def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
+    """Check that every override names a group and option, or a key, that exists.
+
+    Raises:
+        ConfigError: it does not; the message has the nearest name and the valid ones.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"{error.override}: cannot be read as an override; write KEY=VALUE "
+            f"({_first(str(error.__cause__ or error))})"
+        ) from error
+    with initialize_config_dir(str(configs.absolute()), version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        groups = _groups(loader)
+        chosen: list[str] = []
+        for override in parsed:
+            key = override.key_or_group
+            if key in groups:
+                chosen += _check_options(override, _options(loader, key))
+        config = compose("config", chosen, return_hydra_config=True)
+    keys = _keys(config)
+    for override in parsed:
+        key = override.key_or_group
+        added = override.is_add() or override.is_force_add()
+        if key == "sweeps" and not (key in groups and added):
+            raise _unknown_sweep(override)
+        if key in groups or key in keys or _in_list(key, config):
+            continue
+        if added and _may_be_added(key):
+            continue
+        raise _unknown(override, key, groups, keys)
+
+
+def _check_options(override: Override, options: list[str]) -> list[str]:
+    """Check the values given for a group; an override that chooses the first of them."""
+    values = _values(override)
+    for value in values:
+        if value is None or isinstance(value, list | dict):
+            continue
+        if str(value) not in options:
+            hint = _did_you_mean(str(value), options)
+            raise ConfigError(
+                f"{override.key_or_group}={value}: no such option.{hint} "
+                f"{override.key_or_group}: {', '.join(options)}"
+            )
+    if override.is_delete() or not values or not isinstance(values[0], str):
+        return []
+    return [f"{override.get_key_element()}={values[0]}"]
+
+
+def _values(override: Override) -> list[Any]:
+    """The values of an override: one, or those of its sweep; [] for a glob, which always fits."""
+    from hydra.core.override_parser.types import Glob, QuotedString
+
+    value: Any
+    if override.is_choice_sweep():
+        value = override.value()
+        values = value.list if hasattr(value, "list") else []
+    elif override.is_sweep_override():
+        values = [] if not override.is_discrete_sweep() else _glob_safe(override)
+    else:
+        values = [override.value()]
+    return [v.text if isinstance(v, QuotedString) else v for v in values if not isinstance(v, Glob)]
+
+
+def _glob_safe(override: Override) -> list[Any]:
+    from hydra.core.override_parser.types import Glob
+
+    return [] if isinstance(override.value(), Glob) else list(override.sweep_iterator())
+
+
+def _unknown(override: Override, key: str, groups: list[str], keys: list[str]) -> ConfigError:
+    prefix = key.rpartition(".")[0]
+    while prefix and prefix not in keys:
+        prefix = prefix.rpartition(".")[0]
+    inside = sorted({_head(k, prefix) for k in keys if k.startswith(f"{prefix}.")})
+    names = [k for k in keys if "." not in k and k != "hydra"]
+    top = list(dict.fromkeys([g for g in groups if not g.startswith("hydra")] + names))
+    hint = _did_you_mean(key, [*groups, *keys])
+    if prefix and not inside:
+        listed = f"{prefix} is a value, not a group"
+    else:
+        listed = f"{prefix} has: {', '.join(inside)}" if prefix else f"There are: {', '.join(top)}"
+    return ConfigError(f"{override.input_line}: no such key '{key}'.{hint} {listed}")
+
+
+def _unknown_sweep(override: Override) -> ConfigError:
+    value = override.get_value_element_as_str()
+    files = ", ".join(sorted(file.stem for file in (PROJECT / "sweeps").glob("*.yaml")))
+    listed = f"sweeps: {files}" if files else "there is no file in sweeps/ yet"
+    return ConfigError(f"{override.input_line}: write +sweeps={value or 'NAME'}; {listed}")
+
+
+def _did_you_mean(name: str, candidates: Sequence[str]) -> str:
+    near = get_close_matches(name, candidates, n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _head(key: str, prefix: str) -> str:
+    return key.removeprefix(f"{prefix}.").split(".")[0]
+
+
+def _may_be_added(key: str) -> bool:
+    """Whether `+key=...` fits the schema: it is a key of it, or below one of its open groups."""
+    from omegaconf import OmegaConf
+
+    schema = OmegaConf.structured(RunConfig)
+    top = key.split(".")[0]
+    return top in OPEN or key in _keys(schema)
+
+
+def _in_list(key: str, config: DictConfig) -> bool:
+    """Whether this is an element of a list, like `optim.betas.0`."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.is_list(OmegaConf.select(config, key.rpartition(".")[0]))
+
+
+def _groups(loader: ConfigLoaderImpl, parent: str = "") -> list[str]:
+    from hydra.core.object_type import ObjectType
+
+    found = []
+    for name in loader.list_groups(parent):
+        group = f"{parent}/{name}" if parent else name
+        if loader.get_group_options(group, ObjectType.CONFIG):
+            found.append(group)
+        if loader.get_group_options(group, ObjectType.GROUP):
+            found += _groups(loader, group)
+    return found
+
+
+def _options(loader: ConfigLoaderImpl, group: str) -> list[str]:
+    return sorted(loader.get_group_options(group))
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """All dotted names of a config, inner nodes included."""
+    from omegaconf import DictConfig as Node
+
+    found = []
+    for key in map(str, config):
+        name = f"{prefix}{key}"
+        found.append(name)
+        child = config._get_node(key)
+        if isinstance(child, Node) and not (
+            child._is_none() or child._is_missing() or child._is_interpolation()
+        ):
+            found += _keys(child, f"{name}.")
+    return found
+
+
+def _first(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else text

@@ -1,0 +1,99 @@
+"""One run in this process: `python run.py`, without -m."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from keyseg.config import resolve_path, signature
+from keyseg.provenance import cores
+from keyseg.rundir import DONE, FAILED, RUNNING, RunBusy
+from keyseg.sweep import finish
+from keyseg.sweep.cells import Cell, frozen
+from keyseg.sweep.design import SINGLE, Point, folder_name
+from keyseg.sweep.launcher import EXIT_FAILED, EXIT_INTERRUPTED, command, sigterm_is_ctrl_c
+from keyseg.sweep.live import open_view
+from keyseg.sweep.overrides import fail, one_line_errors
+from keyseg.sweep.status import Watch
+from keyseg.sweep.supervise import Outcome
+
+_REDRAW = 0.5  # seconds
+
+
+def run_single(cfg: DictConfig) -> None:
+    """Train and evaluate one cell at outputs/single/<signature>, or find it done."""
+    with one_line_errors(), sigterm_is_ctrl_c():
+        config = frozen(cfg)
+        label = str(config.fusion["name"])
+        key = signature(config)
+        path = resolve_path(config.paths.outputs) / folder_name(config.name or SINGLE) / key
+        cell = Cell(key, label, Point(label, {"fusion": label}, config.seed, []), config, path)
+        console = Console()
+        outcome = _done(cell, rerun=cfg.rerun) or _run(cell, console)
+    problem = finish.finish_mlflow(path.parent, [outcome], None)
+    finish.print_end(
+        console,
+        [outcome],
+        sweep_dir=path,
+        report=None,
+        problems=[problem] if problem else [],
+    )
+    if outcome.status == FAILED:
+        raise SystemExit(EXIT_FAILED)
+
+
+def _done(cell: Cell, *, rerun: bool) -> Outcome | None:
+    run = cell.create()
+    if run.busy:
+        fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
+    if rerun:
+        run.clear()
+    run.freeze(cell.config)
+    return Outcome(cell, DONE, found=True) if run.status == DONE else None
+
+
+def _run(cell: Cell, console: Console) -> Outcome:
+    run = cell.open()
+    threads = cell.config.runtime.threads or run.info.get("threads") or cores()
+    run.update(threads=threads)
+    # Before torch is loaded, which reads them once.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    from keyseg.cell import run_cell
+
+    heading = f"{cell.title} · {finish.short_path(run.path)}"
+    stop = threading.Event()
+    with open_view(heading, console, table=cell.config.runtime.show_progress) as view:
+        watch = Watch(run, cell.label)
+
+        def show() -> None:
+            while not stop.wait(_REDRAW):
+                view.update([watch.read(RUNNING)])
+
+        thread = threading.Thread(target=show, daemon=True, name="progress")
+        thread.start()
+        try:
+            run_cell(run)
+        except KeyboardInterrupt:
+            _stopped(console)
+        except RunBusy as error:
+            fail(str(error), EXIT_FAILED)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            if run.status != FAILED:
+                run.update(status=FAILED, error=traceback.format_exc(limit=-3))
+        finally:
+            stop.set()
+            thread.join()
+            view.update([watch.read()])
+    return Outcome(cell, run.status)
+
+
+def _stopped(console: Console) -> None:
+    finish.print_line(console, f"stopped; the same command goes on from here: {command()}")
+    raise SystemExit(EXIT_INTERRUPTED) from None

@@ -1,0 +1,155 @@
+"""Where each cell of a sweep stands, read from run directories only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from keyseg import sweepdir
+from keyseg.rundir import FAILED, QUEUED, RUNNING, Row, RunDirectory, now, parse_rows
+
+TESTING, STOPPED = "testing", "stopped"
+"""States beyond run.json's: the steps are done and the test split is read; nobody works on it."""
+
+LOSSES = ("loss", "text", "bce", "dice", "keyword")
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """One line of the table. Times in seconds, scores as fractions; None: not known yet."""
+
+    title: str
+    path: Path
+    state: str = QUEUED
+    step: int = 0
+    steps: int | None = None
+    seconds_per_step: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    val: Mapping[str, float] = field(default_factory=dict)
+    val_step: int = 0
+    left: float | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+class Watch:
+    """Follows one run directory; a call reads only what was added since the last."""
+
+    def __init__(self, run: RunDirectory, title: str) -> None:
+        self.run = run
+        self.title = title
+        self._file = (0, 0)  # inode and offset
+        self._last: dict[str, Row] = {}
+        self._first: Row | None = None
+        self._steps: int | None = None
+
+    def read(self, state: str | None = None) -> CellStatus:
+        """The status now. `state`: what the caller knows better than run.json."""
+        info = self.run.info
+        attempts = info.get("attempts") or []
+        self._read_rows(since=float((attempts or [{}])[-1].get("started") or 0))
+        status = str(info.get("status", QUEUED))
+        steps = self._read_steps()
+        loss = self._last.get("train/loss")
+        step = loss.step if loss else 0
+        if state is None:
+            state = status
+            unlocked = status == RUNNING and not self.run.busy
+            if unlocked or (status == QUEUED and attempts):
+                state = STOPPED
+        if state == RUNNING and steps is not None and step >= steps:
+            state = TESTING
+        speed = self._value("train/seconds_per_step")
+        return CellStatus(
+            title=self.title,
+            path=self.run.path,
+            state=state,
+            step=step,
+            steps=steps,
+            seconds_per_step=speed,
+            losses={n: r.value for n in LOSSES if (r := self._last.get(f"train/{n}"))},
+            val={
+                name.removeprefix("val/"): row.value
+                for name, row in self._last.items()
+                if name.startswith("val/")
+            },
+            val_step=max([r.step for n, r in self._last.items() if n.startswith("val/")] or [0]),
+            left=self._left(step, steps, speed) if state == RUNNING else None,
+            seconds=_seconds(attempts),
+            error=str(info.get("error") or "") if status == FAILED else None,
+        )
+
+    def _value(self, name: str) -> float | None:
+        row = self._last.get(name)
+        return row.value if row else None
+
+    def _left(self, step: int, steps: int | None, speed: float | None) -> float | None:
+        """Seconds to the last step, at the pace of this attempt with its evaluations in it."""
+        if steps is None:
+            return None
+        last = self._last.get("train/loss")
+        if last and self._first and last.step > self._first.step:
+            speed = (last.time - self._first.time) / (last.step - self._first.step)
+        return (steps - step) * speed if speed is not None else None
+
+    def _read_rows(self, since: float) -> None:
+        try:
+            with self.run.metrics_file.open("rb") as file:
+                stat = self.run.metrics_file.stat()
+                inode, offset = self._file
+                if stat.st_ino != inode or stat.st_size < offset:  # truncated: all anew
+                    offset, self._last, self._first = 0, {}, None
+                file.seek(offset)
+                new = file.read()
+        except FileNotFoundError:
+            self._file, self._last, self._first = (0, 0), {}, None
+            return
+        for row in parse_rows(self.run.metrics_file, new):
+            self._last[row.name] = row
+            first_is_old = self._first is None or self._first.time < since
+            if row.name == "train/loss" and row.time >= since and first_is_old:
+                self._first = row
+        self._file = (stat.st_ino, offset + new.rfind(b"\n") + 1)
+
+    def _read_steps(self) -> int | None:
+        if self._steps is None and self.run.config_file.exists():
+            loaded = OmegaConf.load(self.run.config_file)
+            self._steps = OmegaConf.select(loaded, "optim.steps")
+        return self._steps
+
+
+def watches(sweep_dir: Path) -> list[Watch]:
+    """One watch per cell of a sweep; of a folder without sweep.json, one per run in it."""
+    cells = sweepdir.read(sweep_dir).get("cells")
+    if cells is None:
+        runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
+        labels = [(str(r.info.get("label") or r.path.name), r.info.get("seed"), r) for r in runs]
+    else:
+        labels = [(c["label"], c["seed"], RunDirectory(sweep_dir / c["signature"])) for c in cells]
+    titles = unique_titles((label, seed, run.path.name) for label, seed, run in labels)
+    return [Watch(run, title) for title, (_, _, run) in zip(titles, labels, strict=True)]
+
+
+def unique_titles(cells: Iterable[tuple[str, object, str]]) -> list[str]:
+    """Labels; with the seed, and then the signature, where they are not unique without."""
+    rows = list(cells)
+    plain = [label for label, _, _ in rows]
+    if len(set(plain)) == len(plain):
+        return plain
+    seeded = [f"{label} · seed {seed}" for label, seed, _ in rows]
+    if len(set(seeded)) == len(seeded):
+        return seeded
+    return [f"{title} · {name[:6]}" for title, (_, _, name) in zip(seeded, rows, strict=True)]
+
+
+def _seconds(attempts: list[dict[str, float]]) -> float | None:
+    """Time spent on a run in all its attempts, the one at work included."""
+    spent = [
+        a.get("seconds") or (a.get("ended") or now()) - a["started"]
+        for a in attempts
+        if a.get("started")
+    ]
+    return sum(spent) if spent else None

@@ -1,0 +1,160 @@
+"""Every cell done exactly once: starts cells on a pool, notices how they end, and waits for others.
+
+A cell that is done is found, not run. A cell that another process works on is waited for. A cell
+that ends in any other way than done is failed, with the reason in its run.json, and the others go
+on. Cells may be added at any time, so a sweep and a tuner use the same supervisor.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyseg.rundir import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunBusy, RunDirectory, now
+from keyseg.sweep.cells import Cell
+from keyseg.sweep.workers import EXIT_BUSY, Pool
+
+_MOST_YIELDS = 20
+"""How often a worker may step back from a lock that is then free, before that is an error."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended: done, failed or pruned. `found`: it was done before we came."""
+
+    cell: Cell
+    status: str
+    found: bool = False
+
+
+class Supervisor:
+    """Keeps a pool busy with cells until each has an outcome."""
+
+    def __init__(self, pool: Pool, *, rerun: bool = False) -> None:
+        self.pool = pool
+        self.rerun = rerun
+        self.outcomes: list[Outcome] = []
+        self._queue: deque[Cell] = deque()
+        self._working: dict[Path, Cell] = {}
+        self._elsewhere: dict[Path, Cell] = {}
+        self._yields: dict[Path, int] = {}
+
+    def add(self, cell: Cell) -> None:
+        """Take a cell in; it starts with one of the next calls of `step`."""
+        run = cell.create()
+        if run.busy:
+            self._elsewhere[cell.path] = cell
+            return
+        if self.rerun:
+            run.clear()
+        if run.status in (DONE, PRUNED):
+            self._end(cell, run.status, found=True)
+            return
+        run.freeze(cell.config)  # same signature; what only concerns speed may have changed
+        self._queue.append(cell)
+
+    @property
+    def active(self) -> bool:
+        """Whether a cell has no outcome yet."""
+        return bool(self._queue or self._working or self._elsewhere)
+
+    def states(self) -> dict[Path, str]:
+        """What we know better than run.json: who waits here, who is at work here or elsewhere."""
+        queued = {cell.path: QUEUED for cell in self._queue}
+        return queued | dict.fromkeys([*self._working, *self._elsewhere], RUNNING)
+
+    def step(self) -> list[Outcome]:
+        """Look once at all cells, start what can start; the outcomes since the last call."""
+        before = len(self.outcomes)
+        for ended in self.pool.poll():
+            self._settle(self._working.pop(ended.path), ended.code)
+        for path, cell in list(self._elsewhere.items()):
+            run = cell.open()
+            if not run.busy:
+                del self._elsewhere[path]
+                if run.status in (DONE, PRUNED, FAILED):
+                    self._end(cell, run.status)
+                else:  # whoever worked on it was stopped
+                    self._queue.append(cell)
+        while self._queue and self.pool.free() > 0:
+            cell = self._queue.popleft()
+            run = cell.open()
+            if run.busy:  # another launching process was faster
+                self._elsewhere[cell.path] = cell
+                continue
+            if run.status == DONE:
+                self._end(cell, DONE)
+                continue
+            self._working[cell.path] = cell
+            self.pool.start(run, threads=cell.config.runtime.threads or run.info.get("threads"))
+        return self.outcomes[before:]
+
+    def stop(self) -> None:
+        """Stop our workers; their runs go on from their last checkpoint when started again."""
+        for path in self.pool.stop():
+            run = RunDirectory(path)
+            if run.status == RUNNING and not run.busy:
+                _close_attempt(run, "stopped", status=QUEUED)
+        self._queue.clear()
+        self._working.clear()
+        self._elsewhere.clear()
+
+    def _settle(self, cell: Cell, code: int) -> None:
+        run = cell.open()
+        if code == EXIT_BUSY or run.busy:
+            self._yields[cell.path] = self._yields.get(cell.path, 0) + 1
+            if self._yields[cell.path] < _MOST_YIELDS:
+                self._elsewhere[cell.path] = cell
+                return
+        status = run.status
+        if status in (DONE, PRUNED) and code == 0:
+            self._end(cell, status)
+            return
+        if status != FAILED or code < 0:
+            reason = _reason(run, code)
+            try:
+                with run.lock():
+                    _close_attempt(run, reason, status=FAILED, error=reason)
+            except RunBusy:
+                self._elsewhere[cell.path] = cell
+                return
+        self._end(cell, FAILED)
+
+    def _end(self, cell: Cell, status: str, *, found: bool = False) -> None:
+        self.outcomes.append(Outcome(cell, status, found))
+
+
+def _reason(run: RunDirectory, code: int) -> str:
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"the worker was killed by {name}{hint}"
+    last = last_lines(run.log_file, 1)
+    said = f": {last}" if last else " and printed nothing"
+    return f"the worker ended with exit code {code} before the run was done{said}"
+
+
+def last_lines(file: Path, count: int) -> str:
+    """The last non-empty lines of a text file; "" where there is none."""
+    try:
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - 20_000))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
+
+
+def _close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
+    """End the attempt that a worker could not end itself."""
+    attempts = list(run.info.get("attempts") or [])
+    if attempts and attempts[-1].get("ended") is None:
+        last = attempts[-1]
+        seconds = now() - last["started"] if last.get("started") else None
+        attempts[-1] = {**last, "ended": now(), "seconds": seconds, "outcome": outcome}
+    run.update(attempts=attempts, **fields)

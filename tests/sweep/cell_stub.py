@@ -1,0 +1,59 @@
+"""A worker that behaves like a cell as far as the launcher can see, in a fraction of a second.
+
+What it does beyond that is asked for by environment variables, each naming a fusion variant:
+FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (waits until it is ended), MUTE (exit code 3
+without a word in run.json). It counts its starts in starts.txt.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+
+
+def work(run: RunDirectory) -> int:
+    with (run.path / "starts.txt").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    variant = run.config.fusion["name"]
+    names = ("KEYSEG_THREADS", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
+    environment = {name: os.environ.get(name) for name in names}
+    attempts = [*run.info["attempts"], {"started": now(), "pid": os.getpid(), "host": "here"}]
+    run.update(status=RUNNING, attempts=attempts, environment=environment)
+    print(f"working on {variant}")
+    try:
+        if variant == os.environ.get("MUTE"):
+            print("last words")
+            return 3
+        for step in range(1, 5):
+            run.log([Row("train/loss", 1 / step, step, now()), Row("val/giou", 0.1, step, now())])
+            if variant == os.environ.get("DIE") and step == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if variant == os.environ.get("FAIL"):
+                raise RuntimeError("no luck today")
+            while variant == os.environ.get("HANG"):
+                time.sleep(0.05)
+            time.sleep(float(os.environ.get("STEP_SECONDS", "0.01")))
+    except RuntimeError as error:
+        run.update(status=FAILED, error=f"RuntimeError: {error}")
+        print(f"RuntimeError: {error}", file=sys.stderr)
+        return 1
+    scores = {"giou": 0.5, "ciou": 0.6, "precision@0.5": 0.4, "keyword_accuracy": 0.9}
+    attempts[-1] |= {"ended": now(), "seconds": 0.1, "outcome": "done"}
+    run.update(
+        status=DONE, summary={"teacher_forced": scores}, attempts=attempts, minutes=0.01, steps=4
+    )
+    print(json.dumps(scores))
+    return 0
+
+
+if __name__ == "__main__":
+    cell = RunDirectory(sys.argv[1])
+    try:
+        with cell.lock():
+            code = work(cell)
+    except RunBusy:
+        code = 75
+    raise SystemExit(code)
