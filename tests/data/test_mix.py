@@ -108,6 +108,18 @@ def test_no_image_twice_in_an_epoch(images, other, weight, size, seed):
     assert len(order) == 60 * size
 
 
+def test_epochs_go_on_over_long_runs():
+    """Source choices come in blocks of 1,024: nothing repeats or starts anew at their borders."""
+    sampler = ImageSampler([source("a", 40, weight=2), source("b", 7)], 0, 16, 1)
+    order = [g.image_id for n in range(256) for g in sampler.step(n)]
+    for prefix, n in (("a", 40), ("b", 7)):
+        own = [i for i in order if i.startswith(prefix)]
+        epochs = [own[start : start + n] for start in range(0, len(own) - n + 1, n)]
+        assert all(len(set(epoch)) == n for epoch in epochs)
+    blocks = ["".join(i[0] for i in order[b : b + 1024]) for b in range(0, 4096, 1024)]
+    assert len(set(blocks)) == 4
+
+
 def test_epochs_differ():
     sampler = ImageSampler([source("a", 30)], 0, 30, 1)
     first, second = ([g.image_id for g in sampler.step(n)] for n in (0, 1))
