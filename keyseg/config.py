@@ -1,0 +1,276 @@
+"""The resolved config of one run: its typed schema, its checks, and the signature that names it.
+
+`experiments/` composes the values, this file says what they must be. A group whose set is open
+(fusion, data) stays a free dict with a `_target_`; everything else is typed, so a wrong type or a
+misspelt key in a YAML is an error before anything is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""Root of the checkout: where experiments/, sweeps/ and reports/ lie."""
+
+NOT_IN_SIGNATURE = ("name", "rerun", "paths.*", "runtime.*", "data.root", "data.*.root", "ablation.*")
+"""Keys that cannot change a result, as patterns over dotted names."""
+
+
+class ConfigError(ValueError):
+    """A value in the config is wrong; the message names the key, the value and the remedy."""
+
+
+@dataclass
+class LoraConfig:
+    """LoRA on the language model. `targets` are the names of its linear layers."""
+
+    r: int = MISSING
+    alpha: float = MISSING
+    dropout: float = MISSING
+    targets: list[str] = MISSING
+
+
+@dataclass
+class TokensConfig:
+    """The two new tokens: their text, order in the answer, state that is read, and start values.
+
+    `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
+    `init`: the word whose embedding a new token starts from; null = mean of the table.
+    """
+
+    key: str = "[KEY]"
+    seg: str = "[SEG]"
+    n_keys: int = 1
+    order: str = "key_first"
+    state: str = "token"
+    key_init: str | None = None
+    seg_init: str | None = None
+
+
+@dataclass
+class ModelConfig:
+    """Backbones (`llava`, `sam`: a folder, a file or a hub id) and what is trained of them."""
+
+    name: str = MISSING
+    llava: str = MISSING
+    sam: str = MISSING
+    sam_type: str = MISSING
+    precision: str = "fp32"
+    projection_layers: int = 2
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+
+
+@dataclass
+class KeywordLossConfig:
+    """Keyword CE: `target` is "first" (sub-token) or "all" (sub-tokens averaged)."""
+
+    weight: float = MISSING
+    temperature: float = MISSING
+    similarity: str = MISSING
+    target: str = MISSING
+    table: str = MISSING
+
+
+@dataclass
+class LossConfig:
+    """Weights of the four losses. Weight 0: measured and logged, not trained."""
+
+    name: str = MISSING
+    text: float = MISSING
+    bce: float = MISSING
+    dice: float = MISSING
+    keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
+
+
+@dataclass
+class OptimConfig:
+    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps."""
+
+    steps: int = MISSING
+    images_per_step: int = MISSING
+    expressions_per_image: int = MISSING
+    lr: float = MISSING
+    lr_fusion: float = MISSING
+    lr_decoder: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+    warmup: int = MISSING
+    schedule: str = MISSING
+    clip: float = MISSING
+    eval_every: int = MISSING
+    checkpoint_every: int = MISSING
+
+
+@dataclass
+class EvaluationConfig:
+    """How val (during training) and test (once, at the end) are read."""
+
+    images_per_batch: int = MISSING
+    val_images: int | None = None
+    protocols: list[str] = MISSING
+    max_new_tokens: int = MISSING
+
+
+@dataclass
+class PromptConfig:
+    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object."""
+
+    name: str = MISSING
+    system: str = MISSING
+    user: str = MISSING
+    assistant: str = MISSING
+    end: str = MISSING
+    short: list[str] = MISSING
+    long: list[str] = MISSING
+    answers: list[str] = MISSING
+
+
+@dataclass
+class RuntimeConfig:
+    """What changes speed only. `threads`: null = cores divided among the cells at work."""
+
+    device: str = "auto"
+    threads: int | None = None
+    log_every: int = 10
+    show_progress: bool = True
+
+
+@dataclass
+class PathsConfig:
+    """Where things are written; relative to the project's root."""
+
+    data: str = "cache"
+    outputs: str = "outputs"
+    reports: str = "reports/out"
+
+
+@dataclass
+class RunConfig:
+    """One cell. `data` and `fusion` are open groups: a `_target_` and its arguments."""
+
+    name: str | None = None
+    seed: int = 0
+    rerun: bool = False
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fusion: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    ablation: dict[str, Any] = field(default_factory=dict)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.precision": ("fp32", "bf16", "fp16"),
+    "model.tokens.order": ("key_first", "seg_first"),
+    "model.tokens.state": ("token", "previous"),
+    "loss.keyword.similarity": ("dot", "cosine"),
+    "loss.keyword.target": ("first", "all"),
+    "loss.keyword.table": ("frozen", "trained"),
+    "optim.schedule": ("constant", "linear", "cosine"),
+    "evaluation.protocols": ("teacher_forced", "generated"),
+}
+
+POSITIVE = (
+    "model.tokens.n_keys",
+    "model.lora.r",
+    "model.projection_layers",
+    "loss.keyword.temperature",
+    "optim.steps",
+    "optim.images_per_step",
+    "optim.expressions_per_image",
+    "optim.eval_every",
+    "optim.checkpoint_every",
+    "evaluation.images_per_batch",
+    "evaluation.max_new_tokens",
+    "runtime.log_every",
+)
+NOT_NEGATIVE = (
+    *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
+    *("optim.lr", "optim.lr_fusion", "optim.lr_decoder", "optim.weight_decay", "optim.clip"),
+)
+
+
+def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
+    """Resolve and check a composed config; return it typed.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a missing value, a value outside its range.
+    """
+    raw = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    raw = {k: v for k, v in cast(dict[str, Any], raw).items() if k != "hydra"}
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), raw)
+        run = cast(RunConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"config key '{error.full_key or '?'}': {reason}") from error
+    flat = flatten(raw)
+    for key, allowed in CHOICES.items():
+        value = OmegaConf.select(merged, key)
+        for v in value if OmegaConf.is_list(value) else [value]:
+            if v not in allowed:
+                raise ConfigError(f"{key}={v}: must be one of {', '.join(allowed)}")
+    for key in POSITIVE:
+        if not OmegaConf.select(merged, key) > 0:
+            raise ConfigError(f"{key}={OmegaConf.select(merged, key)}: must be above 0")
+    for key in NOT_NEGATIVE:
+        if not OmegaConf.select(merged, key) >= 0:
+            raise ConfigError(f"{key}={OmegaConf.select(merged, key)}: must be 0 or more")
+    for group in ("fusion", "data"):
+        if f"{group}.name" not in flat:
+            raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
+    if "_target_" not in run.fusion:
+        raise ConfigError("fusion._target_ is missing: it names the class of the variant")
+    return run
+
+
+def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
+    """12 hex digits that identify a cell: a hash of the resolved config.
+
+    Keys in `NOT_IN_SIGNATURE` do not count. The order of keys does not count; every other value
+    does, defaults included, so that a changed default gives a new signature.
+    """
+    typed = cfg if isinstance(cfg, RunConfig) else validate(cfg)  # 32 and 32.0 are one value
+    counted = {
+        key: value
+        for key, value in flatten(typed).items()
+        if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
+    }
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flatten(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> dict[str, Any]:
+    """`{"loss.keyword.weight": 0.5, ...}`: leaves by dotted name; lists stay whole."""
+    if isinstance(cfg, RunConfig):
+        cfg = OmegaConf.structured(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
+    return dict(_leaves(cast(Mapping[str, Any], plain), ""))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if prefix == "" and key == "hydra":
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def resolve_path(path: str | Path) -> Path:
+    """An absolute path as it is; a relative one from the project's root, not from the cwd."""
+    return PROJECT / Path(path).expanduser()

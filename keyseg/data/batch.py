@@ -1,0 +1,141 @@
+"""Batches: images with several expressions each, as tensors.
+
+Shapes: B images, N expressions, L tokens in a row, K KEY tokens, S side of SAM's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from keyseg.data.example import Example
+from keyseg.data.mix import ImageGroup
+from keyseg.data.prompts import Conversation, Turn
+from keyseg.model.packing import Packed, pack
+
+IGNORE = -100
+"""Label of a position whose next token is not trained."""
+
+MISSING = -1
+"""Place of a token that an answer lacks."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything a step needs.
+
+    examples: N; image_of (N,): row of each expression's image; packed: token rows (B, L);
+    labels (B, L): the next token where it is part of an answer, else IGNORE;
+    key_at (N, K), seg_at (N,): places of the tokens in their row, or MISSING;
+    keyword_ids: sub-tokens of each keyword, may be empty;
+    clip (B, 3, h, w) and sam (B, 3, S, S): pixels; sizes: (H, W) of each image;
+    masks: N targets uint8 (H, W) in {0, 1, 255 = ignore}.
+    """
+
+    examples: list[Example]
+    image_of: Tensor
+    packed: Packed
+    labels: Tensor
+    key_at: Tensor
+    seg_at: Tensor
+    keyword_ids: list[list[int]]
+    clip: Tensor
+    sam: Tensor
+    sizes: list[tuple[int, int]]
+    masks: list[Tensor]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on another device."""
+        names = ("image_of", "packed", "labels", "key_at", "seg_at", "clip", "sam")
+        moved: dict[str, Any] = {k: getattr(self, k).to(device) for k in names}
+        return replace(self, **moved, masks=[m.to(device) for m in self.masks])
+
+
+class Collator:
+    """Turns image groups into batches."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        image_processor: Any,
+        sam_preprocess: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.conversation = conversation
+        self.image_processor = image_processor
+        self.sam_preprocess = sam_preprocess
+
+    def __call__(
+        self, groups: Sequence[ImageGroup], rng: np.random.Generator | None = None
+    ) -> Batch:
+        """Teacher-forced batch; templates drawn with `rng`, the first ones without."""
+        turns = [[self.conversation.turn(e, rng) for e in g.examples] for g in groups]
+        pictures = [_read(g.image) for g in groups]
+        pixels = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        batch = Batch(
+            examples=[e for g in groups for e in g.examples],
+            image_of=torch.tensor([row for row, g in enumerate(groups) for _ in g.examples]),
+            keyword_ids=[
+                self.conversation.keyword_ids(e.keyword) for g in groups for e in g.examples
+            ],
+            clip=pixels,
+            sam=torch.stack([self.sam_preprocess(p) for p in pictures]),
+            sizes=[(p.shape[1], p.shape[2]) for p in pictures],
+            masks=[torch.from_numpy(e.mask()) for g in groups for e in g.examples],
+            **self._rows(turns),
+        )
+        for example, mask, row in zip(
+            batch.examples, batch.masks, batch.image_of.tolist(), strict=True
+        ):
+            if tuple(mask.shape) != batch.sizes[row]:
+                raise ValueError(
+                    f"mask of {example.id} is {tuple(mask.shape)}, its image {example.image} is "
+                    f"{batch.sizes[row]} (height, width): annotation and image do not belong together"
+                )
+        return batch
+
+    def with_answers(self, batch: Batch, answers: Sequence[list[int]]) -> Batch:
+        """The same batch with other answers (tokens), such as generated ones."""
+        rows: list[list[Turn]] = [[] for _ in batch.sizes]
+        talk = self.conversation
+        for example, row, answer in zip(
+            batch.examples, batch.image_of.tolist(), answers, strict=True
+        ):
+            rows[row].append(talk.read(talk.question(example), answer))
+        return replace(batch, **self._rows(rows))
+
+    def _rows(self, turns: Sequence[Sequence[Turn]]) -> dict[str, Any]:
+        talk = self.conversation
+        packed, starts = pack(
+            [talk.prefix] * len(turns), [[t.ids for t in row] for row in turns], self._pad()
+        )
+        labels = torch.full_like(packed.input_ids, IGNORE)
+        key_at, seg_at = [], []
+        for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
+            for turn, begin in zip(parts, begins, strict=True):
+                first, last = begin + turn.answer, begin + len(turn.ids)
+                labels[row, first - 1 : last - 1] = packed.input_ids[row, first:last]
+                keys = turn.keys
+                key_at.append([begin + k for k in keys] if keys else [MISSING] * talk.n_keys)
+                seg_at.append(MISSING if turn.seg is None else begin + turn.seg)
+        return {
+            "packed": packed,
+            "labels": labels,
+            "key_at": torch.tensor(key_at),
+            "seg_at": torch.tensor(seg_at),
+        }
+
+    def _pad(self) -> int:
+        pad = self.conversation.tokenizer.pad_token_id
+        return int(self.conversation.tokenizer.eos_token_id if pad is None else pad)
+
+
+def _read(path: Any) -> Tensor:
+    """An image file as uint8 (3, H, W)."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)

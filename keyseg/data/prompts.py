@@ -1,0 +1,102 @@
+"""Conversations: a query becomes a question, and an answer with KEY and SEG in it.
+
+Nothing before the two tokens may depend on the target: under teacher forcing it would hand the
+model what it is to find (paper.md section 7 item 9). The words that name it come after both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keyseg.config import ConfigError, PromptConfig, TokensConfig
+from keyseg.data.example import Example
+
+IMAGE = "<image>"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One expression as tokens. Places are indices into `ids`; None: the answer lacks the token.
+
+    ids: question and answer. answer: where the answer starts. keys, seg: the new tokens' places.
+    """
+
+    ids: list[int]
+    answer: int
+    keys: list[int] | None
+    seg: int | None
+
+
+class Conversation:
+    """Templates of a prompt config, in the tokens of one tokenizer."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompt: PromptConfig,
+        tokens: TokensConfig,
+        image_tokens: int,
+    ) -> None:
+        """`image_tokens`: image positions per picture, as the processor says."""
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.n_keys = tokens.n_keys
+        self.key_id, self.seg_id = tokenizer.convert_tokens_to_ids([tokens.key, tokens.seg])
+        pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
+        self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
+        before, found, after = prompt.user.partition(IMAGE)
+        if not found or "{question}" not in after:
+            raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE}, then {{question}}")
+        for answer in prompt.answers:
+            if answer.find("{text}") < answer.find("{tokens}") and "{text}" in answer:
+                raise ConfigError(
+                    f"prompt.answers: {answer!r} names the target before the tokens, which tells "
+                    "the model what it is to find; put {text} after {tokens}"
+                )
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+        head: list[int] = tokenizer(prompt.system + before)["input_ids"]
+        self.prefix = head + [image_id] * image_tokens
+        """Shared by all expressions of an image: system text, user's turn, image."""
+        self._question = after + prompt.assistant
+
+    def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
+        """Question and full answer; templates drawn with `rng`, the first ones without."""
+        template = self._choose(self.prompt.answers, rng)
+        text = example.text or f"the {example.keyword}"
+        answer = template.format(tokens=self.pair, text=text)
+        return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))
+
+    def question(self, example: Example, rng: np.random.Generator | None = None) -> list[int]:
+        """Tokens from the end of the image to where the answer starts."""
+        forms = self.prompt.long if example.is_sentence else self.prompt.short
+        question = self._choose(forms, rng).format(query=example.query)
+        return self._ids(self._question.format(question=question).rstrip())
+
+    def read(self, question: list[int], answer: list[int]) -> Turn:
+        """A turn from tokens, such as a generated answer, in which tokens may be missing."""
+        ids = question + answer
+        start = len(question)
+        keys = [i for i in range(start, len(ids)) if ids[i] == self.key_id][: self.n_keys]
+        segs = [i for i in range(start, len(ids)) if ids[i] == self.seg_id]
+        return Turn(ids, start, keys if len(keys) == self.n_keys else None, segs[0] if segs else None)
+
+    def keyword_ids(self, keyword: str | None) -> list[int]:
+        """Sub-tokens of a keyword; none for no keyword."""
+        return self._ids(keyword) if keyword else []
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text, new tokens included."""
+        out: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
+        return out.replace(self.prompt.end, "").strip()
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @staticmethod
+    def _choose(forms: Sequence[str], rng: np.random.Generator | None) -> str:
+        return forms[0] if rng is None else forms[int(rng.integers(len(forms)))]

@@ -1,0 +1,77 @@
+"""What scenes are made of: categories, colours, words. Everything a query can say is listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]
+"""Polygon corners (n, 2) as x, y in units of the object's radius, centre at 0, y down."""
+
+SIZE = 128
+"""Side of a scene in pixels."""
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 45, 45),
+    "green": (50, 155, 65),
+    "blue": (50, 85, 205),
+    "yellow": (230, 200, 50),
+    "purple": (145, 65, 175),
+    "white": (238, 238, 238),
+}
+
+RADIUS: dict[str, tuple[float, float]] = {"small": (11.0, 14.0), "big": (18.0, 23.0)}
+"""Range of an object's radius in pixels."""
+
+
+def _ring(n: int, radius: float | list[float], start: float = -90.0) -> Points:
+    angle = np.deg2rad(start + np.arange(n) * 360.0 / n)
+    r = np.resize(np.asarray(radius, dtype=float), n)
+    return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1)
+
+
+def _heart() -> Points:
+    t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x / 17, y / 17], axis=1)
+
+
+def _points(*xy: tuple[float, float]) -> Points:
+    return np.array(xy, dtype=float)
+
+
+SHAPES: dict[str, Callable[[], Points]] = {
+    "ball": lambda: _ring(36, 0.95),
+    "box": lambda: _points((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)),
+    "kite": lambda: _points((0, -1.1), (0.65, -0.25), (0, 1.1), (-0.65, -0.25)),
+    "star": lambda: _ring(10, [1.1, 0.48]),
+    "heart": _heart,
+    "house": lambda: _points((0, -1.05), (1.0, -0.15), (0.75, -0.15), (0.75, 0.9), (-0.75, 0.9), (-0.75, -0.15), (-1.0, -0.15)),  # fmt: skip
+    "cup": lambda: _points((-0.85, -0.7), (0.45, -0.7), (0.45, -0.5), (1.0, -0.5), (1.0, 0.25), (0.3, 0.25), (0.2, 0.85), (-0.6, 0.85)),  # fmt: skip
+    "tree": lambda: _points((0, -1.1), (0.6, -0.35), (0.3, -0.35), (0.85, 0.45), (0.2, 0.45), (0.2, 1.0), (-0.2, 1.0), (-0.2, 0.45), (-0.85, 0.45), (-0.3, -0.35), (-0.6, -0.35)),  # fmt: skip
+    "traffic cone": lambda: _points((-0.14, -1.0), (0.14, -1.0), (0.5, 0.65), (0.9, 0.65), (0.9, 0.95), (-0.9, 0.95), (-0.9, 0.65), (-0.5, 0.65)),  # fmt: skip
+    "traffic light": lambda: _points((-0.42, -1.1), (0.42, -1.1), (0.42, 0.7), (0.15, 0.7), (0.15, 1.1), (-0.15, 1.1), (-0.15, 0.7), (-0.42, 0.7)),  # fmt: skip
+}
+"""Outlines by category. Two names share their first word, so that first-token targets collide."""
+
+CATEGORIES: tuple[str, ...] = tuple(SHAPES)
+
+AFFORDANCES: dict[str, tuple[str, ...]] = {
+    "ball": ("be kicked across a yard", "roll down a hill", "be thrown for a dog"),
+    "box": ("hold old books", "be packed before moving away", "be carried by the mail"),
+    "kite": ("fly high on a string", "need a windy day", "dance above the beach"),
+    "star": ("shine at night", "guide a sailor", "be wished upon"),
+    "heart": ("stand for love", "be drawn on a wedding card", "beat in a chest"),
+    "house": ("keep a family dry", "have a kitchen inside", "be sold with a garden"),
+    "cup": ("keep tea warm", "be filled with coffee", "be washed after breakfast"),
+    "tree": ("grow leaves in spring", "give shade in summer", "have a nest on it"),
+    "traffic cone": ("warn drivers of road work", "close a lane", "mark a hole in the street"),
+    "traffic light": ("tell cars when to stop", "let people cross safely", "hang over a crossing"),
+}
+"""What reasoning queries say of a category without its name."""
+
+PLACES = ("left", "right", "top", "bottom")
+RELATIONS = ("to the left of", "to the right of", "above", "below")

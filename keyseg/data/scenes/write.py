@@ -1,0 +1,186 @@
+"""Scenes on disk, in the public formats themselves (refCOCO family, ReasonSeg, Reason-Seg-Key)."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from contourpy import contour_generator
+from numpy.typing import NDArray
+from PIL import Image
+
+from keyseg.data.scenes.draw import Scene, draw_scene
+from keyseg.data.scenes.queries import Expression, express
+from keyseg.data.scenes.world import CATEGORIES, SIZE
+
+SPLITS = ("train", "val", "test")
+SPLIT_BY = "keyseg"
+REFER_SETS = {"scenes": "short+location", "scenes+": "short", "scenesg": "long"}
+"""Data set by style, as refCOCO, refCOCO+ and refCOCOg differ."""
+
+REFER_STYLES = ("short+location", "short+location", "short", "long", "long")
+PARAPHRASES = 2
+"""Reasoning queries for one target; two wordings of one ReasonSeg item."""
+
+Drawn = tuple[NDArray[np.uint8], list[dict[str, Any]], list[dict[str, Any]]]
+"""Image, objects (category, colour, polygons, area, box), expressions (query, target, style)."""
+
+
+def draw(job: tuple[str, str, int, int]) -> Drawn:
+    """One scene with its expressions: (kind, split, seed, index) decides everything."""
+    kind, split, seed, index = job
+    stream = SPLITS.index(split) + (len(SPLITS) if kind == "reason" else 0)
+    rng = np.random.default_rng([stream, seed, index])
+    while True:
+        scene = draw_scene(rng)
+        found = _reasons(scene, rng) if kind == "reason" else express(scene, REFER_STYLES, rng)
+        if found:
+            break
+    objects = [
+        {"category": o.category, "colour": o.colour, **_outline(o.visible)} for o in scene.objects
+    ]
+    told = [{"query": e.query, "target": e.target, "style": e.style} for e in found]
+    return scene.image, objects, told
+
+
+def _reasons(scene: Scene, rng: np.random.Generator) -> list[Expression]:
+    """Different wordings for one target."""
+    first = express(scene, ["reasoning"], rng)
+    if not first:
+        return []
+    wordings = {first[0].query: first[0]}
+    for _ in range(20):
+        again = express(scene, ["reasoning"], rng)[0]
+        if again.target == first[0].target:
+            wordings.setdefault(again.query, again)
+        if len(wordings) == PARAPHRASES:
+            break
+    return list(wordings.values())
+
+
+def _outline(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Polygons around the visible parts of an object, with area and box, as COCO has them."""
+    padded = np.pad(mask, 1).astype(np.float64)
+    lines = contour_generator(z=padded).lines(0.5)
+    # pixel k covers [k, k + 1]: its centre, where the contour is drawn, is at k + 0.5
+    parts = [np.round(line[:-1] - 0.5, 2) for line in lines if len(line) > 6]
+    ys, xs = np.nonzero(mask)
+    box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
+    polygons = [np.clip(p, 0, SIZE).ravel().tolist() for p in parts]
+    return {"polygons": polygons, "area": float(mask.sum()), "box": box}
+
+
+def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:
+    """Three refer sets over the same pictures: instances.json and refs(keyseg).p each."""
+    pictures = root / "images" / "mscoco" / "images" / "train2014"
+    pictures.mkdir(parents=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    refs: dict[str, list[dict[str, Any]]] = {name: [] for name in REFER_SETS}
+    sentence = 0
+    for split, scenes in drawn.items():
+        for image, objects, expressions in scenes:
+            image_id = len(images) + 1
+            name = f"SCENES_train2014_{image_id:012d}.jpg"
+            save_jpeg(image, pictures / name)
+            images.append({"id": image_id, "file_name": name, "height": SIZE, "width": SIZE})
+            first = len(annotations) + 1
+            for o in objects:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": CATEGORIES.index(o["category"]) + 1,
+                        "segmentation": o["polygons"],
+                        "area": o["area"],
+                        "bbox": o["box"],
+                        "iscrowd": 0,
+                    }
+                )
+            for data_set, style in REFER_SETS.items():
+                for target in range(len(objects)):
+                    said = [
+                        e["query"]
+                        for e in expressions
+                        if e["style"] == style and e["target"] == target
+                    ]
+                    if not said:
+                        continue
+                    sentences = [
+                        {"sent": q, "raw": q, "sent_id": sentence + k, "tokens": q.split()}
+                        for k, q in enumerate(said)
+                    ]
+                    sentence += len(said)
+                    refs[data_set].append(
+                        {
+                            "ref_id": len(refs[data_set]),
+                            "ann_id": first + target,
+                            "category_id": annotations[first + target - 1]["category_id"],
+                            "image_id": image_id,
+                            "file_name": name.replace(".jpg", f"_{first + target}.jpg"),
+                            "split": split,
+                            "sent_ids": [s["sent_id"] for s in sentences],
+                            "sentences": sentences,
+                        }
+                    )
+    categories = [{"id": k, "name": name} for k, name in enumerate(CATEGORIES, start=1)]
+    instances = {"images": images, "annotations": annotations, "categories": categories}
+    for data_set, rows in refs.items():
+        folder = root / data_set
+        folder.mkdir()
+        (folder / "instances.json").write_text(json.dumps(instances))
+        with (folder / f"refs({SPLIT_BY}).p").open("wb") as file:
+            pickle.dump(rows, file, protocol=2)
+
+
+def write_reason(root: Path, drawn: dict[str, list[Drawn]]) -> None:
+    """ReasonSeg/{split}/X.jpg and X.json, and keyword_outputs.json for all of them."""
+    keywords: list[dict[str, Any]] = []
+    for split, scenes in drawn.items():
+        folder = root / "ReasonSeg" / split
+        folder.mkdir(parents=True)
+        for number, (image, objects, expressions) in enumerate(scenes):
+            stem = f"scene_{split}_{number:05d}"
+            save_jpeg(image, folder / f"{stem}.jpg")
+            target = objects[expressions[0]["target"]]
+            shapes = [
+                {
+                    "label": "target",
+                    "labels": ["target"],
+                    "shape_type": "polygon",
+                    "image_name": f"{stem}.jpg",
+                    "points": np.reshape(part, (-1, 2)).tolist(),
+                }
+                for part in target["polygons"]
+            ]
+            queries = [e["query"] for e in expressions]
+            item = {"text": queries, "is_sentence": True, "shapes": shapes}
+            (folder / f"{stem}.json").write_text(json.dumps(item, indent=1))
+            for query in queries:
+                keywords.append(
+                    {
+                        "query": query,
+                        "outputs": f"the {target['colour']} {target['category']}",
+                        "image": f"{stem}.jpg",
+                        "json": f"{stem}.json",
+                        "keyword": target["category"],
+                    }
+                )
+    folder = root / "explanatory_key"
+    folder.mkdir(parents=True)
+    (folder / "keyword_outputs.json").write_text(json.dumps(keywords, indent=1))
+
+
+def save_jpeg(image: NDArray[np.uint8], path: Path) -> None:
+    """Fixed settings: the same pixels give the same bytes."""
+    Image.fromarray(image).save(path, quality=92, subsampling=0)
+
+
+WRITERS: dict[str, tuple[str, Callable[[Path, dict[str, list[Drawn]]], None]]] = {
+    "refer": ("refer_seg", write_refer),
+    "reason": ("reason_seg", write_reason),
+}

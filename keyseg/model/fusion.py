@@ -1,0 +1,196 @@
+"""The fusion variants: how SEG is refined by KEY before it prompts the mask decoder.
+
+Shapes: N expressions, K KEY tokens, T context positions, C channels of SAM's prompts.
+Every variant maps seg (N, C), key (N, K, C), context (N, T, C), context_mask (N, T) -> (N, C) and
+says which of the three it reads (`uses_seg`, `uses_key`, `uses_context`); what a variant does not
+read is not projected for it, so no variant carries a parameter without gradient. Context is the
+visual and language sequence before SEG (later tokens name the target).
+
+With one KEY token the softmax of cross-attention is 1 whatever the query: query and key
+projections would never get a gradient (paper.md section 7 item 1), so they exist only for K > 1,
+and cross-attention is then a linear map of KEY, which forgets SEG unless there is a residual.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class FusionVariant(Protocol):
+    """What the composition asks of a variant."""
+
+    uses_seg: bool
+    uses_key: bool
+    uses_context: bool
+
+    def __call__(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """seg (N, C), key (N, K, C), context (N, T, C), context_mask (N, T) -> (N, C)."""
+        ...
+
+
+class Attention(nn.Module):
+    """Multi-head attention of one query per expression.
+
+    `single`: there is one key only, so the weights are 1 and no query or key projection exists.
+    `entropy` holds the mean entropy (nats) of the last forward's weights, detached.
+    """
+
+    def __init__(self, dim: int, heads: int, *, single: bool = False) -> None:
+        super().__init__()
+        assert dim % heads == 0, f"fusion dim {dim} is not a multiple of {heads} heads"
+        self.heads = heads
+        self.single = single
+        if not single:
+            self.query = nn.Linear(dim, dim)
+            self.key = nn.Linear(dim, dim, bias=False)  # a key bias shifts all scores alike
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.entropy = torch.zeros(())
+
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """query (N, C), source (N, T, C), mask (N, T) True = visible -> (N, C)."""
+        if self.single:
+            assert source.shape[1] == 1, f"{source.shape[1]} keys for single-key attention"
+            out: Tensor = self.out(self.value(source[:, 0]))
+            return out
+        n, t, c = source.shape
+        heads, width = self.heads, c // self.heads
+        q = self.query(query).view(n, heads, 1, width)
+        k = self.key(source).view(n, t, heads, width).transpose(1, 2)
+        v = self.value(source).view(n, t, heads, width).transpose(1, 2)
+        scores = (q @ k.transpose(2, 3)).float() / math.sqrt(width)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
+        weights = scores.softmax(dim=-1)
+        with torch.no_grad():
+            self.entropy = torch.special.entr(weights).sum(-1).mean()
+        mixed: Tensor = self.out((weights.to(v.dtype) @ v).reshape(n, c))
+        return mixed
+
+
+class SequenceAttention(nn.Module):
+    """SEG attends the sequence it stands in: itself and the context before it.
+
+    Only SEG's output is read, so only its query is computed: the same number as self-attention
+    over the whole sequence, read at SEG.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads)
+
+    def forward(self, seg: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """seg (N, C), context (N, T, C), context_mask (N, T) -> (N, C)."""
+        source = torch.cat([seg[:, None], context], dim=1)
+        visible = torch.cat([torch.ones_like(context_mask[:, :1]), context_mask], dim=1)
+        out: Tensor = self.attention(seg, source, visible)
+        return out
+
+
+def mlp(dim: int, ratio: float) -> nn.Sequential:
+    """C -> ratio * C -> C."""
+    hidden = int(dim * ratio)
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+class SegOnly(nn.Module):
+    """`s* = s`. No KEY in the fusion: LISA, table 3 row 1."""
+
+    uses_seg, uses_key, uses_context = True, False, False
+
+    def __init__(self, dim: int, n_keys: int) -> None:
+        super().__init__()
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        return seg
+
+
+class SelfAttention(nn.Module):
+    """`s2 = s + SelfAttn(s); s* = s2 + MLP(s2)`. No KEY: table 3 row 2.
+
+    residual=false is the literal reading without the two additions.
+    """
+
+    uses_seg, uses_key, uses_context = True, False, True
+
+    def __init__(
+        self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0, residual: bool = True
+    ) -> None:
+        super().__init__()
+        self.attention = SequenceAttention(dim, heads)
+        self.mlp = mlp(dim, mlp_ratio)
+        self.keep = float(residual)
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        seg = self.keep * seg + self.attention(seg, context, context_mask)
+        return self.keep * seg + self.mlp(seg)
+
+
+class Cross(nn.Module):
+    """`s* = CrossAttn(Q=s, K=V=k)`: the output replaces SEG. Table 4 row 1.
+
+    With one KEY it is a linear map of KEY and SEG is not read at all.
+    """
+
+    uses_key, uses_context = True, False
+
+    def __init__(self, dim: int, n_keys: int, heads: int = 4) -> None:
+        super().__init__()
+        self.cross = Attention(dim, heads, single=n_keys == 1)
+        self.uses_seg = n_keys > 1
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        out: Tensor = self.cross(seg, key)
+        return out
+
+
+class CrossSelf(nn.Module):
+    """`s1 = CrossAttn(s, k); s* = SelfAttn(s1)`, no residual. Table 4 row 2."""
+
+    uses_key, uses_context = True, True
+
+    def __init__(self, dim: int, n_keys: int, heads: int = 4) -> None:
+        super().__init__()
+        self.cross = Attention(dim, heads, single=n_keys == 1)
+        self.attention = SequenceAttention(dim, heads)
+        self.uses_seg = n_keys > 1
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        out: Tensor = self.attention(self.cross(seg, key), context, context_mask)
+        return out
+
+
+class Full(nn.Module):
+    """`s1 = s + CrossAttn(s, k); s2 = s1 + SelfAttn(s1); s* = s2 + MLP(s2)`. Last rows of 3 and 4.
+
+    The paper writes a residual around cross-attention only; whether there is one around
+    self-attention and MLP its text leaves open. Default: the transformer's convention.
+    residual=cross is the literal reading: `s2 = SelfAttn(s1); s* = MLP(s2)`.
+    """
+
+    uses_seg, uses_key, uses_context = True, True, True
+
+    def __init__(
+        self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0, residual: str = "all"
+    ) -> None:
+        super().__init__()
+        if residual not in ("all", "cross"):
+            raise ValueError(f"fusion.residual={residual}: must be one of all, cross")
+        self.cross = Attention(dim, heads, single=n_keys == 1)
+        self.attention = SequenceAttention(dim, heads)
+        self.mlp = mlp(dim, mlp_ratio)
+        self.keep = float(residual == "all")
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        seg = seg + self.cross(seg, key)
+        seg = self.keep * seg + self.attention(seg, context, context_mask)
+        return self.keep * seg + self.mlp(seg)

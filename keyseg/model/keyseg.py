@@ -1,0 +1,150 @@
+"""The composition: LLaVA answers, a fusion variant refines SEG by KEY, SAM's decoder draws.
+
+Pure: tensors in, named outputs out. No losses, no device calls, no modes.
+Shapes: B images, N expressions, L tokens in a row, M supervised positions, K KEY tokens,
+P image tokens, D hidden size, C channels of SAM's prompts, E side of SAM's embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from keyseg.model.packing import PREFIX
+from keyseg.model.sam import MaskHead
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+    from keyseg.data.batch import Batch
+    from keyseg.model.fusion import FusionVariant
+    from keyseg.model.vlm import Vlm
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the frozen encoders see: image_tokens (B, P, D), embeddings (B, C, E, E)."""
+
+    image_tokens: Tensor
+    embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
+    against the vocabulary table (V, D); mask_logits (N, 4E, 4E) of the decoder."""
+
+    text_logits: Tensor
+    key_query: Tensor
+    table: Tensor
+    mask_logits: Tensor
+
+
+class KeywordHead(nn.Module):
+    """`W h_key`, to be set against a vocabulary table (paper 3.4).
+
+    W starts as the identity: before training, KEY's words are what the language model itself
+    would say next. With the table trained, it is a copy of the language model's.
+    """
+
+    def __init__(self, table: Tensor, *, train_table: bool) -> None:
+        super().__init__()
+        self.project = nn.Linear(table.shape[1], table.shape[1], bias=False)
+        nn.init.eye_(self.project.weight)
+        if train_table:
+            self.table: Tensor = nn.Parameter(table.clone())
+        else:
+            self.register_buffer("table", table, persistent=False)
+
+    def forward(self, key_states: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        out: Tensor = self.project(key_states)
+        return out
+
+
+def projection(width: int, dim: int, layers: int) -> nn.Sequential:
+    """D -> D -> ... -> C with ReLU between (LISA has two layers)."""
+    parts: list[nn.Module] = []
+    for _ in range(layers - 1):
+        parts += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*parts, nn.Linear(width, dim))
+
+
+class KeySeg(nn.Module):
+    """Frozen: CLIP, projector, language model's own weights, SAM's encoders. Trained: the rest."""
+
+    def __init__(
+        self,
+        vlm: Vlm,
+        sam: Sam,
+        fusion: FusionVariant,
+        *,
+        projection_layers: int,
+        previous_state: bool,
+        train_table: bool,
+    ) -> None:
+        """`previous_state`: read the state before a token instead of the token's own (LISA)."""
+        super().__init__()
+        self.vlm = vlm
+        self.sam_encoder = sam.image_encoder.requires_grad_(False)
+        self.mask_head = MaskHead(sam)
+        self.fusion = fusion
+        self.shift = int(previous_state)
+        table = vlm.table()
+        width, dim = table.shape[1], sam.mask_decoder.transformer_dim
+        self.seg_projection = projection(width, dim, projection_layers) if fusion.uses_seg else None
+        self.key_projection = projection(width, dim, projection_layers) if fusion.uses_key else None
+        self.context_projection = nn.Linear(width, dim) if fusion.uses_context else None
+        self.keyword_head = KeywordHead(table, train_table=train_table)
+        self.dim = dim
+
+    @torch.no_grad()
+    def encode(self, clip: Tensor, sam: Tensor) -> Features:
+        """The frozen part: pixels (B, 3, h, w) and (B, 3, S, S)."""
+        return Features(self.vlm.encode(clip), self.sam_encoder(sam))
+
+    def forward(self, batch: Batch, features: Features) -> Output:
+        """Expressions whose answer lacks a token are computed from its row's first state."""
+        states = self.vlm(batch.packed, features.image_tokens)
+        rows = batch.image_of
+        seg_at = (batch.seg_at - self.shift).clamp(min=0)
+        key_at = (batch.key_at - self.shift).clamp(min=0)
+        key_states = states[rows[:, None], key_at]
+        prompt = self._prompt(batch, states, rows, seg_at, key_states)
+        return Output(
+            text_logits=self.vlm.logits(states[batch.labels >= 0]),
+            key_query=self.keyword_head(key_states),
+            table=self.keyword_head.table,
+            mask_logits=self.mask_head(features.embeddings[rows], prompt[:, None]),
+        )
+
+    def _prompt(
+        self, batch: Batch, states: Tensor, rows: Tensor, seg_at: Tensor, key_states: Tensor
+    ) -> Tensor:
+        """The refined SEG (N, C)."""
+        n = len(rows)
+        nothing = states.new_zeros(n, 0, self.dim)
+        seg, key, context = nothing.sum(1), nothing, nothing
+        mask = torch.zeros(n, 0, dtype=torch.bool, device=states.device)
+        if self.seg_projection is not None:
+            seg = self.seg_projection(states[rows, seg_at])
+        if self.key_projection is not None:
+            key = self.key_projection(key_states)
+        if self.context_projection is not None:
+            context = self.context_projection(states)[rows]
+            mask = context_mask(batch.packed.segments, rows, seg_at)
+        return self.fusion(seg, key, context, mask)
+
+
+def context_mask(segments: Tensor, rows: Tensor, seg_at: Tensor) -> Tensor:
+    """(N, L): the shared prefix and the expression's own tokens before SEG.
+
+    Later tokens name the target: under teacher forcing they would leak it.
+    """
+    mine = segments[rows]
+    place = torch.arange(segments.shape[1], device=segments.device)
+    own = mine.gather(1, seg_at[:, None])
+    return ((mine == PREFIX) | (mine == own)) & (place < seg_at[:, None])

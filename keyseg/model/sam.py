@@ -1,0 +1,174 @@
+"""SAM's parts: built from segment_anything's own classes, its mask decoder run for many prompts.
+
+Shapes: B images, N prompts (one per expression), C prompt channels (256; 64 in the tiny one),
+S side of SAM's input (1024; 128), E = S / patch, side of the image embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from segment_anything import sam_model_registry
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
+FOLDER_TYPE = "folder"
+"""`sam_type` of a folder with config.json and model.safetensors; others are the registry's."""
+
+
+class WeightsError(OSError):
+    """Weights are missing or do not fit; the message names the file and the key to set."""
+
+
+def build_sam(sizes: dict[str, Any]) -> Sam:
+    """A Sam of any size, from segment_anything's modeling classes, with random weights."""
+    side = sizes["image_size"] // sizes["patch_size"]
+    dim = sizes["prompt_dim"]
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=sizes["image_size"],
+            patch_size=sizes["patch_size"],
+            embed_dim=sizes["encoder_dim"],
+            depth=sizes["encoder_depth"],
+            num_heads=sizes["encoder_heads"],
+            mlp_ratio=4,
+            out_chans=dim,
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=sizes["window_size"],
+            global_attn_indexes=tuple(sizes["encoder_global"]),
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=dim,
+            image_embedding_size=(side, side),
+            input_image_size=(sizes["image_size"], sizes["image_size"]),
+            mask_in_chans=16,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=3,
+            transformer=TwoWayTransformer(
+                depth=sizes["decoder_depth"],
+                embedding_dim=dim,
+                num_heads=sizes["decoder_heads"],
+                mlp_dim=sizes["decoder_mlp"],
+            ),
+            transformer_dim=dim,
+            iou_head_depth=3,
+            iou_head_hidden_dim=dim,
+        ),
+    )
+
+
+def load_sam(path: Path, sam_type: str) -> Sam:
+    """Read a Sam: a folder (config.json + model.safetensors), or a public .pth of the registry.
+
+    Every key of the file must fit and none may be missing. No code in the file is run.
+
+    Raises:
+        WeightsError: the file is missing, broken or of another size.
+    """
+    if sam_type == FOLDER_TYPE:
+        config, weights = path / "config.json", path / "model.safetensors"
+        if not weights.is_file():
+            raise WeightsError(
+                f"SAM weights not found: {weights}. Set model.sam to a folder with config.json and "
+                "model.safetensors; `python -m keyseg.tiny` rebuilds the bundled one"
+            )
+        sam = build_sam(json.loads(config.read_text()))
+        state = load_file(weights)
+    elif sam_type in sam_model_registry:
+        if not path.is_file():
+            raise WeightsError(
+                f"SAM checkpoint not found: {path}. Get {sam_type} from {PUBLIC} "
+                "and set model.sam to the file"
+            )
+        sam = sam_model_registry[sam_type]()
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    else:
+        known = ", ".join([FOLDER_TYPE, *sam_model_registry])
+        raise WeightsError(f"model.sam_type={sam_type}: must be one of {known}")
+    try:
+        sam.load_state_dict({k: v.float() for k, v in state.items()})
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not fit model.sam_type={sam_type}: {error}") from error
+    return sam.eval()
+
+
+def preprocess(sam: Sam, image: Tensor) -> Tensor:
+    """(3, H, W) uint8 -> (3, S, S): longest side to S, normalised, padded at right and bottom."""
+    side = sam.image_encoder.img_size
+    height, width = resized(image.shape[-2], image.shape[-1], side)
+    pixels = image[None].float()
+    if (height, width) != tuple(image.shape[-2:]):
+        pixels = F.interpolate(
+            pixels, (height, width), mode="bilinear", align_corners=False, antialias=True
+        )
+    out: Tensor = sam.preprocess(pixels)[0]
+    return out
+
+
+def resized(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width when the longest side becomes `side` (segment_anything's rounding)."""
+    scale = side / max(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
+
+
+class MaskHead(nn.Module):
+    """SAM's decoder for one mask per prompt, each prompt with its own image embedding.
+
+    The public `MaskDecoder.predict_masks` repeats one image for all its prompts; here the prompts
+    of many images are one batch, and only the single-mask output (token 0, what
+    `multimask_output=False` returns) is drawn. Same modules, same numbers.
+    """
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.decoder = sam.mask_decoder
+        self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe(), persistent=False)
+        no_mask = sam.prompt_encoder.no_mask_embed.weight.detach().clone()
+        self.register_buffer("no_mask", no_mask.reshape(1, -1, 1, 1), persistent=False)
+        for module in self.idle():
+            module.requires_grad_(False)
+
+    def idle(self) -> list[nn.Module]:
+        """Parts that the single-mask output does not use: frozen on purpose."""
+        return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
+
+    def forward(self, embeddings: Tensor, prompts: Tensor) -> Tensor:
+        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E)."""
+        decoder = self.decoder
+        n = prompts.shape[0]
+        assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.expand(n, -1, -1), prompts], dim=1)
+        source = embeddings + self.no_mask
+        places = self.image_pe.expand(n, -1, -1, -1)
+        states, source = decoder.transformer(source, places, tokens)
+        c, h, w = embeddings.shape[1:]
+        upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(n, c, h, w))
+        weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
+        return torch.einsum("nc,nchw->nhw", weights, upscaled)
+
+
+def to_original(
+    logits: Tensor, side: int, original: tuple[int, int]
+) -> Tensor:
+    """(N, h, w) decoder logits -> (N, H, W) at the image's own size (Sam.postprocess_masks)."""
+    height, width = resized(*original, side)
+    masks = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
+    masks = masks[..., :height, :width]
+    return F.interpolate(masks, original, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,140 @@
+"""LLaVA with LoRA on its language model and the two new tokens.
+
+Shapes: B images, L tokens in a row, P image tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from keyseg.model.packing import Packed
+from keyseg.model.sam import WeightsError
+
+PUBLIC = "https://huggingface.co/llava-hf"
+
+
+def load_llava(path: str | Path) -> tuple[LlavaForConditionalGeneration, AutoProcessor]:
+    """Model (fp32) and processor from a `save_pretrained` folder or a hub id.
+
+    Raises:
+        WeightsError: nothing there, or something that is no LLaVA.
+    """
+    try:
+        model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+        return model, AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"LLaVA weights not found: {path} ({reason}). Set model.llava to a folder or hub id "
+            f"in the Hugging Face layout ({PUBLIC}); `python -m keyseg.tiny` rebuilds the bundled one"
+        ) from error
+
+
+class Vlm(nn.Module):
+    """The language side: image features and token rows in, hidden states out."""
+
+    def __init__(
+        self,
+        llava: LlavaForConditionalGeneration,
+        *,
+        new_tokens: Sequence[int],
+        init_tokens: Sequence[int | None],
+        rank: int,
+        alpha: float,
+        dropout: float,
+        targets: Sequence[str],
+    ) -> None:
+        """`new_tokens`: ids of KEY and SEG; `init_tokens`: the word each row starts from."""
+        super().__init__()
+        rows = llava.get_input_embeddings().weight.shape[0]
+        if max(new_tokens) >= rows:  # LLaVA-1.5's table is padded: there is room already
+            llava.resize_token_embeddings(max(new_tokens) + 1, mean_resizing=False)
+        tied = llava.config.tie_word_embeddings
+        tables = [llava.get_input_embeddings()]
+        tables += [] if tied else [llava.get_output_embeddings()]
+        for table in tables:
+            with torch.no_grad():
+                mean = table.weight[: min(new_tokens)].mean(dim=0)
+                for new, old in zip(new_tokens, init_tokens, strict=True):
+                    table.weight[new] = mean if old is None else table.weight[old]
+        wanted = "|".join(targets)
+        ids = list(new_tokens)
+        trainable = {"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids}
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            # CLIP has layers of the same names: the pattern names the language model
+            target_modules=rf".*language_model.*\.({wanted})",
+            trainable_token_indices=trainable,
+        )
+        self.peft = get_peft_model(llava, config)
+
+    @property
+    def llava(self) -> LlavaForConditionalGeneration:
+        """The adapted model itself."""
+        return self.peft.base_model.model
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """CLIP and projector, both frozen: pixels (B, 3, h, w) -> image tokens (B, P, D)."""
+        return torch.stack(list(self.llava.get_image_features(pixels).pooler_output))
+
+    def forward(self, packed: Packed, image_tokens: Tensor) -> Tensor:
+        """Last hidden states (B, L, D)."""
+        dtype = torch.get_autocast_dtype(image_tokens.device.type)
+        if not torch.is_autocast_enabled(image_tokens.device.type):
+            dtype = image_tokens.dtype
+        features = BaseModelOutputWithPooling(pooler_output=list(image_tokens))
+        states: Tensor = self.llava.model(
+            input_ids=packed.input_ids,
+            attention_mask=packed.attention_mask(dtype),
+            position_ids=packed.positions,
+            mm_encoder_outputs={"image": features},
+            use_cache=False,
+        ).last_hidden_state
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(M, D) -> (M, V)."""
+        out: Tensor = self.llava.lm_head(states)
+        return out
+
+    def table(self) -> Tensor:
+        """The pre-trained vocabulary table (V, D), detached."""
+        module = self.llava.get_input_embeddings()
+        return getattr(module, "original_module", module).weight.detach()
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], image_tokens: Tensor, limit: int, pad: int, eos: int
+    ) -> list[list[int]]:
+        """Greedy answers: new tokens of each prompt, without the end token.
+
+        image_tokens: (N, P, D), one image for each prompt.
+        """
+        longest = max(map(len, prompts))
+        device = image_tokens.device
+        ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
+        seen = torch.tensor(
+            [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
+        )
+        features = BaseModelOutputWithPooling(pooler_output=list(image_tokens))
+        out = self.llava.generate(
+            input_ids=ids,
+            attention_mask=seen,
+            mm_encoder_outputs={"image": features},
+            max_new_tokens=limit,
+            do_sample=False,
+            pad_token_id=pad,
+            eos_token_id=eos,
+        )
+        answers = out[:, longest:].tolist()
+        return [a[: a.index(eos)] if eos in a else a for a in answers]

@@ -1,0 +1,117 @@
+"""`python -m keyseg.tiny`: pre-train the bundled backbones; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from keyseg.config import resolve_path
+from keyseg.model.sam import build_sam
+from keyseg.tiny import llava as llava_stage
+from keyseg.tiny import sam as sam_stage
+from keyseg.tiny import vision as vision_stage
+from keyseg.tiny.arch import SAM_SIZES, make_llava, make_processor
+from keyseg.tiny.corpus import load_or_draw
+from keyseg.tiny.stage import run_stage
+
+
+def pretrain_sam(work: Path, out: Path, scenes: int, steps: int) -> None:
+    """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json)."""
+    torch.manual_seed(1)
+    corpus, held = load_or_draw(work, scenes), load_or_draw(work, 500, held_out=True)
+    sam = build_sam(SAM_SIZES)
+    run_stage(
+        "sam", work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
+    )
+    folder = out / "sam"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.to(torch.bfloat16).contiguous() for k, v in sam.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(SAM_SIZES, indent=2) + "\n")
+    sam.load_state_dict({k: v.float() for k, v in state.items()})
+    scores = {kind: round(sam_stage.score(sam, held, kind), 4) for kind in ("point", "box")}
+    (folder / "scores.json").write_text(json.dumps(scores) + "\n")
+    print(json.dumps({"stage": "sam", "held_out_iou": scores}), flush=True)
+
+
+def pretrain_llava(
+    work: Path, out: Path, scenes: int, vision_steps: int, steps: int, *, compiled: bool = False
+) -> None:
+    """Stages 2 and 3. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
+    torch.manual_seed(2)
+    corpus, held = load_or_draw(work, scenes), load_or_draw(work, 500, held_out=True)
+    processor = make_processor()
+    model = make_llava(processor)
+    model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
+    heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size)
+    talk = llava_stage.Conversation(processor)
+    prefix = talk.prefix()
+
+    def see(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        picks = rng.integers(0, len(corpus), vision_stage.IMAGES)
+        pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
+        pixels = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        labels = [vision_stage.patch_labels(corpus, int(i)) for i in picks]
+        stacked = [torch.from_numpy(np.stack(part)) for part in zip(*labels, strict=True)]
+        return vision_stage.loss(model, heads, pixels, (stacked[0], stacked[1]))
+
+    tower = model.model.vision_tower
+    run_stage("vision", work, [tower, heads], see, steps=vision_steps, lr=1e-3)
+
+    words = processor.tokenizer.get_vocab()
+    cells = torch.tensor([i for w, i in words.items() if len(w) == 3 and w[1:].isdigit()])
+
+    def answer(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rows = llava_stage.batch(corpus, talk, prefix, rng, llava_stage.IMAGES)
+        return llava_stage.loss(model, *rows, cells)
+
+    if compiled:
+        model.model.language_model.compile(dynamic=False)
+    run_stage("llava", work, [model], answer, steps=steps, lr=1.2e-3)
+    folder = out / "llava"
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    model.float()
+    with torch.no_grad():
+        found = []
+        for n in range(20):
+            rng = np.random.default_rng([7, n])
+            rows = llava_stage.batch(held, talk, prefix, rng, llava_stage.IMAGES)
+            found.append(llava_stage.loss(model, *rows, cells)[1])
+    scores = {k: round(float(np.mean([f[k] for f in found])), 4) for k in found[0]}
+    (folder / "scores.json").write_text(json.dumps(scores) + "\n")
+    print(json.dumps({"stage": "llava", "held_out": scores}), flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stages that are asked for."""
+    parser = argparse.ArgumentParser(prog="python -m keyseg.tiny", description=__doc__)
+    parser.add_argument("stages", nargs="*", help="sam, llava; default: both")
+    parser.add_argument("--work", type=Path, default=resolve_path("cache/tiny"))
+    parser.add_argument("--out", type=Path, default=resolve_path("keyseg/tiny/weights"))
+    parser.add_argument("--scenes", type=int, default=16000, help="pictures to draw for training")
+    parser.add_argument("--sam-steps", type=int, default=3000)
+    parser.add_argument("--vision-steps", type=int, default=1500)
+    parser.add_argument("--llava-steps", type=int, default=4000)
+    parser.add_argument("--compile", action="store_true", help="LLaVA 1.4 times faster; needs g++")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    stages = args.stages or ["sam", "llava"]
+    if unknown := set(stages) - {"sam", "llava"}:
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}: choose from sam, llava")
+    if "sam" in stages:
+        pretrain_sam(args.work, args.out, args.scenes, args.sam_steps)
+    if "llava" in stages:
+        lengths = (args.scenes, args.vision_steps, args.llava_steps)
+        pretrain_llava(args.work, args.out, *lengths, compiled=args.compile)
+
+
+if __name__ == "__main__":
+    main()

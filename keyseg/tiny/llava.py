@@ -1,0 +1,87 @@
+"""Stage 3: LLaVA learns to answer questions about scenes, all of an image behind one prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from keyseg.model.packing import Packed, pack
+from keyseg.tiny.corpus import Corpus
+from keyseg.tiny.questions import questions
+
+IMAGES = 24
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The fixed words around a question, as tokens."""
+
+    processor: LlavaProcessor
+
+    def prefix(self) -> list[int]:
+        """`<s> user : <image> x patches`, as the processor expands it."""
+        image = np.zeros((1, 3, *self._side()), dtype=np.uint8)
+        out = self.processor(text=["user : <image>"], images=list(image), return_tensors="pt")
+        ids: list[int] = out["input_ids"][0].tolist()
+        return ids
+
+    def _side(self) -> tuple[int, int]:
+        crop = self.processor.image_processor.crop_size
+        return crop["height"], crop["width"]
+
+    def turn(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+        """Tokens of question and answer, and labels (answer only)."""
+        tokenizer = self.processor.tokenizer
+        ask = tokenizer(f"{question} assistant :", add_special_tokens=False)["input_ids"]
+        reply = tokenizer(f"{answer} </s>", add_special_tokens=False)["input_ids"]
+        return ask + reply, [IGNORE] * len(ask) + reply
+
+
+def batch(
+    corpus: Corpus, talk: Conversation, prefix: list[int], rng: np.random.Generator, images: int
+) -> tuple[Packed, Tensor, Tensor]:
+    """Rows, labels (B, L) of the next token at each position, pixels (B, 3, side, side)."""
+    picks = rng.integers(0, len(corpus), images)
+    turns = [[talk.turn(*qa) for qa in questions(corpus.scene(int(i)), rng)] for i in picks]
+    pad = talk.processor.tokenizer.pad_token_id
+    packed, starts = pack([prefix] * images, [[ids for ids, _ in t] for t in turns], pad, 64)
+    labels = torch.full_like(packed.input_ids, IGNORE)
+    for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
+        for (_, wanted), begin in zip(parts, begins, strict=True):
+            labels[row, begin : begin + len(wanted) - 1] = torch.tensor(wanted[1:])
+    pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
+    pixels = talk.processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+    return packed, labels, pixels
+
+
+def answer_logits(
+    llava: LlavaForConditionalGeneration, packed: Packed, labels: Tensor, pixels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits at the labelled positions (M, V) and their labels (M)."""
+    with torch.autocast("cpu", torch.bfloat16):
+        states = llava.model(
+            input_ids=packed.input_ids,
+            pixel_values=pixels,
+            attention_mask=packed.attention_mask(torch.bfloat16),
+            position_ids=packed.positions,
+            use_cache=False,
+        ).last_hidden_state
+        asked = labels != IGNORE
+        return llava.lm_head(states[asked]).float(), labels[asked]
+
+
+def loss(
+    llava: LlavaForConditionalGeneration, packed: Packed, labels: Tensor, pixels: Tensor, cells: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of the answers; also how often the location word is right."""
+    logits, wanted = answer_logits(llava, packed, labels, pixels)
+    total = F.cross_entropy(logits, wanted)
+    located = torch.isin(wanted, cells)
+    right = (logits.argmax(-1) == wanted)[located].float().mean()
+    return total, {"loss": float(total.detach()), "located": float(right)}
