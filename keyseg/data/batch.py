@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from keyseg.data.example import Example
@@ -136,6 +136,7 @@ class Collator:
 
 
 def _read(path: Any) -> Tensor:
-    """An image file as uint8 (3, H, W)."""
+    """An image file as uint8 (3, H, W), turned as its EXIF says (masks are drawn on that)."""
     with Image.open(path) as picture:
-        return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        return torch.from_numpy(np.array(upright)).permute(2, 0, 1)

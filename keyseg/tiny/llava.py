@@ -1,4 +1,9 @@
-"""Stage 3: LLaVA learns to answer questions about scenes, all of an image behind one prefix."""
+"""Stage 3: LLaVA learns to answer questions about scenes, all of an image behind one prefix.
+
+Beside the answers, every image position that shows an object is asked for the word of that
+object's location: a location is then something that attention can copy from the picture, which
+the answers learn in a fraction of the steps.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from keyseg.model.packing import Packed, pack
+from keyseg.data.scenes.world import SIZE
+from keyseg.model.packing import PREFIX, Packed, pack
+from keyseg.tiny.arch import cell_word
 from keyseg.tiny.corpus import Corpus
 from keyseg.tiny.questions import questions
+from keyseg.tiny.vision import patch_owners
 
 IMAGES = 24
 IGNORE = -100
@@ -55,6 +63,14 @@ def batch(
     for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
         for (_, wanted), begin in zip(parts, begins, strict=True):
             labels[row, begin : begin + len(wanted) - 1] = torch.tensor(wanted[1:])
+    vocabulary = talk.processor.tokenizer.get_vocab()
+    first = prefix.index(vocabulary["<image>"])
+    for row, index in enumerate(picks):
+        owners = patch_owners(corpus, int(index))
+        places = [IGNORE]  # of the ground
+        for o in corpus.objects[index]:
+            places.append(vocabulary[cell_word(o["x"], o["y"], SIZE)])
+        labels[row, first : first + len(owners)] = torch.tensor(places)[owners]
     pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
     pixels = talk.processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
     return packed, labels, pixels
@@ -82,6 +98,7 @@ def loss(
     """Cross-entropy of the answers; also how often the location word is right."""
     logits, wanted = answer_logits(llava, packed, labels, pixels)
     total = F.cross_entropy(logits, wanted)
-    located = torch.isin(wanted, cells)
+    answers = packed.segments[labels != IGNORE] != PREFIX
+    located = torch.isin(wanted, cells) & answers
     right = (logits.argmax(-1) == wanted)[located].float().mean()
     return total, {"loss": float(total.detach()), "located": float(right)}

@@ -31,8 +31,8 @@ class PatchHeads(nn.Module):
         self.offset = nn.Linear(width, 2)
 
 
-def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Classes (GRID * GRID, 3) and offsets (GRID * GRID, 2) in patches, by the patch's majority."""
+def patch_owners(corpus: Corpus, index: int) -> NDArray[np.int64]:
+    """Which object each patch shows (GRID * GRID,): its number, counted from 1, or 0 = ground."""
     owner, objects = corpus.owners[index], corpus.objects[index]
     edges = np.linspace(0, SIZE, GRID + 1).round().astype(int)
     area = np.zeros((len(objects) + 1, GRID, GRID), dtype=np.int64)
@@ -40,7 +40,13 @@ def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray
         rows = np.add.reduceat(owner == k, edges[:-1], axis=0, dtype=np.int64)
         area[k] = np.add.reduceat(rows, edges[:-1], axis=1)
     area[0] //= 2  # a patch that shows a third of an object shows that object
-    winner = area.argmax(axis=0).ravel()
+    return area.argmax(axis=0).ravel()
+
+
+def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Classes (GRID * GRID, 3) and offsets (GRID * GRID, 2) in patches, by the patch's majority."""
+    objects = corpus.objects[index]
+    winner = patch_owners(corpus, index)
     lists = (list(CATEGORIES), list(COLOURS), list(RADIUS))
     table = np.zeros((len(objects) + 1, 3), dtype=np.int64)
     centre = np.zeros((len(objects) + 1, 2), dtype=np.float32)

@@ -22,9 +22,9 @@ SPLIT_BY = "keyseg"
 REFER_SETS = {"scenes": "short+location", "scenes+": "short", "scenesg": "long"}
 """Data set by style, as refCOCO, refCOCO+ and refCOCOg differ."""
 
-REFER_STYLES = ("short+location", "short+location", "short", "long", "long")
-PARAPHRASES = 2
-"""Reasoning queries for one target; two wordings of one ReasonSeg item."""
+REFER_STYLES = ("short+location",) * 2 + ("short",) * 2 + ("long",) * 3
+PARAPHRASES = 3
+"""Reasoning queries for one target: wordings of one ReasonSeg item."""
 
 Drawn = tuple[NDArray[np.uint8], list[dict[str, Any]], list[dict[str, Any]]]
 """Image, objects (category, colour, polygons, area, box), expressions (query, target, style)."""
@@ -67,11 +67,17 @@ def _outline(mask: NDArray[np.bool_]) -> dict[str, Any]:
     padded = np.pad(mask, 1).astype(np.float64)
     lines = contour_generator(z=padded).lines(0.5)
     # pixel k covers [k, k + 1]: its centre, where the contour is drawn, is at k + 0.5
-    parts = [np.round(line[:-1] - 0.5, 2) for line in lines if len(line) > 6]
+    parts = [_corners(line[:-1] - 0.5) for line in lines if len(line) > 6]
     ys, xs = np.nonzero(mask)
     box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
     polygons = [np.clip(p, 0, SIZE).ravel().tolist() for p in parts]
     return {"polygons": polygons, "area": float(mask.sum()), "box": box}
+
+
+def _corners(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A closed ring of points (n, 2) without those on a straight line between their neighbours."""
+    before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
+    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:

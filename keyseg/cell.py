@@ -1,0 +1,176 @@
+"""One cell from a frozen config to its results: `python -m keyseg.cell RUN_DIR`.
+
+The work that a launcher starts, and that `python run.py` does in its own process. A run that is
+done is left alone; one that was stopped goes on at its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+
+from keyseg import provenance, tracking
+from keyseg.build import Parts, build, weights_fingerprint
+from keyseg.config import RunConfig
+from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
+from keyseg.evaluate import evaluate
+from keyseg.metrics import summarise
+from keyseg.model.manifest import manifest
+from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+from keyseg.train import Trainer, Value
+
+EXIT_BUSY = 75
+
+
+def run_cell(run: RunDirectory) -> None:
+    """Train and evaluate; results and state go into the run directory, and on to MLflow.
+
+    Raises:
+        RunBusy: another process works on this run.
+        Exception: what went wrong, after it was recorded (status failed, the error's last lines).
+    """
+    with run.lock():
+        if run.status == DONE:
+            return
+        cfg = run.config
+        set_threads(cfg)
+        state = provenance.record(run)
+        attempts = [*run.info.get("attempts", []), provenance.attempt(state)]
+        run.update(status=RUNNING, attempts=attempts, error=None)
+        with tracking.mirror(run):
+            try:
+                results = work(run, cfg)
+            except Exception as error:
+                reason = "".join(traceback.format_exception_only(error)).strip()
+                _close(run, FAILED, error=reason)
+                raise
+            _close(run, DONE, **results)
+
+
+def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
+    """The run itself; returns what goes into run.json."""
+    device = pick_device(cfg.runtime.device)
+    prepare(cfg.data)
+    train, val, test = (load(cfg.data, split) for split in ("train", "val", "test"))
+    torch.manual_seed(cfg.seed)
+    parts = build(cfg, device)
+    rows = manifest(parts.model)
+    trained = sum(r["parameters"] for r in rows if r["trainable"])
+    run.update(
+        manifest=rows,
+        trainable_parameters=trained,
+        data_fingerprint=fingerprint([*train, *val, *test]),
+        weights_fingerprint=weights_fingerprint(cfg),
+        steps=cfg.optim.steps,
+        protocol=protocol_keys(cfg),
+    )
+    optim = cfg.optim
+    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    trainer = Trainer(parts, sampler, cfg, run.checkpoints)
+    run.truncate(trainer.resume())
+    val_groups = groups(e for s in val for e in s.examples)[: cfg.evaluation.val_images]
+
+    def validate() -> dict[str, float]:
+        return summarise(table(parts, val_groups, cfg, "teacher_forced"))
+
+    for chunk in _by_step(trainer.fit(validate)):
+        moment = now()
+        run.log(Row(*value, moment) for value in chunk)
+    trainer.load_best()
+    test_groups = groups(e for s in test for e in s.examples)
+    samples = {p: table(parts, test_groups, cfg, p) for p in cfg.evaluation.protocols}
+    run.write_samples(pd.concat(samples.values(), ignore_index=True))
+    summary = {p: summarise(rows) for p, rows in samples.items()}
+    moment = now()
+    run.log(
+        Row(f"test/{protocol}/{name}", value, optim.steps, moment)
+        for protocol, scores in summary.items()
+        for name, value in scores.items()
+    )
+    metrics = run.metrics()
+    pace = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
+    return {"summary": summary, "seconds_per_step": float(pace.median())}
+
+
+def table(
+    parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str
+) -> pd.DataFrame:
+    """Records of an evaluation as rows of samples.parquet."""
+    return pd.DataFrame(evaluate(parts, images, cfg, protocol))
+
+
+def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
+    """What a number needs beside it to mean anything (paper.md section 4)."""
+    return {
+        "data": cfg.data["name"],
+        "splits": cfg.data["splits"].get("test"),
+        "protocols": cfg.evaluation.protocols,
+        "prompt": cfg.prompt.name,
+        "token_order": cfg.model.tokens.order,
+        "token_state": cfg.model.tokens.state,
+        "backbone": cfg.model.name,
+        "selected_by": "val giou (teacher_forced)",
+    }
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto": a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def set_threads(cfg: RunConfig) -> None:
+    """Threads of torch: the config's, else the launcher's share (KEYSEG_THREADS), else all."""
+    threads = cfg.runtime.threads or int(os.environ.get("KEYSEG_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _by_step(values: Iterable[Value]) -> Iterator[list[Value]]:
+    """Values of one step together, each chunk as soon as it is complete."""
+    chunk: list[Value] = []
+    for value in values:
+        if chunk and value.step != chunk[0].step:
+            yield chunk
+            chunk = []
+        chunk.append(value)
+    if chunk:
+        yield chunk
+
+
+def _close(run: RunDirectory, status: str, **fields: Any) -> None:
+    attempts = run.info["attempts"]
+    ended = now()
+    attempts[-1] |= {"ended": ended, "outcome": status}
+    for attempt in attempts:
+        if "ended" in attempt:
+            attempt["seconds"] = attempt["ended"] - attempt["started"]
+    minutes = sum(a.get("seconds", 0.0) for a in attempts) / 60
+    run.update(status=status, attempts=attempts, minutes=minutes, **fields)
+
+
+def main() -> int:
+    """Exit codes: 0 done, 1 failed, 75 another process works on it, 2 wrong use."""
+    if len(sys.argv) != 2:
+        print("usage: python -m keyseg.cell RUN_DIR", file=sys.stderr)
+        return 2
+    try:
+        run_cell(RunDirectory(sys.argv[1]))
+    except RunBusy as busy:
+        print(busy, file=sys.stderr)
+        return EXIT_BUSY
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

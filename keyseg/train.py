@@ -1,0 +1,268 @@
+"""Training of one cell: a generator of rows. Others record them.
+
+Checkpoints hold everything that the rest of a run depends on (trainable parameters, optimiser,
+random state, sums of the logging window, best score), so that a run that was killed at any step
+ends with the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from keyseg.build import Parts
+from keyseg.config import OptimConfig, RunConfig
+from keyseg.data.batch import Batch
+from keyseg.data.mix import ImageSampler
+from keyseg.losses import Losses, bce_loss, dice_loss, keyword_logits, keyword_loss, text_loss, weigh
+from keyseg.model.fusion import Attention
+from keyseg.model.keyseg import Output
+from keyseg.model.manifest import assert_trained, gradient_norms, trainable
+from keyseg.model.sam import to_original
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SELECT_BY = "giou"
+"""Val score that decides which weights are kept as the best."""
+
+
+class Value(NamedTuple):
+    """One measured value: its name, and the optimiser step (1-based)."""
+
+    name: str
+    value: float
+    step: int
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision of the config; fp32 is no autocast."""
+    if cfg.model.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[cfg.model.precision])
+
+
+def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> Losses:
+    """The four losses of a batch. Masks are compared at the images' own sizes (as LISA does)."""
+    bce, dice = [], []
+    for picked, size in by_size(batch):
+        logits = to_original(output.mask_logits[picked], side, size)
+        targets = torch.stack([batch.masks[i] for i in picked])
+        bce.append(bce_loss(logits, targets))
+        dice.append(dice_loss(logits, targets))
+    keyword = cfg.loss.keyword
+    scores = keyword_logits(output.key_query, output.table, keyword.similarity, keyword.temperature)
+    return weigh(
+        text_loss(output.text_logits, batch.labels[batch.labels >= 0]),
+        torch.cat(bce).mean(),
+        torch.cat(dice).mean(),
+        keyword_loss(scores, batch.keyword_ids, keyword.target),
+        cfg.loss,
+    )
+
+
+def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Expressions grouped by the size (H, W) of their image."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for n, row in enumerate(batch.image_of.tolist()):
+        found.setdefault(batch.sizes[row], []).append(n)
+    yield from ((picked, size) for size, picked in found.items())
+
+
+def learning_rate(step: int, cfg: OptimConfig) -> float:
+    """Factor on all rates at a step (1-based): linear warm-up, then the schedule towards 0."""
+    if step <= cfg.warmup:
+        return step / cfg.warmup
+    done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
+    if cfg.schedule == "linear":
+        return 1 - done
+    if cfg.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
+
+
+def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
+    """AdamW with three rates: language model, mask decoder, and all that is new."""
+    rates = {"vlm": cfg.lr, "mask_head": cfg.lr_decoder}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in trainable(model).items():
+        groups.setdefault(rates.get(name.split(".")[0], cfg.lr_fusion), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": lr, "base": lr} for lr, p in groups.items()],
+        betas=(cfg.betas[0], cfg.betas[1]),
+        weight_decay=cfg.weight_decay,
+    )
+
+
+class Trainer:
+    """State of one training run."""
+
+    def __init__(self, parts: Parts, sampler: ImageSampler, cfg: RunConfig, folder: Path) -> None:
+        """`folder`: of the checkpoints."""
+        self.parts = parts
+        self.model = parts.model
+        self.sampler = sampler
+        self.cfg = cfg
+        self.folder = folder
+        self.device = next(self.model.parameters()).device
+        self.optimizer = make_optimizer(self.model, cfg.optim)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=cfg.model.precision == "fp16"
+        )
+        self.step = 0
+        self.best = -math.inf
+        self.side = self.model.sam_encoder.img_size
+        self._window = torch.zeros(5, device=self.device)
+        self._count = 0
+
+    def resume(self) -> int:
+        """Load the last checkpoint if there is one; return its step."""
+        if (self.folder / "last.pt").exists():
+            state = torch.load(
+                self.folder / "last.pt", map_location=self.device, weights_only=True
+            )
+            load_trainable(self.model, state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step, self.best = state["step"], state["best"]
+            self._window, self._count = state["window"], state["count"]
+            torch.set_rng_state(state["rng"].cpu())
+            if state["cuda_rng"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+        return self.step
+
+    def fit(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
+        """Train to the last step; `validate` scores the val split.
+
+        Yields train/* and gradient norms every `log_every` steps, val/* every `eval_every` and at
+        the end.
+
+        Raises:
+            UntrainedModuleError: after the first step, a trainable module has no gradient.
+            DivergedError: the loss is not finite.
+        """
+        optim = self.cfg.optim
+        self.model.train()
+        clock = time.perf_counter()
+        while self.step < optim.steps:
+            self.step += 1
+            self._train_step()
+            if self._count == self.cfg.runtime.log_every or self.step == optim.steps:
+                seconds = time.perf_counter() - clock
+                yield from self._log(seconds)
+                clock = time.perf_counter()
+            if self.step % optim.eval_every == 0 or self.step == optim.steps:
+                self.model.eval()
+                scores = validate()
+                self.model.train()
+                for name, value in scores.items():
+                    yield Value(f"val/{name}", value, self.step)
+                if scores[SELECT_BY] > self.best:
+                    self.best = scores[SELECT_BY]
+                    self._save_best()
+                clock = time.perf_counter()
+            if self.step % optim.checkpoint_every == 0 or self.step == optim.steps:
+                self._save_last()
+
+    def load_best(self) -> None:
+        """The weights with the best val score."""
+        load_trainable(self.model, load_file(self.folder / "best.safetensors"))
+
+    def _train_step(self) -> None:
+        cfg = self.cfg
+        rng = np.random.default_rng([cfg.seed, self.step])
+        batch = self.parts.collator(self.sampler.step(self.step - 1), rng).to(self.device)
+        with autocast(cfg, self.device):
+            features = self.model.encode(batch.clip, batch.sam)
+            output = self.model(batch, features)
+            losses = compute_losses(output, batch, cfg, self.side)
+        factor = learning_rate(self.step, cfg.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total).backward()
+        self.scaler.unscale_(self.optimizer)
+        if self.step == 1:
+            assert_trained(self.model)
+        if cfg.optim.clip:
+            nn.utils.clip_grad_norm_(trainable(self.model).values(), cfg.optim.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        row = (losses.total.detach(), losses.text, losses.bce, losses.dice, losses.keyword)
+        self._window += torch.stack(row)  # stays on the device: read once per logging interval
+        self._count += 1
+
+    def _log(self, seconds: float) -> Iterator[Value]:
+        names = ("loss", "text", "bce", "dice", "keyword")
+        means = (self._window / self._count).tolist()
+        if not math.isfinite(means[0]):
+            raise DivergedError(
+                f"loss is {means[0]} at step {self.step}: lower optim.lr "
+                f"(now {self.cfg.optim.lr}) or optim.clip (now {self.cfg.optim.clip})"
+            )
+        for name, value in zip(names, means, strict=True):
+            yield Value(f"train/{name}", value, self.step)
+        yield Value("train/seconds_per_step", seconds / self._count, self.step)
+        yield Value("train/lr", self.optimizer.param_groups[0]["lr"], self.step)
+        for name, norm in gradient_norms(self.model):
+            yield Value(f"gradient/{name}", float(norm), self.step)
+        for name, module in self.model.named_modules():
+            if isinstance(module, Attention) and not module.single:
+                yield Value(f"entropy/{name}", float(module.entropy), self.step)
+        self._window = torch.zeros_like(self._window)
+        self._count = 0
+
+    def _save_last(self) -> None:
+        cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        state = {
+            "model": {k: v.detach() for k, v in trainable(self.model).items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "window": self._window,
+            "count": self._count,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": cuda,
+        }
+        _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
+
+    def _save_best(self) -> None:
+        state = {k: v.detach().contiguous() for k, v in trainable(self.model).items()}
+        _atomically(self.folder / "best.safetensors", lambda path: save_file(state, path))
+
+
+def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put a checkpoint's parameters into the model; names must match exactly.
+
+    Raises:
+        KeyError: the checkpoint is of another model.
+    """
+    parameters = trainable(model)
+    if state.keys() != parameters.keys():
+        differing = sorted(state.keys() ^ parameters.keys())
+        raise KeyError(f"checkpoint does not fit this model: {', '.join(differing[:5])} ...")
+    with torch.no_grad():
+        for name, value in state.items():
+            parameters[name].copy_(value)
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
