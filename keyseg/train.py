@@ -24,7 +24,15 @@ from keyseg.build import Parts
 from keyseg.config import OptimConfig, RunConfig
 from keyseg.data.batch import Batch
 from keyseg.data.mix import ImageSampler
-from keyseg.losses import Losses, bce_loss, dice_loss, keyword_logits, keyword_loss, text_loss, weigh
+from keyseg.losses import (
+    Losses,
+    bce_loss,
+    dice_loss,
+    keyword_logits,
+    keyword_loss,
+    text_loss,
+    weigh,
+)
 from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
@@ -118,9 +126,7 @@ class Trainer:
         self.folder = folder
         self.device = next(self.model.parameters()).device
         self.optimizer = make_optimizer(self.model, cfg.optim)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=cfg.model.precision == "fp16"
-        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.model.precision == "fp16")
         self.step = 0
         self.best = -math.inf
         self.side = self.model.sam_encoder.img_size
@@ -130,9 +136,7 @@ class Trainer:
     def resume(self) -> int:
         """Load the last checkpoint if there is one; return its step."""
         if (self.folder / "last.pt").exists():
-            state = torch.load(
-                self.folder / "last.pt", map_location=self.device, weights_only=True
-            )
+            state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
             load_trainable(self.model, state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
@@ -192,7 +196,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         if self.step == 1:
             assert_trained(self.model)
@@ -263,6 +267,6 @@ def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -94,8 +94,8 @@ class Collator:
         ):
             if tuple(mask.shape) != batch.sizes[row]:
                 raise ValueError(
-                    f"mask of {example.id} is {tuple(mask.shape)}, its image {example.image} is "
-                    f"{batch.sizes[row]} (height, width): annotation and image do not belong together"
+                    f"mask of {example.id} is {tuple(mask.shape)} (height, width), its image "
+                    f"{example.image} is {batch.sizes[row]}: they do not belong together"
                 )
         return batch
 

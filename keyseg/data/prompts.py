@@ -82,7 +82,9 @@ class Conversation:
         start = len(question)
         keys = [i for i in range(start, len(ids)) if ids[i] == self.key_id][: self.n_keys]
         segs = [i for i in range(start, len(ids)) if ids[i] == self.seg_id]
-        return Turn(ids, start, keys if len(keys) == self.n_keys else None, segs[0] if segs else None)
+        return Turn(
+            ids, start, keys if len(keys) == self.n_keys else None, segs[0] if segs else None
+        )
 
     def keyword_ids(self, keyword: str | None) -> list[int]:
         """Sub-tokens of a keyword; none for no keyword."""

@@ -129,7 +129,8 @@ class SelfAttention(nn.Module):
     def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """See `FusionVariant`."""
         seg = self.keep * seg + self.attention(seg, context, context_mask)
-        return self.keep * seg + self.mlp(seg)
+        out: Tensor = self.keep * seg + self.mlp(seg)
+        return out
 
 
 class Cross(nn.Module):
@@ -193,4 +194,5 @@ class Full(nn.Module):
         """See `FusionVariant`."""
         seg = seg + self.cross(seg, key)
         seg = self.keep * seg + self.attention(seg, context, context_mask)
-        return self.keep * seg + self.mlp(seg)
+        out: Tensor = self.keep * seg + self.mlp(seg)
+        return out

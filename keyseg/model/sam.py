@@ -135,6 +135,9 @@ class MaskHead(nn.Module):
     `multimask_output=False` returns) is drawn. Same modules, same numbers.
     """
 
+    image_pe: Tensor
+    no_mask: Tensor
+
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.decoder = sam.mask_decoder
@@ -164,9 +167,7 @@ class MaskHead(nn.Module):
         return torch.einsum("nc,nchw->nhw", weights, upscaled)
 
 
-def to_original(
-    logits: Tensor, side: int, original: tuple[int, int]
-) -> Tensor:
+def to_original(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
     """(N, h, w) decoder logits -> (N, H, W) at the image's own size (Sam.postprocess_masks)."""
     height, width = resized(*original, side)
     masks = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)

@@ -33,7 +33,7 @@ def load_llava(path: str | Path) -> tuple[LlavaForConditionalGeneration, AutoPro
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"LLaVA weights not found: {path} ({reason}). Set model.llava to a folder or hub id "
-            f"in the Hugging Face layout ({PUBLIC}); `python -m keyseg.tiny` rebuilds the bundled one"
+            f"in the Hugging Face layout ({PUBLIC}); the bundled one: `python -m keyseg.tiny`"
         ) from error
 
 
@@ -110,7 +110,8 @@ class Vlm(nn.Module):
     def table(self) -> Tensor:
         """The pre-trained vocabulary table (V, D), detached."""
         module = self.llava.get_input_embeddings()
-        return getattr(module, "original_module", module).weight.detach()
+        weight: Tensor = module.weight
+        return weight.detach()
 
     @torch.no_grad()
     def generate(

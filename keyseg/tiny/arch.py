@@ -27,7 +27,12 @@ GRID = IMAGE_SIDE // PATCH
 """Locations are words of a GRID x GRID board, one for each image patch."""
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
-TALK = (*"user assistant : . , ? ; sure it is a at find what where the here in".split(), "location")
+TALK = (
+    *("user", "assistant", ":", ".", ",", "?", ";", "sure", "it", "is", "a", "at", "find"),
+    *("what", "where", "the", "here", "in", "location"),
+)
+    "user assistant : . , ? ; sure it is a at find what where the here in location".split()
+)
 
 
 def cell_word(x: float, y: float, side: float) -> str:
@@ -49,7 +54,10 @@ def make_processor() -> LlavaProcessor:
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[bos])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        **{"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
         additional_special_tokens=["<image>"],
         padding_side="left",
     )

@@ -59,7 +59,9 @@ def load_or_draw(folder: Path, count: int, *, held_out: bool = False, workers: i
     return Corpus(images, owners, json.loads(facts.read_text()))
 
 
-def _draw(job: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[dict[str, Any]]]:
+def _draw(
+    job: tuple[int, int],
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[dict[str, Any]]]:
     scene = draw_scene(np.random.default_rng([STREAM, *job]))
     owner = np.zeros((SIZE, SIZE), dtype=np.uint8)
     for k, o in enumerate(scene.objects, start=1):

@@ -93,7 +93,11 @@ def answer_logits(
 
 
 def loss(
-    llava: LlavaForConditionalGeneration, packed: Packed, labels: Tensor, pixels: Tensor, cells: Tensor
+    llava: LlavaForConditionalGeneration,
+    packed: Packed,
+    labels: Tensor,
+    pixels: Tensor,
+    cells: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the answers; also how often the location word is right."""
     logits, wanted = answer_logits(llava, packed, labels, pixels)

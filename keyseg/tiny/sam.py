@@ -61,7 +61,8 @@ def predict(
 
 
 def loss(sam: Sam, corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-    """20 focal + Dice (SAM's own weights) of the single mask and of the best of three, and the error of predicted IoU."""
+    """20 focal + Dice (SAM's own weights), of the single mask and of the best of the three others,
+    and the error of the predicted IoU."""
     pixels, targets, points, boxes = draw_prompts(corpus, rng, IMAGES)
     with torch.autocast("cpu", torch.bfloat16):
         logits, quality = predict(sam, pixels, points, boxes)

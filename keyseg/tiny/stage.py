@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,7 +47,7 @@ def run_stage(
         temporary = checkpoint.with_suffix(".tmp")
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         torch.save({**state, "step": done, "seconds": spent}, temporary)
-        os.replace(temporary, checkpoint)
+        temporary.replace(checkpoint)
 
     started = last_save = time.monotonic()
     model.train()

@@ -40,7 +40,8 @@ def patch_owners(corpus: Corpus, index: int) -> NDArray[np.int64]:
         rows = np.add.reduceat(owner == k, edges[:-1], axis=0, dtype=np.int64)
         area[k] = np.add.reduceat(rows, edges[:-1], axis=1)
     area[0] //= 2  # a patch that shows a third of an object shows that object
-    return area.argmax(axis=0).ravel()
+    owners: NDArray[np.int64] = area.argmax(axis=0).ravel()
+    return owners
 
 
 def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -74,8 +75,12 @@ def loss(
     there = classes[..., 0] != NOTHING
     total = F.smooth_l1_loss(offset.float()[there], offsets[there])
     for k, guess in enumerate(guesses):
-        each = F.cross_entropy(guess.float().flatten(0, 1), classes[..., k].flatten(), reduction="none")
+        each = F.cross_entropy(
+            guess.float().flatten(0, 1), classes[..., k].flatten(), reduction="none"
+        )
         each = each.view_as(there)
-        total = total + each[there].mean() + 0.3 * each[~there].mean()  # ground is five times as common
+        total = (
+            total + each[there].mean() + 0.3 * each[~there].mean()
+        )  # ground is five times as common
     right = (guesses[0].argmax(-1) == classes[..., 0])[there].float().mean()
     return total, {"loss": float(total.detach()), "category": float(right)}

@@ -34,7 +34,8 @@ def prepare(
         ConfigError: the folder holds scenes that were made with other arguments.
     """
     folder = resolve_path(root)
-    wanted = {"seed": seed, "refer": dict(refer), "reason": dict(reason)}
+    counts = {"refer": dict(refer), "reason": dict(reason)}
+    wanted = {"seed": seed, **counts}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if (folder / DONE).exists():
@@ -48,7 +49,6 @@ def prepare(
         temporary = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        counts = {"refer": wanted["refer"], "reason": wanted["reason"]}
         total = sum(sum(c.values()) for c in counts.values())
         print(f"drawing {total} scenes into {folder}", file=sys.stderr, flush=True)
         # spawn: a fork would copy the threads' locks of a process that may have loaded torch
@@ -62,4 +62,4 @@ def prepare(
                     drawn[split] = list(pool.map(draw, jobs, chunksize=32))
                 write(temporary / name, drawn)
         (temporary / DONE).write_text(json.dumps(wanted))
-        os.replace(temporary, folder)
+        temporary.replace(folder)

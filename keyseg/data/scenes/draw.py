@@ -1,4 +1,4 @@
-"""One scene: objects placed with overlap, drawn on a textured ground; the same rng, the same bytes."""
+"""One scene: objects that overlap on a textured ground. The same generator, the same bytes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def _try(rng: np.random.Generator) -> Scene | None:
     objects = []
     for i, mask in zip(order, visible, strict=True):
         ys, xs = np.nonzero(mask)
-        objects.append(Object(kinds[i], paints[i], sizes[i], mask, float(xs.mean()), float(ys.mean())))
+        objects.append(
+            Object(kinds[i], paints[i], sizes[i], mask, float(xs.mean()), float(ys.mean()))
+        )
     return Scene(_paint(outlines, [o.colour for o in objects], rng), tuple(objects))
 
 
@@ -83,7 +85,9 @@ def _outline(kind: str, place: tuple[float, float, float], rng: np.random.Genera
     x, y, r = place
     turn = np.deg2rad(rng.uniform(-18, 18))
     cos, sin = np.cos(turn), np.sin(turn)
-    points: Points = SHAPES[kind]() * rng.uniform(0.92, 1.08, 2) @ np.array([[cos, sin], [-sin, cos]])
+    points: Points = (
+        SHAPES[kind]() * rng.uniform(0.92, 1.08, 2) @ np.array([[cos, sin], [-sin, cos]])
+    )
     return points * r + (x, y)
 
 

@@ -62,7 +62,7 @@ def short(scene: Scene, target: int, rng: np.random.Generator) -> Expression | N
 
 
 def long(scene: Scene, target: int, rng: np.random.Generator) -> Expression | None:
-    """ "the ball that is to the left of the blue cup": a relation to another, well-named object."""
+    """ "the ball that is to the left of the blue cup": a relation to another, named object."""
     for anchor in rng.permutation(len(scene.objects)):
         if anchor == target:
             continue
@@ -85,7 +85,7 @@ def long(scene: Scene, target: int, rng: np.random.Generator) -> Expression | No
 
 
 def reasoning(scene: Scene, target: int, rng: np.random.Generator) -> Expression | None:
-    """ "which red thing could be kicked across a yard ?": purpose, and a hint where it is needed."""
+    """ "which red thing could be kicked across a yard ?": purpose, and a hint if needed."""
     obj = scene.objects[target]
     same = [i for i, o in enumerate(scene.objects) if o.category == obj.category]
     things = []
@@ -112,9 +112,7 @@ STYLES: dict[str, Callable[[Scene, int, np.random.Generator], Expression | None]
 }
 
 
-def express(
-    scene: Scene, styles: Sequence[str], rng: np.random.Generator
-) -> list[Expression]:
+def express(scene: Scene, styles: Sequence[str], rng: np.random.Generator) -> list[Expression]:
     """One expression for each wanted style, each of an object chosen at random; impossible: none."""
     found = []
     for style in styles:

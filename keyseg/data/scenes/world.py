@@ -1,4 +1,4 @@
-"""What scenes are made of: categories, colours, words. Everything a query can say is listed here."""
+"""What scenes are made of: categories, colours, words. All that a query can say is listed here."""
 
 from __future__ import annotations
 
@@ -39,21 +39,26 @@ def _heart() -> Points:
     return np.stack([x / 17, y / 17], axis=1)
 
 
-def _points(*xy: tuple[float, float]) -> Points:
-    return np.array(xy, dtype=float)
+def _corners(text: str) -> Points:
+    """ "x,y x,y ..." as points."""
+    return np.array([pair.split(",") for pair in text.split()], dtype=float)
 
 
 SHAPES: dict[str, Callable[[], Points]] = {
     "ball": lambda: _ring(36, 0.95),
-    "box": lambda: _points((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)),
-    "kite": lambda: _points((0, -1.1), (0.65, -0.25), (0, 1.1), (-0.65, -0.25)),
+    "box": lambda: _corners("-.85,-.85 .85,-.85 .85,.85 -.85,.85"),
+    "kite": lambda: _corners("0,-1.1 .65,-.25 0,1.1 -.65,-.25"),
     "star": lambda: _ring(10, [1.1, 0.48]),
     "heart": _heart,
-    "house": lambda: _points((0, -1.05), (1.0, -0.15), (0.75, -0.15), (0.75, 0.9), (-0.75, 0.9), (-0.75, -0.15), (-1.0, -0.15)),  # fmt: skip
-    "cup": lambda: _points((-0.85, -0.7), (0.45, -0.7), (0.45, -0.5), (1.0, -0.5), (1.0, 0.25), (0.3, 0.25), (0.2, 0.85), (-0.6, 0.85)),  # fmt: skip
-    "tree": lambda: _points((0, -1.1), (0.6, -0.35), (0.3, -0.35), (0.85, 0.45), (0.2, 0.45), (0.2, 1.0), (-0.2, 1.0), (-0.2, 0.45), (-0.85, 0.45), (-0.3, -0.35), (-0.6, -0.35)),  # fmt: skip
-    "traffic cone": lambda: _points((-0.14, -1.0), (0.14, -1.0), (0.5, 0.65), (0.9, 0.65), (0.9, 0.95), (-0.9, 0.95), (-0.9, 0.65), (-0.5, 0.65)),  # fmt: skip
-    "traffic light": lambda: _points((-0.42, -1.1), (0.42, -1.1), (0.42, 0.7), (0.15, 0.7), (0.15, 1.1), (-0.15, 1.1), (-0.15, 0.7), (-0.42, 0.7)),  # fmt: skip
+    "house": lambda: _corners("0,-1.05 1,-.15 .75,-.15 .75,.9 -.75,.9 -.75,-.15 -1,-.15"),
+    "cup": lambda: _corners("-.85,-.7 .45,-.7 .45,-.5 1,-.5 1,.25 .3,.25 .2,.85 -.6,.85"),
+    "tree": lambda: _corners(
+        "0,-1.1 .6,-.35 .3,-.35 .85,.45 .2,.45 .2,1 -.2,1 -.2,.45 -.85,.45 -.3,-.35 -.6,-.35"
+    ),
+    "traffic cone": lambda: _corners("-.14,-1 .14,-1 .5,.65 .9,.65 .9,.95 -.9,.95 -.9,.65 -.5,.65"),
+    "traffic light": lambda: _corners(
+        "-.42,-1.1 .42,-1.1 .42,.7 .15,.7 .15,1.1 -.15,1.1 -.15,.7 -.42,.7"
+    ),
 }
 """Outlines by category. Two names share their first word, so that first-token targets collide."""
 

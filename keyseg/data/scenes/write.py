@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from contourpy import contour_generator
@@ -65,7 +65,7 @@ def _reasons(scene: Scene, rng: np.random.Generator) -> list[Expression]:
 def _outline(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Polygons around the visible parts of an object, with area and box, as COCO has them."""
     padded = np.pad(mask, 1).astype(np.float64)
-    lines = contour_generator(z=padded).lines(0.5)
+    lines = cast(list[NDArray[np.float64]], contour_generator(z=padded).lines(0.5))
     # pixel k covers [k, k + 1]: its centre, where the contour is drawn, is at k + 0.5
     parts = [_corners(line[:-1] - 0.5) for line in lines if len(line) > 6]
     ys, xs = np.nonzero(mask)
@@ -77,7 +77,8 @@ def _outline(mask: NDArray[np.bool_]) -> dict[str, Any]:
 def _corners(ring: NDArray[np.float64]) -> NDArray[np.float64]:
     """A closed ring of points (n, 2) without those on a straight line between their neighbours."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
-    return ring[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    turns: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return ring[turns]
 
 
 def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:

@@ -1,0 +1,31 @@
+# Two commands on a fresh machine: `make sweep` runs the main job, `make test` passes the tests.
+# Both set up everything they need in .venv first. PYTHON=python3.12 picks another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: sweep test lint clean
+.DEFAULT_GOAL := sweep
+
+sweep: .venv/run.stamp  ## three cells on the embedded default, then the report
+	$(BIN)/python run.py -m fusion=cross,self,full
+
+test: .venv/dev.stamp lint  ## lint, types, tests with coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/run.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "keyseg needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml .venv/run.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:  ## outputs, reports and caches; leaves .venv and the code
+	rm -rf outputs reports/out cache mlflow.db mlartifacts .pytest_cache .mypy_cache .ruff_cache
