@@ -21,7 +21,16 @@ from omegaconf.errors import OmegaConfBaseException
 PROJECT = Path(__file__).resolve().parent.parent
 """Root of the checkout: where experiments/, sweeps/ and reports/ lie."""
 
-NOT_IN_SIGNATURE = ("name", "rerun", "paths.*", "runtime.*", "data.root", "data.*.root", "ablation.*")
+NOT_IN_SIGNATURE = (
+    "name",
+    "rerun",
+    "paths.*",
+    "runtime.*",
+    "data.root",
+    "data.*.root",
+    "ablation",  # empty: a leaf of its own
+    "ablation.*",
+)
 """Keys that cannot change a result, as patterns over dotted names."""
 
 
