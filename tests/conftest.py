@@ -1,6 +1,8 @@
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -26,3 +28,65 @@ def compose_run() -> Compose:
 def run_config(compose_run: Compose) -> RunConfig:
     """The default run."""
     return compose_run()
+
+
+@pytest.fixture(scope="session")
+def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA folder of the bundled one's form, with random weights."""
+    import torch
+
+    from keyseg.tiny.arch import make_llava, make_processor
+
+    folder = tmp_path_factory.mktemp("llava")
+    processor = make_processor()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        make_llava(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SAM folder of the bundled one's form, with random weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    from keyseg.model.sam import build_sam
+    from keyseg.tiny.arch import SAM_SIZES
+
+    folder = tmp_path_factory.mktemp("sam")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(build_sam(SAM_SIZES).state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(SAM_SIZES))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scenes data set with a dozen pictures: seed 0, train 6, val 3, test 3 of each kind."""
+    from keyseg.data.scenes import prepare
+
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    counts = {"train": 6, "val": 3, "test": 3}
+    prepare(folder, seed=0, refer=counts, reason=counts)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(
+    compose_run: Compose, llava_folder: Path, sam_folder: Path, scenes_folder: Path
+) -> Compose:
+    """Like `compose_run`, on random backbones and a dozen pictures."""
+    counts = "{train: 6, val: 3, test: 3}"
+    small = (
+        f"model.llava={llava_folder}",
+        f"model.sam={sam_folder}",
+        f"data.root={scenes_folder}",
+        f"data.prepare.refer={counts}",
+        f"data.prepare.reason={counts}",
+        "optim.images_per_step=2",
+        "runtime.device=cpu",
+    )
+    return lambda *overrides: compose_run(*small, *overrides)
