@@ -31,8 +31,6 @@ TALK = (
     *("user", "assistant", ":", ".", ",", "?", ";", "sure", "it", "is", "a", "at", "find"),
     *("what", "where", "the", "here", "in", "location"),
 )
-    "user assistant : . , ? ; sure it is a at find what where the here in location".split()
-)
 
 
 def cell_word(x: float, y: float, side: float) -> str:
