@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keyseg.report.measures import BY_NAME, ratios, records
+from keyseg.report.measures import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep
 
 TOLERANCE = 5e-4
@@ -105,7 +105,7 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
 
 def _disagreements(sweep: Sweep) -> Iterator[Notice]:
     for cell in sweep.finished:
-        terms = records(cell.samples)
+        terms = cell.records
         lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())
         if lost:
             yield Notice(f"No IoU: {_name(cell)}.", f"{lost} samples are left out of every score.")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.report.store import Sweep, Variant
-from keyseg.report.style import legend, look
+from keyseg.report.style import canvas, legend, look
 
 PANELS: tuple[tuple[str, str], ...] = (
     ("val/giou", "val gIoU (%)"),
@@ -21,7 +21,7 @@ PANELS: tuple[tuple[str, str], ...] = (
     ("train/dice", "mask loss, Dice"),
     ("train/keyword", "keyword loss"),
 )
-POINTS = 60
+POINTS = 50
 """A noisy curve is averaged in this many bins of steps, so that 12 of them can be read."""
 
 
@@ -51,10 +51,8 @@ def curve(variant: Variant, name: str) -> pd.DataFrame:
 
 def learning_curves(sweep: Sweep) -> Any:
     """A figure of all panels; a panel without rows says so."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.4))
-    axes = figure.subplots(2, 4)
+    figure = canvas(11, 5.2, sweep.variants)
+    axes = figure.subplots(2, 4, sharex=True)
     for ax, (name, title) in zip(axes.flat, PANELS, strict=True):
         scale = 100 if title.endswith("(%)") else 1
         drawn = [_draw(ax, variant, name, scale) for variant in sweep.variants]
@@ -109,6 +107,7 @@ def _log_scale(ax: Any) -> None:
 
 
 def _empty(ax: Any, text: Sequence[str] = ("no rows",)) -> None:
-    ax.text(0.5, 0.5, "\n".join(text), ha="center", va="center", color="#777", transform=ax.transAxes)
-    ax.set_xticks([])
+    ax.text(
+        0.5, 0.5, "\n".join(text), ha="center", va="center", color="#777", transform=ax.transAxes
+    )
     ax.set_yticks([])

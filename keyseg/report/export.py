@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -49,15 +50,14 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
 
 def runs(sweep: Sweep) -> pd.DataFrame:
     """One row a cell of the design."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for cell in sweep.cells:
         attempts = cell.info.get("attempts") or []
         last = attempts[-1] if attempts else {}
-        commits = [cell.info.get("git", {}).get("commit"), *(a.get("git_commit") for a in attempts)]
         rows.append(
             (
                 *(cell.signature, cell.label, cell.seed, cell.status),
-                " ".join(dict.fromkeys(str(c) for c in commits if c)),
+                " ".join(sorted(cell.commits)),
                 *(cell.dirty, cell.info.get("data_fingerprint") or "", len(attempts)),
                 *(cell.number("minutes"), last.get("host") or "", last.get("slurm_job_id") or ""),
                 cell.log_file.as_posix(),
@@ -70,7 +70,9 @@ def manifest(sweep: Sweep) -> pd.DataFrame:
     """Parameters by module of every variant, from its first run that wrote them."""
     frames = []
     for variant in sweep.variants:
-        rows = next((c.info["manifest"] for c in variant.cells if c.info.get("manifest")), [])
+        rows: list[Any] = next(
+            (c.info["manifest"] for c in variant.cells if c.info.get("manifest")), []
+        )
         frames.append(pd.DataFrame(rows).assign(variant=variant.label))
     columns = ["variant", "module", "parameters", "trainable", "note"]
     frames = [frame.reindex(columns=columns) for frame in frames if len(frame)]

@@ -90,7 +90,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     style = facts[SLICE + "style"].astype(str) if SLICE + "style" in facts else None
     chosen = pick(iou, style, seed)
     items = {
-        kind: [_item(kind, facts.loc[i], shown, tables, answers) for i in chosen[kind]]
+        kind: [_item(kind, _row(facts, i), shown, tables, answers) for i in chosen[kind]]
         for kind, _, _ in KINDS
     }
     styles = sorted(style.unique()) if style is not None else []
@@ -130,6 +130,12 @@ def _table(variant: Variant, protocol: str) -> pd.DataFrame:
     samples = variant.finished[0].samples
     rows = samples[samples["protocol"] == protocol].drop_duplicates("id")
     return rows.set_index(rows["id"].astype(str))
+
+
+def _row(table: pd.DataFrame, name: str) -> pd.Series[Any]:
+    row = table.loc[name]
+    assert isinstance(row, pd.Series), f"{name} is there twice"
+    return row
 
 
 def _item(
@@ -179,10 +185,10 @@ def _prediction(
     if name not in table.index:
         empty = overlay.jpeg_uri(overlay.draw(image, None, TARGET))
         return Picture(variant.label, empty, variant.index, note="not evaluated on this example")
-    row = table.loc[name]
+    row = _row(table, name)
     mask = overlay.decode(row.get("mask_rle"), int(row["height"]), int(row["width"]))
     outline = (target, TARGET) if target is not None else None
-    said = generated.loc[name] if generated is not None and name in generated.index else row
+    said = _row(generated, name) if generated is not None and name in generated.index else row
     note = "no mask stored" if mask is None else "" if mask.any() else "empty mask"
     return Picture(
         variant.label,

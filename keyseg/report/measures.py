@@ -8,6 +8,7 @@ rates of the paper's central claim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,17 +41,27 @@ MEASURES: tuple[Measure, ...] = (
         for x in THRESHOLDS
     ),
     Measure(
-        *("keyword_accuracy", "Keyword acc.", "keyword_right", "has_keyword", 1),
+        "keyword_accuracy",
+        "Keyword acc.",
+        "keyword_right",
+        "has_keyword",
+        1,
         "KEY's top word is the keyword",
     ),
     Measure(
-        *("discrepancy_keyword_right_mask_wrong", "Key right, mask wrong"),
-        *("right_wrong", "has_keyword", -1),
+        "discrepancy_keyword_right_mask_wrong",
+        "Key right, mask wrong",
+        "right_wrong",
+        "has_keyword",
+        -1,
         f"share with the right keyword and IoU < {WRONG_MASK}",
     ),
     Measure(
-        *("discrepancy_keyword_wrong_mask_right", "Key wrong, mask right"),
-        *("wrong_right", "has_keyword", -1),
+        "discrepancy_keyword_wrong_mask_right",
+        "Key wrong, mask right",
+        "wrong_right",
+        "has_keyword",
+        -1,
         f"share with a wrong keyword and IoU ≥ {WRONG_MASK}",
     ),
     Measure("empty_rate", "Empty", "empty", "known_mask", -1, "share of empty predicted masks"),
@@ -76,7 +87,7 @@ def records(samples: pd.DataFrame) -> pd.DataFrame:
     rank = samples["keyword_rank"].fillna(-1)
     has_keyword, right = known & (rank >= 0), known & (rank == 0)
     area = mask_area(samples)
-    columns = {
+    columns: dict[str, Any] = {
         "examples": known,
         "iou": iou,
         "intersection": samples["intersection"],
@@ -110,7 +121,8 @@ def mask_area(samples: pd.DataFrame) -> pd.Series[float]:
     ]
     # pycocotools 2.0 casts the number of masks to uint8: more than 255 at once overflow.
     parts = [coco.area(masks[i : i + 255]) for i in range(0, len(masks), 255)]
-    area.loc[stored] = np.concatenate(parts).astype(float) if parts else []
+    if parts:
+        area.loc[stored] = np.concatenate(parts).astype(float)
     return area
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from keyseg.report.curves import learning_curves
 from keyseg.report.measures import THRESHOLDS, WRONG_MASK
 from keyseg.report.store import Sweep
-from keyseg.report.style import INK, figure_style, legend, look, save, wrap
+from keyseg.report.style import INK, canvas, figure_style, legend, look, save, wrap
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -20,6 +20,8 @@ OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("keyword wrong, mask right", "#b9d4e8", "...."),
     ("both wrong", "#e4e4e4", ""),
 )
+FEW = 5
+"""A fifth with fewer examples than this has no keyword accuracy worth a point."""
 
 
 def draw_all(
@@ -43,12 +45,10 @@ def draw_all(
 
 def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]]) -> Any:
     """gIoU of every variant in every slice, with intervals; one panel a slice."""
-    from matplotlib.figure import Figure
-
     names = list(slices)[:3]
     variants = [v for v in sweep.variants if v.finished]
     part = scores[(scores["protocol"] == sweep.protocols[0]) & (scores["metric"] == "giou")]
-    figure = Figure(figsize=(11, 3.4 + 0.05 * len(variants)))
+    figure = canvas(11, 3.2, variants)
     widths = [len(slices[name]) + 0.4 for name in names]
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False, width_ratios=widths)[0]
     for ax, name in zip(axes, names, strict=True):
@@ -77,10 +77,8 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[s
 
 def precision(sweep: Sweep) -> Any:
     """Share of test examples whose IoU is above X, for every X; a panel a protocol."""
-    from matplotlib.figure import Figure
-
     variants = [v for v in sweep.variants if v.finished]
-    figure = Figure(figsize=(4.4 * max(len(sweep.protocols), 1.5), 3.9))
+    figure = canvas(4.4 * max(len(sweep.protocols), 1.5), 3.6, variants)
     axes = figure.subplots(1, len(sweep.protocols), sharey=True, squeeze=False)[0]
     grid = np.linspace(0, 1, 101)
     marks = [int(100 * x + 0.5) for x in THRESHOLDS]
@@ -98,6 +96,7 @@ def precision(sweep: Sweep) -> Any:
                 low, high = 100 * np.min(shares, 0), 100 * np.max(shares, 0)
                 ax.fill_between(grid, low, high, color=style.colour, alpha=0.18, linewidth=0)
         ax.set(xlabel="X", xlim=(0, 1), ylim=(0, 100), title=protocol.replace("_", "-"))
+    figure.get_layout_engine().set(wspace=0.05)
     axes[0].set_ylabel("examples with IoU > X (%)")
     legend(figure, variants)
     return figure
@@ -105,29 +104,30 @@ def precision(sweep: Sweep) -> Any:
 
 def keyword(sweep: Sweep) -> Any:
     """Left: keyword accuracy among examples of like IoU. Right: the four outcomes."""
-    from matplotlib.figure import Figure
-
     variants = [v for v in sweep.variants if v.finished]
-    figure = Figure(figsize=(11, max(3.7, 1.9 + 0.27 * len(variants))))
+    labels = [wrap(v.label, 30) for v in variants]
+    lines = sum(max(2, label.count("\n") + 1) for label in labels)
+    figure = canvas(11, max(3.7, 1.3 + 0.165 * lines), variants)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
     edges = np.linspace(0, 1, 6)
-    labels, shares = [], []
+    shares = []
     for variant in variants:
         rows = pd.concat([c.samples for c in variant.finished])
         rows = rows[(rows["protocol"] == sweep.protocols[0]) & (rows["keyword_rank"] >= 0)]
         rows = rows[np.isfinite(rows["iou"].astype(float))]
         hit, good = rows["keyword_rank"] == 0, rows["iou"] >= WRONG_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)
-        accuracy = 100 * hit.groupby(bins).mean().reindex(range(5)).to_numpy(float)
+        found = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
+        accuracy = 100 * found["mean"].where(found["size"] >= FEW).to_numpy(float)
         style = look(variant.index)
         dash = {"linestyle": style.dash, "marker": style.marker}
         left.plot((edges[:-1] + edges[1:]) / 2, accuracy, color=style.colour, **dash)
         cells = [hit & good, hit & ~good, ~hit & good, ~hit & ~good]
         shares.append([100 * float(c.mean()) if len(rows) else 0.0 for c in cells])
-        labels.append(wrap(variant.label, 30))
     left.set(xlim=(0, 1), ylim=(0, 102), xlabel="IoU, in fifths", ylabel="keyword accuracy (%)")
     left.set_title("keyword accuracy against IoU")
     left.set_xticks(edges)
+    figure.get_layout_engine().set(wspace=0.05)
     _bars(right, np.array(shares), labels)
     legend(figure, variants)
     return figure
@@ -135,6 +135,8 @@ def keyword(sweep: Sweep) -> Any:
 
 def _bars(ax: Any, shares: np.ndarray, labels: Sequence[str]) -> None:
     """Stacked bars, (variants, 4) percent, with their values where there is room."""
+    from matplotlib.transforms import offset_copy
+
     start = np.zeros(len(shares))
     for k, (title, colour, hatch) in enumerate(OUTCOMES):
         width = shares[:, k]
@@ -156,8 +158,10 @@ def _bars(ax: Any, shares: np.ndarray, labels: Sequence[str]) -> None:
     ax.invert_yaxis()
     ax.grid(visible=False, axis="y")
     ax.set(xlim=(0, 100), xlabel="share of examples with a keyword (%)")
-    ax.set_title("keyword and mask (right: IoU ≥ 0.5)", pad=34)
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.995), ncols=2, fontsize=7.5)
+    ax.set_title("keyword and mask (right: IoU ≥ 0.5)")
+    below = offset_copy(ax.transAxes, ax.figure, x=-0.1, y=-0.48, units="inches")
+    box = {"bbox_to_anchor": (0, 0), "bbox_transform": below, "borderaxespad": 0}
+    ax.legend(loc="upper left", ncols=2, **box)
 
 
 def _share_above(iou: pd.Series[float], grid: np.ndarray) -> np.ndarray:

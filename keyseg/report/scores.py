@@ -6,13 +6,13 @@ examples, images, majority. The whole test split is slice "" and group "". Fract
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from keyseg.report.measures import COLUMNS, MEASURES, majority, ratios, records
+from keyseg.report.measures import COLUMNS, MEASURES, majority, ratios
 from keyseg.report.stats import (
     cluster_bootstrap,
     difference,
@@ -25,7 +25,7 @@ from keyseg.report.store import Cell, Sweep, Variant
 SLICE = "slice_"
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
-ORDER = {name: i for i, name in enumerate(["small", "short", "medium", "large", "long"])}
+ORDER = ("small", "short", "medium", "large", "long")
 
 SCORE_COLUMNS = (
     *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
@@ -36,23 +36,30 @@ CONTRAST_COLUMNS = (
     *("examples", "images", "verdict"),
 )
 Group = tuple[str, str]
+Part = tuple[Cell, pd.DataFrame]
+WHOLE: Sequence[Group] = [("", "")]
 
 
 def slices(sweep: Sweep) -> dict[str, list[str]]:
     """Slices worth splitting by and their values: style first, then size and length, then others.
 
-    A slice that has one value only, or more than `MAX_GROUPS`, is left out.
+    Values stand in their natural order if they have one, else as they come in the data. A slice
+    that has one value only, or more than `MAX_GROUPS`, is left out.
     """
-    values: dict[str, set[str]] = {}
+    values: dict[str, dict[str, None]] = {}
     for cell in sweep.finished:
         for column in cell.samples.columns:
             if column.startswith(SLICE):
                 found = cell.samples[column].dropna().astype(str).unique()
-                values.setdefault(column.removeprefix(SLICE), set()).update(found)
+                values.setdefault(column.removeprefix(SLICE), {}).update(dict.fromkeys(found))
+
+    def ordered(found: Iterable[str]) -> bool:
+        return set(found) <= set(ORDER)
+
     first = ["style", "size", "length"]
     names = [n for n in first if n in values] + sorted(set(values).difference(first))
     return {
-        name: sorted(values[name], key=lambda v: (ORDER.get(v, -1), v))
+        name: sorted(values[name], key=ORDER.index) if ordered(values[name]) else list(values[name])
         for name in names
         if 1 < len(values[name]) <= MAX_GROUPS
     }
@@ -60,16 +67,16 @@ def slices(sweep: Sweep) -> dict[str, list[str]]:
 
 def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
     """Every measure of every variant, protocol and slice; see the head of this file."""
-    groups: list[Group] = [("", "")]
+    groups = [*WHOLE]
     groups += [(name, value) for name, values in slices(sweep).items() for value in values]
     rows: list[tuple[object, ...]] = []
     for variant, protocol in product(sweep.variants, sweep.protocols):
-        parts = [_of_protocol(cell, protocol) for cell in variant.finished]
-        parts = [part for part in parts if len(part)]
+        cells = [c for c in variant.finished if len(_of_protocol(c, protocol))]
+        parts = [_of_protocol(cell, protocol) for cell in cells]
         if not parts:
             continue
         images = _images(parts)
-        sums = np.stack([_sums(part, images, groups) for part in parts], 1)
+        sums = np.stack([_sums(c, p, images, groups) for c, p in zip(cells, parts, strict=True)], 1)
         estimate = cluster_bootstrap(sums, mean_over_seeds, seed=seed)
         by_seed = ratios(sums.sum(0))
         spread = by_seed.std(0, ddof=1) if len(parts) > 1 else np.full(by_seed.shape[1:], np.nan)
@@ -94,10 +101,10 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
         pairs = _pairs(baseline, variant, protocol)
         if not pairs:
             continue
-        images = _images([part for pair in pairs for part in pair])
+        images = _images([part for pair in pairs for _, part in pair])
         sums = np.stack(
-            [np.stack([_sums(p, images, [("", "")]) for p in pair], 1) for pair in pairs], 1
-        )[:, :, :, 0]
+            [np.stack([_sums(c, p, images, WHOLE)[:, 0] for c, p in pair], 1) for pair in pairs], 1
+        )
         estimate = cluster_bootstrap(sums, difference, seed=seed)
         values = ratios(sums.sum(0))
         by_seed = values[:, 1] - values[:, 0]
@@ -108,14 +115,14 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 (
                     *(protocol, variant.label, baseline.label, measure.name),
                     *(float(estimate.value[m]), low, high, spread, len(pairs)),
-                    *(len(pairs[0][0]), len(images), verdict(m, low, high, by_seed[:, m])),
+                    *(len(pairs[0][0][1]), len(images), verdict(m, low, high, by_seed[:, m])),
                 )
             )
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
 
 
-def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
-    """Samples of both variants on the same examples, seed by seed (same seeds where there are)."""
+def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
+    """Both variants' cells and samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())
     cells: list[tuple[Cell, Cell]] = [(left[s], right[s]) for s in common]
@@ -126,7 +133,7 @@ def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[pd.DataFrame, pd
         x, y = _of_protocol(first, protocol), _of_protocol(second, protocol)
         x, y = x[x["id"].isin(y["id"])], y[y["id"].isin(x["id"])]
         if len(x):
-            pairs.append((x, y))
+            pairs.append(((first, x), (second, y)))
     return pairs
 
 
@@ -146,9 +153,11 @@ def _in_group(part: pd.DataFrame, group: Group) -> pd.DataFrame:
     return part[part[column].astype(str) == value] if column in part else part.iloc[:0]
 
 
-def _sums(part: pd.DataFrame, images: pd.Index[str], groups: Sequence[Group]) -> np.ndarray:
-    """(images, groups, COLUMNS)."""
-    terms = records(part)
+def _sums(
+    cell: Cell, part: pd.DataFrame, images: pd.Index[str], groups: Sequence[Group]
+) -> np.ndarray:
+    """(images, groups, COLUMNS) of `part`, some rows of the cell's samples."""
+    terms = cell.records
     out = []
     for group in groups:
         rows = _in_group(part, group).index

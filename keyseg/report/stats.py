@@ -30,7 +30,9 @@ class Estimate:
     high: np.ndarray
 
 
-def image_sums(records: pd.DataFrame, image_id: pd.Series[str], images: pd.Index[str]) -> np.ndarray:
+def image_sums(
+    records: pd.DataFrame, image_id: pd.Series[str], images: pd.Index[str]
+) -> np.ndarray:
     """(images, COLUMNS): `records` summed by image, in the order of `images`, 0 where absent."""
     sums = records.groupby(image_id.to_numpy()).sum().reindex(images, fill_value=0.0)
     array: np.ndarray = sums[list(COLUMNS)].to_numpy(float)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.report.measures import records
 from keyseg.rundir import RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
@@ -39,6 +40,11 @@ class Cell:
     metrics: pd.DataFrame
     samples: pd.DataFrame
     problems: tuple[str, ...] = ()
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """Terms of every score, one row a sample; see `measures.records`."""
+        return records(self.samples)
 
     @property
     def log_file(self) -> Path:

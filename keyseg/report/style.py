@@ -22,6 +22,7 @@ COLOURS = (
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "d")
 TARGET = "#F0E442"
+LEGEND_LETTERS = 42
 INK, RULE = "#222222", "#d5d5d5"
 
 _RC: dict[str, Any] = {
@@ -85,6 +86,16 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def canvas(width: float, height: float, variants: Sequence[Variant]) -> Any:
+    """A figure whose panels get `width` x `height` inches; its legend takes more below them."""
+    from matplotlib.figure import Figure
+
+    columns, lines = _legend_grid(width, variants)
+    rows = -(-len(variants) // columns)
+    # 0.155 inch a line of 8.5 point, and a gap between entries.
+    return Figure(figsize=(width, height + rows * (0.155 * lines + 0.06) + 0.1))
+
+
 def legend(figure: Any, variants: Sequence[Variant], *, line: bool = True) -> None:
     """One legend under the figure, in as many columns as its width has room for."""
     from matplotlib.lines import Line2D
@@ -98,33 +109,43 @@ def legend(figure: Any, variants: Sequence[Variant], *, line: bool = True) -> No
                 color=style.colour,
                 linestyle=style.dash if line else "none",
                 marker=style.marker,
-                label=wrap(variant.label, 44),
+                label=wrap(variant.label, LEGEND_LETTERS),
             )
         )
-    if not handles:
-        return
-    longest = max(len(part) for h in handles for part in str(h.get_label()).splitlines())
-    # 0.078 inch: a letter of 8.5 point; 0.62 inch: handle and gaps of one column.
-    columns = int(figure.get_figwidth() / (0.078 * longest + 0.62))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(columns, len(handles))),
-        handlelength=2.8,
-        columnspacing=1.6,
-    )
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=_legend_grid(figure.get_figwidth(), variants)[0],
+            handlelength=2.8,
+            columnspacing=1.6,
+        )
+
+
+def _legend_grid(width: float, variants: Sequence[Variant]) -> tuple[int, int]:
+    """Columns that fit into `width` inches, and lines of the longest entry."""
+    texts = [wrap(v.label, LEGEND_LETTERS).splitlines() for v in variants] or [[""]]
+    longest = max(len(part) for text in texts for part in text)
+    # 0.066 inch: a letter of 8.5 point; 0.62 inch: handle and gaps of one column.
+    fit = int(width / (0.066 * longest + 0.62))
+    return max(1, min(fit, len(texts))), max(map(len, texts))
 
 
 def wrap(text: str, width: int) -> str:
     """Text in lines of at most `width` letters; matplotlib's $ is taken literally."""
-    lines = textwrap.wrap(text.replace("$", r"\$"), width, break_on_hyphens=False)
-    return "\n".join(lines)
+    options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": width > 20}
+    # A hard space before the separator of factors: no line starts with it.
+    text = text.replace("$", r"\$").replace(" · ", "\N{NO-BREAK SPACE}· ")
+    return "\n".join(textwrap.wrap(text, width, **options))
 
 
 def save(figure: Any, folder: Path, name: str) -> tuple[Path, Path]:
     """Write PNG and SVG, the same bytes for the same figure; labels are never cut off."""
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    shared: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.06}
-    figure.savefig(png, dpi=200, metadata={"Software": None}, **shared)
-    figure.savefig(svg, metadata={"Date": None, "Creator": None}, **shared)
+    # Laid out and measured once: both take seconds where there are many panels.
+    figure.get_layout_engine().execute(figure)
+    box = figure.get_tightbbox().padded(0.06)
+    figure.set_layout_engine("none")
+    figure.savefig(png, dpi=200, bbox_inches=box, metadata={"Software": None})
+    figure.savefig(svg, bbox_inches=box, metadata={"Date": None, "Creator": None})
     return png, svg

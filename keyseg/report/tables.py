@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
+from typing import Any
 
 import pandas as pd
 
@@ -25,6 +26,7 @@ BRIEF = (
     *("discrepancy_keyword_right_mask_wrong", "discrepancy_keyword_wrong_mask_right"),
 )
 PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
+VERDICTS = ("better", "worse", "higher", "lower", "seeds disagree", "inconclusive", "no interval")
 DASH = "–"
 INTERVALS = (
     "Percent; in brackets the 95 % interval over test examples (bootstrap over images), absent "
@@ -96,7 +98,9 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     if whole["sd"].notna().any():
         how += " With several seeds: their mean, ± their standard deviation."
     chance = whole["majority"].dropna()
-    floor = f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
+    floor = (
+        f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
+    )
     words = (
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
@@ -147,11 +151,13 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[str]:
         if name not in BY_NAME or rows.empty:
             continue
         words: dict[str, list[str]] = {}
-        for row in rows.to_dict("records"):
+        order = {word: i for i, word in enumerate(VERDICTS)}
+        for row in sorted(rows.to_dict("records"), key=lambda r: order.get(r["verdict"], 99)):
             gap = percent(row["difference"], signed=True)
             words.setdefault(row["verdict"], []).append(f"{row['label']} ({gap})")
         told = "; ".join(f"{word}: {', '.join(labels)}" for word, labels in words.items())
-        out.append(f"{BY_NAME[name].title} against {rows['baseline'].iloc[0]}: {told}.")
+        limit = "" if rows["seeds"].max() > 1 else " One seed: these weights, not these variants."
+        out.append(f"{BY_NAME[name].title}, against {rows['baseline'].iloc[0]} — {told}.{limit}")
     return out
 
 
@@ -189,26 +195,36 @@ def published(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
     keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source"]
     wide = rows.pivot_table("value_percent", keys, "metric", sort=False).reset_index()
     wide["order"] = wide["variant"].map({name: v.index for name, v in wanted.items()})
+    place = wide[["data", "split"]].agg(" ".join, axis=1).str.strip()
+    words = {
+        "Data": place,
+        "Row in print": wide["row"],
+        "Protocol": wide["protocol"],
+        "Backbone": wide["backbone"],
+        "Source": wide["source"],
+    }
+    # What is the same in every line is said once.
+    same = {title: w.iloc[0] for title, w in words.items() if w.nunique() == 1}
+    said = "".join(f" {title}: {text}." for title, text in same.items())
+    kept = [title for title in words if title not in same]
     lines = []
-    for row in wide.sort_values("order", kind="stable").to_dict("records"):
-        numbers = [row.get("giou", nan), row.get("ciou", nan)]
-        place = " ".join(str(row[k]) for k in ("data", "split") if row[k])
-        entries = [Entry(f"{n:g}" if isfinite(n) else DASH) for n in numbers]
-        entries += [Entry(str(t)) for t in (place, row["row"], row["protocol"], row["backbone"])]
-        entries.append(Entry(str(row["source"])))
-        variant = wanted[row["variant"]]
+    for i in wide.sort_values("order", kind="stable").index:
+        numbers = [float(wide[k].get(i, nan)) if k in wide else nan for k in ("giou", "ciou")]
+        entries = [Entry(f"{n:.2f}".removesuffix("0") if isfinite(n) else DASH) for n in numbers]
+        entries += [Entry(str(words[title][i])) for title in kept]
+        variant = wanted[str(wide["variant"][i])]
         lines.append(Line(variant.label, entries, variant.index))
     return Table(
         "published",
         "In print",
         "Copied from publications, percent. Data, backbone, training budget and protocol differ "
         "from this sweep's: read the order of rows within one source, not the values against the "
-        "measured ones.",
+        f"measured ones.{said}",
         "Variant",
-        ("gIoU", "cIoU", "Data", "Row in print", "Protocol", "Backbone", "Source"),
+        ("gIoU", "cIoU", *kept),
         lines,
         mark="in print",
-        text=frozenset({2, 3, 4, 5, 6}),
+        text=frozenset(range(2, 2 + len(kept))),
     )
 
 
@@ -252,9 +268,9 @@ def _lines(
     return lines
 
 
-def _entry(row: Mapping[str, object], column: str) -> Entry:
+def _entry(row: Mapping[Any, Any], column: str) -> Entry:
     signed = column == "difference"
-    value, low, high, spread = (float(str(row[k])) for k in (column, "low", "high", "sd"))
+    value, low, high, spread = (float(row[k]) for k in (column, "low", "high", "sd"))
     interval = f"[{percent(low, signed=signed)}, {percent(high, signed=signed)}]"
     return Entry(
         percent(value, signed=signed),

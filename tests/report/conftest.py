@@ -135,6 +135,7 @@ def train(run: RunDirectory, skill: float, rng: np.random.Generator, steps: int)
             value = (floor + (start - floor) * fall) * rng.lognormal(0, 0.08)
             rows.append(Row(f"train/{name}", value, step, 1.7e9 + step))
         rows.append(Row("train/loss", 4 * fall + rng.lognormal(-1, 0.1), step, 1.7e9 + step))
+    run.log([Row("train/loss", float("nan"), steps, 1.7e9)])
     for step in range(steps // 8, steps + 1, steps // 8):
         rise = 1 - np.exp(-4 * step / steps)
         for name in ("giou", "ciou", "keyword_accuracy"):
@@ -190,6 +191,22 @@ def make_store(
     return sweep
 
 
+def summarise(samples: pd.DataFrame) -> dict[str, float]:
+    """Independent of the report's own sums; "empty_rate" is known to be absent in old runs."""
+    right, good = samples["keyword_rank"] == 0, samples["iou"] >= 0.5
+    return {
+        "giou": float(np.mean(samples["iou"])),
+        "ciou": float(samples["intersection"].sum() / samples["union"].sum()),
+        "precision@0.5": float((samples["iou"] > 0.5).mean()),
+        "precision@0.9": float((samples["iou"] > 0.9).mean()),
+        "keyword_accuracy": float(right.mean()),
+        "discrepancy_keyword_right_mask_wrong": float((right & ~good).mean()),
+        "discrepancy_keyword_wrong_mask_right": float((~right & good).mean()),
+        "no_seg_rate": float((~samples["has_seg"]).mean()),
+        "examples": len(samples),
+    }
+
+
 def write_run(
     path: Path,
     cell: dict[str, Any],
@@ -204,9 +221,13 @@ def write_run(
     rng = np.random.default_rng([index, seed])
     skill = 0.52 + 0.05 * (index % 5) + 0.02 * (seed % 3)
     train(run, skill, rng, steps)
+    summary = {}
     if state == "done":
-        run.write_samples(pd.concat([evaluate(examples, skill, p, rng) for p in PROTOCOLS]))
+        samples = {p: evaluate(examples, skill, p, rng) for p in PROTOCOLS}
+        run.write_samples(pd.concat(samples.values()))
+        summary = {p: summarise(frame) for p, frame in samples.items()}
     run.update(
+        summary=summary,
         signature=cell["signature"],
         status=state,
         factors=cell["factors"],
@@ -229,8 +250,18 @@ def write_run(
         git={"commit": COMMIT, "dirty": False},
         manifest=[
             {"module": "lora", "parameters": 98304, "trainable": True, "note": ""},
-            {"module": "fusion", "parameters": 4160 * index, "trainable": True, "note": cell["label"]},
-            {"module": "clip", "parameters": 1204000, "trainable": False, "note": "frozen on purpose"},
+            {
+                "module": "fusion",
+                "parameters": 4160 * index,
+                "trainable": True,
+                "note": cell["label"],
+            },
+            {
+                "module": "clip",
+                "parameters": 1204000,
+                "trainable": False,
+                "note": "frozen on purpose",
+            },
         ],
         trainable_parameters=1_234_567 + 4160 * index,
         data_fingerprint="a51c0ffee123",
@@ -253,3 +284,9 @@ def store(tmp_path: Path) -> Callable[..., Path]:
         return make_store(tmp_path, *args, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Path]:
+    """`make_store` itself, for fixtures that outlive a test."""
+    return make_store

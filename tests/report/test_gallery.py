@@ -1,0 +1,85 @@
+"""Which examples are shown, and what is drawn of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from keyseg.report import overlay
+from keyseg.report.gallery import pick, top_words
+
+
+def test_extremes_are_extremes() -> None:
+    ids = [f"e{i:02d}" for i in range(40)]
+    a = pd.Series(np.linspace(0, 1, 40), ids)
+    iou = pd.DataFrame({"a": a, "b": a})
+    iou.loc["e20", "b"] = 0.0
+    chosen = pick(iou, None, seed=0)
+    assert chosen["best"] == ids[:-7:-1]
+    assert chosen["worst"][:2] == ["e00", "e01"]
+    assert chosen["disputed"] == ["e20"]
+    assert len(set(chosen["random"])) == 6
+    assert chosen == pick(iou.sample(frac=1, random_state=1), None, seed=0)
+
+
+def test_every_style_is_shown() -> None:
+    ids = [f"e{i:02d}" for i in range(40)]
+    iou = pd.DataFrame({"a": np.linspace(0, 1, 40)}, ids)
+    style = pd.Series(["reasoning"] * 20 + ["short"] * 20, ids)
+    best = pick(iou, style, seed=0)["best"]
+    assert [style[i] for i in best].count("reasoning") == 3
+    assert len(best) == 6
+
+
+def test_ties_are_not_broken_by_name() -> None:
+    iou = pd.DataFrame({"a": np.zeros(30)}, [f"e{i:02d}" for i in range(30)])
+    worst = pick(iou, None, seed=0)["worst"]
+    assert worst != sorted(iou.index)[:6]
+    assert worst == pick(iou, None, seed=0)["worst"]
+
+
+def test_a_mask_is_drawn_where_it_is() -> None:
+    image = np.full((60, 80, 3), 120, np.uint8)
+    mask = np.zeros((30, 40), bool)
+    mask[10:20, 10:20] = True
+    out = overlay.draw(image, mask, "#D55E00")
+    assert out.shape == image.shape
+    inside, outside = out[30, 30].astype(int), out[5, 70].astype(int)
+    assert inside[0] - inside[2] > 60
+    assert np.ptp(outside) <= 1
+
+
+@pytest.mark.parametrize(("size", "shown"), [((128, 96), (256, 192)), ((1600, 800), (320, 160))])
+def test_pictures_have_the_size_of_the_page(
+    tmp_path: Path, size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
+    image, there = overlay.load(tmp_path / "x.png", size[1], size[0])
+    assert there
+    assert image.shape == (shown[1], shown[0], 3)
+    grey, there = overlay.load(tmp_path / "absent.png", size[1], size[0])
+    assert not there
+    assert grey.shape == image.shape
+
+
+def test_masks_are_decoded() -> None:
+    mask = np.zeros((5, 7), np.uint8)
+    mask[1:3, 2:6] = 1
+    counts = coco.encode(np.asfortranarray(mask))["counts"].decode()
+    found = overlay.decode(counts, 5, 7)
+    assert found is not None
+    np.testing.assert_array_equal(found, mask.astype(bool))
+    assert overlay.decode("", 5, 7) is None
+    assert overlay.decode(None, 5, 7) is None
+
+
+def test_top_words() -> None:
+    words = top_words('[["ring", 0.7], ["disc", 0.2], ["box", 0.05], ["bar", 0.01]]', "disc")
+    assert [(w.word, w.right) for w in words] == [("ring", False), ("disc", True), ("box", False)]
+    assert top_words(None, "disc") == ()
+    assert top_words("[[1]]", "disc") == ()

@@ -1,0 +1,258 @@
+"""A whole report from a small store: golden tables, and a page that stands alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from keyseg.report import ReportFiles, build, plots
+from keyseg.report.store import load
+from keyseg.report.style import figure_style, save
+from keyseg.rundir import RunDirectory
+
+GOLDEN = Path(__file__).parent / "golden"
+UPDATE = "KEYSEG_UPDATE_GOLDEN"
+HOLES = {("cross", 1): "failed", ("full", 2): "missing"}
+
+
+@pytest.fixture(scope="module")
+def seeds(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, ReportFiles]:
+    """Three variants, three seeds, a failed and a missing cell, a NaN in every curve."""
+    root = tmp_path_factory.mktemp("seeds")
+    sweep = request.getfixturevalue("make")(root, seeds=(0, 1, 2), images=20, status=HOLES)
+    return sweep, build(sweep, root / "report")
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a build; these tests look at the rest."""
+    monkeypatch.setattr(plots, "draw_all", lambda *_: {})
+
+
+class Resources(HTMLParser):
+    """Everything that a page would load, and its tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+        self.void = {"meta", "link", "img", "br"}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "poster")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", ["results", "contrasts", "slices", "published", "manifest"])
+def test_golden_tables(seeds: tuple[Path, ReportFiles], name: str) -> None:
+    """Set KEYSEG_UPDATE_GOLDEN=1 to write them anew, and read the difference."""
+    written = next(f for f in seeds[1].tables if f.name == f"{name}.csv")
+    golden = GOLDEN / f"{name}.csv"
+    found = pd.read_csv(written)
+    if name == "slices":
+        shown = found["slice"].eq("style") & found["metric"].isin(["giou", "keyword_accuracy"])
+        found = found[shown].reset_index(drop=True)
+    if os.environ.get(UPDATE):
+        found.to_csv(golden, index=False, lineterminator="\n")
+    expected = pd.read_csv(golden)
+    pd.testing.assert_frame_equal(found, expected, rtol=2e-5, check_dtype=False)
+
+
+def test_values_are_those_of_the_samples(seeds: tuple[Path, ReportFiles]) -> None:
+    sweep, files = seeds
+    table = pd.read_csv(next(f for f in files.tables if f.name == "results.csv"))
+    row = table[(table["variant"] == "cross") & (table["protocol"] == "generated")].iloc[0]
+    runs = [RunDirectory(sweep / f"01{seed:02d}5e9a7c31") for seed in (0, 2)]
+    frames = [run.samples().query("protocol == 'generated'") for run in runs]
+    giou = [float(f["iou"].mean()) for f in frames]
+    ciou = [float(f["intersection"].sum() / f["union"].sum()) for f in frames]
+    assert row["giou"] == pytest.approx(np.mean(giou), rel=1e-5)
+    assert row["giou_sd"] == pytest.approx(np.std(giou, ddof=1), rel=1e-4)
+    assert row["ciou"] == pytest.approx(np.mean(ciou), rel=1e-5)
+    assert row["giou_low"] < row["giou"] < row["giou_high"]
+    assert (row["seeds"], row["examples"], row["images"]) == (2, 40, 20)
+    assert row["hole"] == "2 of 3 seeds, failed"
+
+
+def test_the_page_needs_nothing_else(seeds: tuple[Path, ReportFiles]) -> None:
+    page = seeds[1].html.read_text(encoding="utf-8")
+    parser = Resources()
+    parser.feed(page)
+    assert parser.open == []
+    assert len(parser.loaded) > 50
+    assert [r for r in parser.loaded if not r.startswith("data:")] == []
+    assert not re.search(r"@import|url\(\s*['\"]?(?!data:)", page)
+    assert "<script src" not in page
+
+
+def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) -> None:
+    page = seeds[1].html.read_text(encoding="utf-8")
+    for text in (
+        "Does fusing KEY into SEG help, and is it the residual?",
+        "python run.py -m fusion=seg_only,cross,full",
+        "Failed: cross, seed 1.",
+        "RuntimeError: loss is nan at step 61",
+        "01015e9a7c31/log.txt",
+        "Missing: full, seed 2.",
+        "2 of 3 seeds, failed",
+        "teacher-forced (headline), generated",
+        "40 test examples on 20 images",
+        "in print",
+        "Sensors 2025, 25(20), 6353, table 3",
+        "frozen on purpose",
+        "a51c0ffee123",
+        "node-7",
+    ):
+        assert text in page, text
+    for kind in ("Best", "Worst", "Most disputed", "Drawn at random"):
+        assert f"<h3>{kind} " in page
+    assert 'data-style="reasoning"' in page
+    assert "One seed." not in page
+
+
+def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
+    files = seeds[1]
+    text = files.markdown.read_text(encoding="utf-8")
+    assert text.startswith("# fusion: Does fusing KEY")
+    rows = [line for line in text.splitlines() if line.startswith("| seg\\_only |")]
+    assert len({line.count("|") - line.count("\\|") for line in rows[:2]}) == 1
+    for figure in re.findall(r"\((figures/[^)]+)\)", text):
+        assert (files.markdown.parent / figure).exists()
+    assert {f.name for f in files.figures} == {
+        f"{name}.{kind}"
+        for name in ("slices", "learning_curves", "precision", "keyword")
+        for kind in ("png", "svg")
+    }
+    for figure in files.figures:
+        assert figure.stat().st_size > 5000
+    tex = {f.stem: f.read_text() for f in files.tables if f.suffix == ".tex"}
+    assert {"results_masks", "results_words", "results_cost", "contrasts", "slices_style"} <= set(
+        tex
+    )
+    for table in tex.values():
+        assert table.count("\\toprule") == table.count("\\bottomrule") == 1
+        assert table.count("{") - table.count("\\{") == table.count("}") - table.count("\\}")
+    assert "seg\\_only" in tex["results_masks"]
+    width = tex["results_masks"].split("\\begin{tabular}{")[1].split("}")[0]
+    body = [x for x in tex["results_masks"].splitlines() if x.startswith("seg\\_only")]
+    assert all(line.count(" & ") == len(width) - 1 for line in body)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_one_seed_is_called_one_seed(store: Callable[..., Path], tmp_path: Path) -> None:
+    page = build(store(images=8), tmp_path / "report").html.read_text()
+    assert "One seed." in page
+    assert "one seed cannot show that a variant is better" in page.replace("\n", " ")
+    assert "One seed: these weights, not these variants." in page
+
+
+def test_twelve_variants_with_long_names(store: Callable[..., Path], tmp_path: Path) -> None:
+    labels = [f"full · loss.keyword.weight={i} & <b>$x_{i}$</b> | a long name" for i in range(12)]
+    files = build(store(labels, images=6), tmp_path / "report")
+    page = files.html.read_text()
+    assert "<b>$x_" not in page
+    assert "&lt;b&gt;$x_11$&lt;/b&gt;" in page
+    tex = next(f for f in files.tables if f.name == "results_masks.tex").read_text()
+    assert r"\& \textless{}b\textgreater{}\$x\_11\$" in tex
+    for figure in files.figures:
+        if figure.suffix == ".png":
+            edge = np.asarray(Image.open(figure).convert("L"))
+            sides = (edge[:3], edge[-3:], edge[:, :3], edge[:, -3:])
+            assert all(side.min() == 255 for side in sides), f"{figure.name} is cut off"
+
+
+def test_a_sweep_without_any_result(store: Callable[..., Path], tmp_path: Path) -> None:
+    states = {("seg_only", 0): "missing", ("cross", 0): "failed", ("full", 0): "queued"}
+    files = build(store(images=4, status=states), tmp_path / "report")
+    page = files.html.read_text()
+    assert "0 of 3 cells finished" in page
+    assert "Not finished: full, seed 0." in page
+    table = pd.read_csv(next(f for f in files.tables if f.name == "results.csv"))
+    assert list(table["hole"]) == ["missing", "failed", "queued"]
+    assert table["giou"].isna().all()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_broken_files_are_holes(store: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = store(images=8)
+    runs = sorted(p for p in sweep.iterdir() if p.is_dir())
+    (runs[0] / "samples.parquet").write_bytes(b"PAR1 no")
+    (runs[1] / "metrics.jsonl").write_text("not json\n{}\n")
+    for image in (tmp_path / "images").iterdir():
+        image.unlink()
+    page = build(sweep, tmp_path / "report").html.read_text()
+    assert "samples.parquet cannot be read" in page
+    assert "metrics.jsonl cannot be read" in page
+    assert "image not found" in page
+    assert "no samples" in page
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = store(images=6)
+    runs = [RunDirectory(p) for p in sorted(sweep.iterdir()) if p.is_dir()]
+    runs[0].update(git={"commit": "feedbeef00000000", "dirty": True}, data_fingerprint="other")
+    runs[1].update(protocol={"splits": "val"}, status="running")
+    runs[2].update(summary={"teacher_forced": {"giou": 0.99}})
+    page = build(sweep, tmp_path / "report").html.read_text()
+    for title in (
+        *("Mixed commits.", "Uncommitted changes.", "Mixed data.", "Not finished: cross, seed 0."),
+        "Summary and samples disagree: full, seed 0.",
+    ):
+        assert title in page, title
+    assert "Status: interrupted." in page
+    assert "Mixed protocols." not in page
+
+
+def test_two_builds_are_the_same(
+    seeds: tuple[Path, ReportFiles], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, first = seeds
+    with figure_style():
+        again = save(plots.precision(load(sweep)), tmp_path, "precision")
+    assert {f.name for f in again} < {f.name for f in first.figures}
+    for file in again:
+        assert file.read_bytes() == (first.html.parent / "figures" / file.name).read_bytes()
+    monkeypatch.setattr(plots, "draw_all", lambda *_: {})
+    first, second = (build(sweep, tmp_path / name) for name in ("a", "b"))
+    for left, right in zip(first.tables, second.tables, strict=True):
+        assert left.read_bytes() == right.read_bytes(), left.name
+
+    def undated(files: ReportFiles) -> str:
+        return re.sub(r"report written [^.]*\.", "", files.html.read_text())
+
+    assert undated(first) == undated(second)
+
+
+def test_errors_name_file_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"sweep\.json does not exist: give the folder"):
+        build(tmp_path, tmp_path / "report")
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        build(tmp_path, tmp_path / "report")
+
+
+def test_importing_the_report_is_light() -> None:
+    code = (
+        "import sys, keyseg.report; heavy = {'pandas', 'matplotlib', 'scipy'} & set(sys.modules);"
+        "import keyseg.report.assemble;"
+        "heavy |= {'torch', 'transformers', 'mlflow'} & set(sys.modules); print(sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
