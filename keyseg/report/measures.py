@@ -76,17 +76,26 @@ NUMERATORS = np.array([COLUMNS.index(m.numerator) for m in MEASURES])
 DENOMINATORS = np.array([COLUMNS.index(m.denominator) for m in MEASURES])
 
 
+NEEDED = (
+    *("id", "image_id", "image", "query", "keyword", "protocol", "intersection", "union", "iou"),
+    *("keyword_rank", "answer", "has_seg", "has_key", "height", "width"),
+)
+"""Columns that samples must have; stored masks and top words may be absent."""
+
+
 def records(samples: pd.DataFrame) -> pd.DataFrame:
     """Per-example terms of every sum: `COLUMNS` (float), index as in `samples`.
 
-    An example without a finite IoU counts in no sum; one without a keyword (rank -1) in no
-    keyword sum; where the mask was not stored, it is not known to be empty.
+    An example without a finite IoU counts in no sum; one without a keyword in no keyword sum, and
+    one whose answer has no KEY names no word, which is wrong. Where the target was not stored, it
+    is not known whether the prediction is empty.
     """
     iou = samples["iou"].astype(float)
-    known = np.isfinite(iou)
-    rank = samples["keyword_rank"].fillna(-1)
-    has_keyword, right = known & (rank >= 0), known & (rank == 0)
-    area = mask_area(samples)
+    known = iou.notna() & np.isfinite(iou)
+    has_keyword = known & with_keyword(samples)
+    right = has_keyword & (samples["keyword_rank"].fillna(-1) == 0)
+    # Predicted foreground outside of the ignored pixels, from the counts that are stored.
+    area = samples["intersection"] + samples["union"] - target_area(samples)
     columns: dict[str, Any] = {
         "examples": known,
         "iou": iou,
@@ -106,15 +115,20 @@ def records(samples: pd.DataFrame) -> pd.DataFrame:
     return frame.where(known, 0.0)
 
 
-def mask_area(samples: pd.DataFrame) -> pd.Series[float]:
-    """Predicted foreground in pixels; NaN where no mask is stored."""
+def with_keyword(samples: pd.DataFrame) -> pd.Series[bool]:
+    """Which examples have a keyword."""
+    return samples["keyword"].notna() & (samples["keyword"] != "")
+
+
+def target_area(samples: pd.DataFrame) -> pd.Series[float]:
+    """Target foreground in pixels; NaN where no target is stored."""
     from pycocotools import mask as coco
 
     area = pd.Series(np.nan, index=samples.index, dtype=float)
-    if "mask_rle" not in samples:
+    if "target_rle" not in samples:
         return area
-    stored = samples["mask_rle"].fillna("").astype(str) != ""
-    rows = samples.loc[stored, ["mask_rle", "height", "width"]]
+    stored = samples["target_rle"].fillna("").astype(str) != ""
+    rows = samples.loc[stored, ["target_rle", "height", "width"]]
     masks = [
         {"size": [int(height), int(width)], "counts": counts.encode()}
         for counts, height, width in rows.itertuples(index=False)
@@ -135,5 +149,5 @@ def ratios(sums: np.ndarray) -> np.ndarray:
 
 def majority(samples: pd.DataFrame) -> float:
     """Keyword accuracy of always naming the most frequent keyword of these examples."""
-    keywords = samples.loc[samples["keyword_rank"].fillna(-1) >= 0, "keyword"]
+    keywords = samples.loc[with_keyword(samples), "keyword"]
     return float(keywords.value_counts(normalize=True).max()) if len(keywords) else float("nan")

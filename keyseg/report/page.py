@@ -43,8 +43,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "Keyword against mask",
         "Left: accuracy of KEY's top word among examples of like IoU (no point for fewer than "
         "five); a line that rises says that keyword and mask go together. Right: how often "
-        "keyword and mask are right or wrong together. The two middle parts are the discrepancy rates. Headline protocol, seeds "
-        "pooled.",
+        "keyword and mask are right or wrong together. The two middle parts are the discrepancy "
+        "rates. Headline protocol, seeds pooled.",
     ),
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.report.curves import learning_curves
-from keyseg.report.measures import THRESHOLDS, WRONG_MASK
+from keyseg.report.measures import THRESHOLDS, WRONG_MASK, with_keyword
 from keyseg.report.store import Sweep
 from keyseg.report.style import INK, canvas, figure_style, legend, look, save, wrap
 
@@ -113,7 +113,7 @@ def keyword(sweep: Sweep) -> Any:
     shares = []
     for variant in variants:
         rows = pd.concat([c.samples for c in variant.finished])
-        rows = rows[(rows["protocol"] == sweep.protocols[0]) & (rows["keyword_rank"] >= 0)]
+        rows = rows[(rows["protocol"] == sweep.protocols[0]) & with_keyword(rows)]
         rows = rows[np.isfinite(rows["iou"].astype(float))]
         hit, good = rows["keyword_rank"] == 0, rows["iou"] >= WRONG_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.measures import records
+from keyseg.report.measures import NEEDED, records
 from keyseg.rundir import RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
@@ -213,6 +213,9 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
+                if lacking := [name for name in NEEDED if name not in samples]:
+                    samples = pd.DataFrame()
+                    problems.append(f"samples.parquet lacks {', '.join(lacking)}")
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"samples.parquet cannot be read: {error}")
     return Cell(

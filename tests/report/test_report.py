@@ -193,6 +193,8 @@ def test_broken_files_are_holes(store: Callable[..., Path], tmp_path: Path) -> N
     sweep = store(images=8)
     runs = sorted(p for p in sweep.iterdir() if p.is_dir())
     (runs[0] / "samples.parquet").write_bytes(b"PAR1 no")
+    run = RunDirectory(runs[2])
+    run.write_samples(run.samples().drop(columns=["top_words", "mask_rle"]))
     (runs[1] / "metrics.jsonl").write_text("not json\n{}\n")
     for image in (tmp_path / "images").iterdir():
         image.unlink()
@@ -201,6 +203,7 @@ def test_broken_files_are_holes(store: Callable[..., Path], tmp_path: Path) -> N
     assert "metrics.jsonl cannot be read" in page
     assert "image not found" in page
     assert "no samples" in page
+    assert "no mask stored" in page
 
 
 @pytest.mark.usefixtures("no_figures")

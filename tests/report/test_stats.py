@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from pycocotools import mask as coco
 from scipy import stats as scipy_stats
 
 from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios, records
@@ -121,6 +122,13 @@ def test_verdict(name: str, low: float, high: float, by_seed: list[float], word:
     assert verdict(list(BY_NAME).index(name), low, high, np.array(by_seed)) == word
 
 
+def rle(area: int) -> str:
+    mask = np.zeros(200, np.uint8)
+    mask[:area] = 1
+    counts: bytes = coco.encode(np.asfortranarray(mask.reshape(20, 10)))["counts"]
+    return counts.decode()
+
+
 def samples(**changes: object) -> pd.DataFrame:
     """Four examples solved by hand: right, half right, wrong word, no keyword."""
     frame = pd.DataFrame(
@@ -132,9 +140,9 @@ def samples(**changes: object) -> pd.DataFrame:
             "keyword_rank": [0, 0, 2, -1],
             "has_seg": [True, True, True, False],
             "has_key": [True] * 4,
-            "height": [1] * 4,
-            "width": [2] * 4,
-            "mask_rle": ["11", "11", "11", "2"],
+            "height": [20] * 4,
+            "width": [10] * 4,
+            "target_rle": [rle(n) for n in (95, 60, 80, 50)],
         }
     )
     return frame.assign(**changes)
@@ -163,9 +171,9 @@ def test_an_example_without_iou_counts_nowhere() -> None:
     assert values["keyword_accuracy"] == 0.5
 
 
-def test_unstored_masks_are_not_called_empty() -> None:
+def test_unstored_targets_leave_emptiness_unknown() -> None:
     values = dict(
-        zip(BY_NAME, ratios(records(samples(mask_rle=[""] * 4)).sum().to_numpy()), strict=True)
+        zip(BY_NAME, ratios(records(samples(target_rle=[""] * 4)).sum().to_numpy()), strict=True)
     )
     assert np.isnan(values["empty_rate"])
 
