@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -98,7 +99,7 @@ class RunDirectory:
 
     def freeze(self, cfg: RunConfig | DictConfig) -> None:
         """Write config.yaml. For keys that cannot change a result it may be written again."""
-        node = cfg if isinstance(cfg, DictConfig) else OmegaConf.structured(cfg)
+        node = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(asdict(cfg))
         _replace(self.config_file, OmegaConf.to_yaml(node, resolve=True).encode())
 
     @property

@@ -68,6 +68,10 @@ class _Sent(dict[str, Any]):
         temporary.replace(self.file)
 
 
+OFF = "none"
+"""MLFLOW_TRACKING_URI=none: no MLflow at all."""
+
+
 def store_uri() -> str:
     """The tracking store: MLFLOW_TRACKING_URI, or a SQLite file in the project's root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
@@ -79,6 +83,8 @@ def sync(run: RunDirectory) -> None:
     Raises:
         Exception: whatever MLflow or the network raises; what was sent until then is remembered.
     """
+    if store_uri() == OFF:
+        return
     with filelock.FileLock(run.path / ".mlflow.lock", timeout=60):
         client = _client(store_uri())
         sent = _Sent(run)
@@ -86,6 +92,8 @@ def sync(run: RunDirectory) -> None:
         info = run.info
         level = _fingerprint(run)
         _set_tags(client, found, _tags(run, info))
+        if "keyseg.error" in found.data.tags and not info.get("error"):
+            client.delete_tag(found.info.run_id, "keyseg.error")
         if not found.data.params:
             _log_params(client, found.info.run_id, run)
         _send_rows(client, run, info, sent)
@@ -107,6 +115,8 @@ def sync(run: RunDirectory) -> None:
 
 def is_level(run: RunDirectory) -> bool:
     """Whether this finished run needs no `sync`, judged without asking the store."""
+    if store_uri() == OFF:
+        return True
     return bool(_Sent(run)["level"] == _fingerprint(run))
 
 
@@ -117,6 +127,9 @@ def mirror(run: RunDirectory, *, every: float = 5.0, patience: float = 20.0) -> 
     A store that is down or slow costs the body nothing: it is warned of once, and tried again
     every `every` seconds. The end waits at most `patience` seconds for the last sync.
     """
+    if store_uri() == OFF:
+        yield
+        return
     stop = threading.Event()
     thread = threading.Thread(
         target=_keep_level, args=(run, stop, every), name="mlflow-mirror", daemon=True
@@ -158,6 +171,8 @@ def _keep_level(run: RunDirectory, stop: threading.Event, every: float) -> None:
 
 def start_parent(sweep_dir: Path) -> None:
     """Make the parent run of a sweep, or go on with the one that sweep.json names."""
+    if store_uri() == OFF:
+        return
     with sweepdir.lock(sweep_dir):
         sweep = sweepdir.read(sweep_dir)
         client = _client(store_uri())
@@ -184,7 +199,7 @@ def finish_parent(sweep_dir: Path, report_dir: Path | None) -> None:
     """Put the report on the parent run and end it: failed if a cell is not done."""
     sweep = sweepdir.read(sweep_dir)
     parent = sweep.get("mlflow_parent")
-    if parent is None:
+    if parent is None or store_uri() == OFF:
         return
     client = _client(store_uri())
     if report_dir is not None and report_dir.is_dir():

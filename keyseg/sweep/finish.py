@@ -54,7 +54,8 @@ def finish_mlflow(sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | N
     A store that hangs is given up after a while: it can be brought level at any time.
     """
     runs = [outcome.cell.open() for outcome in outcomes]
-    if all(map(tracking.is_level, runs)) and all(outcome.found for outcome in outcomes):
+    nothing_ran = all(outcome.found for outcome in outcomes)
+    if tracking.store_uri() == tracking.OFF or (nothing_ran and all(map(tracking.is_level, runs))):
         return None
     failure: list[str] = []
 
@@ -142,7 +143,7 @@ def print_end(
     if report is not None:
         print_line(console, f"report  {short_path(report)}")
     print_line(console, f"runs    {short_path(sweep_dir)}")
-    print_line(console, f"MLflow  {ui_command()}  (experiment {sweep_dir.name})")
+    print_line(console, f"MLflow  {ui_command()}")
     for problem in problems:
         print_line(console, f"warning: {problem}", "yellow")
 
@@ -150,6 +151,8 @@ def print_end(
 def ui_command() -> str:
     """The command that shows the tracking store."""
     uri = tracking.store_uri()
+    if uri == tracking.OFF:
+        return "off (MLFLOW_TRACKING_URI=none)"
     if uri.startswith("http"):
         return f"open {uri}"
     if uri.startswith("sqlite:///"):

@@ -46,19 +46,26 @@ _TICK, _REDRAW = 0.1, 0.5  # seconds
 
 @dataclass
 class LocalConfig:
-    """`hydra/launcher=local`. `n_jobs`: cells at the same time; null = one per core or GPU."""
+    """`hydra/launcher=local`.
+
+    `n_jobs`: cells at the same time; null = one per core, or per GPU where there are any.
+    `worker`: command that works on a run directory; empty = this Python with `-m keyseg.cell`.
+    `grace`: seconds that a worker has to stop before it is killed. `report`: build one at the end.
+    """
 
     _target_: str = "hydra_plugins.keyseg.LocalLauncher"
     n_jobs: int | None = None
     worker: list[str] = field(default_factory=list)
     grace: float = 30.0
+    report: bool = True
 
 
 @dataclass
 class DebugConfig:
-    """`hydra/launcher=debug`: no processes, no options."""
+    """`hydra/launcher=debug`: no processes."""
 
     _target_: str = "hydra_plugins.keyseg.DebugLauncher"
+    report: bool = True
 
 
 class GridSweeper(BasicSweeper):
@@ -76,6 +83,9 @@ class GridSweeper(BasicSweeper):
 
 class SweepLauncher(Launcher):
     """What all launchers share: design, frozen cells, sweep.json, tracking, the end."""
+
+    def __init__(self, report: bool = True) -> None:
+        self.report = report
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -101,7 +111,7 @@ class SweepLauncher(Launcher):
             try:
                 outcomes = self.run_cells(plan, cells, console)
                 parent.join(30)
-                self.end(sweep_dir, cells, outcomes, console)
+                reported = self.end(sweep_dir, cells, outcomes, console)
             except KeyboardInterrupt:
                 finish.print_line(
                     console, f"stopped; the same command goes on from here: {command()}"
@@ -111,6 +121,8 @@ class SweepLauncher(Launcher):
         if any(o.status == FAILED for o in outcomes):
             failed = sum(o.status == FAILED for o in outcomes)
             print(f"error: {failed} of {len(cells)} cells failed", file=sys.stderr)
+            raise SystemExit(EXIT_FAILED)
+        if not reported:
             raise SystemExit(EXIT_FAILED)
         return [_job_return(cell, status[cell.path]) for cell in cells]
 
@@ -143,12 +155,12 @@ class SweepLauncher(Launcher):
 
     def end(
         self, sweep_dir: Path, cells: list[Cell], outcomes: list[Outcome], console: Console
-    ) -> None:
-        """Report, tracking, result table."""
+    ) -> bool:
+        """Report, tracking, result table; whether there is a report where one was wanted."""
         order = {cell.path: i for i, cell in enumerate(cells)}
         outcomes.sort(key=lambda o: order[o.cell.path])
         reports = resolve_path(cells[0].config.paths.reports) / sweep_dir.name
-        report, problem = finish.make_report(sweep_dir, reports)
+        report, problem = finish.make_report(sweep_dir, reports) if self.report else (None, None)
         problems = [problem, finish.finish_mlflow(sweep_dir, outcomes, report)]
         finish.print_end(
             console,
@@ -157,14 +169,20 @@ class SweepLauncher(Launcher):
             report=report,
             problems=[p for p in problems if p],
         )
+        return problem is None
 
 
 class LocalLauncher(SweepLauncher):
     """Cells in parallel worker processes on this machine."""
 
     def __init__(
-        self, n_jobs: int | None = None, worker: Sequence[str] = (), grace: float = 30.0
+        self,
+        n_jobs: int | None = None,
+        worker: Sequence[str] = (),
+        grace: float = 30.0,
+        report: bool = True,
     ) -> None:
+        super().__init__(report)
         self.n_jobs = n_jobs
         self.worker = list(worker) or list(WORKER)
         self.grace = grace

@@ -25,6 +25,9 @@ STYLES = {
     PRUNED: "yellow",
     QUEUED: "dim",
 }
+_NOTE = " · gIoU, cIoU: val, percent"
+_FRAME_LINES = 7
+"""Lines around the cells: heading, table head, rules, footer, and the prompt below."""
 _WIDE = 100
 """Terminal width from which the single losses get columns of their own."""
 
@@ -74,43 +77,92 @@ class TableView:
 
     def update(self, cells: Sequence[CellStatus]) -> None:
         """Draw the table anew."""
-        drawn = render(self.heading, cells, self._live.console.width, slots=self.slots)
+        width, height = self._live.console.size
+        drawn = render(self.heading, cells, width, height=height, slots=self.slots)
         self._live.update(drawn, refresh=True)
 
 
 def render(
-    heading: str, cells: Sequence[CellStatus], width: int, *, slots: int = 1
+    heading: str,
+    cells: Sequence[CellStatus],
+    width: int,
+    *,
+    height: int | None = None,
+    slots: int = 1,
 ) -> RenderableType:
-    """The table of a sweep for a terminal that is `width` columns wide."""
+    """The table of a sweep for a terminal of this size; None: as many lines as it takes."""
+    total = progress(cells, slots)
+    cells, hidden = _fitting(cells, height)
     losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=False)
-    table.add_column("cell", no_wrap=True, overflow="ellipsis", min_width=8)
-    table.add_column("state", no_wrap=True)
-    for name in ("step", "s/step", *losses, "gIoU", "cIoU", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cell in cells:
-        table.add_row(
-            cell.title,
-            Text(cell.state, style=STYLES.get(cell.state, "")),
-            f"{cell.step}/{cell.steps}" if cell.step and cell.steps else "",
-            _number(cell.seconds_per_step, 2),
-            *[_number(cell.losses.get(name), 3) for name in losses],
-            _percent(cell.val.get("giou")),
-            _percent(cell.val.get("ciou")),
-            f"took {duration(cell.seconds)}"
-            if cell.state == DONE and cell.seconds is not None
-            else duration(cell.left),
+    headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
+    rows = [_row(cell, losses) for cell in cells]
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    # The name of a cell gives way, the numbers do not. Rich adds 2 to each column.
+    room = max(8, width - sum(widths[1:]) - 2 * len(widths))
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, header in enumerate(headers):
+        table.add_column(
+            header,
+            justify="left" if i < 2 else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=None if i == 0 else widths[i],
+            max_width=room if i == 0 else None,
         )
+    for cell, row in zip(cells, rows, strict=True):
+        style = STYLES.get(cell.state, "")
+        table.add_row(Text(row[0]), Text(row[1], style=style), *map(Text, row[2:]))
+    if hidden:
+        table.add_row(Text(f"and {hidden} more", style="dim"))
     errors = [
         Text(f"{c.title}: {_last_line(c.error)}", style="red", no_wrap=True, overflow="ellipsis")
         for c in cells
         if c.error
     ]
-    return Group(Text(heading, style="bold"), table, *errors, Text(progress(cells, slots), "dim"))
+    head = Text(heading, style="bold", no_wrap=True, overflow="ellipsis")
+    if len(heading) + len(_NOTE) <= width:
+        head.append(_NOTE, style="not bold dim")
+    foot = Text(total, style="dim", no_wrap=True, overflow="ellipsis")
+    return Group(head, table, *errors, foot)
+
+
+def _fitting(cells: Sequence[CellStatus], height: int | None) -> tuple[Sequence[CellStatus], int]:
+    """The cells that a screen has lines for, those at work and those that failed first."""
+    lines = len(cells) + sum(cell.error is not None for cell in cells)
+    if height is None or lines <= height - _FRAME_LINES:
+        return cells, 0
+    order = (RUNNING, TESTING, FAILED, STOPPED, QUEUED, DONE, PRUNED)
+    ranked = sorted(cells, key=lambda cell: order.index(cell.state))
+    kept: list[CellStatus] = []
+    free = height - _FRAME_LINES - 1
+    for cell in ranked:
+        free -= 1 if cell.error is None else 2
+        if free < 0:
+            break
+        kept.append(cell)
+    return [cell for cell in cells if cell in kept], len(cells) - len(kept)
+
+
+def _row(cell: CellStatus, losses: Sequence[str]) -> list[str]:
+    if cell.state == DONE:
+        spent = duration(cell.seconds)
+    else:
+        spent = f"{duration(cell.left)} left" if cell.left is not None else ""
+    return [
+        cell.title,
+        cell.state,
+        f"{cell.step}/{cell.steps}" if cell.step and cell.steps else "",
+        _number(cell.seconds_per_step, 2),
+        *[_number(cell.losses.get(name), 3) for name in losses],
+        _percent(cell.val.get("giou")),
+        _percent(cell.val.get("ciou")),
+        spent,
+    ]
 
 
 def progress(cells: Sequence[CellStatus], slots: int) -> str:
-    """`1 of 3 done · 2 running · about 4 min left · gIoU and cIoU on val, percent`."""
+    """`1 of 3 done · 2 running · about 4 min left`."""
     count = {s: sum(c.state == s for c in cells) for s in STYLES}
     at_work = count[RUNNING] + count[TESTING]
     parts = [f"{count[DONE]} of {len(cells)} done"]
@@ -118,7 +170,7 @@ def progress(cells: Sequence[CellStatus], slots: int) -> str:
     parts += [f"{count[s]} {s}" for s in (QUEUED, STOPPED, FAILED, PRUNED) if count[s]]
     left = time_left(cells, slots)
     parts += [f"about {duration(left)} left"] if left is not None else []
-    return " · ".join([*parts, "gIoU, cIoU: val, percent"])
+    return " · ".join(parts)
 
 
 def time_left(cells: Sequence[CellStatus], slots: int) -> float | None:

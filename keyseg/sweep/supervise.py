@@ -52,6 +52,8 @@ class Supervisor:
         if run.status in (DONE, PRUNED):
             self._end(cell, run.status, found=True)
             return
+        if run.info.get("error"):
+            run.update(error=None)
         run.freeze(cell.config)  # same signature; what only concerns speed may have changed
         self._queue.append(cell)
 

@@ -1,0 +1,42 @@
+import pytest
+from hydra import compose, initialize_config_dir
+
+from keyseg.config import PROJECT, ConfigError, signature
+from keyseg.sweep.cells import freeze
+from keyseg.sweep.design import design
+
+
+@pytest.fixture
+def composer():
+    with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+        yield lambda overrides: compose("config", list(overrides))
+
+
+def test_every_cell_gets_its_config_and_its_place(composer, tmp_path):
+    rows = [[f"fusion={f}", f"paths.outputs={tmp_path}", "rerun=true"] for f in ("cross", "full")]
+    cross, full = freeze(design(rows), composer)
+    assert cross.config.fusion["name"] == "cross"
+    assert cross.signature == signature(cross.config) != full.signature
+    assert cross.path == tmp_path / "fusion" / cross.signature
+    assert not full.config.rerun  # an order to us, not to a worker that starts again
+    run = full.create()
+    assert run.config == full.config
+    assert run.info["factors"] == {"fusion": "full"}
+    assert run.info["label"] == "full"
+    assert run.info["sweep"] == "fusion"
+
+
+def test_a_wrong_value_in_the_last_cell_is_found_before_anything_is_written(composer, tmp_path):
+    rows = [[f"paths.outputs={tmp_path}", f"optim.steps={n}"] for n in ("5", "0")]
+    with pytest.raises(ConfigError, match=r"cell .*optim.steps=0: optim.steps=0: must be above 0"):
+        freeze(design(rows), composer)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["seed=3", "runtime.threads=2"])
+def test_a_run_that_stands_twice_in_a_sweep_is_an_error(composer, key):
+    name = key.split("=")[0]
+    with pytest.raises(
+        ConfigError, match=rf"same run: 'fusion=full {name}=3' and 'fusion=full {key}'"
+    ):
+        freeze(design([["fusion=full", f"{name}=3"], ["fusion=full", key]]), composer)

@@ -1,0 +1,120 @@
+import pytest
+
+from keyseg.config import ConfigError
+from keyseg.sweep.design import design, label_of
+
+
+def grid(*rows: str) -> list[list[str]]:
+    return [row.split() for row in rows]
+
+
+def test_one_factor():
+    plan = design(grid("fusion=cross", "fusion=self", "fusion=full"), fusion="full")
+    assert plan.name == "fusion"
+    assert plan.factors == {"fusion": ["cross", "self", "full"]}
+    assert plan.baseline == {"fusion": "cross"}
+    assert [p.label for p in plan.points] == ["cross", "self", "full"]
+    assert [p.seed for p in plan.points] == [None, None, None]
+    assert plan.metrics == ["giou", "ciou"]
+
+
+def test_seg_only_is_the_baseline_wherever_it_stands():
+    plan = design(grid("fusion=full", "fusion=seg_only"))
+    assert plan.baseline == {"fusion": "seg_only"}
+
+
+def test_seeds_are_repetitions_not_a_factor():
+    plan = design(grid("fusion=cross seed=0", "fusion=cross seed=1", "fusion=full seed=0"))
+    assert plan.name == "fusion"
+    assert plan.factors == {"fusion": ["cross", "full"]}
+    assert [(p.label, p.seed) for p in plan.points] == [("cross", 0), ("cross", 1), ("full", 0)]
+
+
+def test_seeds_alone_name_the_sweep_and_the_variant_is_the_label():
+    plan = design(grid("seed=0", "seed=1"), fusion="self")
+    assert plan.name == "seed"
+    assert plan.factors == {"fusion": ["self"]}
+    assert [p.label for p in plan.points] == ["self", "self"]
+
+
+def test_two_factors_with_values_of_their_types():
+    plan = design(
+        grid(
+            "fusion=cross loss.keyword.weight=0 optim.steps=9",
+            "fusion=cross loss.keyword.weight=0.5 optim.steps=9",
+            "fusion=full loss.keyword.weight=0 optim.steps=9",
+            "fusion=full loss.keyword.weight=0.5 optim.steps=9",
+        )
+    )
+    assert plan.name == "fusion-weight"
+    assert plan.factors == {"fusion": ["cross", "full"], "loss.keyword.weight": [0, 0.5]}
+    assert plan.points[1].factors == {"fusion": "cross", "loss.keyword.weight": 0.5}
+    assert plan.points[1].label == "cross · weight=0.5"
+
+
+def test_nothing_varies():
+    plan = design(grid("optim.steps=9"), fusion="full")
+    assert plan.name == "single"
+    assert [p.label for p in plan.points] == ["full"]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(None, "init=null"), (True, "init=true"), ([1, 2], "init=[1, 2]"), ("a b", "init=a b")],
+)
+def test_labels_of_odd_values(value, label):
+    assert label_of({"model.tokens.init": value}) == label
+
+
+def test_values_in_quotes_and_lists_are_plain_values():
+    plan = design([["prompt.end='a, b'"], ["prompt.end=x"], ["prompt.end=[a,1]"]])
+    assert plan.factors == {"prompt.end": ["a, b", "x", ["a", 1]]}
+
+
+def test_added_keys_and_the_sweep_file_itself_are_no_factors():
+    plan = design(grid("+sweeps=t +fusion.x=1", "+sweeps=t +fusion.x=2"))
+    assert plan.factors == {"fusion.x": [1, 2]}
+
+
+def test_the_ablation_block_says_what_overrides_leave_open():
+    plan = design(
+        grid("fusion=cross run=0", "fusion=full run=0", "fusion=cross run=1", "fusion=full run=1"),
+        {
+            "name": "table4",
+            "question": "Is it the residual?",
+            "baseline": {"fusion": "full"},
+            "replicate": "run",
+            "metrics": ["giou"],
+            "contrasts": [["cross", "full"]],
+            "published": "table4.csv",
+        },
+    )
+    assert plan.name == "table4"
+    assert plan.question == "Is it the residual?"
+    assert plan.baseline == {"fusion": "full"}
+    assert plan.factors == {"fusion": ["cross", "full"]}
+    assert [p.seed for p in plan.points] == [0, 0, 1, 1]
+    assert (plan.metrics, plan.contrasts) == (["giou"], [["cross", "full"]])
+    assert plan.published == "table4.csv"
+
+
+def test_a_name_on_the_command_line_wins():
+    assert design(grid("seed=0"), {"name": "block"}, name="mine").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"basline": {}}, r"ablation.basline: no such key. Did you mean ablation.baseline\?"),
+        ({"zzz": 1}, r"ablation.zzz: no such key. Keys: name, question"),
+        ({"baseline": "cross"}, r"ablation.baseline=cross: give factor and value"),
+        ({"baseline": {"fusion": "self"}}, r"fusion=self is no value .* takes cross, full"),
+        ({"baseline": {"loss": "lisa"}}, r"loss=lisa is no value .* takes no value"),
+        ({"factors": ["loss"]}, r"ablation.factors names loss, .* sets fusion"),
+        ({"name": "a/b"}, r"name=a/b: use letters"),
+        ({"name": ".hidden"}, r"name=.hidden: use letters"),
+    ],
+)
+def test_a_block_that_does_not_fit_is_an_error(block, message):
+    with pytest.raises(ConfigError, match=message):
+        design(grid("fusion=cross", "fusion=full"), block)

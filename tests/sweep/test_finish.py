@@ -1,0 +1,83 @@
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from keyseg.config import PROJECT
+from keyseg.sweep import finish as end
+from keyseg.sweep.supervise import Outcome
+
+
+@pytest.fixture
+def outcomes(make_cell):
+    cross, full = make_cell("cross"), make_cell("full")
+    scores = {"giou": 0.5, "ciou": 0.625, "precision@0.5": 0.25, "precision@0.9": 0.0}
+    summary = {"teacher_forced": scores, "generated": {"giou": 0.4}}
+    cross.create().update(status="done", summary=summary, minutes=3.9)
+    full.create().update(status="failed", error="Traceback\nValueError: [red] is no color")
+    return [Outcome(cross, "done", found=True), Outcome(full, "failed")]
+
+
+def printed(outcomes, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    folder = outcomes[0].cell.path.parent
+    end.print_end(console, outcomes, sweep_dir=folder, report=folder / "index.html", problems=["p"])
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_end_of_a_sweep(outcomes, width):
+    text = printed(outcomes, width)
+    lines = text.splitlines()
+    assert "test split, percent, teacher forced" in lines[0]
+    row = next(line for line in lines if line.strip().startswith("cross"))
+    assert row.split() == [
+        *("cross", "50.0", "62.5", "25.0"),
+        *(["0.0"] if width == 120 else []),
+        *("-", "40.0", "3.9", "min"),
+    ]
+    assert "full    failed" in text
+    assert "1 of 2 cells were done already (rerun=true runs them again)" in text
+    assert "FAILED  full · seed 0: ValueError: [red] is no color" in text
+    assert f"log: {outcomes[1].cell.path}/log.txt" in text
+    assert "index.html" in text
+    assert "warning: p" in text
+
+
+def test_a_report_that_fails_leaves_a_message_and_its_traceback(tmp_path, monkeypatch):
+    def build(sweep_dir, out_dir):
+        raise ValueError("no cell is done\nand more")
+
+    monkeypatch.setattr("keyseg.report.build", build)
+    page, problem = end.make_report(tmp_path, tmp_path / "out")
+    assert page is None
+    assert problem.startswith("the report could not be made: no cell is done (traceback: ")
+    assert f"`keyseg report {tmp_path.name}` tries again" in problem
+    assert "ValueError: no cell is done" in (tmp_path / "report-error.txt").read_text()
+
+
+def test_a_report_that_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "keyseg.report.build", lambda sweep_dir, out_dir: SimpleNamespace(html=out_dir / "x.html")
+    )
+    assert end.make_report(tmp_path, tmp_path / "out") == (tmp_path / "out/x.html", None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("http://host:5000", "open http://host:5000"),
+        ("sqlite:////x/y.db", "mlflow ui --backend-store-uri sqlite:////x/y.db"),
+        ("none", "off (MLFLOW_TRACKING_URI=none)"),
+    ],
+)
+def test_how_to_look_at_the_store(monkeypatch, uri, command):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert end.ui_command() == command
+
+
+def test_paths_below_the_working_directory_are_short(monkeypatch, tmp_path):
+    monkeypatch.chdir(PROJECT)
+    assert end.short_path(PROJECT / "outputs" / "x") == "outputs/x"
+    assert end.short_path(tmp_path) == str(tmp_path)

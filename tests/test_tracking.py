@@ -1,0 +1,304 @@
+"""A real SQLite store in a temporary folder."""
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+
+from keyseg import sweepdir, tracking
+from keyseg.rundir import Row, RunDirectory, now
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A SQLite file with MLflow's tables, which take seconds to make."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracking._client(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def store(empty_store, tmp_path, monkeypatch):
+    file = tmp_path / "store" / "mlflow.db"
+    file.parent.mkdir()
+    shutil.copy(empty_store, file)
+    uri = f"sqlite:///{file}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return tracking._client(uri)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "fusion"
+    folder.mkdir()
+    cells = [{"signature": "abc", "label": "cross", "seed": 0}]
+    sweepdir.write(folder, {"name": "fusion", "question": "Why?", "command": "run", "cells": cells})
+    return folder
+
+
+@pytest.fixture
+def run(sweep, run_config):
+    run = RunDirectory.create(sweep / "abc", run_config, label="cross")
+    attempt = {"started": 1000.0, "slurm_job_id": "77"}
+    git = {"commit": "c0ffee", "dirty": True}
+    info = {"signature": "abc", "status": "running", "attempts": [attempt], "git": git}
+    run.update(data_fingerprint="d1", **info)
+    return run
+
+
+def log(run, *steps: int) -> None:
+    """Two rows a step; values and times follow from the step."""
+    for name in ("train/loss", "val/precision@0.5"):
+        run.log(Row(name, 1.0 / step, step, 1000.5 + step) for step in steps)
+
+
+def done(run) -> None:
+    run.update(status="done", attempts=[{**run.info["attempts"][-1], "ended": 2000.0}])
+
+
+def found(store, run):
+    return store.get_run(run.info["mlflow_run_id"])
+
+
+def history(store, run, name: str = "train/loss") -> list[tuple[int, float, int]]:
+    points = store.get_metric_history(run.info["mlflow_run_id"], name)
+    return [(p.step, p.value, p.timestamp) for p in points]
+
+
+def expected(*steps: int) -> list[tuple[int, float, int]]:
+    return [(step, 1.0 / step, 1000500 + 1000 * step) for step in steps]
+
+
+def test_a_run_as_it_goes_and_ends(store, run):
+    tracking.sync(run)
+    log(run, 1, 2)
+    tracking.sync(run)
+    mirrored = found(store, run)
+    assert mirrored.info.status == "RUNNING"
+    assert mirrored.info.start_time == 1_000_000
+    assert mirrored.info.run_name == "cross · seed 0"
+    assert mirrored.data.params["fusion.name"] == "full"
+    assert mirrored.data.params["loss.keyword.weight"] == "0.5"
+    assert mirrored.data.tags["keyseg.signature"] == "abc"
+    assert mirrored.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert mirrored.data.tags["keyseg.data_fingerprint"] == "d1"
+    assert mirrored.data.tags["keyseg.slurm_job_id"] == "77"
+    assert history(store, run) == expected(1, 2)
+    assert not tracking.is_level(run)
+
+    log(run, 3)
+    (run.gallery / "x").mkdir(parents=True)
+    (run.gallery / "x" / "1.txt").write_text("picture")
+    done(run)
+    tracking.sync(run)
+    mirrored = found(store, run)
+    assert mirrored.info.status == "FINISHED"
+    assert mirrored.info.end_time == 2_000_000
+    assert history(store, run) == expected(1, 2, 3)
+    assert history(store, run, "val/precision_at_0.5") == expected(1, 2, 3)
+    artifacts = {a.path for a in store.list_artifacts(mirrored.info.run_id)}
+    assert {"config.yaml", "run.json", "gallery"} <= artifacts
+    assert tracking.is_level(run)
+
+
+def test_twice_is_once(store, run):
+    log(run, 1, 2)
+    done(run)
+    for _ in range(2):
+        tracking.sync(run)
+    assert history(store, run) == expected(1, 2)
+    assert len(store.search_runs([found(store, run).info.experiment_id])) == 1
+
+
+def test_many_rows_go_in_batches(store, run):
+    log(run, *range(1, 1203))
+    tracking.sync(run)
+    assert len(history(store, run)) == 1202
+
+
+def test_rows_after_the_last_checkpoint_wait(store, run):
+    run.update(checkpoint_step=2)
+    log(run, 1, 2)
+    run.log([Row("train/loss", 9.0, 3, 1.0)])  # of an attempt that is then killed
+    tracking.sync(run)
+    assert history(store, run) == expected(1, 2)
+    run.truncate(2)
+    run.log([Row("train/loss", 1 / 3, 3, 1003.5)])
+    tracking.sync(run)
+    assert history(store, run) == expected(1, 2)
+    run.update(checkpoint_step=3)
+    tracking.sync(run)
+    assert history(store, run) == expected(1, 2, 3)
+
+
+def test_rows_that_were_sent_are_not_sent_again_after_a_truncation(store, run):
+    run.log(Row("train/loss", 1 / s, s, 1000.5 + s) for s in (1, 2, 3))
+    tracking.sync(run)
+    run.truncate(1)
+    run.log(Row("train/loss", 1 / s, s, 5000.0 + s) for s in (2, 3, 4))  # later, same values
+    tracking.sync(run)
+    assert [step for step, _, _ in history(store, run)] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_is_the_same_run(store, run):
+    log(run, 1)
+    run.update(status="failed", error="RuntimeError: x")
+    tracking.sync(run)
+    first = found(store, run)
+    assert first.info.status == "FAILED"
+    assert first.data.tags["keyseg.error"] == "RuntimeError: x"
+    run.update(status="running", error=None)
+    log(run, 2)
+    tracking.sync(run)
+    again = found(store, run)
+    assert again.info.run_id == first.info.run_id
+    assert again.info.status == "RUNNING"
+    assert "keyseg.error" not in again.data.tags
+    assert history(store, run) == expected(1, 2)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_lost_offset_is_learned_from_the_store(store, run, known):
+    log(run, 1, 2)
+    tracking.sync(run)
+    first = run.info["mlflow_run_id"]
+    (run.path / "mlflow.json").unlink()
+    if not known:
+        run.update(mlflow_run_id=None)
+    log(run, 3)
+    tracking.sync(run)
+    assert run.info["mlflow_run_id"] == first
+    assert history(store, run) == expected(1, 2, 3)
+
+
+def test_a_run_that_is_run_again_is_another_run(store, run):
+    log(run, 1, 2)
+    done(run)
+    tracking.sync(run)
+    first = run.info["mlflow_run_id"]
+    run.clear()
+    log(run, 1)
+    tracking.sync(run)
+    assert run.info["mlflow_run_id"] != first
+    assert history(store, run) == expected(1)
+
+
+def test_a_run_deleted_in_mlflow_comes_back(store, run):
+    log(run, 1, 2)
+    done(run)
+    tracking.sync(run)
+    store.delete_run(run.info["mlflow_run_id"])
+    tracking.sync(run)
+    assert history(store, run) == expected(1, 2)
+
+
+def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkeypatch):
+    log(run, 1, 2)
+    done(run)
+    tracking.sync(run)
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    shutil.copy(empty_store, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    assert not tracking.is_level(run)
+    tracking.sync(run)
+    assert history(tracking._client(other), run) == expected(1, 2)
+
+
+def test_parent_and_children(store, sweep, run, tmp_path):
+    tracking.start_parent(sweep)
+    parent = sweepdir.read(sweep)["mlflow_parent"]
+    tracking.start_parent(sweep)  # the same command again
+    assert sweepdir.read(sweep)["mlflow_parent"] == parent
+    done(run)
+    tracking.sync(run)
+    assert found(store, run).data.tags["mlflow.parentRunId"] == parent
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "index.html").write_text("<html>")
+    tracking.finish_parent(sweep, report)
+    ended = store.get_run(parent)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.tags["keyseg.question"] == "Why?"
+    assert [a.path for a in store.list_artifacts(parent, "report")] == ["report/index.html"]
+    run.update(status="failed")
+    tracking.finish_parent(sweep, None)
+    assert store.get_run(parent).info.status == "FAILED"
+    # A sweep of other cells has a parent of its own, and its children move to it.
+    sweepdir.write(sweep, {**sweepdir.read(sweep), "mlflow_parent": None})
+    done(run)
+    tracking.start_parent(sweep)
+    assert not tracking.is_level(run)
+    tracking.sync(run)
+    moved = found(store, run).data.tags["mlflow.parentRunId"]
+    assert moved == sweepdir.read(sweep)["mlflow_parent"] != parent
+
+
+def test_the_mirror_follows_and_ends_level(store, run):
+    with tracking.mirror(run, every=0.05):
+        log(run, 1)
+        deadline = time.monotonic() + 30
+        while not (run.info.get("mlflow_run_id") and history(store, run)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        log(run, 2)
+        done(run)
+    assert history(store, run) == expected(1, 2)
+    assert tracking.is_level(run)
+
+
+def test_a_store_that_is_down_stops_nothing_and_is_told_once(run, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
+    with tracking.mirror(run, every=0.05):
+        log(run, 1)
+        time.sleep(0.5)
+    assert len(caplog.records) == 1
+    message = caplog.records[0].getMessage()
+    assert "sqlite:////proc/none/mlflow.db cannot be written" in message
+    assert "`keyseg sync fusion` sends them later" in message
+
+
+def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
+    release = threading.Event()
+    monkeypatch.setattr(tracking, "sync", lambda run: release.wait(30))
+    started = time.monotonic()
+    with tracking.mirror(run, every=0.01, patience=0.2):
+        log(run, 1)
+    assert time.monotonic() - started < 5
+    assert "did not take the last rows" in caplog.text
+    release.set()
+
+
+def test_an_error_inside_passes_through_the_mirror(store, run):
+    with pytest.raises(ZeroDivisionError), tracking.mirror(run):
+        1 / 0  # noqa: B018
+
+
+def test_off(run, sweep, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    with tracking.mirror(run):
+        tracking.sync(run)
+        tracking.start_parent(sweep)
+        tracking.finish_parent(sweep, None)
+    assert tracking.is_level(run)
+    assert "mlflow_run_id" not in run.info
+
+
+def test_a_parallel_start_makes_one_experiment(store, sweep, run_config):
+    runs = []
+    for name in ("r1", "r2", "r3"):
+        run = RunDirectory.create(sweep / name, run_config, label=name)
+        run.update(signature=name, attempts=[{"started": now()}])
+        runs.append(run)
+    threads = [threading.Thread(target=tracking.sync, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    experiments = [e.name for e in store.search_experiments()]
+    assert sorted(experiments) == ["Default", "fusion"]
+    assert len(store.search_runs([store.get_experiment_by_name("fusion").experiment_id])) == 3
+    assert all(json.loads((run.path / "mlflow.json").read_text())["run_id"] for run in runs)
