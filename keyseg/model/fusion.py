@@ -18,6 +18,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class FusionVariant(Protocol):
@@ -86,7 +87,7 @@ class SequenceAttention(nn.Module):
     def forward(self, seg: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """seg (N, C), context (N, T, C), context_mask (N, T) -> (N, C)."""
         source = torch.cat([seg[:, None], context], dim=1)
-        visible = torch.cat([torch.ones_like(context_mask[:, :1]), context_mask], dim=1)
+        visible = F.pad(context_mask, (1, 0), value=True)  # SEG sees itself
         out: Tensor = self.attention(seg, source, visible)
         return out
 
