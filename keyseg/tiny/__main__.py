@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,35 +18,52 @@ from keyseg.tiny import llava as llava_stage
 from keyseg.tiny import sam as sam_stage
 from keyseg.tiny import vision as vision_stage
 from keyseg.tiny.arch import SAM_SIZES, make_llava, make_processor
-from keyseg.tiny.corpus import load_or_draw
+from keyseg.tiny.corpus import Corpus, load_or_draw
 from keyseg.tiny.stage import run_stage
 
 
-def pretrain_sam(work: Path, out: Path, scenes: int, steps: int) -> None:
+@dataclass(frozen=True)
+class Scope:
+    """Folder of checkpoints and pictures, folder of the results, pictures to train and score on."""
+
+    work: Path
+    out: Path
+    scenes: int
+    held_out: int
+    scored_batches: int
+
+    def corpora(self) -> tuple[Corpus, Corpus]:
+        """For training, and held out from it."""
+        return (
+            load_or_draw(self.work, self.scenes),
+            load_or_draw(self.work, self.held_out, held_out=True),
+        )
+
+
+def pretrain_sam(scope: Scope, steps: int) -> None:
     """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json)."""
     torch.manual_seed(1)
-    corpus, held = load_or_draw(work, scenes), load_or_draw(work, 500, held_out=True)
+    corpus, held = scope.corpora()
     sam = build_sam(SAM_SIZES)
     run_stage(
-        "sam", work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
+        "sam", scope.work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
     )
-    folder = out / "sam"
+    folder = scope.out / "sam"
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.to(torch.bfloat16).contiguous() for k, v in sam.state_dict().items()}
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(SAM_SIZES, indent=2) + "\n")
     sam.load_state_dict({k: v.float() for k, v in state.items()})
-    scores = {kind: round(sam_stage.score(sam, held, kind), 4) for kind in ("point", "box")}
+    batches = scope.scored_batches
+    scores = {k: round(sam_stage.score(sam, held, k, batches), 4) for k in ("point", "box")}
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
     print(json.dumps({"stage": "sam", "held_out_iou": scores}), flush=True)
 
 
-def pretrain_llava(
-    work: Path, out: Path, scenes: int, vision_steps: int, steps: int, *, compiled: bool = False
-) -> None:
+def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: bool = False) -> None:
     """Stages 2 and 3. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
     torch.manual_seed(2)
-    corpus, held = load_or_draw(work, scenes), load_or_draw(work, 500, held_out=True)
+    corpus, held = scope.corpora()
     processor = make_processor()
     model = make_llava(processor)
     model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
@@ -62,7 +80,7 @@ def pretrain_llava(
         return vision_stage.loss(model, heads, pixels, (stacked[0], stacked[1]))
 
     tower = model.model.vision_tower
-    run_stage("vision", work, [tower, heads], see, steps=vision_steps, lr=1e-3)
+    run_stage("vision", scope.work, [tower, heads], see, steps=vision_steps, lr=1e-3)
 
     words = processor.tokenizer.get_vocab()
     cells = torch.tensor([i for w, i in words.items() if len(w) == 3 and w[1:].isdigit()])
@@ -73,14 +91,14 @@ def pretrain_llava(
 
     if compiled:
         model.model.language_model.compile(dynamic=False)
-    run_stage("llava", work, [model], answer, steps=steps, lr=1.2e-3)
-    folder = out / "llava"
+    run_stage("llava", scope.work, [model], answer, steps=steps, lr=1.2e-3)
+    folder = scope.out / "llava"
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     model.float()
     with torch.no_grad():
         found = []
-        for n in range(20):
+        for n in range(scope.scored_batches):
             rng = np.random.default_rng([7, n])
             rows = llava_stage.batch(held, talk, prefix, rng, llava_stage.IMAGES)
             found.append(llava_stage.loss(model, *rows, cells)[1])
@@ -96,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=resolve_path("cache/tiny"))
     parser.add_argument("--out", type=Path, default=resolve_path("keyseg/tiny/weights"))
     parser.add_argument("--scenes", type=int, default=16000, help="pictures to draw for training")
+    parser.add_argument("--held-out", type=int, default=500, help="pictures to draw for scoring")
+    parser.add_argument("--scored-batches", type=int, default=16, help="of the held-out pictures")
     parser.add_argument("--sam-steps", type=int, default=3000)
     parser.add_argument("--vision-steps", type=int, default=1500)
     parser.add_argument("--llava-steps", type=int, default=4000)
@@ -106,11 +126,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages = args.stages or ["sam", "llava"]
     if unknown := set(stages) - {"sam", "llava"}:
         parser.error(f"unknown stage {', '.join(sorted(unknown))}: choose from sam, llava")
+    scope = Scope(args.work, args.out, args.scenes, args.held_out, args.scored_batches)
     if "sam" in stages:
-        pretrain_sam(args.work, args.out, args.scenes, args.sam_steps)
+        pretrain_sam(scope, args.sam_steps)
     if "llava" in stages:
-        lengths = (args.scenes, args.vision_steps, args.llava_steps)
-        pretrain_llava(args.work, args.out, *lengths, compiled=args.compile)
+        pretrain_llava(scope, args.vision_steps, args.llava_steps, compiled=args.compile)
 
 
 if __name__ == "__main__":

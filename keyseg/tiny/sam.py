@@ -82,7 +82,7 @@ def loss(sam: Sam, corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, di
 
 
 @torch.no_grad()
-def score(sam: Sam, corpus: Corpus, kind: str, batches: int = 12) -> float:
+def score(sam: Sam, corpus: Corpus, kind: str, batches: int) -> float:
     """Mean IoU of the single mask on held-out scenes, at full resolution, by kind of prompt."""
     values = []
     for n in range(batches):
