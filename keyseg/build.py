@@ -13,7 +13,7 @@ from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data.batch import Collator
-from keyseg.data.prompts import Conversation
+from keyseg.data.prompts import Conversation, add_tokens
 from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
 from keyseg.model.sam import load_sam, preprocess
@@ -42,7 +42,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     llava, processor = load_llava(weights_path(cfg.model.llava))
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
-    tokenizer.add_tokens([tokens.key, tokens.seg])
+    add_tokens(tokenizer, tokens)
     starts = [_word_id(tokenizer, word) for word in (tokens.key_init, tokens.seg_init)]
     vlm = Vlm(
         llava,

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 import numpy as np
+from tokenizers import AddedToken
 
 from keyseg.config import ConfigError, PromptConfig, TokensConfig
 from keyseg.data.example import Example
 
 IMAGE = "<image>"
+
+
+def add_tokens(tokenizer: Any, tokens: TokensConfig) -> None:
+    """Make KEY and SEG tokens of their own, written as they are (no lower-casing)."""
+    added = [AddedToken(text, normalized=False) for text in (tokens.key, tokens.seg)]
+    tokenizer.add_tokens(added)
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,15 @@ class Conversation:
         if not found or "{question}" not in after:
             raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE}, then {{question}}")
         for answer in prompt.answers:
-            if answer.find("{text}") < answer.find("{tokens}") and "{text}" in answer:
+            _check_fields("prompt.answers", answer, needed="tokens", also=("text",))
+            if -1 < answer.find("{text}") < answer.find("{tokens}"):
                 raise ConfigError(
                     f"prompt.answers: {answer!r} names the target before the tokens, which tells "
                     "the model what it is to find; put {text} after {tokens}"
                 )
+        for key, forms in (("prompt.short", prompt.short), ("prompt.long", prompt.long)):
+            for form in forms:
+                _check_fields(key, form, needed="query")
         image_id = tokenizer.convert_tokens_to_ids(IMAGE)
         head: list[int] = tokenizer(prompt.system + before)["input_ids"]
         self.prefix = head + [image_id] * image_tokens
@@ -102,3 +114,16 @@ class Conversation:
     @staticmethod
     def _choose(forms: Sequence[str], rng: np.random.Generator | None) -> str:
         return forms[0] if rng is None else forms[int(rng.integers(len(forms)))]
+
+
+def _check_fields(key: str, template: str, needed: str, also: Sequence[str] = ()) -> None:
+    """A template holds the field it needs, and no other than it may."""
+    try:
+        found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ConfigError(
+            f"{key}: {template!r} is no template ({error}); a brace is written twice"
+        ) from error
+    if needed not in found or not found <= {needed, *also}:
+        allowed = ", ".join(f"{{{name}}}" for name in (needed, *also))
+        raise ConfigError(f"{key}: {template!r} needs {{{needed}}}; fields are {allowed}")
