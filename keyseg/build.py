@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,8 +16,7 @@ from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
 from keyseg.model.sam import load_sam, preprocess
 from keyseg.model.vlm import Vlm, load_llava
-
-_WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
+from keyseg.preflight import weights_path
 
 
 @dataclass(frozen=True)
@@ -95,32 +92,6 @@ def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
         for part in drawn:
             if isinstance(part, nn.Module):
                 part.requires_grad_(False)
-
-
-def weights_path(name: str) -> str:
-    """A folder, from the project's root if relative; anything else is a hub id."""
-    folder = resolve_path(name)
-    return str(folder) if folder.exists() or name.count("/") != 1 else name
-
-
-def weights_fingerprint(cfg: RunConfig) -> str:
-    """16 hex digits over the backbones' files; of large ones the size and both ends."""
-    total = hashlib.sha256()
-    for name in (cfg.model.llava, cfg.model.sam):
-        path = Path(weights_path(name))
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        kinds = (".safetensors", ".pth", ".bin")
-        for file in (f for f in files if f.suffix in kinds and f.is_file()):
-            size = file.stat().st_size
-            with file.open("rb") as data:
-                total.update(f"{file.name} {size}".encode())
-                if size <= _WHOLE_FILE:
-                    total.update(data.read())
-                else:
-                    total.update(data.read(2**20))
-                    data.seek(-(2**20), 2)
-                    total.update(data.read())
-    return total.hexdigest()[:16]
 
 
 def _word_id(tokenizer: object, word: str | None) -> int | None:

@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 
 from keyseg import provenance, tracking
-from keyseg.build import Parts, build, weights_fingerprint
+from keyseg.build import Parts, build
 from keyseg.config import RunConfig
 from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
 from keyseg.evaluate import evaluate
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
+from keyseg.preflight import weights_fingerprint
 from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
 from keyseg.train import Trainer, Value
 
@@ -98,9 +99,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     return {"summary": summary, "seconds_per_step": float(pace.median())}
 
 
-def table(
-    parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str
-) -> pd.DataFrame:
+def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:
     """Records of an evaluation as rows of samples.parquet."""
     return pd.DataFrame(evaluate(parts, images, cfg, protocol))
 

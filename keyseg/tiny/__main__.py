@@ -87,7 +87,7 @@ def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: boo
 
     def answer(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rows = llava_stage.batch(corpus, talk, prefix, rng, llava_stage.IMAGES)
-        return llava_stage.loss(model, *rows, cells)
+        return llava_stage.loss(model, rows, cells)
 
     if compiled:
         model.model.language_model.compile(dynamic=False)
@@ -101,7 +101,7 @@ def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: boo
         for n in range(scope.scored_batches):
             rng = np.random.default_rng([7, n])
             rows = llava_stage.batch(held, talk, prefix, rng, llava_stage.IMAGES)
-            found.append(llava_stage.loss(model, *rows, cells)[1])
+            found.append(llava_stage.loss(model, rows, cells)[1])
     scores = {k: round(float(np.mean([f[k] for f in found])), 4) for k in found[0]}
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
     print(json.dumps({"stage": "llava", "held_out": scores}), flush=True)

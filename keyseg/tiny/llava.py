@@ -51,58 +51,77 @@ class Conversation:
         return ask + reply, [IGNORE] * len(ask) + reply
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A batch: token rows, labels (B, L) of the next token at each position, pixels
+    (B, 3, side, side), and for each image position the words (B, P, V) of what it shows."""
+
+    packed: Packed
+    labels: Tensor
+    pixels: Tensor
+    words: Tensor
+
+
 def batch(
     corpus: Corpus, talk: Conversation, prefix: list[int], rng: np.random.Generator, images: int
-) -> tuple[Packed, Tensor, Tensor]:
-    """Rows, labels (B, L) of the next token at each position, pixels (B, 3, side, side)."""
+) -> Rows:
+    """Random scenes with their questions."""
     picks = rng.integers(0, len(corpus), images)
     turns = [[talk.turn(*qa) for qa in questions(corpus.scene(int(i)), rng)] for i in picks]
-    pad = talk.processor.tokenizer.pad_token_id
-    packed, starts = pack([prefix] * images, [[ids for ids, _ in t] for t in turns], pad, 64)
+    tokenizer = talk.processor.tokenizer
+    packed, starts = pack(
+        [prefix] * images, [[ids for ids, _ in t] for t in turns], tokenizer.pad_token_id, 64
+    )
     labels = torch.full_like(packed.input_ids, IGNORE)
     for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
         for (_, wanted), begin in zip(parts, begins, strict=True):
             labels[row, begin : begin + len(wanted) - 1] = torch.tensor(wanted[1:])
-    vocabulary = talk.processor.tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     first = prefix.index(vocabulary["<image>"])
+    shown = []
     for row, index in enumerate(picks):
         owners = patch_owners(corpus, int(index))
         places = [IGNORE]  # of the ground
-        for o in corpus.objects[index]:
+        table = torch.zeros(len(corpus.objects[index]) + 1, len(vocabulary))
+        for k, o in enumerate(corpus.objects[index], start=1):
             places.append(vocabulary[cell_word(o["x"], o["y"], SIZE)])
+            said = f"{o['size']} {o['colour']} {o['category']}".split()
+            table[k, [vocabulary[w] for w in said]] = 1 / len(said)
         labels[row, first : first + len(owners)] = torch.tensor(places)[owners]
+        shown.append(table[owners])
     pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
     pixels = talk.processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-    return packed, labels, pixels
+    return Rows(packed, labels, pixels, torch.stack(shown))
 
 
-def answer_logits(
-    llava: LlavaForConditionalGeneration, packed: Packed, labels: Tensor, pixels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Logits at the labelled positions (M, V) and their labels (M)."""
+def loss(
+    llava: LlavaForConditionalGeneration, rows: Rows, cells: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of the answers and locations, and of the words at image positions.
+
+    The second term aligns pictures with words before the language model sees them, as LLaVA's
+    first stage does with captions: "red kite" then finds a red kite by likeness.
+    """
+    packed, labels = rows.packed, rows.labels
+    asked = labels != IGNORE
     with torch.autocast("cpu", torch.bfloat16):
+        features = llava.model.get_image_features(rows.pixels)
         states = llava.model(
             input_ids=packed.input_ids,
-            pixel_values=pixels,
+            mm_encoder_outputs={"image": features},
             attention_mask=packed.attention_mask(torch.bfloat16),
             position_ids=packed.positions,
             use_cache=False,
         ).last_hidden_state
-        asked = labels != IGNORE
-        return llava.lm_head(states[asked]).float(), labels[asked]
-
-
-def loss(
-    llava: LlavaForConditionalGeneration,
-    packed: Packed,
-    labels: Tensor,
-    pixels: Tensor,
-    cells: Tensor,
-) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the answers; also how often the location word is right."""
-    logits, wanted = answer_logits(llava, packed, labels, pixels)
-    total = F.cross_entropy(logits, wanted)
-    answers = packed.segments[labels != IGNORE] != PREFIX
-    located = torch.isin(wanted, cells) & answers
+        logits = llava.lm_head(states[asked]).float()
+        patches = torch.stack(list(features.pooler_output))
+        there = rows.words.sum(-1) > 0
+        norm = llava.model.language_model.norm
+        named = llava.lm_head(norm(patches[there])).float()
+    wanted = labels[asked]
+    answers = F.cross_entropy(logits, wanted)
+    aligned = F.cross_entropy(named, rows.words[there])
+    located = torch.isin(wanted, cells) & (packed.segments[asked] != PREFIX)
     right = (logits.argmax(-1) == wanted)[located].float().mean()
-    return total, {"loss": float(total.detach()), "located": float(right)}
+    facts = {"loss": float(answers.detach()), "aligned": float(aligned.detach())}
+    return answers + 0.5 * aligned, {**facts, "located": float(right)}

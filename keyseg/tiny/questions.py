@@ -14,7 +14,7 @@ from keyseg.data.scenes.queries import express
 from keyseg.data.scenes.world import AFFORDANCES, CATEGORIES, SIZE
 from keyseg.tiny.arch import cell_word
 
-STYLES = ("short+location", "short+location", "short", "long", "long", "reasoning", "reasoning")
+STYLES = ("short+location",) * 2 + ("short",) * 2 + ("long",) * 2 + ("reasoning",) * 2
 
 ANSWERS = (
     ("sure , a {name} at {cell} .", 0.35),

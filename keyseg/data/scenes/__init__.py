@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from filelock import FileLock
 
-from keyseg.config import ConfigError, resolve_path
-from keyseg.data.scenes.write import SPLITS, WRITERS, draw
+from keyseg.config import PROJECT, ConfigError, resolve_path
 
 DONE = "scenes.json"
 """Written last: a folder without it is not complete."""
@@ -51,15 +48,9 @@ def prepare(
         temporary.mkdir()
         total = sum(sum(c.values()) for c in counts.values())
         print(f"drawing {total} scenes into {folder}", file=sys.stderr, flush=True)
-        # spawn: a fork would copy the threads' locks of a process that may have loaded torch
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=context) as pool:
-            for kind, splits in counts.items():
-                name, write = WRITERS[kind]
-                drawn = {}
-                for split in SPLITS:
-                    jobs = [(kind, split, seed, index) for index in range(splits.get(split, 0))]
-                    drawn[split] = list(pool.map(draw, jobs, chunksize=32))
-                write(temporary / name, drawn)
+        # A process of its own may fork workers: it has loaded no torch, whose threads' locks a
+        # fork would copy. (Workers by spawn would import the caller's main module again.)
+        command = [sys.executable, "-m", "keyseg.data.scenes.write", str(temporary)]
+        subprocess.run([*command, json.dumps(wanted)], check=True, cwd=PROJECT)
         (temporary / DONE).write_text(json.dumps(wanted))
         temporary.replace(folder)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -191,3 +194,20 @@ WRITERS: dict[str, tuple[str, Callable[[Path, dict[str, list[Drawn]]], None]]] =
     "refer": ("refer_seg", write_refer),
     "reason": ("reason_seg", write_reason),
 }
+
+
+def main(folder: Path, wanted: dict[str, Any]) -> None:
+    """Draw and write all splits; `wanted`: seed, and scenes by kind and split."""
+    with ProcessPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        for kind, (name, write) in WRITERS.items():
+            drawn = {}
+            for split in SPLITS:
+                jobs = [
+                    (kind, split, wanted["seed"], n) for n in range(wanted[kind].get(split, 0))
+                ]
+                drawn[split] = list(pool.map(draw, jobs, chunksize=32))
+            write(folder / name, drawn)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
