@@ -147,5 +147,6 @@ def _sync(options: argparse.Namespace) -> int:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             print(f"error: {name}: {tracking.store_uri()}: {reason}", file=sys.stderr)
             continue
-        print(f"{name}: {len(runs)} runs level with {tracking.store_uri()}")
+        noun = "run" if len(runs) == 1 else "runs"
+        print(f"{name}: {len(runs)} {noun} level with {tracking.store_uri()}")
     return 1 if failed else 0

@@ -60,7 +60,7 @@ def test_right(override):
 
 def test_options_of_the_chosen_group_are_known():
     check(["fusion=self", "fusion.residual=all"])
-    with pytest.raises(ConfigError, match="fusion.residuall"):
+    with pytest.raises(ConfigError, match=r"fusion.residuall"):
         check(["fusion=self", "fusion.residuall=all"])
 
 

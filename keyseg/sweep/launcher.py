@@ -50,13 +50,15 @@ class LocalConfig:
 
     `n_jobs`: cells at the same time; null = one per core, or per GPU where there are any.
     `worker`: command that works on a run directory; empty = this Python with `-m keyseg.cell`.
-    `grace`: seconds that a worker has to stop before it is killed. `report`: build one at the end.
+    `grace`: seconds that a worker has to stop before it is killed. `prepare`: look for weights and
+    make the data once, before any cell starts. `report`: build one at the end.
     """
 
     _target_: str = "hydra_plugins.keyseg.LocalLauncher"
     n_jobs: int | None = None
     worker: list[str] = field(default_factory=list)
     grace: float = 30.0
+    prepare: bool = True
     report: bool = True
 
 
@@ -65,6 +67,7 @@ class DebugConfig:
     """`hydra/launcher=debug`: no processes."""
 
     _target_: str = "hydra_plugins.keyseg.DebugLauncher"
+    prepare: bool = True
     report: bool = True
 
 
@@ -84,7 +87,8 @@ class GridSweeper(BasicSweeper):
 class SweepLauncher(Launcher):
     """What all launchers share: design, frozen cells, sweep.json, tracking, the end."""
 
-    def __init__(self, report: bool = True) -> None:
+    def __init__(self, prepare: bool = True, report: bool = True) -> None:
+        self.prepare = prepare
         self.report = report
 
     def setup(
@@ -99,11 +103,13 @@ class SweepLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Get all cells done, report, and end the program with 1 if a cell failed."""
         with one_line_errors(), sigterm_is_ctrl_c():
-            plan, cells = self.prepare(job_overrides)
-            # Errors of the config end here; from now on something is written.
+            console = Console()
+            plan, cells = self.plan(job_overrides)
+            if self.prepare:
+                prepare(cells, console, rerun=bool(self.config.rerun))
+            # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
             write_sweep(sweep_dir, plan, cells)
-            console = Console()
             parent = threading.Thread(
                 target=_start_parent, args=(sweep_dir, cells), daemon=True, name="mlflow-parent"
             )
@@ -126,7 +132,7 @@ class SweepLauncher(Launcher):
             raise SystemExit(EXIT_FAILED)
         return [_job_return(cell, status[cell.path]) for cell in cells]
 
-    def prepare(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
+    def plan(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
         """Design and frozen cells.
 
         Raises:
@@ -180,9 +186,10 @@ class LocalLauncher(SweepLauncher):
         n_jobs: int | None = None,
         worker: Sequence[str] = (),
         grace: float = 30.0,
+        prepare: bool = True,
         report: bool = True,
     ) -> None:
-        super().__init__(report)
+        super().__init__(prepare, report)
         self.n_jobs = n_jobs
         self.worker = list(worker) or list(WORKER)
         self.grace = grace
@@ -238,6 +245,20 @@ class DebugLauncher(SweepLauncher):
                 run_cell(run)
             outcomes.append(Outcome(cell, run.status, found))
         return outcomes
+
+
+def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> None:
+    """Look for the weights and make and read the data that the cells still to run need, once.
+
+    Raises:
+        ConfigError: weights are missing. DataError: the data cannot be read.
+    """
+    waiting = [cell.config for cell in cells if rerun or cell.open().status != DONE]
+    if waiting:
+        from keyseg import preflight
+
+        finish.print_line(console, "checking weights and data (data that is missing is made now)")
+        preflight.check(waiting)
 
 
 def supervise(

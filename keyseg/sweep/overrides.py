@@ -34,12 +34,14 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from keyseg.data.files import DataError
+
     try:
         overrides = task_overrides(arguments)
         if overrides:
             check(overrides, configs)
         yield
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__

@@ -16,7 +16,13 @@ from keyseg.rundir import DONE, FAILED, RUNNING, RunBusy
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
-from keyseg.sweep.launcher import EXIT_FAILED, EXIT_INTERRUPTED, command, sigterm_is_ctrl_c
+from keyseg.sweep.launcher import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    command,
+    prepare,
+    sigterm_is_ctrl_c,
+)
 from keyseg.sweep.live import open_view
 from keyseg.sweep.overrides import fail, one_line_errors
 from keyseg.sweep.status import Watch
@@ -34,6 +40,7 @@ def run_single(cfg: DictConfig) -> None:
         path = resolve_path(config.paths.outputs) / folder_name(config.name or SINGLE) / key
         cell = Cell(key, label, Point(label, {"fusion": label}, config.seed, []), config, path)
         console = Console()
+        prepare([cell], console, rerun=cfg.rerun)
         outcome = _done(cell, rerun=cfg.rerun) or _run(cell, console)
     problem = finish.finish_mlflow(path.parent, [outcome], None)
     finish.print_end(

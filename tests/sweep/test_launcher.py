@@ -26,7 +26,12 @@ class Sweep:
         command = [
             *(sys.executable, str(PROJECT / "run.py"), "-m"),
             f"hydra.launcher.worker=[{sys.executable},'{STUB}']",
-            *("hydra.launcher.report=false", "name=t", f"paths.outputs={self.root / 'outputs'}"),
+            *(
+                "hydra.launcher.report=false",
+                "hydra.launcher.prepare=false",
+                "name=t",
+                f"paths.outputs={self.root / 'outputs'}",
+            ),
             *(f"paths.reports={self.root / 'reports'}", *arguments),
         ]
         return subprocess.Popen(

@@ -201,5 +201,5 @@ def test_one_cell_per_gpu_or_core(make_cell, monkeypatch):
 
 
 def test_a_worker_that_does_not_exist():
-    with pytest.raises(ConfigError, match="hydra.launcher.worker: there is no program no-such"):
+    with pytest.raises(ConfigError, match=r"hydra.launcher.worker: there is no program no-such"):
         LocalPool(1, 1, worker=["no-such"])

@@ -1,0 +1,142 @@
+"""`python run.py` and the debug launcher, which run cells in this process."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from keyseg.config import PROJECT, ConfigError
+from keyseg.rundir import Row, RunBusy, RunDirectory, now
+from keyseg.sweep.launcher import DebugLauncher
+from keyseg.sweep.single import run_single
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Stands in for keyseg.cell, which would train; the runs that it was given."""
+    runs: list[RunDirectory] = []
+
+    def run_cell(run: RunDirectory) -> None:
+        runs.append(run)
+        if run.config.fusion["name"] == "self":
+            raise RuntimeError("no luck today")
+        if run.config.fusion["name"] == "cross":
+            raise KeyboardInterrupt
+        if run.config.fusion["name"] == "seg_only":
+            raise RunBusy("another process works on this run")
+        run.log([Row("train/loss", 0.5, 1, now())])
+        run.update(status="done", summary={"teacher_forced": {"giou": 0.5}}, minutes=1.0)
+
+    monkeypatch.setitem(sys.modules, "keyseg.cell", SimpleNamespace(run_cell=run_cell))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    monkeypatch.setattr("keyseg.preflight.check", lambda configs: None)
+    return runs
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*overrides: str) -> None:
+        with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+            cfg = compose("config", [*overrides, f"paths.outputs={tmp_path}"])
+        run_single(cfg)
+
+    return run
+
+
+def test_one_run_then_found_then_run_again(run, started, tmp_path, capsys):
+    run("seed=3")
+    assert started[0].path.parent == tmp_path / "single"
+    assert started[0].info["label"] == "full"
+    out = capsys.readouterr().out
+    assert "full  started" in out
+    assert "50.0" in out
+    run("seed=3")
+    assert len(started) == 1
+    assert "done already" in capsys.readouterr().out
+    run("seed=3", "rerun=true", "runtime.threads=2")
+    assert len(started) == 2
+    assert started[1].config.runtime.threads == 2
+    run("seed=3", "name=mine")
+    assert started[2].path.parent == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("fusion", "code", "message"),
+    [
+        ("self", 1, "RuntimeError: no luck today"),
+        ("cross", 130, "the same command goes on from here"),
+        ("seg_only", 1, "another process works on this run"),
+    ],
+)
+def test_how_one_run_may_end(run, started, capsys, fusion, code, message):
+    with pytest.raises(SystemExit) as caught:
+        run(f"fusion={fusion}")
+    assert caught.value.code == code
+    printed = capsys.readouterr()
+    assert message in printed.out + printed.err
+
+
+def test_a_run_at_work_elsewhere(run, started, capsys):
+    run()
+    with started[0].lock(), pytest.raises(SystemExit):
+        run("rerun=true")
+    assert "another process works on this run" in capsys.readouterr().err
+
+
+def test_a_wrong_value_is_one_line(run, started, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("optim.steps=0")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: optim.steps=0: must be above 0\n"
+    assert not started
+
+
+def test_debug_runs_in_this_process_and_lets_errors_through(started, tmp_path, capsys):
+    def launcher(*overrides: str) -> DebugLauncher:
+        def load_sweep_config(config, job):
+            return compose("config", [f"paths.outputs={tmp_path}", *job])
+
+        debug = DebugLauncher(report=False)
+        debug.setup(
+            hydra_context=SimpleNamespace(
+                config_loader=SimpleNamespace(load_sweep_config=load_sweep_config)
+            ),
+            task_function=None,
+            config=compose("config", list(overrides)),
+        )
+        return debug
+
+    with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+        for _ in range(2):
+            (done,) = launcher().launch([["fusion=full"]], 0)
+            assert done.return_value == {"teacher_forced": {"giou": 0.5}}
+        assert len(started) == 1
+        out = capsys.readouterr().out
+        assert "[1/1] full · seed 0: starts" in out
+        assert "[1/1] full · seed 0: found" in out
+        with pytest.raises(RuntimeError, match="no luck today"):
+            launcher().launch([["fusion=self"], ["fusion=full"]], 0)
+
+
+def test_data_and_weights_are_looked_at_once_before_anything_starts(
+    run, started, monkeypatch, capsys
+):
+    looked = []
+
+    def check(configs):
+        looked.append(len(configs))
+        if len(looked) > 1:
+            raise ConfigError("model.sam=x: there is no x")
+
+    monkeypatch.setattr("keyseg.preflight.check", check)
+    run()
+    run()  # done: nothing to look for
+    assert looked == [1]
+    with pytest.raises(SystemExit) as caught:
+        run("seed=1")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: model.sam=x: there is no x\n"
+    assert len(started) == 1

@@ -1,0 +1,120 @@
+import subprocess
+import sys
+
+import pytest
+
+from keyseg import cli, sweepdir
+from keyseg.config import PROJECT
+from keyseg.rundir import Row, RunDirectory, now
+
+
+@pytest.fixture
+def outputs(tmp_path, compose_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    folder = tmp_path / "outputs"
+    run = RunDirectory.create(
+        folder / "fusion" / "abc", compose_run("optim.steps=4"), label="cross"
+    )
+    run.log([Row("train/loss", 0.5, 4, now())])
+    run.update(status="done", attempts=[{"started": 1.0, "ended": 91.0, "seconds": 90.0}])
+    cells = [
+        {"signature": "abc", "label": "cross", "seed": 0},
+        {"signature": "def", "label": "full", "seed": 0},
+    ]
+    sweepdir.write(folder / "fusion", {"name": "fusion", "cells": cells})
+    single = RunDirectory.create(folder / "single" / "xyz", compose_run(), label="self")
+    single.update(status="failed", error="RuntimeError: no luck")
+    (folder / "not a sweep").mkdir()
+    return folder
+
+
+def keyseg(outputs, *arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--outputs", str(outputs), *arguments])
+    return caught.value.code
+
+
+def test_status_of_a_sweep_with_a_hole(outputs, capsys):
+    assert keyseg(outputs, "status", "fusion") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["cross", "done", "4/4", "0.500", "1.5", "min"] in lines
+    assert ["full", "queued"] in lines
+
+
+def test_status_of_all_sweeps(outputs, capsys):
+    assert keyseg(outputs, "status") == 0
+    out = capsys.readouterr().out
+    assert "sweep fusion" in out
+    assert "sweep single" in out
+    assert "self: RuntimeError: no luck" in out
+
+
+def test_status_watched_ends_when_nothing_is_at_work(outputs, capsys):
+    assert keyseg(outputs, "status", "single", "--watch") == 0
+    assert "self" in capsys.readouterr().out
+
+
+def test_nothing_there_yet(tmp_path, capsys):
+    assert keyseg(tmp_path / "none", "status") == 0
+    assert "no sweep" in capsys.readouterr().err
+    assert keyseg(tmp_path / "none", "status", "x") == 2
+    assert "There is no sweep yet." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "report", "sync"])
+def test_a_misspelt_sweep(outputs, capsys, command):
+    assert keyseg(outputs, command, "fusoin") == 2
+    err = capsys.readouterr().err
+    assert "no sweep 'fusoin'" in err
+    assert "Did you mean 'fusion'? Sweeps: fusion, single" in err
+    assert err.count("\n") == 1
+
+
+def test_report(outputs, tmp_path, capsys, monkeypatch):
+    class Files:
+        html = tmp_path / "out" / "fusion" / "index.html"
+
+    built = []
+
+    def build(sweep_dir, out_dir):
+        built.append((sweep_dir, out_dir))
+        return Files
+
+    monkeypatch.setattr("keyseg.report.build", build)
+    assert keyseg(outputs, "report", "fusion", "--out", str(tmp_path / "out")) == 0
+    assert built == [(outputs / "fusion", tmp_path / "out" / "fusion")]
+    assert capsys.readouterr().out.strip() == str(Files.html)
+    assert keyseg(outputs, "report", "single") == 2
+    assert "'single' holds single runs" in capsys.readouterr().err
+
+
+def test_a_report_that_fails(outputs, capsys, monkeypatch):
+    def build(sweep_dir, out_dir):
+        raise ValueError("no cell is done")
+
+    monkeypatch.setattr("keyseg.report.build", build)
+    assert keyseg(outputs, "report", "fusion") == 1
+    assert "the report could not be made: no cell is done" in capsys.readouterr().err
+
+
+def test_sync_calls_the_store_for_every_run_and_says_what_failed(outputs, capsys, monkeypatch):
+    synced = []
+    monkeypatch.setattr("keyseg.tracking.sync", lambda run: synced.append(run.path.name))
+    assert keyseg(outputs, "sync") == 0
+    assert synced == ["abc", "xyz"]
+    assert "fusion: 1 run level with none" in capsys.readouterr().out
+
+    def refuse(run):
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr("keyseg.tracking.sync", refuse)
+    assert keyseg(outputs, "sync", "fusion") == 1
+    assert capsys.readouterr().err == "error: fusion: none: refused\n"
+
+
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "keyseg", "--outputs", str(tmp_path), "status", "x"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no sweep 'x'")

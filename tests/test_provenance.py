@@ -1,0 +1,68 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from keyseg import provenance
+from keyseg.rundir import RunDirectory
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    root = tmp_path / "a checkout"
+    root.mkdir()
+    (root / "code.py").write_text("one\n")
+    (root / ".gitignore").write_text("ignored\n")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "start"]):
+        subprocess.run(["git", *arguments], cwd=root, check=True)
+    return root
+
+
+def test_a_clean_checkout(checkout):
+    state = provenance.git(checkout)
+    assert len(state.commit) == 40
+    assert (state.dirty, state.diff) == (False, "")
+
+
+def test_uncommitted_changes_and_new_files_are_kept(checkout, tmp_path):
+    before = provenance.git(checkout)
+    (checkout / "code.py").write_text("two\n")
+    (checkout / "new é.yaml").write_text("lr: 1\n")
+    (checkout / "ignored").write_text("x")
+    (checkout / "large.bin").write_bytes(b"x" * 200_000)
+    state = provenance.git(checkout)
+    assert state.commit == before.commit
+    assert state.dirty
+    assert "# new file, not kept: large.bin" in state.diff
+    assert "ignored" not in state.diff
+    # The diff makes the same files out of the commit.
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", checkout, other], check=True)
+    subprocess.run(["git", "apply"], input=state.diff, cwd=other, text=True, check=True)
+    assert (other / "code.py").read_text() == "two\n"
+    assert (other / "new é.yaml").read_text() == "lr: 1\n"
+
+
+def test_outside_of_git(tmp_path):
+    assert provenance.git(tmp_path) == provenance.Git(None, False, "")
+
+
+def test_what_is_recorded(tmp_path, run_config, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    run = RunDirectory.create(tmp_path / "x", run_config)
+    for diff in ("changed", ""):
+        state = provenance.Git("c0ffee", bool(diff), diff)
+        monkeypatch.setattr(provenance, "git", lambda state=state: state)
+        assert provenance.record(run) == state
+        assert (run.path / "code.diff").exists() == bool(diff)
+    info = run.info
+    assert info["git"] == {"commit": "c0ffee", "dirty": False}
+    assert info["versions"]["hydra-core"].startswith("1.3")
+    assert info["hardware"]["cores"] >= 1
+    assert info["hardware"]["memory_gib"] > 0
+    assert info["slurm"]["SLURM_JOB_ID"] == "42"
+    attempt = provenance.attempt(state)
+    assert attempt["slurm_job_id"] == "42"
+    assert attempt["git_commit"] == "c0ffee"
+    assert Path(f"/proc/{attempt['pid']}").exists()
