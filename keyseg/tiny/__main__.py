@@ -71,18 +71,20 @@ def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: boo
     talk = llava_stage.Conversation(processor)
     prefix = talk.prefix()
 
+    words = processor.tokenizer.get_vocab()
+
     def see(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         picks = rng.integers(0, len(corpus), vision_stage.IMAGES)
         pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
         pixels = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
         labels = [vision_stage.patch_labels(corpus, int(i)) for i in picks]
         stacked = [torch.from_numpy(np.stack(part)) for part in zip(*labels, strict=True)]
-        return vision_stage.loss(model, heads, pixels, (stacked[0], stacked[1]))
+        shown = torch.stack([vision_stage.patch_words(corpus, int(i), words) for i in picks])
+        return vision_stage.loss(model, heads, pixels, (stacked[0], stacked[1]), shown)
 
-    tower = model.model.vision_tower
-    run_stage("vision", scope.work, [tower, heads], see, steps=vision_steps, lr=1e-3)
+    seeing = [model.model.vision_tower, model.model.multi_modal_projector, heads]
+    run_stage("vision", scope.work, seeing, see, steps=vision_steps, lr=1e-3)
 
-    words = processor.tokenizer.get_vocab()
     cells = torch.tensor([i for w, i in words.items() if len(w) == 3 and w[1:].isdigit()])
 
     def answer(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:

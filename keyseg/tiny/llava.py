@@ -20,7 +20,7 @@ from keyseg.model.packing import PREFIX, Packed, pack
 from keyseg.tiny.arch import cell_word
 from keyseg.tiny.corpus import Corpus
 from keyseg.tiny.questions import questions
-from keyseg.tiny.vision import patch_owners
+from keyseg.tiny.vision import naming_loss, patch_owners, patch_words
 
 IMAGES = 24
 IGNORE = -100
@@ -82,13 +82,9 @@ def batch(
     for row, index in enumerate(picks):
         owners = patch_owners(corpus, int(index))
         places = [IGNORE]  # of the ground
-        table = torch.zeros(len(corpus.objects[index]) + 1, len(vocabulary))
-        for k, o in enumerate(corpus.objects[index], start=1):
-            places.append(vocabulary[cell_word(o["x"], o["y"], SIZE)])
-            said = f"{o['size']} {o['colour']} {o['category']}".split()
-            table[k, [vocabulary[w] for w in said]] = 1 / len(said)
+        places += [vocabulary[cell_word(o["x"], o["y"], SIZE)] for o in corpus.objects[index]]
         labels[row, first : first + len(owners)] = torch.tensor(places)[owners]
-        shown.append(table[owners])
+        shown.append(patch_words(corpus, int(index), vocabulary))
     pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
     pixels = talk.processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
     return Rows(packed, labels, pixels, torch.stack(shown))
@@ -97,11 +93,7 @@ def batch(
 def loss(
     llava: LlavaForConditionalGeneration, rows: Rows, cells: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of the answers and locations, and of the words at image positions.
-
-    The second term aligns pictures with words before the language model sees them, as LLaVA's
-    first stage does with captions: "red kite" then finds a red kite by likeness.
-    """
+    """Cross-entropy of the answers and locations, and of the words at image positions."""
     packed, labels = rows.packed, rows.labels
     asked = labels != IGNORE
     with torch.autocast("cpu", torch.bfloat16):
@@ -114,13 +106,9 @@ def loss(
             use_cache=False,
         ).last_hidden_state
         logits = llava.lm_head(states[asked]).float()
-        patches = torch.stack(list(features.pooler_output))
-        there = rows.words.sum(-1) > 0
-        norm = llava.model.language_model.norm
-        named = llava.lm_head(norm(patches[there])).float()
+        aligned = naming_loss(llava, torch.stack(list(features.pooler_output)), rows.words)
     wanted = labels[asked]
     answers = F.cross_entropy(logits, wanted)
-    aligned = F.cross_entropy(named, rows.words[there])
     located = torch.isin(wanted, cells) & (packed.segments[asked] != PREFIX)
     right = (logits.argmax(-1) == wanted)[located].float().mean()
     facts = {"loss": float(answers.detach()), "aligned": float(aligned.detach())}

@@ -1,4 +1,4 @@
-"""Stage 2: the vision tower learns what stands in each patch.
+"""Stage 2: vision tower and projector learn what stands in each patch, and the words for it.
 
 A dense, supervised warm-up, not CLIP's contrastive pre-training: it gives a tiny tower in minutes
 the local features that CLIP has after hundreds of millions of pairs.
@@ -60,18 +60,42 @@ def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray
     return table[winner], ((centre[winner] - middle) * GRID / SIZE).astype(np.float32)
 
 
+def patch_words(corpus: Corpus, index: int, vocabulary: dict[str, int]) -> Tensor:
+    """Words for what each patch shows (GRID * GRID, V), as shares; all 0 on the ground."""
+    objects = corpus.objects[index]
+    table = torch.zeros(len(objects) + 1, len(vocabulary))
+    for k, o in enumerate(objects, start=1):
+        said = f"{o['size']} {o['colour']} {o['category']}".split()
+        table[k, [vocabulary[w] for w in said]] = 1 / len(said)
+    return table[patch_owners(corpus, index)]
+
+
+def naming_loss(llava: LlavaForConditionalGeneration, tokens: Tensor, words: Tensor) -> Tensor:
+    """Image tokens (B, P, D) say the words (B, P, V) of `patch_words` through the LM's own head.
+
+    It aligns pictures with words before the language model sees them, as LLaVA's first stage does
+    with captions: "red kite" then finds a red kite by likeness.
+    """
+    there = words.sum(-1) > 0
+    named = llava.lm_head(llava.model.language_model.norm(tokens[there]))
+    return F.cross_entropy(named.float(), words[there])
+
+
 def loss(
     llava: LlavaForConditionalGeneration,
     heads: PatchHeads,
     pixels: Tensor,
     labels: tuple[Tensor, Tensor],
+    words: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:
-    """pixels (B, 3, side, side); labels of `patch_labels`, stacked."""
+    """pixels (B, 3, side, side); labels of `patch_labels` and `patch_words`, stacked."""
     classes, offsets = labels
     with torch.autocast("cpu", torch.bfloat16):
         states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
-        guesses = [head(states[:, 1:]) for head in heads.classes]
-        offset = heads.offset(states[:, 1:])
+        states = states[:, 1:]  # without the class token, as LLaVA takes them
+        guesses = [head(states) for head in heads.classes]
+        offset = heads.offset(states)
+        aligned = naming_loss(llava, llava.model.multi_modal_projector(states), words)
     there = classes[..., 0] != NOTHING
     total = F.smooth_l1_loss(offset.float()[there], offsets[there])
     for k, guess in enumerate(guesses):
@@ -83,4 +107,5 @@ def loss(
             total + each[there].mean() + 0.3 * each[~there].mean()
         )  # ground is five times as common
     right = (guesses[0].argmax(-1) == classes[..., 0])[there].float().mean()
-    return total, {"loss": float(total.detach()), "category": float(right)}
+    facts = {"loss": float(total.detach()), "aligned": float(aligned.detach())}
+    return total + aligned, {**facts, "category": float(right)}

@@ -22,7 +22,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (238, 238, 238),
 }
 
-RADIUS: dict[str, tuple[float, float]] = {"small": (11.0, 14.0), "big": (18.0, 23.0)}
+RADIUS: dict[str, tuple[float, float]] = {"small": (13.5, 16.5), "big": (21.0, 26.0)}
 """Range of an object's radius in pixels."""
 
 
