@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keyseg.report.measures import BY_NAME, ratios
-from keyseg.report.store import Cell, Sweep
+from keyseg.report.store import Cell, Sweep, shown
 
 TOLERANCE = 5e-4
 """Of a fraction: run.json may hold rounded values."""
@@ -41,7 +41,7 @@ def _name(cell: Cell) -> str:
 
 def _holes(sweep: Sweep) -> Iterator[Notice]:
     for cell in sweep.cells:
-        where = f"log: {cell.log_file}"
+        where = f"log: {shown(cell.log_file)}"
         error = str(cell.info.get("error") or "").strip()
         last = error.splitlines()[-1] if error else "no error was recorded"
         if cell.status == "failed":
@@ -50,12 +50,12 @@ def _holes(sweep: Sweep) -> Iterator[Notice]:
             yield Notice(
                 f"Missing: {_name(cell)}.", "The design has this cell; no run was started for it."
             )
-        elif cell.status == "done" and cell not in sweep.finished:
+        elif cell.status == "done" and cell not in sweep.finished and not cell.problems:
             yield Notice(f"No samples: {_name(cell)}.", "The run is done, its samples are lost.")
-        elif cell.status != "done":
+        elif cell.status != "done" and not cell.problems:
             yield Notice(f"Not finished: {_name(cell)}.", f"Status: {cell.status}.", where)
         for problem in cell.problems:
-            yield Notice(f"Unreadable: {_name(cell)}.", problem, str(cell.directory))
+            yield Notice(f"Unreadable: {_name(cell)}.", problem, shown(cell.directory))
 
 
 def _mixed(sweep: Sweep) -> Iterator[Notice]:

@@ -64,7 +64,7 @@ def draw(
         out[_grow(area, 2) & ~area] = _rgb(colour)
     if outline is not None:
         area = _fit(outline[0], image)
-        out[area & ~_shrink(area, 1)] = _rgb(outline[1])
+        out[area & ~_shrink(area, 2)] = _rgb(outline[1])
     drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
     return drawn
 

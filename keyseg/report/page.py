@@ -11,11 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.config import PROJECT
 from keyseg.report import overlay
 from keyseg.report.checks import Notice
 from keyseg.report.gallery import KINDS, Gallery
-from keyseg.report.store import Sweep
+from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
 from keyseg.report.tables import PROTOCOLS, Line, Table, quantity
 
@@ -110,16 +109,7 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, Path]]) -> dict[str,
         "kinds": KINDS,
         "manifest": _manifest(parts.manifest),
         "runs": [_run(row) for row in parts.runs.to_dict("records")],
-        "shown": shown,
     }
-
-
-def shown(path: Path | str) -> str:
-    """A path as a reader knows it: from the project's root where it lies inside."""
-    try:
-        return Path(path).resolve().relative_to(PROJECT).as_posix()
-    except ValueError:
-        return Path(path).as_posix()
 
 
 def _head(sweep: Sweep) -> list[tuple[str, str]]:

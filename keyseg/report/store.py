@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.config import PROJECT
 from keyseg.report.measures import NEEDED, records
 from keyseg.rundir import RunDirectory
 
@@ -155,6 +156,14 @@ class Sweep:
             if all(str(v.factors.get(key)) == str(value) for key, value in wanted.items())
         ]
         return match[0] if match and wanted else None
+
+
+def shown(path: Path | str) -> str:
+    """A path as a reader knows it: from the project's root where it lies inside."""
+    try:
+        return Path(path).resolve().relative_to(PROJECT).as_posix()
+    except ValueError:
+        return Path(path).as_posix()
 
 
 def load(sweep_dir: Path) -> Sweep:
