@@ -53,8 +53,7 @@ class Watch:
         self._read_rows(since=float((attempts or [{}])[-1].get("started") or 0))
         status = str(info.get("status", QUEUED))
         steps = self._read_steps()
-        loss = self._last.get("train/loss")
-        step = loss.step if loss else 0
+        step = max([row.step for row in self._last.values()] or [0])
         if state is None:
             state = status
             unlocked = status == RUNNING and not self.run.busy
@@ -146,10 +145,11 @@ def unique_titles(cells: Iterable[tuple[str, object, str]]) -> list[str]:
 
 
 def _seconds(attempts: list[dict[str, float]]) -> float | None:
-    """Time spent on a run in all its attempts, the one at work included."""
-    spent = [
-        a.get("seconds") or (a.get("ended") or now()) - a["started"]
-        for a in attempts
-        if a.get("started")
-    ]
+    """Time spent on a run: attempts that ended, and the one at work.
+
+    How long an attempt worked that was killed without a word is not known; it counts nothing.
+    """
+    spent = [a["seconds"] for a in attempts if a.get("seconds")]
+    if attempts and attempts[-1].get("started") and not attempts[-1].get("ended"):
+        spent.append(now() - attempts[-1]["started"])
     return sum(spent) if spent else None

@@ -187,3 +187,9 @@ def test_a_terminal_gets_the_table(cells):
         view.update(cells)
     assert "2.1 min left" in console.file.getvalue()
     assert isinstance(open_view("x", console, table=False), LineView)
+
+
+def test_an_attempt_that_was_killed_counts_nothing_once_another_began(run):
+    killed, begun = {"started": now() - 5000}, {"started": now() - 10}
+    run.update(attempts=[{"started": 1.0, "ended": 31.0, "seconds": 30.0}, killed, begun])
+    assert Watch(run, "x").read().seconds == pytest.approx(40, rel=0.1)
