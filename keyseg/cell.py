@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -24,7 +23,7 @@ from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
 from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
-from keyseg.train import Trainer, Value
+from keyseg.train import Trainer
 
 EXIT_BUSY = 75
 
@@ -80,9 +79,15 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     def validate() -> dict[str, float]:
         return summarise(table(parts, val_groups, cfg, "teacher_forced"))
 
-    for chunk in _by_step(trainer.fit(validate)):
-        moment = now()
-        run.log(Row(*value, moment) for value in chunk)
+    run_checkpoint = trainer.saved_step
+    run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
+    for value in trainer.fit(validate):
+        # At once: the checkpoint of a step is written after its rows, so that none is lost.
+        run.log([Row(*value, now())])
+        if run_checkpoint != trainer.saved_step:
+            run_checkpoint = trainer.saved_step
+            run.update(checkpoint_step=run_checkpoint)
+    run.update(checkpoint_step=trainer.saved_step)
     trainer.load_best()
     test_groups = groups(e for s in test for e in s.examples)
     samples = {p: table(parts, test_groups, cfg, p) for p in cfg.evaluation.protocols}
@@ -130,18 +135,6 @@ def set_threads(cfg: RunConfig) -> None:
     threads = cfg.runtime.threads or int(os.environ.get("KEYSEG_THREADS", "0"))
     if threads:
         torch.set_num_threads(threads)
-
-
-def _by_step(values: Iterable[Value]) -> Iterator[list[Value]]:
-    """Values of one step together, each chunk as soon as it is complete."""
-    chunk: list[Value] = []
-    for value in values:
-        if chunk and value.step != chunk[0].step:
-            yield chunk
-            chunk = []
-        chunk.append(value)
-    if chunk:
-        yield chunk
 
 
 def _close(run: RunDirectory, status: str, **fields: Any) -> None:

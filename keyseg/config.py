@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, cast
@@ -239,6 +239,8 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     for key in NOT_NEGATIVE:
         if not OmegaConf.select(merged, key) >= 0:
             raise ConfigError(f"{key}={OmegaConf.select(merged, key)}: must be 0 or more")
+    if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
+        raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     for group in ("fusion", "data"):
         if f"{group}.name" not in flat:
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
@@ -265,7 +267,7 @@ def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
 def flatten(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> dict[str, Any]:
     """`{"loss.keyword.weight": 0.5, ...}`: leaves by dotted name; lists stay whole."""
     if isinstance(cfg, RunConfig):
-        cfg = OmegaConf.structured(cfg)
+        cfg = asdict(cfg)
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     return dict(_leaves(cast(Mapping[str, Any], plain), ""))
 

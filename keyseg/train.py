@@ -128,6 +128,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, cfg.optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.model.precision == "fp16")
         self.step = 0
+        self.saved_step = 0
+        """Step of the last checkpoint: where a killed run goes on."""
         self.best = -math.inf
         self.side = self.model.sam_encoder.img_size
         self._window = torch.zeros(5, device=self.device)
@@ -140,7 +142,8 @@ class Trainer:
             load_trainable(self.model, state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.step, self.best = state["step"], state["best"]
+            self.step = self.saved_step = state["step"]
+            self.best = state["best"]
             self._window, self._count = state["window"], state["count"]
             torch.set_rng_state(state["rng"].cpu())
             if state["cuda_rng"] is not None and self.device.type == "cuda":
@@ -242,6 +245,7 @@ class Trainer:
             "cuda_rng": cuda,
         }
         _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
+        self.saved_step = self.step
 
     def _save_best(self) -> None:
         state = {k: v.detach().contiguous() for k, v in trainable(self.model).items()}

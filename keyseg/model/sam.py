@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import (
@@ -27,6 +30,12 @@ from torch.nn import functional as F
 PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 FOLDER_TYPE = "folder"
 """`sam_type` of a folder with config.json and model.safetensors; others are the registry's."""
+
+_BROKEN = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(AssertionError, UnpicklingError, SafetensorError),
+)
+"""What a file that is no SAM can raise on its way into one."""
 
 
 class WeightsError(OSError):
@@ -82,29 +91,34 @@ def load_sam(path: Path, sam_type: str) -> Sam:
         WeightsError: the file is missing, broken or of another size.
     """
     if sam_type == FOLDER_TYPE:
-        config, weights = path / "config.json", path / "model.safetensors"
-        if not weights.is_file():
-            raise WeightsError(
-                f"SAM weights not found: {weights}. Set model.sam to a folder with config.json and "
-                "model.safetensors; `python -m keyseg.tiny` rebuilds the bundled one"
-            )
-        sam = build_sam(json.loads(config.read_text()))
-        state = load_file(weights)
+        file = path / "model.safetensors"
+        remedy = (
+            "Set model.sam to a folder with config.json and model.safetensors; "
+            "`python -m keyseg.tiny` rebuilds the bundled one"
+        )
     elif sam_type in sam_model_registry:
-        if not path.is_file():
-            raise WeightsError(
-                f"SAM checkpoint not found: {path}. Get {sam_type} from {PUBLIC} "
-                "and set model.sam to the file"
-            )
-        sam = sam_model_registry[sam_type]()
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = path
+        remedy = f"Get {sam_type} from {PUBLIC} and set model.sam to the file"
     else:
         known = ", ".join([FOLDER_TYPE, *sam_model_registry])
         raise WeightsError(f"model.sam_type={sam_type}: must be one of {known}")
+    if not file.is_file():
+        raise WeightsError(f"SAM weights not found: {file}. {remedy}")
     try:
+        if sam_type == FOLDER_TYPE:
+            sam = build_sam(json.loads((path / "config.json").read_text()))
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            sam = sam_model_registry[sam_type]()
         sam.load_state_dict({k: v.float() for k, v in state.items()})
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit model.sam_type={sam_type}: {error}") from error
+    except _BROKEN as error:
+        # torch's words on a file with code in it are advice to run that code
+        unsafe = isinstance(error, UnpicklingError)
+        reason = "no plain file of tensors" if unsafe else shorten(str(error), 400)
+        raise WeightsError(
+            f"{file} does not fit model.sam_type={sam_type}: {reason}. {remedy}"
+        ) from error
     return sam.eval()
 
 

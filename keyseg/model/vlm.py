@@ -5,6 +5,7 @@ Shapes: B images, L tokens in a row, P image tokens, D hidden size, V vocabulary
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import logging
 
 from keyseg.model.packing import Packed
 from keyseg.model.sam import WeightsError
@@ -26,6 +28,7 @@ def load_llava(path: str | Path) -> tuple[LlavaForConditionalGeneration, AutoPro
     Raises:
         WeightsError: nothing there, or something that is no LLaVA.
     """
+    logging.disable_progress_bar()  # a run has a progress view of its own
     try:
         model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
         return model, AutoProcessor.from_pretrained(path)
@@ -75,7 +78,10 @@ class Vlm(nn.Module):
             target_modules=rf".*language_model.*\.({wanted})",
             trainable_token_indices=trainable,
         )
-        self.peft = get_peft_model(llava, config)
+        with warnings.catch_warnings():
+            # transformers warns of a property that peft 0.21 reads
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+            self.peft = get_peft_model(llava, config)
 
     @property
     def llava(self) -> LlavaForConditionalGeneration:

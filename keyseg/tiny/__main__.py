@@ -91,9 +91,11 @@ def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: boo
         rows = llava_stage.batch(corpus, talk, prefix, rng, llava_stage.IMAGES)
         return llava_stage.loss(model, rows, cells)
 
+    # As in LLaVA, from here on the vision tower is frozen. (Trained on, it forgot categories.)
+    model.model.vision_tower.requires_grad_(False)
     if compiled:
         model.model.language_model.compile(dynamic=False)
-    run_stage("llava", scope.work, [model], answer, steps=steps, lr=1.2e-3)
+    run_stage("llava", scope.work, [model], answer, steps=steps, lr=1e-3)
     folder = scope.out / "llava"
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)

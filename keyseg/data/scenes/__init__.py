@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -28,11 +29,11 @@ def prepare(
         refer, reason: scenes in each split (train, val, test).
 
     Raises:
-        ConfigError: the folder holds scenes that were made with other arguments.
+        ConfigError: the folder holds scenes that were made with other arguments or other code.
     """
     folder = resolve_path(root)
     counts = {"refer": dict(refer), "reason": dict(reason)}
-    wanted = {"seed": seed, **counts}
+    wanted = {"seed": seed, **counts, "code": _code()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if (folder / DONE).exists():
@@ -54,3 +55,9 @@ def prepare(
         subprocess.run([*command, json.dumps(wanted)], check=True, cwd=PROJECT)
         (temporary / DONE).write_text(json.dumps(wanted))
         temporary.replace(folder)
+
+
+def _code() -> str:
+    """8 hex digits over the code that draws: scenes of other code are other scenes."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:8]

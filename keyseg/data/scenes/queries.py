@@ -85,7 +85,7 @@ def long(scene: Scene, target: int, rng: np.random.Generator) -> Expression | No
 
 
 def reasoning(scene: Scene, target: int, rng: np.random.Generator) -> Expression | None:
-    """ "which red thing could be kicked across a yard ?": purpose, and a hint if needed."""
+    """ "which red thing could be kicked across a yard ?": purpose, with a hint if needed."""
     obj = scene.objects[target]
     same = [i for i, o in enumerate(scene.objects) if o.category == obj.category]
     things = []
@@ -113,7 +113,7 @@ STYLES: dict[str, Callable[[Scene, int, np.random.Generator], Expression | None]
 
 
 def express(scene: Scene, styles: Sequence[str], rng: np.random.Generator) -> list[Expression]:
-    """One expression for each wanted style, each of an object chosen at random; impossible: none."""
+    """One expression for each style, of an object chosen at random; none where none is possible."""
     found = []
     for style in styles:
         for target in rng.permutation(len(scene.objects)):

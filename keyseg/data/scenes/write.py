@@ -202,9 +202,7 @@ def main(folder: Path, wanted: dict[str, Any]) -> None:
         for kind, (name, write) in WRITERS.items():
             drawn = {}
             for split in SPLITS:
-                jobs = [
-                    (kind, split, wanted["seed"], n) for n in range(wanted[kind].get(split, 0))
-                ]
+                jobs = [(kind, split, wanted["seed"], n) for n in range(wanted[kind].get(split, 0))]
                 drawn[split] = list(pool.map(draw, jobs, chunksize=32))
             write(folder / name, drawn)
 
