@@ -1,0 +1,66 @@
+"""Random language models and cells, with every trained factor away from its starting value."""
+
+import pytest
+import torch
+
+from keyseg.build import build
+from keyseg.config import TokensConfig
+from keyseg.data.prompts import add_tokens
+from keyseg.model.vlm import Vlm, load_llava
+
+
+def shake(module):
+    """LoRA's second factor starts at 0, which would hide what the first one does."""
+    rng = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                noise = torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype)
+                parameter += 0.1 * noise
+
+
+@pytest.fixture
+def make_vlm(llava_folder):
+    """A `Vlm` in float64 on the random LLaVA, with KEY and SEG as its last two tokens."""
+
+    def make(prepare=lambda llava: None, shaken=True, starts=(None, None), dropout=0.0):
+        torch.manual_seed(1)
+        llava, processor = load_llava(llava_folder)
+        prepare(llava)
+        add_tokens(processor.tokenizer, TokensConfig())
+        ids = processor.tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]"])
+        vlm = Vlm(
+            llava.double(),
+            new_tokens=ids,
+            init_tokens=starts,
+            rank=4,
+            alpha=8,
+            dropout=dropout,
+            targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        )
+        if shaken:
+            shake(vlm)
+        return vlm.eval(), processor.tokenizer
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_parts(small_run):
+    """The built cell of a small run, and its config; `shaken` moves all that is trained."""
+
+    def make(*overrides, shaken=True):
+        cfg = small_run(*overrides)
+        torch.manual_seed(cfg.seed)
+        parts = build(cfg, torch.device("cpu"))
+        if shaken:
+            shake(parts.model)
+        return parts, cfg
+
+    return make
+
+
+@pytest.fixture
+def image_tokens():
+    """Two pictures as the language model sees them (B, P, D)."""
+    return torch.randn(2, 6, 192, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
