@@ -3,6 +3,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -90,3 +91,37 @@ def small_run(
         "runtime.device=cpu",
     )
     return lambda *overrides: compose_run(*small, *overrides)
+
+
+@pytest.fixture(scope="session")
+def shake() -> Callable[[Any], None]:
+    """Moves all that is trained: LoRA's second factor starts at 0 and hides what the first does."""
+    import torch
+
+    def move(module: Any) -> None:
+        rng = torch.Generator().manual_seed(11)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    noise = torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype)
+                    parameter += 0.1 * noise
+
+    return move
+
+
+@pytest.fixture(scope="session")
+def make_parts(small_run: Compose, shake: Callable[[Any], None]) -> Callable[..., Any]:
+    """The parts of a small run and its config; `shaken` moves all that is trained."""
+    import torch
+
+    from keyseg.build import build
+
+    def make(*overrides: str, shaken: bool = True) -> Any:
+        cfg = small_run(*overrides)
+        torch.manual_seed(cfg.seed)
+        parts = build(cfg, torch.device("cpu"))
+        if shaken:
+            shake(parts.model)
+        return parts, cfg
+
+    return make

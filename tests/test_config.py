@@ -159,6 +159,14 @@ def test_what_must_not_be_negative(changed, key):
         validate(changed({key: -1}))
 
 
+def test_one_loss_must_pull(changed):
+    pairs = [(f"loss.{n}", 0) for n in ("text", "bce", "dice", "keyword.weight")]
+    with pytest.raises(ConfigError, match="all weights of loss are 0: nothing is trained"):
+        validate(changed(dict(pairs)))
+    for i in range(4):
+        validate(changed(dict(pairs[:i] + pairs[i + 1 :]) | {pairs[i][0]: 0.5}))
+
+
 def test_flatten():
     tree = {
         "a": 1,
@@ -174,8 +182,9 @@ def test_flatten():
 def test_flatten_resolves_references_and_reads_typed_configs(composed):
     cfg = OmegaConf.create({"a": "x", "b": {"c": "${a}y"}})
     assert flatten(cfg) == {"a": "x", "b.c": "xy"}
-    assert flatten(validate(composed))["loss.keyword.weight"] == (
-        composed["loss"]["keyword"]["weight"]
+    assert (
+        flatten(validate(composed))["loss.keyword.weight"]
+        == (composed["loss"]["keyword"]["weight"])
     )
 
 

@@ -1,26 +1,15 @@
-"""Random language models and cells, with every trained factor away from its starting value."""
+"""Random language models."""
 
 import pytest
 import torch
 
-from keyseg.build import build
 from keyseg.config import TokensConfig
 from keyseg.data.prompts import add_tokens
 from keyseg.model.vlm import Vlm, load_llava
 
 
-def shake(module):
-    """LoRA's second factor starts at 0, which would hide what the first one does."""
-    rng = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                noise = torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype)
-                parameter += 0.1 * noise
-
-
 @pytest.fixture
-def make_vlm(llava_folder):
+def make_vlm(llava_folder, shake):
     """A `Vlm` in float64 on the random LLaVA, with KEY and SEG as its last two tokens."""
 
     def make(prepare=lambda llava: None, shaken=True, starts=(None, None), dropout=0.0):
@@ -41,21 +30,6 @@ def make_vlm(llava_folder):
         if shaken:
             shake(vlm)
         return vlm.eval(), processor.tokenizer
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def make_parts(small_run):
-    """The built cell of a small run, and its config; `shaken` moves all that is trained."""
-
-    def make(*overrides, shaken=True):
-        cfg = small_run(*overrides)
-        torch.manual_seed(cfg.seed)
-        parts = build(cfg, torch.device("cpu"))
-        if shaken:
-            shake(parts.model)
-        return parts, cfg
 
     return make
 

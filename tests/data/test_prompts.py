@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keyseg.config import ConfigError, TokensConfig
+from keyseg.data.example import Example
+from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.tiny.arch import make_processor
+
+IMAGE, IMAGE_ID = 6, 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = make_processor().tokenizer
+    add_tokens(tokenizer, TokensConfig())
+    return tokenizer
+
+
+@pytest.fixture
+def talk(tokenizer, compose_run):
+    def make(*overrides, **prompt):
+        cfg = compose_run(*overrides)
+        for key, value in prompt.items():
+            setattr(cfg.prompt, key, value)
+        return Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
+
+    return make
+
+
+def example(query="left red ball", keyword="ball", text=None, is_sentence=False):
+    mask = np.zeros((2, 2), np.uint8)
+    return Example("e", Path("x.jpg"), "x", query, is_sentence, keyword, text, {}, lambda: mask)
+
+
+def words(talk, ids):
+    return talk.tokenizer.convert_ids_to_tokens(ids)
+
+
+@pytest.mark.parametrize(
+    ("order", "n_keys", "tokens"),
+    [
+        ("key_first", 1, ["[KEY]", "[SEG]"]),
+        ("key_first", 3, ["[KEY]", "[KEY]", "[KEY]", "[SEG]"]),
+        ("seg_first", 1, ["[SEG]", "[KEY]"]),
+        ("seg_first", 2, ["[SEG]", "[KEY]", "[KEY]"]),
+    ],
+)
+def test_a_turn_word_by_word(talk, order, n_keys, tokens):
+    made = talk(f"model.tokens.order={order}", f"model.tokens.n_keys={n_keys}")
+    turn = made.turn(example(text="the red ball"))
+    question = ["find", "left", "red", "ball", ".", "assistant", ":"]
+    answer = ["sure", ",", *tokens, ".", "the", "red", "ball", ".", "</s>"]
+    assert words(made, made.prefix) == ["<s>", "user", ":", *["<image>"] * IMAGE]
+    assert words(made, turn.ids) == question + answer
+    assert turn.answer == len(question)
+    assert turn.keys == [i for i, w in enumerate(question + answer) if w == "[KEY]"]
+    assert turn.seg == (question + answer).index("[SEG]")
+    assert made.question(example()) == turn.ids[: turn.answer]
+
+
+def test_sentences_have_templates_of_their_own(talk):
+    made = talk(short=["find {query} ."], long=["{query}"])
+    query = "which red thing could roll down a hill ?"
+    turn = made.turn(example(query, is_sentence=True))
+    asked = turn.ids[: turn.answer]
+    assert words(made, asked) == [*query.split(), "assistant", ":"]
+
+
+def test_without_a_text_the_keyword_is_named(talk):
+    made = talk()
+    assert made.turn(example(text=None)) == made.turn(example(text="the ball"))
+
+
+def test_system_text_comes_first_and_once(talk):
+    made = talk(system="here is ")
+    assert words(made, made.prefix)[:5] == ["<s>", "here", "is", "user", ":"]
+    assert made.prefix.count(IMAGE_ID) == IMAGE
+    assert IMAGE_ID not in made.turn(example()).ids
+    assert "<s>" not in words(made, made.turn(example()).ids)
+
+
+def test_templates_are_drawn_with_the_generator_and_the_first_without(talk):
+    made = talk(short=["find {query} .", "where is {query} ?"], answers=["{tokens} .", "{tokens}"])
+    first = made.turn(example())
+    assert made.turn(example()) == first
+    seen = {tuple(made.turn(example(), np.random.default_rng(seed)).ids) for seed in range(40)}
+    assert len(seen) == 4
+    assert tuple(first.ids) in seen
+    again = made.turn(example(), np.random.default_rng(3))
+    assert again == made.turn(example(), np.random.default_rng(3))
+
+
+@pytest.mark.parametrize("answer", ["{text} {tokens}", "a {text} at {tokens} . {text}"])
+def test_an_answer_that_names_the_target_first_is_refused(talk, answer):
+    with pytest.raises(ConfigError, match="names the target before the tokens") as caught:
+        talk(answers=["{tokens} . {text}", answer])
+    assert answer in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", ["sure .", "{text}", "{tokens} {txt}", "{tokens} {"])
+def test_an_answer_must_hold_the_tokens_and_known_fields_only(talk, answer):
+    with pytest.raises(ConfigError, match=r"prompt\.answers"):
+        talk(answers=["{tokens}", answer])
+
+
+@pytest.mark.parametrize("user", ["{question}", "<image>", "{question} <image>"])
+def test_the_users_turn_needs_image_then_question(talk, user):
+    with pytest.raises(ConfigError, match=r"prompt\.user=.*needs <image>, then"):
+        talk(user=user)
+
+
+@pytest.mark.parametrize("prompt", ["short", "lisa"])
+@pytest.mark.parametrize("order", ["key_first", "seg_first"])
+def test_nothing_before_the_later_token_depends_on_the_target(talk, prompt, order):
+    """Whatever template is drawn: what stands up to both tokens is a function of the query."""
+    made = talk(f"prompt={prompt}", f"model.tokens.order={order}", "model.tokens.n_keys=2")
+    for seed in range(10):
+        one = made.turn(example(keyword="ball", text="the ball"), np.random.default_rng(seed))
+        two = made.turn(example(keyword="kite", text=None), np.random.default_rng(seed))
+        last = max(one.seg, *one.keys)
+        assert one.ids[: last + 1] == two.ids[: last + 1]
+        assert one.ids != two.ids
+        assert (one.keys, one.seg) == (two.keys, two.seg)
+
+
+@pytest.mark.parametrize(
+    ("answer", "keys", "seg"),
+    [
+        ("sure , [KEY] [KEY] [SEG] . the ball . </s>", [4, 5], 6),
+        ("[SEG] [KEY] a [KEY]", [3, 5], 2),
+        ("[KEY] [SEG]", None, 3),
+        ("[KEY] [KEY]", [2, 3], None),
+        ("sure .", None, None),
+        ("", None, None),
+        ("[KEY] [KEY] [KEY] [SEG] [SEG]", [2, 3], 5),
+    ],
+)
+def test_reading_generated_answers(talk, tokenizer, answer, keys, seg):
+    made = talk("model.tokens.n_keys=2")
+    question = tokenizer("[KEY] [SEG]", add_special_tokens=False)["input_ids"]  # asked: not read
+    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    turn = made.read(question, reply)
+    assert turn.ids == question + reply
+    assert (turn.answer, turn.keys, turn.seg) == (2, keys, seg)
+
+
+def test_tokens_are_themselves_and_nothing_else(tokenizer):
+    for token in ("[KEY]", "[SEG]"):
+        assert tokenizer.tokenize(f"a {token}.") == ["a", token, "."]
+        assert token.lower() not in tokenizer.tokenize(token.lower())
+
+
+def test_a_full_answer_is_read_as_it_was_written(talk):
+    made = talk()
+    turn = made.turn(example())
+    assert made.read(turn.ids[: turn.answer], turn.ids[turn.answer :]) == turn
+
+
+def test_keyword_ids(talk, tokenizer):
+    made = talk()
+    assert words(made, made.keyword_ids("traffic light")) == ["traffic", "light"]
+    assert made.keyword_ids(None) == []
+
+
+def test_text_of_an_answer(talk):
+    made = talk()
+    turn = made.turn(example(text="the red ball"))
+    assert made.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] . the red ball ."
+
+
+def test_braces_in_a_query_are_text(talk):
+    made = talk()
+    turn = made.turn(example(query="{text} {0} ball"))
+    assert "ball" in words(made, turn.ids[: turn.answer])

@@ -1,0 +1,238 @@
+"""What the composition reads: the right states, and nothing that tells it its target."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from keyseg.config import PROJECT
+from keyseg.data.example import Example
+from keyseg.data.mix import ImageGroup, load
+from keyseg.model.keyseg import KeywordHead, context_mask, projection
+
+VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
+ORDERS = ("key_first", "seg_first")
+
+
+def test_context_is_the_prefix_and_ones_own_tokens_before_seg():
+    segments = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 1, 1, 1, -1, -1, -1]])
+    rows, seg_at = torch.tensor([0, 0, 1]), torch.tensor([3, 7, 2])
+    assert context_mask(segments, rows, seg_at).int().tolist() == [
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 1, 1, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+    ]
+
+
+@pytest.fixture
+def picture(scenes_folder):
+    return sorted(scenes_folder.rglob("*.jpg"))[0]
+
+
+@pytest.fixture
+def example(picture):
+    def make(keyword, text, where, query="find the thing"):
+        mask = np.zeros((128, 128), np.uint8)
+        mask[where] = 1
+        return Example(
+            id=f"{keyword} {text}",
+            image=picture,
+            image_id="image",
+            query=query,
+            is_sentence=False,
+            keyword=keyword,
+            text=text,
+            slices={},
+            load_mask=lambda: mask,
+        )
+
+    return make
+
+
+@pytest.fixture
+def batch_of(picture):
+    def make(parts, *examples):
+        return parts.collator([ImageGroup(picture, "image", list(examples))])
+
+    return make
+
+
+def forward(parts, batch):
+    with torch.no_grad():
+        return parts.model(batch, parts.model.encode(batch.clip, batch.sam))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_target_leaves_no_trace_in_the_mask(make_parts, example, batch_of, name, order):
+    """Two examples that differ in their target only: keyword, words of the answer, mask."""
+    parts, _ = make_parts(f"fusion={name}", f"model.tokens.order={order}", "model.tokens.n_keys=2")
+    ball = example("ball", "the red ball", np.s_[:50, :50])
+    light = example("traffic light", "the small green traffic light", np.s_[70:, 90:])
+    one, two = batch_of(parts, ball), batch_of(parts, light)
+    start, seg = int(parts.conversation.prefix[0]), int(one.seg_at)
+    assert one.packed.input_ids[0, 0] == start
+    assert int(two.seg_at) == seg
+    assert torch.equal(one.packed.input_ids[:, : seg + 1], two.packed.input_ids[:, : seg + 1])
+    assert torch.equal(one.key_at, two.key_at)
+    assert not torch.equal(one.masks[0], two.masks[0])
+    assert one.packed.input_ids.shape != two.packed.input_ids.shape  # the answers do differ
+    first, second = forward(parts, one), forward(parts, two)
+    close = {"rtol": 1e-4, "atol": 1e-4 * float(first.mask_logits.abs().max())}
+    torch.testing.assert_close(first.mask_logits, second.mask_logits, **close)
+    torch.testing.assert_close(first.key_query, second.key_query, rtol=1e-4, atol=1e-4)
+    together = forward(parts, batch_of(parts, ball, light)).mask_logits
+    torch.testing.assert_close(together[:1], together[1:], **close)
+    torch.testing.assert_close(together[:1], first.mask_logits, **close)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_query_decides_the_mask(make_parts, example, batch_of, name):
+    """The other side of the test above: random weights do let the input through."""
+    parts, _ = make_parts(f"fusion={name}")
+    pair = [example("ball", None, np.s_[:9], q) for q in ("left red ball", "top blue house")]
+    logits = forward(parts, batch_of(parts, *pair)).mask_logits
+    spread = float(logits.abs().max())
+    assert float((logits[0] - logits[1]).abs().max()) > 0.01 * spread
+
+
+def rows_of(parts):
+    """The trained rows of KEY and SEG."""
+    model = parts.model
+    return next(p for n, p in model.named_parameters() if "trainable_tokens_delta" in n)
+
+
+@pytest.mark.parametrize(
+    ("order", "state", "seg_reads", "key_reads"),
+    [
+        ("key_first", "token", {"KEY", "SEG"}, {"KEY"}),
+        ("key_first", "previous", {"KEY"}, set()),
+        ("seg_first", "token", {"SEG"}, {"KEY", "SEG"}),
+        ("seg_first", "previous", set(), {"SEG"}),
+    ],
+)
+def test_order_and_state(make_parts, example, batch_of, order, state, seg_reads, key_reads):
+    """Which tokens' rows reach the states that are read for SEG and for KEY."""
+    parts, _ = make_parts(
+        "fusion=seg_only", f"model.tokens.order={order}", f"model.tokens.state={state}"
+    )
+    batch = batch_of(parts, example("ball", "the red ball", np.s_[:9]))
+    before = forward(parts, batch)
+    reads = {"seg": set(), "key": set()}
+    for row, token in enumerate(("KEY", "SEG")):
+        with torch.no_grad():
+            rows_of(parts)[row] += 1
+        after = forward(parts, batch)
+        if not torch.equal(after.mask_logits, before.mask_logits):
+            reads["seg"].add(token)
+        if not torch.equal(after.key_query, before.key_query):
+            reads["key"].add(token)
+        with torch.no_grad():
+            rows_of(parts)[row] -= 1
+        before = forward(parts, batch)
+    assert reads == {"seg": seg_reads, "key": key_reads}
+
+
+@pytest.mark.parametrize("state", ["token", "previous"])
+def test_states_are_read_where_the_batch_says(make_parts, example, batch_of, state):
+    """`key_query` is W times the state at the token, or the one before it."""
+    parts, _ = make_parts("model.tokens.n_keys=3", f"model.tokens.state={state}")
+    batch = batch_of(parts, *(example("ball", None, np.s_[:9], q) for q in ("red", "blue ball")))
+    features = parts.model.encode(batch.clip, batch.sam)
+    with torch.no_grad():
+        states = parts.model.vlm(batch.packed, features.image_tokens)
+        output = parts.model(batch, features)
+    assert output.key_query.shape == (2, 3, 192)
+    for n in range(2):
+        for k in range(3):
+            at = int(batch.key_at[n, k]) - (state == "previous")
+            wanted = parts.model.keyword_head.project(states[0, at])
+            torch.testing.assert_close(output.key_query[n, k], wanted.detach())
+
+
+def test_outputs(make_parts, scenes_folder):
+    parts, cfg = make_parts("fusion=full")
+    examples = [e for s in load(cfg.data, "val") for e in s.examples]
+    by_image = {}
+    for e in examples:
+        by_image.setdefault(e.image, []).append(e)
+    groups = [ImageGroup(image, "", found[:2]) for image, found in by_image.items()]
+    batch = parts.collator(groups)
+    output = forward(parts, batch)
+    n, words = len(batch.examples), len(parts.conversation.tokenizer)
+    assert output.mask_logits.shape == (n, 64, 64)
+    assert output.text_logits.shape == (int((batch.labels >= 0).sum()), words)
+    assert output.key_query.shape == (n, 1, 192)
+    assert output.table.shape == (words, 192)
+    alone = forward(parts, parts.collator(groups[1:2]))
+    mine = (batch.image_of == 1).nonzero().flatten()
+    torch.testing.assert_close(output.mask_logits[mine], alone.mask_logits, rtol=1e-3, atol=1e-3)
+
+
+def test_an_answer_without_tokens_still_has_outputs(make_parts, example, batch_of):
+    parts, _ = make_parts("fusion=full")
+    batch = batch_of(parts, example("ball", None, np.s_[:9]))
+    empty = parts.collator.with_answers(batch, [[]])
+    output = forward(parts, empty)
+    assert output.mask_logits.isfinite().all()
+    assert output.key_query.isfinite().all()
+
+
+def test_a_variant_has_only_the_projections_it_reads(make_parts):
+    wanted = {
+        "seg_only": {"seg"},
+        "self": {"seg", "context"},
+        "cross": {"key"},
+        "cross_self": {"key", "context"},
+        "full": {"seg", "key", "context"},
+    }
+    for name in VARIANTS:
+        model = make_parts(f"fusion={name}")[0].model
+        kinds = ("seg", "key", "context")
+        found = {k for k in kinds if getattr(model, f"{k}_projection") is not None}
+        fusion = model.fusion
+        uses = (fusion.uses_seg, fusion.uses_key, fusion.uses_context)
+        assert found == {k for k, used in zip(kinds, uses, strict=True) if used}
+        assert found == wanted.get(name, found)
+
+
+@pytest.mark.parametrize(("layers", "linears"), [(1, 1), (2, 2), (3, 3)])
+def test_projection(layers, linears):
+    parts = projection(8, 3, layers)
+    assert sum(isinstance(p, torch.nn.Linear) for p in parts) == linears
+    assert parts(torch.zeros(2, 8)).shape == (2, 3)
+
+
+def test_the_keyword_head_starts_as_the_language_models_own_words(make_parts, example, batch_of):
+    parts, _ = make_parts("loss.keyword.similarity=dot", shaken=False)
+    batch = batch_of(parts, example("ball", None, np.s_[:9]))
+    output = forward(parts, batch)
+    own = parts.model.vlm.logits(output.key_query[0, 0])
+    torch.testing.assert_close(output.key_query[0, 0] @ output.table.T, own.detach())
+
+
+def test_a_trained_table_is_a_copy():
+    table = torch.randn(5, 4)
+    frozen, trained = KeywordHead(table, train_table=False), KeywordHead(table, train_table=True)
+    assert [n for n, _ in frozen.named_parameters()] == ["project.weight"]
+    assert {n for n, _ in trained.named_parameters()} == {"project.weight", "table"}
+    with torch.no_grad():
+        trained.table.add_(1)
+    assert torch.equal(frozen.table, table)
+
+
+def test_frozen_encoders_have_no_graph(make_parts, example, batch_of):
+    parts, _ = make_parts()
+    batch = batch_of(parts, example("ball", None, np.s_[:9]))
+    features = parts.model.encode(batch.clip, batch.sam)
+    assert features.image_tokens.shape == (1, 100, 192)
+    assert features.embeddings.shape == (1, 64, 16, 16)
+    assert not features.image_tokens.requires_grad
+    assert not features.embeddings.requires_grad
+    encoder = parts.model.sam_encoder
+    assert not any(p.requires_grad for p in encoder.parameters())
+    changed = replace(features, embeddings=features.embeddings + 1)
+    with torch.no_grad():
+        one, two = (parts.model(batch, f).mask_logits for f in (features, changed))
+    assert not torch.equal(one, two)
