@@ -30,7 +30,8 @@ PARAPHRASES = 3
 """Reasoning queries for one target: wordings of one ReasonSeg item."""
 
 Drawn = tuple[NDArray[np.uint8], list[dict[str, Any]], list[dict[str, Any]]]
-"""Image, objects (category, colour, polygons, area, box), expressions (query, target, style)."""
+"""Image, objects (category, colour, polygons, borders, area, box), expressions (query, target,
+style)."""
 
 
 def draw(job: tuple[str, str, int, int]) -> Drawn:
@@ -74,13 +75,26 @@ def _outline(mask: NDArray[np.bool_]) -> dict[str, Any]:
     ys, xs = np.nonzero(mask)
     box = [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
     polygons = [np.clip(p, 0, SIZE).ravel().tolist() for p in parts]
-    return {"polygons": polygons, "area": float(mask.sum()), "box": box}
+    return {"polygons": polygons, "borders": _borders(mask), "area": float(mask.sum()), "box": box}
+
+
+def _borders(mask: NDArray[np.bool_]) -> list[list[list[float]]]:
+    """Polygons through the outermost pixels: ReasonSeg's outline is part of the mask.
+
+    Around the pixels, as COCO has it, they would be read back one pixel wider on two sides.
+    """
+    lines = contour_generator(z=np.pad(mask, 1).astype(np.float64)).lines(0.999)
+    rings = [np.rint(line[:-1]) - 1 for line in cast(list[NDArray[np.float64]], lines)]
+    steps = [(ring != np.roll(ring, 1, axis=0)).any(axis=1) for ring in rings]
+    parts = [_corners(ring[step]) for ring, step in zip(rings, steps, strict=True)]
+    return [part.tolist() for part in parts if len(part) > 2]
 
 
 def _corners(ring: NDArray[np.float64]) -> NDArray[np.float64]:
     """A closed ring of points (n, 2) without those on a straight line between their neighbours."""
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     turns: NDArray[np.bool_] = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    turns |= (before * after).sum(axis=1) < 0  # the tip of a spur
     return ring[turns]
 
 
@@ -163,9 +177,9 @@ def write_reason(root: Path, drawn: dict[str, list[Drawn]]) -> None:
                     "labels": ["target"],
                     "shape_type": "polygon",
                     "image_name": f"{stem}.jpg",
-                    "points": np.reshape(part, (-1, 2)).tolist(),
+                    "points": part,
                 }
-                for part in target["polygons"]
+                for part in target["borders"]
             ]
             queries = [e["query"] for e in expressions]
             item = {"text": queries, "is_sentence": True, "shapes": shapes}
