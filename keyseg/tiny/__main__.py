@@ -85,7 +85,7 @@ def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: boo
     seeing = [model.model.vision_tower, model.model.multi_modal_projector, heads]
     run_stage("vision", scope.work, seeing, see, steps=vision_steps, lr=1e-3)
 
-    cells = torch.tensor([i for w, i in words.items() if len(w) == 3 and w[1:].isdigit()])
+    cells = torch.tensor(sorted(talk.cells))
 
     def answer(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         rows = llava_stage.batch(corpus, talk, prefix, rng, llava_stage.IMAGES)
@@ -120,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=16000, help="pictures to draw for training")
     parser.add_argument("--held-out", type=int, default=500, help="pictures to draw for scoring")
     parser.add_argument("--scored-batches", type=int, default=16, help="of the held-out pictures")
-    parser.add_argument("--sam-steps", type=int, default=3000)
-    parser.add_argument("--vision-steps", type=int, default=1500)
+    parser.add_argument("--sam-steps", type=int, default=2400)
+    parser.add_argument("--vision-steps", type=int, default=4000)
     parser.add_argument("--llava-steps", type=int, default=4000)
     parser.add_argument("--compile", action="store_true", help="LLaVA 1.4 times faster; needs g++")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -8,6 +8,7 @@ the answers learn in a fraction of the steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,6 +33,12 @@ class Conversation:
 
     processor: LlavaProcessor
 
+    @cached_property
+    def cells(self) -> frozenset[int]:
+        """Tokens of the words for locations."""
+        words = self.processor.tokenizer.get_vocab()
+        return frozenset(i for w, i in words.items() if len(w) == 3 and w[1:].isdigit())
+
     def prefix(self) -> list[int]:
         """`<s> user : <image> x patches`, as the processor expands it."""
         image = np.zeros((1, 3, *self._side()), dtype=np.uint8)
@@ -44,11 +51,20 @@ class Conversation:
         return crop["height"], crop["width"]
 
     def turn(self, question: str, answer: str) -> tuple[list[int], list[int]]:
-        """Tokens of question and answer, and labels (answer only)."""
+        """Tokens of question and answer, and the next token wherever it is asked for: all through
+        the answer; and where a query ends, the place that the answer will name. Words are there,
+        so that what they say meets what the picture shows without a detour through the answer."""
         tokenizer = self.processor.tokenizer
         ask = tokenizer(f"{question} assistant :", add_special_tokens=False)["input_ids"]
         reply = tokenizer(f"{answer} </s>", add_special_tokens=False)["input_ids"]
-        return ask + reply, [IGNORE] * len(ask) + reply
+        following = [IGNORE] * (len(ask) - 1) + reply + [IGNORE]
+        places = [i for i in reply if i in self.cells]
+        if places:
+            end = (
+                len(ask) - 1 - len(tokenizer("assistant :", add_special_tokens=False)["input_ids"])
+            )
+            following[end - 1 : end + 1] = places[:1] * 2  # the last word, and the stop after it
+        return ask + reply, following
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ def batch(
     labels = torch.full_like(packed.input_ids, IGNORE)
     for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
         for (_, wanted), begin in zip(parts, begins, strict=True):
-            labels[row, begin : begin + len(wanted) - 1] = torch.tensor(wanted[1:])
+            labels[row, begin : begin + len(wanted)] = torch.tensor(wanted)
     vocabulary = tokenizer.get_vocab()
     first = prefix.index(vocabulary["<image>"])
     shown = []
@@ -108,8 +124,12 @@ def loss(
         logits = llava.lm_head(states[asked]).float()
         aligned = naming_loss(llava, torch.stack(list(features.pooler_output)), rows.words)
     wanted = labels[asked]
-    answers = F.cross_entropy(logits, wanted)
-    located = torch.isin(wanted, cells) & (packed.segments[asked] != PREFIX)
+    pictured = packed.segments[asked] == PREFIX
+    located = torch.isin(wanted, cells) & ~pictured
+    weight = torch.ones_like(wanted, dtype=torch.float32)
+    weight[pictured], weight[located] = 0.3, 3.0  # finding things is the hard part, and the point
+    each = F.cross_entropy(logits, wanted, reduction="none")
+    answers = (each * weight).sum() / weight.sum()
     right = (logits.argmax(-1) == wanted)[located].float().mean()
     facts = {"loss": float(answers.detach()), "aligned": float(aligned.detach())}
     return answers + 0.5 * aligned, {**facts, "located": float(right)}

@@ -1,0 +1,114 @@
+"""One cell as a launcher starts it: a process of its own, on the real path with random weights."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from keyseg.config import signature
+from keyseg.rundir import DONE, FAILED, RunBusy, RunDirectory
+
+TIMEOUT = 240
+SHORT = (
+    "optim.steps=8",
+    "optim.eval_every=4",
+    "optim.checkpoint_every=3",
+    "runtime.log_every=2",
+    "runtime.threads=1",
+    "model.lora.dropout=0.1",  # so that the random state matters
+)
+TIMES = "seconds_per_step"
+
+
+def command(run: RunDirectory) -> list[str]:
+    return [sys.executable, "-m", "keyseg.cell", str(run.path)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "MLFLOW_TRACKING_URI": "none", "OMP_NUM_THREADS": "1"}
+
+
+def start(run: RunDirectory) -> subprocess.Popen[bytes]:
+    with run.log_file.open("ab") as log:
+        return subprocess.Popen(command(run), stdout=log, stderr=log, env=environment())
+
+
+def finish(run: RunDirectory) -> int:
+    return start(run).wait(TIMEOUT)
+
+
+def values(run: RunDirectory) -> pd.DataFrame:
+    rows = run.metrics()
+    return rows.loc[~rows["name"].str.contains(TIMES), ["name", "step", "value"]].reset_index(
+        drop=True
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(small_run, tmp_path_factory) -> RunDirectory:
+    """A run that nobody stopped."""
+    cfg = small_run(*SHORT)
+    run = RunDirectory.create(tmp_path_factory.mktemp("runs") / signature(cfg), cfg)
+    assert finish(run) == 0, run.log_file.read_text()
+    return run
+
+
+def test_leaves_what_a_report_needs(whole):
+    info = whole.info
+    assert whole.status == DONE
+    assert info["summary"].keys() == {"teacher_forced", "generated"}
+    assert info["trainable_parameters"] == sum(
+        row["parameters"] for row in info["manifest"] if row["trainable"]
+    )
+    assert info["attempts"][-1]["outcome"] == DONE
+    assert info["minutes"] > 0
+    samples = whole.samples()
+    assert samples.groupby("protocol").size().nunique() == 1
+    for protocol, rows in samples.groupby("protocol"):
+        assert rows["iou"].mean() == pytest.approx(info["summary"][protocol]["giou"])
+    names = set(whole.metrics()["name"])
+    assert {"train/loss", "val/giou", "test/generated/giou"} <= names
+
+
+@pytest.mark.parametrize("after", [2, 4, 6])
+def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_path, after):
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT))
+    process = start(run)
+    deadline = time.monotonic() + TIMEOUT
+    while run.metrics()["step"].max() < after or run.metrics().empty:
+        assert process.poll() is None, run.log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert run.status != DONE
+    assert finish(run) == 0, run.log_file.read_text()
+    assert len(run.info["attempts"]) == 2
+    pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
+    pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+
+
+def test_a_finished_run_is_left_alone(whole):
+    before = whole.info
+    assert finish(whole) == 0
+    assert whole.info == before
+
+
+def test_a_failure_is_recorded_with_its_reason(small_run, tmp_path):
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, "model.sam=/nowhere/sam"))
+    assert finish(run) == 1
+    assert run.status == FAILED
+    assert "/nowhere/sam" in run.info["error"]
+    assert run.info["attempts"][-1]["outcome"] == FAILED
+
+
+def test_a_run_at_work_is_not_started_again(whole, monkeypatch):
+    from keyseg.cell import run_cell
+
+    with whole.lock(), pytest.raises(RunBusy, match=str(Path(whole.path))):
+        run_cell(RunDirectory(whole.path))
