@@ -95,7 +95,7 @@ def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: boo
     model.model.vision_tower.requires_grad_(False)
     if compiled:
         model.model.language_model.compile(dynamic=False)
-    run_stage("llava", scope.work, [model], answer, steps=steps, lr=1e-3)
+    run_stage("llava", scope.work, [model], answer, steps=steps, lr=1.2e-3)
     folder = scope.out / "llava"
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)

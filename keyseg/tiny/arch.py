@@ -89,6 +89,8 @@ def make_llava(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         num_hidden_layers=5,
         num_attention_heads=3,
         max_position_embeddings=512,
+        # slow rotations: likeness between a word and a patch 100 places away must survive them
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

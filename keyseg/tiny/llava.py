@@ -23,7 +23,7 @@ from keyseg.tiny.corpus import Corpus
 from keyseg.tiny.questions import questions
 from keyseg.tiny.vision import naming_loss, patch_owners, patch_words
 
-IMAGES = 24
+IMAGES = 16
 IGNORE = -100
 
 
