@@ -73,6 +73,7 @@ def test_builtins_are_globals_too(tmp_path):
         (b"cos\nmkdir\n.", "asks for os.mkdir"),
         (b"Ptoken\n.", "persistent id"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # `raw` holds a set: no fixed order
 )
 def test_damaged_and_strange_files(tmp_path, raw, why):
     with pytest.raises(DataError, match=why) as caught:
