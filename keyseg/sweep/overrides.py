@@ -97,6 +97,9 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
         chosen: list[str] = []
         for override in parsed:
             key = override.key_or_group
+            added = override.is_add() or override.is_force_add()
+            if key == "sweeps" and not (key in groups and added):
+                raise _unknown_sweep(override)
             if key in groups:
                 chosen += _check_options(override, _options(loader, key))
         config = compose("config", chosen, return_hydra_config=True)
@@ -104,8 +107,6 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
     for override in parsed:
         key = override.key_or_group
         added = override.is_add() or override.is_force_add()
-        if key == "sweeps" and not (key in groups and added):
-            raise _unknown_sweep(override)
         if key in groups or key in keys or _in_list(key, config):
             continue
         if added and _may_be_added(key):
