@@ -22,10 +22,8 @@ from keyseg.evaluate import evaluate
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
-from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+from keyseg.rundir import DONE, EXIT_BUSY, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
 from keyseg.train import Trainer
-
-EXIT_BUSY = 75
 
 
 def run_cell(run: RunDirectory) -> None:

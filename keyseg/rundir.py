@@ -31,6 +31,9 @@ from keyseg.config import RunConfig, signature, validate
 if TYPE_CHECKING:
     import pandas as pd
 
+EXIT_BUSY = 75
+"""Exit code of a worker that found its run locked by another process (EX_TEMPFAIL)."""
+
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 
 _PROBE_SECONDS = 0.5

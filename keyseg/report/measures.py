@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-WRONG_MASK = 0.5
+from keyseg.metrics import RIGHT_MASK, THRESHOLDS
+
+WRONG_MASK = RIGHT_MASK
 """A mask with an IoU below this is wrong (discrepancy rates)."""
 
 

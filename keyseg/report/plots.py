@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import THRESHOLDS
 from keyseg.report.curves import learning_curves
-from keyseg.report.measures import THRESHOLDS, WRONG_MASK, with_keyword
+from keyseg.report.measures import WRONG_MASK, with_keyword
 from keyseg.report.store import Sweep
 from keyseg.report.style import INK, canvas, figure_style, legend, look, save, wrap
 

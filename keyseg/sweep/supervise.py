@@ -12,9 +12,19 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyseg.rundir import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunBusy, RunDirectory, now
+from keyseg.rundir import (
+    DONE,
+    EXIT_BUSY,
+    FAILED,
+    PRUNED,
+    QUEUED,
+    RUNNING,
+    RunBusy,
+    RunDirectory,
+    now,
+)
 from keyseg.sweep.cells import Cell
-from keyseg.sweep.workers import EXIT_BUSY, Pool
+from keyseg.sweep.workers import Pool
 
 _MOST_YIELDS = 20
 """How often a worker may step back from a lock that is then free, before that is an error."""

@@ -24,8 +24,6 @@ from keyseg.rundir import RunDirectory
 WORKER = (sys.executable, "-m", "keyseg.cell")
 """The command of a worker; the run directory is added to it."""
 
-EXIT_BUSY = 75
-"""Exit code of a worker that found its run locked by another process (EX_TEMPFAIL)."""
 
 # glibc returns large blocks to the system at once and asks for them again at once; with these it
 # keeps them, which takes a good part off the time of a step on the CPU.
