@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from keyseg.tiny import sam as sam_stage
 from keyseg.tiny import vision as vision_stage
 from keyseg.tiny.arch import SAM_SIZES, make_llava, make_processor
 from keyseg.tiny.corpus import Corpus, load_or_draw
+from keyseg.tiny.finding import found
+from keyseg.tiny.llava import FINDER, Ask
+from keyseg.tiny.questions import phrases, questions
 from keyseg.tiny.stage import run_stage
 
 
@@ -60,55 +64,59 @@ def pretrain_sam(scope: Scope, steps: int) -> None:
     print(json.dumps({"stage": "sam", "held_out_iou": scores}), flush=True)
 
 
-def pretrain_llava(scope: Scope, vision_steps: int, steps: int, *, compiled: bool = False) -> None:
-    """Stages 2 and 3. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
+@dataclass(frozen=True)
+class Steps:
+    """Of the three stages of LLaVA."""
+
+    vision: int
+    words: int
+    llava: int
+
+
+def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> None:
+    """Stages 2 to 4. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
     torch.manual_seed(2)
     corpus, held = scope.corpora()
     processor = make_processor()
     model = make_llava(processor)
     model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
-    heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size)
     talk = llava_stage.Conversation(processor)
-    prefix = talk.prefix()
+    tower = model.model.vision_tower
+    layers = model.model.language_model.layers
+    if compiled:
+        for module in (tower, *(layer for i, layer in enumerate(layers) if i != FINDER)):
+            module.compile(dynamic=False)  # the finder is watched: a hook would break the graph
 
-    words = processor.tokenizer.get_vocab()
+    heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size)
+    llava_stage.meet(model)
+    words = model.model.language_model.embed_tokens  # tied: also the words that patches say
 
     def see(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        picks = rng.integers(0, len(corpus), vision_stage.IMAGES)
-        pictures = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
-        pixels = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
-        labels = [vision_stage.patch_labels(corpus, int(i)) for i in picks]
-        stacked = [torch.from_numpy(np.stack(part)) for part in zip(*labels, strict=True)]
-        shown = torch.stack([vision_stage.patch_words(corpus, int(i), words) for i in picks])
-        return vision_stage.loss(model, heads, pixels, (stacked[0], stacked[1]), shown)
+        rows = vision_stage.batch(corpus, processor, rng, vision_stage.IMAGES)
+        return vision_stage.loss(model, heads, rows)
 
-    seeing = [model.model.vision_tower, model.model.multi_modal_projector, heads]
-    run_stage("vision", scope.work, seeing, see, steps=vision_steps, lr=1e-3)
-
-    cells = torch.tensor(sorted(talk.cells))
-
-    def answer(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        rows = llava_stage.batch(corpus, talk, prefix, rng, llava_stage.IMAGES)
-        return llava_stage.loss(model, rows, cells)
+    seeing = [tower, model.model.multi_modal_projector, words, heads]
+    run_stage("vision", scope.work, seeing, see, steps=steps.vision, lr=1e-3)
 
     # As in LLaVA, from here on the vision tower is frozen. (Trained on, it forgot categories.)
-    model.model.vision_tower.requires_grad_(False)
-    if compiled:
-        model.model.language_model.compile(dynamic=False)
-    run_stage("llava", scope.work, [model], answer, steps=steps, lr=1.2e-3)
+    tower.requires_grad_(False)
+    seen = vision_stage.see(model, processor, corpus)
+
+    def answer(ask: Ask, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        rows = llava_stage.batch(corpus, seen, talk, ask, rng, llava_stage.IMAGES)
+        return llava_stage.loss(model, rows, talk)
+
+    for name, ask, count in (("words", phrases, steps.words), ("llava", questions, steps.llava)):
+        run_stage(name, scope.work, [model], partial(answer, ask), steps=count, lr=1e-3)
+
     folder = scope.out / "llava"
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
-    model.float()
-    with torch.no_grad():
-        found = []
-        for n in range(scope.scored_batches):
-            rng = np.random.default_rng([7, n])
-            rows = llava_stage.batch(held, talk, prefix, rng, llava_stage.IMAGES)
-            found.append(llava_stage.loss(model, rows, cells)[1])
-    scores = {k: round(float(np.mean([f[k] for f in found])), 4) for k in found[0]}
+    model.float().eval()
+    seen = vision_stage.see(model, processor, held)
+    scores = found(model, held, seen, talk, min(len(held), 32 * scope.scored_batches))
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
-    print(json.dumps({"stage": "llava", "held_out": scores}), flush=True)
+    print(json.dumps({"stage": "llava", "right_object": scores}), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -122,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scored-batches", type=int, default=16, help="of the held-out pictures")
     parser.add_argument("--sam-steps", type=int, default=2400)
     parser.add_argument("--vision-steps", type=int, default=4000)
-    parser.add_argument("--llava-steps", type=int, default=4000)
+    parser.add_argument("--words-steps", type=int, default=600)
+    parser.add_argument("--llava-steps", type=int, default=3000)
     parser.add_argument("--compile", action="store_true", help="LLaVA 1.4 times faster; needs g++")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(argv)
@@ -134,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "sam" in stages:
         pretrain_sam(scope, args.sam_steps)
     if "llava" in stages:
-        pretrain_llava(scope, args.vision_steps, args.llava_steps, compiled=args.compile)
+        steps = Steps(args.vision_steps, args.words_steps, args.llava_steps)
+        pretrain_llava(scope, steps, compiled=args.compile)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ the local features that CLIP has after hundreds of millions of pairs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from keyseg.data.scenes.world import CATEGORIES, COLOURS, RADIUS, SIZE
-from keyseg.tiny.arch import GRID
+from keyseg.tiny.arch import GRID, cell_word
 from keyseg.tiny.corpus import Corpus
 
 IMAGES = 32
@@ -61,13 +63,47 @@ def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray
 
 
 def patch_words(corpus: Corpus, index: int, vocabulary: dict[str, int]) -> Tensor:
-    """Words for what each patch shows (GRID * GRID, V), as shares; all 0 on the ground."""
+    """Words for what each patch shows (GRID * GRID, V), as shares; all 0 on the ground.
+
+    The word for the object's location is one of them: a place is then something that attention
+    can copy from the picture, which the answers learn in a fraction of the steps.
+    """
     objects = corpus.objects[index]
     table = torch.zeros(len(objects) + 1, len(vocabulary))
     for k, o in enumerate(objects, start=1):
-        said = f"{o['size']} {o['colour']} {o['category']}".split()
+        said = (
+            f"{o['size']} {o['colour']} {o['category']} {cell_word(o['x'], o['y'], SIZE)}".split()
+        )
         table[k, [vocabulary[w] for w in said]] = 1 / len(said)
     return table[patch_owners(corpus, index)]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch: pixels (B, 3, side, side); classes (B, P, 3) and offsets (B, P, 2) of
+    `patch_labels`; words (B, P, V) of `patch_words`."""
+
+    pixels: Tensor
+    classes: Tensor
+    offsets: Tensor
+    words: Tensor
+
+
+def batch(corpus: Corpus, processor: LlavaProcessor, rng: np.random.Generator, images: int) -> Rows:
+    """Random scenes with what their patches show."""
+    picks = rng.integers(0, len(corpus), images)
+    vocabulary = processor.tokenizer.get_vocab()
+    labels = [patch_labels(corpus, int(i)) for i in picks]
+    classes, offsets = (torch.from_numpy(np.stack(part)) for part in zip(*labels, strict=True))
+    words = torch.stack([patch_words(corpus, int(i), vocabulary) for i in picks])
+    return Rows(pixels_of(corpus.images[picks], processor), classes, offsets, words)
+
+
+def pixels_of(images: NDArray[np.uint8], processor: LlavaProcessor) -> Tensor:
+    """Scenes (B, SIZE, SIZE, 3) as the processor shows them to the tower."""
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
+    pixels: Tensor = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+    return pixels
 
 
 def naming_loss(llava: LlavaForConditionalGeneration, tokens: Tensor, words: Tensor) -> Tensor:
@@ -82,14 +118,10 @@ def naming_loss(llava: LlavaForConditionalGeneration, tokens: Tensor, words: Ten
 
 
 def loss(
-    llava: LlavaForConditionalGeneration,
-    heads: PatchHeads,
-    pixels: Tensor,
-    labels: tuple[Tensor, Tensor],
-    words: Tensor,
+    llava: LlavaForConditionalGeneration, heads: PatchHeads, rows: Rows
 ) -> tuple[Tensor, dict[str, float]]:
-    """pixels (B, 3, side, side); labels of `patch_labels` and `patch_words`, stacked."""
-    classes, offsets = labels
+    """Errors of the heads and of the words that image tokens say; the log leaves the latter out."""
+    pixels, classes, offsets, words = rows.pixels, rows.classes, rows.offsets, rows.words
     with torch.autocast("cpu", torch.bfloat16):
         states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
         states = states[:, 1:]  # without the class token, as LLaVA takes them
@@ -109,3 +141,15 @@ def loss(
     right = (guesses[0].argmax(-1) == classes[..., 0])[there].float().mean()
     facts = {"loss": float(total.detach()), "aligned": float(aligned.detach())}
     return total + aligned, {**facts, "category": float(right)}
+
+
+@torch.no_grad()
+def see(llava: LlavaForConditionalGeneration, processor: LlavaProcessor, corpus: Corpus) -> Tensor:
+    """What the tower makes of each patch of each scene (N, P, W): once, since it is frozen then."""
+    seen = []
+    for begin in range(0, len(corpus), IMAGES):
+        pixels = pixels_of(corpus.images[begin : begin + IMAGES], processor)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+        seen.append(states[:, 1:].to(torch.bfloat16))
+    return torch.cat(seen)

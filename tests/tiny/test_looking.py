@@ -1,0 +1,142 @@
+"""What the language model is asked in the recipe, and where it is shown to look."""
+
+import numpy as np
+import pytest
+import torch
+
+from keyseg.data.scenes.queries import STYLES, express
+from keyseg.data.scenes.world import SIZE
+from keyseg.tiny import llava
+from keyseg.tiny.arch import GRID, cell_word, make_llava, make_processor
+from keyseg.tiny.corpus import load_or_draw
+from keyseg.tiny.finding import found
+from keyseg.tiny.questions import Turn, phrases, questions
+from keyseg.tiny.vision import patch_owners
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return load_or_draw(tmp_path_factory.mktemp("corpus"), 12, workers=1)
+
+
+@pytest.fixture(scope="module")
+def talk():
+    return llava.Conversation(make_processor())
+
+
+@pytest.fixture(scope="module")
+def model(talk):
+    torch.manual_seed(0)
+    made = make_llava(talk.processor)
+    made.set_attn_implementation("eager")
+    return made.eval()
+
+
+def seen_of(corpus, width=128):
+    return torch.randn(len(corpus), GRID * GRID, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_phrase_fits_what_it_shows_and_nothing_else(corpus):
+    for n in range(len(corpus)):
+        scene = corpus.scene(n)
+        for turn in phrases(scene, np.random.default_rng(n)):
+            said = turn.question.removeprefix("find ").removesuffix(" .")
+            for number, o in enumerate(scene.objects, 1):
+                words = f"{o.size} {o.colour} {o.category}".split()
+                assert (set(said.split()) <= set(words)) == (number in turn.shown)
+            cells = {cell_word(o.x, o.y, SIZE) for o in scene.objects}
+            assert turn.cell in cells
+
+
+def test_questions_ask_in_every_style_and_answer_with_the_place(corpus):
+    turns = [
+        t for n in range(len(corpus)) for t in questions(corpus.scene(n), np.random.default_rng(n))
+    ]
+    assert any("could" in t.question and t.cell for t in turns)
+    assert any("closest" in t.question or "above" in t.question for t in turns)
+    for turn in turns:
+        assert bool(turn.cell) == bool(turn.shown)
+        assert not turn.cell or not turn.answer or turn.cell in turn.answer
+
+
+def test_the_place_is_wanted_where_the_question_ends_and_after_at(talk):
+    turn = Turn("find red kite .", "sure , a at p37 .", "p37", (2,))
+    ids, wanted, looking = talk.turn(turn)
+    words = talk.processor.tokenizer.convert_ids_to_tokens(ids)
+    assert " ".join(words) == "find red kite . assistant : sure , a at p37 . </s>"
+    cell = talk.tokens("p37")[0]
+    assert [words[i] for i in looking] == ["kite", ".", "at"]
+    assert all(wanted[i] == cell for i in looking)
+    assert wanted[5:12] == ids[6:13]  # the answer's own next words
+    assert wanted[12] == wanted[0] == wanted[4] == llava.IGNORE
+
+
+def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
+    rng = np.random.default_rng(3)
+    rows = llava.batch(corpus, seen_of(corpus), talk, phrases, rng, 2)
+    again = np.random.default_rng(3)
+    picks = again.integers(0, len(corpus), 2)
+    for row, index in enumerate(picks):
+        owners = patch_owners(corpus, int(index))
+        turns = phrases(corpus.scene(int(index)), again)
+        wanted = [np.isin(owners, t.shown) for t in turns for _ in range(2)]
+        begin = len(talk.prefix)
+        ends = (rows.labels[row, begin:] != llava.IGNORE).nonzero().flatten() + begin
+        assert torch.equal(rows.places[row, ends], torch.from_numpy(np.stack(wanted)))
+
+
+def test_words_meet_equal_words(talk):
+    """Before any training, a word looks at the token that says the same, 50 places away."""
+    torch.manual_seed(0)
+    model = make_llava(talk.processor).eval()
+    model.set_attn_implementation("eager")
+    ids = torch.tensor([[*talk.tokens("red blue green yellow"), *[0] * 50, *talk.tokens("green")]])
+
+    def look():
+        with torch.no_grad():
+            out = model.model.language_model(ids, output_attentions=True)
+        return out.attentions[0][0, 0, -1]
+
+    before = look()
+    llava.meet(model)
+    after = look()
+    assert after[:4].argmax() == 2
+    assert after[2] > 2 * before[2]
+
+
+def test_the_loss_teaches_where_to_look(corpus, talk, model):
+    rows = llava.batch(corpus, seen_of(corpus), talk, phrases, np.random.default_rng(0), 2)
+    finder = model.model.language_model.layers[llava.FINDER].self_attn
+    total, facts = llava.loss(model, rows, talk)
+    total.backward()
+    assert 0 < facts["looked"] < 1
+    assert finder.q_proj.weight.grad[: finder.head_dim].abs().sum() > 0
+    assert not finder._forward_hooks
+    model.zero_grad()
+
+
+def test_found_counts_the_object_that_the_word_names(corpus, talk, model, monkeypatch):
+    """A model that always says one cell finds the objects that are nearest to that cell."""
+    said = talk.tokens("p00")[0]
+    monkeypatch.setattr(
+        "keyseg.tiny.finding.states",
+        lambda _, packed, features: torch.ones(*packed.input_ids.shape, 192),
+    )
+    head = torch.nn.Linear(192, len(talk.processor.tokenizer), bias=False)
+    torch.nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.weight[said] = 1.0
+    monkeypatch.setattr(model, "lm_head", head)
+    scores = found(model, corpus, seen_of(corpus), talk, len(corpus))
+    assert 0 <= scores["short"] < 1
+    nearest = [
+        int(np.argmin([(o.x - 6.4) ** 2 + (o.y - 6.4) ** 2 for o in corpus.scene(i).objects]))
+        for i in range(len(corpus))
+    ]
+    hits = [
+        e.target == nearest[i]
+        for i in range(len(corpus))
+        for e in express(corpus.scene(i), tuple(STYLES), np.random.default_rng([7, i]))
+        if e.style == "short"
+    ]
+    assert scores["short"] == pytest.approx(np.mean(hits), abs=1e-4)
