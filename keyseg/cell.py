@@ -71,7 +71,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     optim = cfg.optim
     sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints)
-    run.truncate(trainer.resume())
+    run.truncate(trainer.resume() or -1)  # without a checkpoint it begins anew, before step 0
     val_groups = groups(e for s in val for e in s.examples)[: cfg.evaluation.val_images]
 
     def validate() -> dict[str, float]:
@@ -99,7 +99,8 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     )
     metrics = run.metrics()
     pace = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
-    return {"summary": summary, "seconds_per_step": float(pace.median())}
+    seconds = float(pace.median()) if len(pace) else None  # optim.steps=0: the untrained model
+    return {"summary": summary, "seconds_per_step": seconds}
 
 
 def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:

@@ -198,7 +198,6 @@ POSITIVE = (
     "model.lora.r",
     "model.projection_layers",
     "loss.keyword.temperature",
-    "optim.steps",
     "optim.images_per_step",
     "optim.expressions_per_image",
     "optim.eval_every",
@@ -209,7 +208,14 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
-    *("optim.lr", "optim.lr_fusion", "optim.lr_decoder", "optim.weight_decay", "optim.clip"),
+    *(
+        "optim.steps",
+        "optim.lr",
+        "optim.lr_fusion",
+        "optim.lr_decoder",
+        "optim.weight_decay",
+        "optim.clip",
+    ),
 )
 
 

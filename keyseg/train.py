@@ -153,14 +153,16 @@ class Trainer:
     def fit(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
         """Train to the last step; `validate` scores the val split.
 
-        Yields train/* and gradient norms every `log_every` steps, val/* every `eval_every` and at
-        the end.
+        Yields train/* and gradient norms every `log_every` steps, val/* before the first step
+        (where the curves begin), every `eval_every` and at the end. No steps: nothing is trained.
 
         Raises:
             UntrainedModuleError: after the first step, a trainable module has no gradient.
             DivergedError: the loss is not finite.
         """
         optim = self.cfg.optim
+        if self.step == 0:
+            yield from self._validate(validate)
         self.model.train()
         clock = time.perf_counter()
         while self.step < optim.steps:
@@ -171,14 +173,8 @@ class Trainer:
                 yield from self._log(seconds)
                 clock = time.perf_counter()
             if self.step % optim.eval_every == 0 or self.step == optim.steps:
-                self.model.eval()
-                scores = validate()
+                yield from self._validate(validate)
                 self.model.train()
-                for name, value in scores.items():
-                    yield Value(f"val/{name}", value, self.step)
-                if scores[SELECT_BY] > self.best:
-                    self.best = scores[SELECT_BY]
-                    self._save_best()
                 clock = time.perf_counter()
             if self.step % optim.checkpoint_every == 0 or self.step == optim.steps:
                 self._save_last()
@@ -210,6 +206,15 @@ class Trainer:
         row = (losses.total.detach(), losses.text, losses.bce, losses.dice, losses.keyword)
         self._window += torch.stack(row)  # stays on the device: read once per logging interval
         self._count += 1
+
+    def _validate(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
+        self.model.eval()
+        scores = validate()
+        for name, value in scores.items():
+            yield Value(f"val/{name}", value, self.step)
+        if scores[SELECT_BY] > self.best:
+            self.best = scores[SELECT_BY]
+            self._save_best()
 
     def _log(self, seconds: float) -> Iterator[Value]:
         names = ("loss", "text", "bce", "dice", "keyword")

@@ -99,6 +99,15 @@ def test_a_finished_run_is_left_alone(whole):
     assert whole.info == before
 
 
+def test_the_untrained_model_is_a_cell_like_any_other(small_run, tmp_path):
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, "optim.steps=0"))
+    assert finish(run) == 0, run.log_file.read_text()
+    assert run.status == DONE
+    assert run.info["seconds_per_step"] is None
+    assert set(run.metrics()["step"]) == {0}
+    assert len(run.samples())
+
+
 def test_a_failure_is_recorded_with_its_reason(small_run, tmp_path):
     run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, "model.sam=/nowhere/sam"))
     assert finish(run) == 1

@@ -99,7 +99,7 @@ def test_every_option_trains_two_steps(trainer, options):
     for step in (1, 2):
         names = {v.name for v in values if v.step == step}
         assert {f"train/{n}" for n in ("loss", "text", "bce", "dice", "keyword")} <= names
-    assert {v.step for v in values if v.name == "val/giou"} == {2}
+    assert {v.step for v in values if v.name == "val/giou"} == {0, 2}
     for name, parameter in made.model.named_parameters():
         changed = not torch.equal(before[name], parameter)
         mean = made.optimizer.state.get(parameter, {}).get("exp_avg")  # of its gradients
@@ -131,7 +131,7 @@ def uninterrupted(trainer):
     made, validate = trainer("whole", *LONG)
     values = measured(made.fit(validate))
     made.load_best()
-    assert {s for _, _, s in values} == {3, 4, 6}
+    assert {s for _, _, s in values} == {0, 3, 4, 6}
     return values, {n: p for n, p in made.model.named_parameters() if p.requires_grad}
 
 
@@ -149,7 +149,7 @@ def test_killed_at_every_kind_of_step_and_continued(trainer, uninterrupted):
     for last, resumed in ((1, 0), (3, 0), (3, 2), (5, 2), (6, 4)):
         made, validate = trainer("killed", *LONG, last=last)
         assert made.resume() == resumed
-        kept = [v for v in kept if v[2] <= resumed]  # as the run directory drops them
+        kept = [v for v in kept if v[2] <= (resumed or -1)]  # as the run directory drops them
         try:
             for value in made.fit(validate):
                 kept += measured([value])
@@ -186,6 +186,15 @@ def test_a_finished_run_has_nothing_left_to_do(trainer):
     assert list(again.fit(validate)) == []
 
 
+def test_without_steps_the_model_is_measured_and_left_as_it_was_built(trainer):
+    made, validate = trainer("run", *SHORT, "optim.steps=0")
+    before = {n: p.clone() for n, p in made.model.named_parameters()}
+    values = list(made.fit(validate))
+    assert [(v.name, v.step) for v in values] == [("val/giou", 0)]
+    made.load_best()
+    assert all(torch.equal(p, before[n]) for n, p in made.model.named_parameters())
+
+
 def test_a_nan_loss_stops_the_run(trainer):
     made, validate = trainer("run", *SHORT)
     with torch.no_grad():
@@ -204,7 +213,7 @@ def test_a_checkpoint_of_another_model_does_not_fit(trainer):
 
 def test_the_best_weights_are_those_of_the_best_score(trainer):
     made, _ = trainer("run", *LONG)
-    scores = iter([0.5, 0.4])
+    scores = iter([0.3, 0.5, 0.4])
     seen = []
 
     def validate():
@@ -215,8 +224,9 @@ def test_the_best_weights_are_those_of_the_best_score(trainer):
     assert made.best == 0.5
     made.load_best()
     now = dict(made.model.named_parameters())
-    assert all(torch.equal(p, now[n]) for n, p in seen[0].items())
-    assert any(not torch.equal(p, now[n]) for n, p in seen[1].items())
+    assert all(torch.equal(p, now[n]) for n, p in seen[1].items())
+    for other in (seen[0], seen[2]):
+        assert any(not torch.equal(p, now[n]) for n, p in other.items())
 
 
 def test_weight_0_is_logged_and_not_trained(trainer):

@@ -225,7 +225,9 @@ class LineView:
             return [f"{cell.state} already"]
         news = []
         state, val_step = before or (QUEUED, cell.val_step)
-        if cell.val_step > val_step or (before is None and cell.val_step and cell.state == RUNNING):
+        if cell.val_step > val_step or (
+            before is None and cell.val_step >= 0 and cell.state == RUNNING
+        ):
             parts = [f"step {cell.val_step}/{cell.steps}"]
             parts += [f"loss {cell.losses['loss']:.3f}"] if "loss" in cell.losses else []
             parts += [

@@ -29,7 +29,8 @@ class CellStatus:
     seconds_per_step: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
     val: Mapping[str, float] = field(default_factory=dict)
-    val_step: int = 0
+    val_step: int = -1
+    """Of the last evaluation on val; -1: none yet."""
     left: float | None = None
     seconds: float | None = None
     error: str | None = None
@@ -75,7 +76,7 @@ class Watch:
                 for name, row in self._last.items()
                 if name.startswith("val/")
             },
-            val_step=max([r.step for n, r in self._last.items() if n.startswith("val/")] or [0]),
+            val_step=max([r.step for n, r in self._last.items() if n.startswith("val/")] or [-1]),
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
             error=str(info.get("error") or "") if status == FAILED else None,
