@@ -41,6 +41,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _FINAL = {DONE: "FINISHED", FAILED: "FAILED", PRUNED: "KILLED"}
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens on runs, not on chats
 _ARTIFACTS = ("config.yaml", "run.json", "samples.parquet", "code.diff", "log.txt")
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
 """Longest values that every MLflow store takes, in characters."""
@@ -391,7 +392,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
         # Without a place MLflow writes artifacts to ./mlruns of whatever the cwd is.
         place = (database.parent / "mlartifacts" / name).as_uri() if database else None
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
         except MlflowException:  # another process was first
             known = client.get_experiment_by_name(name)
             if known is None:
