@@ -35,6 +35,7 @@ class Scope:
     scenes: int
     held_out: int
     scored_batches: int
+    device: torch.device
 
     def corpora(self) -> tuple[Corpus, Corpus]:
         """For training, and held out from it."""
@@ -48,7 +49,7 @@ def pretrain_sam(scope: Scope, steps: int) -> None:
     """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json)."""
     torch.manual_seed(1)
     corpus, held = scope.corpora()
-    sam = build_sam(SAM_SIZES)
+    sam = build_sam(SAM_SIZES).to(scope.device)
     run_stage(
         "sam", scope.work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
     )
@@ -89,6 +90,8 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
 
     heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size)
     llava_stage.meet(model)
+    model.to(scope.device)
+    heads.to(scope.device)
     words = model.model.language_model.embed_tokens  # tied: also the words that patches say
 
     def see(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
@@ -133,13 +136,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--words-steps", type=int, default=600)
     parser.add_argument("--llava-steps", type=int, default=3000)
     parser.add_argument("--compile", action="store_true", help="LLaVA 1.4 times faster; needs g++")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", type=torch.device, default=best, help=f"default: {best}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     stages = args.stages or ["sam", "llava"]
     if unknown := set(stages) - {"sam", "llava"}:
         parser.error(f"unknown stage {', '.join(sorted(unknown))}: choose from sam, llava")
-    scope = Scope(args.work, args.out, args.scenes, args.held_out, args.scored_batches)
+    scope = Scope(args.work, args.out, args.scenes, args.held_out, args.scored_batches, args.device)
     if "sam" in stages:
         pretrain_sam(scope, args.sam_steps)
     if "llava" in stages:

@@ -48,8 +48,9 @@ def found(
         ]
         tokens = [[talk.tokens(f"{q} assistant : sure , a at") for q in row] for row in queries]
         packed, starts = pack([talk.prefix] * len(scenes), tokens, tokenizer.pad_token_id)
-        with torch.autocast("cpu", torch.bfloat16):
-            features = llava.model.multi_modal_projector(seen[list(picks)])
+        packed = packed.to(llava.device)
+        with torch.autocast(llava.device.type, torch.bfloat16):
+            features = llava.model.multi_modal_projector(seen[list(picks)].to(llava.device))
             hidden = states(llava, packed, features)
             logits = llava.lm_head(hidden)[..., cells].float()
         for row, scene in enumerate(scenes):

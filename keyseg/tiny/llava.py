@@ -116,6 +116,11 @@ class Rows:
     words: Tensor
     places: Tensor
 
+    def to(self, device: torch.device) -> Rows:
+        """The same batch on another device."""
+        parts = (self.labels, self.seen, self.words, self.places)
+        return Rows(self.packed.to(device), *(part.to(device) for part in parts))
+
 
 def batch(
     corpus: Corpus,
@@ -169,10 +174,11 @@ def loss(
     llava: LlavaForConditionalGeneration, rows: Rows, talk: Conversation
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of answers and locations, of the words at image tokens, and of the look."""
+    rows = rows.to(llava.device)
     asked = rows.labels != IGNORE
     first = talk.prefix.index(llava.config.image_token_id)
     patches = slice(first, first + rows.seen.shape[1])
-    with torch.autocast("cpu", torch.bfloat16), _watched(llava) as looks:
+    with torch.autocast(llava.device.type, torch.bfloat16), _watched(llava) as looks:
         features = llava.model.multi_modal_projector(rows.seen)
         logits = llava.lm_head(states(llava, rows.packed, features)[asked]).float()
         aligned = naming_loss(llava, features, rows.words)
@@ -180,7 +186,8 @@ def loss(
     at_image = torch.zeros_like(asked)
     at_image[:, patches] = True
     pictured = at_image[asked]
-    located = torch.isin(wanted, torch.tensor(sorted(talk.cells))) & ~pictured
+    located = torch.isin(wanted, torch.tensor(sorted(talk.cells), device=wanted.device))
+    located &= ~pictured
     weight = torch.ones_like(wanted, dtype=torch.float32)
     weight[pictured], weight[located] = 0.3, 3.0  # finding things is the hard part, and the point
     each = F.cross_entropy(logits, wanted, reduction="none")

@@ -48,11 +48,13 @@ def predict(
     sam: Sam, pixels: Tensor, points: list[Tensor | None], boxes: list[Tensor | None]
 ) -> tuple[Tensor, Tensor]:
     """Mask logits (B, PROMPTS, 4, h, w) and predicted IoU (B, PROMPTS, 4)."""
+    pixels = pixels.to(sam.device)
     embeddings = sam.image_encoder(torch.stack([preprocess(sam, p) for p in pixels]))
     place = sam.prompt_encoder.get_dense_pe()
     masks, quality = [], []
     for embedding, point, box in zip(embeddings, points, boxes, strict=True):
-        labelled = None if point is None else (point, torch.ones(point.shape[:2]))
+        point, box = (p if p is None else p.to(sam.device) for p in (point, box))
+        labelled = None if point is None else (point, point.new_ones(point.shape[:2]))
         sparse, dense = sam.prompt_encoder(points=labelled, boxes=box, masks=None)
         drawn, iou = sam.mask_decoder.predict_masks(embedding[None], place, sparse, dense)
         masks.append(drawn)
@@ -64,7 +66,8 @@ def loss(sam: Sam, corpus: Corpus, rng: np.random.Generator) -> tuple[Tensor, di
     """20 focal + Dice (SAM's own weights), of the single mask and of the best of the three others,
     and the error of the predicted IoU."""
     pixels, targets, points, boxes = draw_prompts(corpus, rng, IMAGES)
-    with torch.autocast("cpu", torch.bfloat16):
+    targets = targets.to(sam.device)
+    with torch.autocast(sam.device.type, torch.bfloat16):
         logits, quality = predict(sam, pixels, points, boxes)
     logits = logits.float().flatten(0, 1)
     soft = F.interpolate(targets.flatten(0, 1)[:, None].float(), logits.shape[-2:], mode="area")
@@ -88,6 +91,7 @@ def score(sam: Sam, corpus: Corpus, kind: str, batches: int) -> float:
     for n in range(batches):
         drawn = draw_prompts(corpus, np.random.default_rng([7, n]), IMAGES, kind)
         pixels, targets, points, boxes = drawn
+        targets = targets.to(sam.device)
         logits = predict(sam, pixels, points, boxes)[0][:, :, 0]
         hard = F.interpolate(logits, targets.shape[-2:], mode="bilinear") > 0
         iou = (hard & targets).sum((2, 3)) / (hard | targets).sum((2, 3)).clamp(min=1)

@@ -38,7 +38,7 @@ def run_stage(
     checkpoint = folder / f"{name}.pt"
     done, spent = 0, 0.0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done, spent = state["step"], state["seconds"]

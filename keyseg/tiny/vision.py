@@ -88,6 +88,11 @@ class Rows:
     offsets: Tensor
     words: Tensor
 
+    def to(self, device: torch.device) -> Rows:
+        """The same batch on another device."""
+        parts = (self.pixels, self.classes, self.offsets, self.words)
+        return Rows(*(part.to(device) for part in parts))
+
 
 def batch(corpus: Corpus, processor: LlavaProcessor, rng: np.random.Generator, images: int) -> Rows:
     """Random scenes with what their patches show."""
@@ -121,8 +126,9 @@ def loss(
     llava: LlavaForConditionalGeneration, heads: PatchHeads, rows: Rows
 ) -> tuple[Tensor, dict[str, float]]:
     """Errors of the heads and of the words that image tokens say; the log leaves the latter out."""
+    rows = rows.to(llava.device)
     pixels, classes, offsets, words = rows.pixels, rows.classes, rows.offsets, rows.words
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(llava.device.type, torch.bfloat16):
         states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
         states = states[:, 1:]  # without the class token, as LLaVA takes them
         guesses = [head(states) for head in heads.classes]
@@ -148,8 +154,8 @@ def see(llava: LlavaForConditionalGeneration, processor: LlavaProcessor, corpus:
     """What the tower makes of each patch of each scene (N, P, W): once, since it is frozen then."""
     seen = []
     for begin in range(0, len(corpus), IMAGES):
-        pixels = pixels_of(corpus.images[begin : begin + IMAGES], processor)
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = pixels_of(corpus.images[begin : begin + IMAGES], processor).to(llava.device)
+        with torch.autocast(llava.device.type, torch.bfloat16):
             states = llava.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
-        seen.append(states[:, 1:].to(torch.bfloat16))
+        seen.append(states[:, 1:].to("cpu", torch.bfloat16))
     return torch.cat(seen)
