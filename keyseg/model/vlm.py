@@ -120,7 +120,10 @@ class Vlm(nn.Module):
 
     def checkpoint_gradients(self) -> None:
         """Compute activations of the language model again in the backward pass: less memory."""
-        self.llava.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model = self.llava.model.language_model
+        # transformers 5.23 renamed it; the old name warns there and is the only one before
+        renamed = getattr(model, "activation_checkpointing_enable", None)
+        (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
