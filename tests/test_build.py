@@ -15,7 +15,6 @@ from keyseg.train import autocast
 META, CPU = torch.device("meta"), torch.device("cpu")
 SAMS = sorted(f.stem for f in (PROJECT / "experiments/model/sam").glob("*.yaml"))
 MODELS = sorted(f.stem for f in (PROJECT / "experiments/model").glob("*.yaml"))
-SMALL = "{hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 2"
 
 
 def billions(rows, **wanted):
@@ -51,11 +50,14 @@ def test_every_pair_of_backbones_composes(model, sam, compose_run):
 
 @pytest.mark.parametrize(("side", "positions"), [(224, 256), (336, 576)])
 def test_image_tokens_come_from_the_processor(side, positions, small_run):
-    text = f"{SMALL}, vocab_size: 300}}"
-    vision = f"{SMALL}, image_size: {side}, patch_size: 14}}"
-    cfg = small_run("model.init=random", f"model.sizes={{text: {text}, vision: {vision}}}",
-                    "model.tokens.key_init=null", "model.tokens.seg_init=null",
-                    "model.lora.targets=[q_proj]")  # fmt: skip
+    cfg = small_run("model.init=random", "model.lora.targets=[q_proj]")
+    cfg.model.tokens.key_init = cfg.model.tokens.seg_init = None
+    small = {"hidden_size": 32, "intermediate_size": 64}
+    small |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    cfg.model.sizes = {
+        "text": small | {"vocab_size": 300},
+        "vision": small | {"image_size": side, "patch_size": 14},
+    }
     parts = build(cfg, CPU)
     image = parts.conversation.tokenizer.convert_tokens_to_ids("<image>")
     assert parts.conversation.prefix.count(image) == positions
@@ -107,21 +109,24 @@ def test_bytes_as_tokens():
     assert tokenizer.decode(ids) == "a café"
 
 
-def test_attention_and_checkpointing_do_not_change_the_numbers(make_parts):
+@pytest.mark.parametrize("option", ["model.attention=eager", "model.gradient_checkpointing=true"])
+def test_attention_and_checkpointing_do_not_change_the_numbers(option, make_parts):
+    """In float64: in float32 the gradients of a mean are mostly rounding."""
     (first, cfg), (second, _) = make_parts("model.precision=fp32"), make_parts(
-        "model.precision=fp32", "model.attention=eager", "model.gradient_checkpointing=true"
+        "model.precision=fp32", option
     )  # fmt: skip
-    batch = first.collator(groups(e for s in load(cfg.data, "train") for e in s.examples)[:2])
+    batch = first.collator(groups(e for s in load(cfg.data, "train") for e in s.examples)[:1])
     gradients = []
     for parts in (first, second):
-        parts.model.train()
-        parts.model(batch, parts.model.encode(batch.clip, batch.sam)).mask_logits.mean().backward()
-        gradients.append([p.grad for p in parts.model.parameters() if p.grad is not None])
+        model = parts.model.double().train()
+        features = model.encode(batch.clip.double(), batch.sam.double())
+        model(batch, features).mask_logits.mean().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     first_on, second_on = (
         any(getattr(m, "gradient_checkpointing", False) for m in parts.model.modules())
         for parts in (first, second)
     )
-    assert (first_on, second_on) == (False, True)
+    assert (first_on, second_on) == (False, "checkpointing" in option)
     assert len(gradients[0]) == len(gradients[1]) > 20
     for one, two in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
