@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,9 +15,12 @@ from keyseg.data.batch import Collator
 from keyseg.data.prompts import Conversation, add_tokens
 from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
-from keyseg.model.sam import load_sam, preprocess
+from keyseg.model.random_llava import random_llava
+from keyseg.model.sam import WeightsError, load_sam, preprocess, random_sam
 from keyseg.model.vlm import Vlm, load_llava
 from keyseg.preflight import weights_path
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         WeightsError: a backbone is missing or broken.
         ConfigError: the variant cannot be built, or the words that tokens start from are unknown.
     """
-    sam = load_sam(resolve_path(cfg.model.sam), cfg.model.sam_type)
-    llava, processor = load_llava(weights_path(cfg.model.llava))
+    sam, llava, processor = load_backbones(cfg, device)
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
     add_tokens(tokenizer, tokens)
@@ -50,6 +53,8 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         dropout=cfg.model.lora.dropout,
         targets=cfg.model.lora.targets,
     )
+    if cfg.model.gradient_checkpointing:
+        vlm.checkpoint_gradients()
     model = KeySeg(
         vlm,
         sam,
@@ -59,9 +64,45 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         train_table=cfg.loss.keyword.table == "trained",
     )
     freeze_unpulled(model, cfg)
-    conversation = Conversation(tokenizer, cfg.prompt, tokens, _image_tokens(processor))
+    image_tokens = _image_tokens(processor)
+    seen = image_positions(llava.config)
+    if image_tokens != seen:
+        raise WeightsError(
+            f"model.llava={cfg.model.llava}: its processor makes {image_tokens} image tokens of a "
+            f"picture and its CLIP {seen}: patch size, crop size and num_additional_image_tokens "
+            "in processor_config.json must fit config.json"
+        )
+    conversation = Conversation(tokenizer, cfg.prompt, tokens, image_tokens)
     collator = Collator(conversation, processor.image_processor, partial(preprocess, sam))
     return Parts(model.to(device), collator, conversation)
+
+
+def load_backbones(cfg: RunConfig, device: torch.device) -> tuple[Any, Any, Any]:
+    """SAM, LLaVA and its processor: from files, or of the same sizes with random weights.
+
+    Raises:
+        WeightsError: a backbone is missing or broken.
+    """
+    choice = cfg.model
+    dtype = DTYPES[choice.precision] if choice.frozen == "precision" else torch.float32
+    sam_path, path = resolve_path(choice.sam), weights_path(choice.llava)
+    if choice.init == "random":
+        with device:
+            sam = random_sam(sam_path, choice.sam_type)
+            llava, processor = random_llava(
+                path, choice.sizes, dtype=dtype, attention=choice.attention
+            )
+    else:
+        sam = load_sam(sam_path, choice.sam_type)
+        llava, processor = load_llava(
+            path,
+            dtype=dtype,
+            attention=choice.attention,
+            quantization=choice.quantization,
+            device=device,
+        )
+    sam.image_encoder.to(dtype)
+    return sam, llava, processor
 
 
 def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
@@ -104,6 +145,12 @@ def _word_id(tokenizer: object, word: str | None) -> int | None:
             "or null for the mean of all"
         )
     return int(ids[0])
+
+
+def image_positions(config: Any) -> int:
+    """Image positions that a LLaVA makes of one picture: patches, and CLIP's own token if kept."""
+    patches = int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return patches + int(config.vision_feature_select_strategy == "full")
 
 
 def _image_tokens(processor: object) -> int:

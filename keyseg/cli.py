@@ -1,4 +1,4 @@
-"""`keyseg report | status | sync`: what there is to do with sweeps that have run.
+"""`keyseg report | status | sync | ...`: what there is to do beside runs.
 
 Heavy things are imported by the commands that need them, so that each starts in about a second.
 """
@@ -6,6 +6,7 @@ Heavy things are imported by the commands that need them, so that each starts in
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from keyseg.config import ConfigError, resolve_path
+
+COMMANDS = ("data",)
+"""Modules of `keyseg.commands`: each registers its own command, and imports nothing heavy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keyseg",
-        description="What there is to do with sweeps that have run. Runs are started by run.py.",
+        description="What there is to do beside runs, which run.py starts.",
     )
     parser.add_argument("--outputs", default="outputs", help="where the sweeps are (outputs)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -53,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")
     sync.add_argument("--out", default="reports/out", help="where reports are (reports/out)")
     sync.set_defaults(run=_sync)
+    for name in COMMANDS:
+        importlib.import_module(f"keyseg.commands.{name}").register(commands)
     return parser
 
 

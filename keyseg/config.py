@@ -67,13 +67,25 @@ class TokensConfig:
 
 @dataclass
 class ModelConfig:
-    """Backbones (`llava`, `sam`: a folder, a file or a hub id) and what is trained of them."""
+    """Backbones (`llava`, `sam`: a folder, a file or a hub id) and what is trained of them.
+
+    `init`: "random" needs no weights: sizes come from the files' configs, or from `sizes` (text,
+    vision: arguments of LlamaConfig and CLIPVisionConfig) where it is not empty.
+    `frozen`: frozen weights are kept in "fp32" or in `precision`. `quantization`: "nf4" keeps the
+    language model's in 4 bits (extra `qlora`).
+    """
 
     name: str = MISSING
     llava: str = MISSING
     sam: str = MISSING
     sam_type: str = MISSING
+    init: str = "pretrained"
+    sizes: dict[str, Any] = field(default_factory=dict)
     precision: str = "fp32"
+    frozen: str = "fp32"
+    quantization: str = "none"
+    attention: str = "sdpa"
+    gradient_checkpointing: bool = False
     projection_layers: int = 2
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
@@ -184,6 +196,10 @@ class RunConfig:
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.precision": ("fp32", "bf16", "fp16"),
+    "model.init": ("pretrained", "random"),
+    "model.frozen": ("fp32", "precision"),
+    "model.quantization": ("none", "nf4"),
+    "model.attention": ("sdpa", "eager"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
     "loss.keyword.similarity": ("dot", "cosine"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,16 @@ from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data import mix
 
 SPLITS = ("train", "val", "test")
+SIZES = {
+    "llava-hf/llava-1.5-7b-hf": "14 GB",
+    "llava-hf/llava-1.5-13b-hf": "27 GB",
+    "vit_b": "375 MB",
+    "vit_l": "1.25 GB",
+    "vit_h": "2.56 GB",
+}
+"""Downloads of the public weights."""
+LLAVA_PAGE = "https://huggingface.co/llava-hf"
+SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 _WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
 _WEIGHTS = (".safetensors", ".pth", ".bin")
 
@@ -34,20 +45,79 @@ def check(configs: Iterable[RunConfig]) -> None:
 
 
 def check_weights(cfg: RunConfig) -> None:
-    """Whether the backbones' files exist. A hub id is left to the hub's own client."""
-    for name, value in (("llava", cfg.model.llava), ("sam", cfg.model.sam)):
-        path = Path(weights_path(value))
-        if not path.exists() and not (name == "llava" and is_hub_id(value)):
-            raise ConfigError(
-                f"model.{name}={value}: there is no {path}. Set model.{name} to where the weights "
-                f"are, in experiments/model/{cfg.model.name}.yaml or on the command line; "
-                "`python -m keyseg.tiny` rebuilds the bundled ones"
-            )
+    """Whether the backbones' files exist, and the library that reads them in 4 bits.
+
+    Raises:
+        ConfigError: once for all that is missing: file or id, page, size, and the key to set.
+    """
+    choice = cfg.model
+    if choice.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization={choice.quantization} needs bitsandbytes: "
+            "pip install 'keyseg[qlora]', or set model.quantization=none"
+        )
+    if choice.init == "random":
+        return
+    missing = []
+    if not Path(weights_path(choice.llava)).exists():
+        missing.append(_missing_llava(cfg))
+    if not resolve_path(choice.sam).exists():
+        missing.append(_missing_sam(cfg))
+    if missing:
+        raise ConfigError("; ".join(missing))
+
+
+def _missing_llava(cfg: RunConfig) -> str:
+    name, file = cfg.model.llava, f"experiments/model/{cfg.model.name}.yaml"
+    if is_hub_id(name):
+        size = SIZES.get(name, "size: see the page")
+        return (
+            f"model.llava={name} is not in the local Hugging Face cache. `hf download {name}` "
+            f"gets it ({size}, https://huggingface.co/{name}), or set model.llava in {file} or on "
+            "the command line to a folder that holds it"
+        )
+    return (
+        f"model.llava={name}: there is no {weights_path(name)}. Set model.llava in {file} or on "
+        f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
+        f"{SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
+    )
+
+
+def _missing_sam(cfg: RunConfig) -> str:
+    kind = cfg.model.sam_type
+    option = "tiny" if kind == "folder" else kind
+    remedy = (
+        "`python -m keyseg.tiny` rebuilds the bundled one"
+        if kind == "folder"
+        else f"{kind} is at {SAM_PAGE} ({SIZES.get(kind, 'size: see the page')})"
+    )
+    return (
+        f"model.sam={cfg.model.sam}: there is no {resolve_path(cfg.model.sam)}. {remedy}. Set "
+        f"model.sam in experiments/model/sam/{option}.yaml or on the command line to where it is"
+    )
 
 
 def weights_path(name: str) -> str:
-    """A file or folder, from the project's root if relative; a hub id as it is."""
-    return name if is_hub_id(name) else str(resolve_path(name))
+    """A file or folder, from the project's root if relative.
+
+    Of a hub id the folder in the local cache, so that jobs on nodes without a network find it; the
+    id itself where the cache does not hold it whole.
+    """
+    return _cached(name) or name if is_hub_id(name) else str(resolve_path(name))
+
+
+def _cached(name: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    index = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.exists():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    return str(folder) if all((folder / file).exists() for file in files) else None
 
 
 def is_hub_id(name: str) -> bool:
@@ -57,6 +127,8 @@ def is_hub_id(name: str) -> bool:
 
 def weights_fingerprint(cfg: RunConfig) -> str:
     """16 hex digits over the backbones' files; of large ones the size and both ends."""
+    if cfg.model.init == "random":
+        return "random"
     total = hashlib.sha256()
     for name in (cfg.model.llava, cfg.model.sam):
         path = Path(weights_path(name))

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from keyseg.build import Parts
+from keyseg.build import DTYPES, Parts
 from keyseg.config import OptimConfig, RunConfig
 from keyseg.data.batch import Batch
 from keyseg.data.mix import ImageSampler
@@ -38,7 +38,6 @@ from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
 from keyseg.model.sam import to_original
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SELECT_BY = "giou"
 """Val score that decides which weights are kept as the best."""
 

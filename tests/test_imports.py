@@ -17,6 +17,7 @@ FLOORS = (
     ("rundir", "sweepdir", "provenance", "tracking"),
     ("cell",),
     ("sweep", "report"),
+    ("commands",),
     ("cli", "__main__"),
 )
 BESIDE = (
@@ -32,6 +33,7 @@ LIGHT = (
     "provenance",
     "tracking",
     "config",
+    "commands",
     "cli",
 )
 HEAVY = ("torch", "transformers", "peft", "segment_anything", "mlflow")

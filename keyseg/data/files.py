@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 class DataError(ValueError):
-    """Data on disk or the config that names it is wrong; the message names the file and remedy."""
+    """Data on disk or the config that names it is wrong; the message names the file and remedy.
+
+    `kind`: one of the kinds below; what `keyseg data check` counts.
+    """
+
+    def __init__(self, message: str, kind: str = "damaged") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+ABSENT, IMAGE, UNANNOTATED = "absent", "missing image", "without annotation"
+"""Kinds of error: a file or folder that everything needs, one image, one target's annotation."""
+
+Problems = list[DataError]
+"""What a reader that is given such a list puts into it, instead of stopping at the first one."""
+
+
+@contextmanager
+def collecting(problems: Problems | None) -> Iterator[None]:
+    """A `DataError` inside goes into the list and ends the block; without a list it is raised."""
+    try:
+        yield
+    except DataError as error:
+        if problems is None or error.kind == ABSENT:
+            raise
+        problems.append(error)
 
 
 def require(path: Path, what: str, page: str) -> Path:
@@ -24,7 +50,9 @@ def require(path: Path, what: str, page: str) -> Path:
     parent = next(p for p in path.parents if p.exists())
     found = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))
     shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") or "nothing"
-    raise DataError(f"{what} is missing: {path}. {parent} holds {shown}. Public page: {page}")
+    raise DataError(
+        f"{what} is missing: {path}. {parent} holds {shown}. Public page: {page}", ABSENT
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -44,10 +72,13 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not valid JSON ({error}): download it again") from error
 
 
-def check_images(images: Iterable[Path], page: str) -> None:
-    """One error for all images that are listed and not on disk.
+def check_images(
+    images: Iterable[Path], page: str, problems: Problems | None = None
+) -> frozenset[Path]:
+    """One error for all images that are listed and not on disk; with a list, one for each.
 
     Folders are listed once: a look at every one of 17,000 files is slow on a network disk.
+    Returns the images that are missing, which is none unless `problems` is given.
 
     Raises:
         DataError: with the count and the first three names.
@@ -61,10 +92,14 @@ def check_images(images: Iterable[Path], page: str) -> None:
             listed[folder] = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
         if image.name not in listed[folder]:
             missing.append(image)
-    if missing:
+    if problems is not None:
+        problems += [DataError(f"{m} is missing. Public page: {page}", IMAGE) for m in missing]
+    elif missing:
         names = ", ".join(image.name for image in missing[:3])
         more = ", ..." if len(missing) > 3 else ""
         raise DataError(
             f"{len(missing)} of {len(wanted)} images are missing in {missing[0].parent}: "
-            f"{names}{more}. Public page: {page}"
+            f"{names}{more}. Public page: {page}",
+            IMAGE,
         )
+    return frozenset(missing)

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from keyseg.config import resolve_path
 from keyseg.data.example import Example
-from keyseg.data.files import DataError
+from keyseg.data.files import ABSENT, DataError, Problems
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ def prepare(data_cfg: Mapping[str, Any]) -> None:
         _call("prepare", spec)
 
 
-def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
+def load(data_cfg: Mapping[str, Any], split: str, problems: Problems | None = None) -> list[Source]:
     """Read one split of the `data` group: a `Source` for each entry of `splits.<split>`.
 
+    With `problems`, readers put what is wrong with single targets into it and leave them out.
     An entry names `sources`, the `split` of theirs that is meant, and a `weight` (default 1).
 
     Raises:
@@ -76,8 +77,7 @@ def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
             if source not in sources:
                 near = get_close_matches(source, sources, 1) or list(sources)
                 raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
-            part = _call(f"sources.{source}", sources[source], split=entry.get("split", split))
-            examples += part
+            examples += read_source(cfg, source, str(entry.get("split", split)), problems)
         if not examples:
             raise DataError(f"{where} has no examples: name its sources")
         for example in examples:
@@ -88,6 +88,29 @@ def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
     if not loaded:
         raise DataError(f"data.splits.{split} is empty: list at least one entry with sources")
     return loaded
+
+
+def read_source(
+    data_cfg: Mapping[str, Any], source: str, split: str, problems: Problems | None = None
+) -> list[Example]:
+    """One split of one source, as its reader yields it.
+
+    Raises:
+        DataError: what the reader finds wrong; of absent files it names the key to set.
+    """
+    cfg = _plain(data_cfg)
+    extra: dict[str, Any] = {"split": split} | ({} if problems is None else {"problems": problems})
+    try:
+        examples: list[Example] = _call(f"sources.{source}", cfg["sources"][source], **extra)
+    except DataError as error:
+        if error.kind != ABSENT or "root" not in cfg:
+            raise
+        raise DataError(
+            f"{error}. Set data.root (now {cfg['root']}) in experiments/data/{cfg['name']}.yaml "
+            "or on the command line",
+            ABSENT,
+        ) from error
+    return examples
 
 
 def groups(examples: Iterable[Example]) -> list[ImageGroup]:
@@ -216,6 +239,8 @@ def _call(what: str, spec: Mapping[str, Any], **extra: Any) -> Any:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise DataError(f"data.{what}._target_={target} cannot be found: {error}") from error
+    if "problems" not in inspect.signature(function).parameters:
+        extra.pop("problems", None)  # a reader that cannot collect stops at the first one
     arguments = {key: value for key, value in spec.items() if key != "_target_"} | extra
     if "root" in arguments:
         arguments["root"] = resolve_path(arguments["root"])

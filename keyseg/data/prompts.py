@@ -18,6 +18,8 @@ from keyseg.config import ConfigError, PromptConfig, TokensConfig
 from keyseg.data.example import Example
 
 IMAGE = "<image>"
+NAMELESS = "target"
+"""What an answer calls an object that has neither a text nor a keyword (most of ReasonSeg)."""
 
 
 def add_tokens(tokenizer: Any, tokens: TokensConfig) -> None:
@@ -78,7 +80,7 @@ class Conversation:
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
         """Question and full answer; templates drawn with `rng`, the first ones without."""
         template = self._choose(self.prompt.answers, rng)
-        text = example.text or f"the {example.keyword}"
+        text = example.text or f"the {example.keyword or NAMELESS}"
         answer = template.format(tokens=self.pair, text=text)
         return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))
 

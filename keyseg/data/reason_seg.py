@@ -11,12 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data.example import Example, first_or_all, length_slice, size_slice
-from keyseg.data.files import DataError, check_images, read_json, require
+from keyseg.data.files import (
+    ABSENT,
+    DataError,
+    Problems,
+    check_images,
+    collecting,
+    read_json,
+    require,
+)
 from keyseg.data.masks import ReasonMask, image_size
 
-PAGE = "https://github.com/dvlab-research/LISA"
+PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
 KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"
 KEYWORDS = "explanatory_key/keyword_outputs.json"
+PUBLISHED = {"train": 239, "val": 200, "test": 779}
+"""Images of each split, as published."""
+
+
+def published(split: str, **_: Any) -> int | None:
+    """Published number of images of a split."""
+    return PUBLISHED.get(split)
 
 
 def read(
@@ -25,6 +40,7 @@ def read(
     texts: str = "all",
     slices: Mapping[str, str] | None = None,
     keywords: str | None = KEYWORDS,
+    problems: Problems | None = None,
 ) -> list[Example]:
     """Read one split. An example without an entry in the keyword file has keyword None.
 
@@ -34,6 +50,7 @@ def read(
         texts: "all" queries of an image, or the "first".
         slices: added to every example's own (dataset, split, size, length).
         keywords: the keyword file, relative to root; None reads ReasonSeg without keywords.
+        problems: takes what is wrong with single images, which are then left out.
 
     Raises:
         DataError: a folder, file or image is missing or damaged, or the split is empty.
@@ -42,29 +59,47 @@ def read(
     folder = _split_folder(root, split)
     files = sorted(p for p in folder.glob("*.json") if not p.name.startswith("."))
     if not files:
-        raise DataError(f"split '{split}' is empty: no .json in {folder}. Public page: {PAGE}")
-    check_images((p.with_suffix(".jpg") for p in files), PAGE)
+        raise DataError(
+            f"split '{split}' is empty: no .json in {folder}. Public page: {PAGE}", ABSENT
+        )
+    missing = check_images((p.with_suffix(".jpg") for p in files), PAGE, problems)
     known = _keywords(root / keywords) if keywords else {}
     examples = []
     for file in files:
         image = file.with_suffix(".jpg")
-        queries, is_sentence, mask = _annotation(file, image)
-        own = {"dataset": "ReasonSeg", "split": split, "size": size_slice(mask.target_share())}
-        for i, query in enumerate(first_or_all(texts, queries)):
-            keyword, text = known.get((file.name, query), (None, None))
-            examples.append(
-                Example(
-                    id=f"ReasonSeg/{split}/{file.stem}-{i}",
-                    image=image,
-                    image_id=f"ReasonSeg/{split}/{file.stem}",
-                    query=query,
-                    is_sentence=is_sentence,
-                    keyword=keyword,
-                    text=text,
-                    slices={**own, "length": length_slice(query), **(slices or {})},
-                    load_mask=mask,
-                )
+        if image in missing:
+            continue
+        with collecting(problems):
+            examples += _examples(file, split, texts, slices or {}, known)
+    return examples
+
+
+def _examples(
+    file: Path,
+    split: str,
+    texts: str,
+    slices: Mapping[str, str],
+    known: Mapping[tuple[str, str], tuple[str | None, str | None]],
+) -> list[Example]:
+    image = file.with_suffix(".jpg")
+    queries, is_sentence, mask = _annotation(file, image)
+    own = {"dataset": "ReasonSeg", "split": split, "size": size_slice(mask.target_share())}
+    examples = []
+    for i, query in enumerate(first_or_all(texts, queries)):
+        keyword, text = known.get((file.name, query), (None, None))
+        examples.append(
+            Example(
+                id=f"ReasonSeg/{split}/{file.stem}-{i}",
+                image=image,
+                image_id=f"ReasonSeg/{split}/{file.stem}",
+                query=query,
+                is_sentence=is_sentence,
+                keyword=keyword,
+                text=text,
+                slices={**own, "length": length_slice(query), **slices},
+                load_mask=mask,
             )
+        )
     return examples
 
 
@@ -73,7 +108,9 @@ def _split_folder(root: Path, split: str) -> Path:
     folder = base / split
     if not folder.is_dir():
         splits = ", ".join(sorted(p.name for p in base.iterdir() if p.is_dir())) or "none"
-        raise DataError(f"{base} has no split '{split}'; it has: {splits}. Public page: {PAGE}")
+        raise DataError(
+            f"{base} has no split '{split}'; it has: {splits}. Public page: {PAGE}", ABSENT
+        )
     return folder
 
 
@@ -99,7 +136,8 @@ def _keywords(path: Path) -> dict[tuple[str, str], tuple[str | None, str | None]
     if not path.exists():
         raise DataError(
             f"the keyword file is missing: {path} ({KEYWORD_PAGE}). "
-            "To read ReasonSeg without keywords set keywords: null in the source's YAML"
+            "To read ReasonSeg without keywords set keywords: null in the source's YAML",
+            ABSENT,
         )
     content = read_json(path)
     found: dict[tuple[str, str], tuple[str | None, str | None]] = {}

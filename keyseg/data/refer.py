@@ -10,18 +10,40 @@ A ref's own `file_name` carries the annotation's number; the image's is in insta
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from keyseg.data import plain_pickle
 from keyseg.data.example import Example, first_or_all, length_slice, size_slice
-from keyseg.data.files import DataError, check_images, read_json, require
+from keyseg.data.files import (
+    UNANNOTATED,
+    DataError,
+    Problems,
+    check_images,
+    collecting,
+    read_json,
+    require,
+)
 from keyseg.data.masks import CocoMask
 
-PAGE = "https://github.com/lichengunc/refer"
-IMAGE_PAGE = "https://cocodataset.org/#download (2014 Train images)"
+PAGE = "https://github.com/lichengunc/refer (about 50 MB a data set)"
+IMAGE_PAGE = "https://cocodataset.org/#download (2014 Train images, 13 GB)"
 IMAGES = Path("images/mscoco/images/train2014")
+
+PUBLISHED = {
+    ("refcoco", "unc"): {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810},
+    ("refcoco", "google"): {"train": 40000, "val": 5000, "test": 5000},
+    ("refcoco+", "unc"): {"train": 42278, "val": 3805, "testA": 1975, "testB": 1798},
+    ("refcocog", "umd"): {"train": 42226, "val": 2573, "test": 5023},
+    ("refcocog", "google"): {"train": 44822, "val": 5000},
+}
+"""Targets (refs) of each split, as published."""
+
+
+def published(split: str, dataset: str, split_by: str, **_: Any) -> int | None:
+    """Published number of targets of a split; None where none is known."""
+    return PUBLISHED.get((dataset, split_by), {}).get(split)
 
 
 def read(
@@ -31,6 +53,7 @@ def read(
     split: str,
     slices: Mapping[str, str] | None = None,
     texts: str = "all",
+    problems: Problems | None = None,
 ) -> list[Example]:
     """Read one split; the keyword is the target's category name.
 
@@ -41,6 +64,7 @@ def read(
         split: "train", "val", "testA", ...
         slices: added to every example's own (dataset, split, size, length).
         texts: "all" sentences of a target, or the "first".
+        problems: takes what is wrong with single targets, which are then left out.
 
     Raises:
         DataError: a file or an image is missing or damaged, a ref names an annotation, image or
@@ -51,48 +75,52 @@ def read(
     refs_file = require(folder / f"refs({split_by}).p", f"the refs of '{dataset}'", PAGE)
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
     refs = _refs_of_split(refs_file, split)
-    instances = _Instances(instances_file, refs)
+    instances = Instances(instances_file, [ref.get("ann_id") for ref in refs])
     folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
     examples = []
     for ref in refs:
-        where = f"{refs_file}: ref {ref.get('ref_id')}"
-        annotation, image, keyword = instances.of(ref, where)
-        mask = _mask(annotation, image, f"{instances_file}: annotation {annotation.get('id')}")
-        area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
-        size = size_slice(area / (mask.height * mask.width))
-        own = {"dataset": dataset, "split": split, "size": size}
-        path = folder_of_images / image["file_name"]
-        for i, query in enumerate(first_or_all(texts, _sentences(ref, where))):
-            examples.append(
-                Example(
-                    id=f"{dataset}/{split}/{ref['ref_id']}-{i}",
-                    image=path,
-                    image_id=f"{IMAGES.name}/{path.stem}",
-                    query=query,
-                    is_sentence=False,
-                    keyword=keyword,
-                    text=None,
-                    slices={**own, "length": length_slice(query), **(slices or {})},
-                    load_mask=mask,
+        with collecting(problems):
+            where = f"{refs_file}: ref {ref.get('ref_id')}"
+            annotation, image, keyword = instances.of(ref.get("ann_id"), where)
+            mask = draw(annotation, image, f"{instances_file}: annotation {annotation.get('id')}")
+            area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
+            size = size_slice(area / (mask.height * mask.width))
+            own = {"dataset": dataset, "split": split, "size": size}
+            path = folder_of_images / image["file_name"]
+            for i, query in enumerate(first_or_all(texts, sentences(ref, where))):
+                examples.append(
+                    Example(
+                        id=f"{dataset}/{split}/{ref['ref_id']}-{i}",
+                        image=path,
+                        image_id=f"{IMAGES.name}/{path.stem}",
+                        query=query,
+                        is_sentence=False,
+                        keyword=keyword,
+                        text=None,
+                        slices={**own, "length": length_slice(query), **(slices or {})},
+                        load_mask=mask,
+                    )
                 )
-            )
-    check_images((e.image for e in examples), IMAGE_PAGE)
-    return examples
+    missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
+    return [e for e in examples if e.image not in missing]
 
 
-class _Instances:
-    """instances.json, indexed; only what the refs name is kept (the file is large)."""
+class Instances:
+    """instances.json, indexed; of annotations only those asked for are kept (the file is large).
 
-    def __init__(self, path: Path, refs: list[dict[str, Any]]) -> None:
+    `images`: ids of images to keep beside those of the annotations.
+    """
+
+    def __init__(self, path: Path, annotations: Iterable[Any], images: Iterable[Any] = ()) -> None:
         self.path = path
         content = read_json(path)
         try:
-            wanted = {str(ref.get("ann_id")) for ref in refs}
+            wanted = set(map(str, annotations))
             self.annotations = {
                 a["id"]: a for a in content["annotations"] if str(a["id"]) in wanted
             }
-            images = {a["image_id"] for a in self.annotations.values()}
-            self.images = {i["id"]: i for i in content["images"] if i["id"] in images}
+            kept = {a["image_id"] for a in self.annotations.values()} | set(images)
+            self.images = {i["id"]: i for i in content["images"] if i["id"] in kept}
             self.categories = {c["id"]: str(c["name"]) for c in content["categories"]}
         except (KeyError, TypeError) as error:
             raise DataError(
@@ -100,28 +128,38 @@ class _Instances:
                 f"({type(error).__name__}: {error})"
             ) from error
 
-    def of(self, ref: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-        """Annotation, image and category name of a ref."""
-        number = ref.get("ann_id")
+    def of(self, number: Any, where: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Annotation, image and category name by an annotation's number."""
         if not isinstance(number, int):
-            raise DataError(f"{where}: ann_id is {number!r}, not the number of one annotation")
-        if number not in self.annotations:
-            raise DataError(f"{where}: annotation {number} is not in {self.path}")
-        annotation = self.annotations[number]
-        image = self.images.get(annotation["image_id"])
-        if image is None or not {"file_name", "height", "width"} <= image.keys():
             raise DataError(
-                f"{self.path}: annotation {number} is on image {annotation['image_id']}, which is "
-                "not listed with file_name, height and width"
+                f"{where}: ann_id is {number!r}, not the number of one annotation", UNANNOTATED
             )
-        category = annotation.get("category_id", ref.get("category_id"))
+        if number not in self.annotations:
+            raise DataError(f"{where}: annotation {number} is not in {self.path}", UNANNOTATED)
+        annotation = self.annotations[number]
+        image = self.image(annotation["image_id"], f"annotation {number} is on image")
+        category = annotation.get("category_id")
         if category not in self.categories:
             raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
         return annotation, image, self.categories[category]
 
+    def image(self, number: Any, what: str) -> dict[str, Any]:
+        """An image's entry; `what` starts the sentence of the error."""
+        image: dict[str, Any] | None = self.images.get(number)
+        if image is None or not {"file_name", "height", "width"} <= image.keys():
+            raise DataError(
+                f"{self.path}: {what} {number}, which is not listed with file_name, height and "
+                "width"
+            )
+        return image
+
 
 def _refs_of_split(path: Path, split: str) -> list[dict[str, Any]]:
-    refs = plain_pickle.load(path)
+    return of_split(plain_pickle.load(path), path, split)
+
+
+def of_split(refs: Any, path: Path, split: str) -> list[dict[str, Any]]:
+    """The refs of one split, out of the content of a refs file."""
     if not isinstance(refs, list) or not all(isinstance(r, dict) and "ref_id" in r for r in refs):
         raise DataError(f"{path}: a list of refs with ref_id expected. Public page: {PAGE}")
     chosen = [ref for ref in refs if ref.get("split") == split]
@@ -132,7 +170,8 @@ def _refs_of_split(path: Path, split: str) -> list[dict[str, Any]]:
     return chosen
 
 
-def _sentences(ref: dict[str, Any], where: str) -> list[str]:
+def sentences(ref: dict[str, Any], where: str) -> list[str]:
+    """The expressions of a ref."""
     try:
         queries = [str(s["sent"]).strip() for s in ref["sentences"]]
     except (KeyError, TypeError) as error:
@@ -142,7 +181,8 @@ def _sentences(ref: dict[str, Any], where: str) -> list[str]:
     return queries
 
 
-def _mask(annotation: dict[str, Any], image: dict[str, Any], where: str) -> CocoMask:
+def draw(annotation: dict[str, Any], image: dict[str, Any], where: str) -> CocoMask:
+    """The recipe of an annotation's mask."""
     try:
         return CocoMask(annotation.get("segmentation"), image["height"], image["width"])
     except ValueError as error:

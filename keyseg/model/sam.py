@@ -122,6 +122,20 @@ def load_sam(path: Path, sam_type: str) -> Sam:
     return sam.eval()
 
 
+def random_sam(path: Path, sam_type: str) -> Sam:
+    """A Sam of the size that `sam_type` (or the folder's config.json) says, with random weights.
+
+    Raises:
+        WeightsError: no such size.
+    """
+    if sam_type in sam_model_registry:
+        return sam_model_registry[sam_type]().eval()
+    if sam_type != FOLDER_TYPE or not (path / "config.json").is_file():
+        known = ", ".join([f"{FOLDER_TYPE} (with config.json in model.sam)", *sam_model_registry])
+        raise WeightsError(f"model.sam_type={sam_type}, model.sam={path}: must be one of {known}")
+    return build_sam(json.loads((path / "config.json").read_text())).eval()
+
+
 def preprocess(sam: Sam, image: Tensor) -> Tensor:
     """(3, H, W) uint8 -> (3, S, S): longest side to S, normalised, padded at right and bottom."""
     side = sam.image_encoder.img_size

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, BitsAndBytesConfig, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
@@ -22,15 +22,41 @@ from keyseg.model.sam import WeightsError
 PUBLIC = "https://huggingface.co/llava-hf"
 
 
-def load_llava(path: str | Path) -> tuple[LlavaForConditionalGeneration, AutoProcessor]:
-    """Model (fp32) and processor from a `save_pretrained` folder or a hub id.
+def load_llava(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    quantization: str = "none",
+    device: torch.device | None = None,
+) -> tuple[LlavaForConditionalGeneration, AutoProcessor]:
+    """Model and processor from a `save_pretrained` folder or a hub id.
+
+    Args:
+        path: folder or hub id.
+        dtype: of all weights.
+        attention: transformers' attn_implementation.
+        quantization: "nf4" keeps the linear layers of the language model in 4 bits on `device`.
+        device: only for quantization; otherwise the CPU.
 
     Raises:
         WeightsError: nothing there, or something that is no LLaVA.
     """
     logging.disable_progress_bar()  # a run has a progress view of its own
     try:
-        model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+        more = {}
+        if quantization != "none":
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=quantization,
+                bnb_4bit_compute_dtype=dtype,
+                # what is read as a table or runs once per image stays whole
+                llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
+            )
+            more = {"quantization_config": config, "device_map": {"": device}}
+        model = LlavaForConditionalGeneration.from_pretrained(
+            path, dtype=dtype, attn_implementation=attention, **more
+        )
         return model, AutoProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -82,11 +108,22 @@ class Vlm(nn.Module):
             # transformers warns of a property that peft 0.21 reads
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             self.peft = get_peft_model(llava, config)
+        for parameter in self.parameters():
+            half = parameter.dtype in (torch.bfloat16, torch.float16)
+            if parameter.requires_grad and half:  # steps of the optimiser vanish in half precision
+                parameter.data = parameter.data.float()
 
     @property
     def llava(self) -> LlavaForConditionalGeneration:
         """The adapted model itself."""
         return self.peft.base_model.model
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations of the language model again in the backward pass: less memory."""
+        model = self.llava.model.language_model
+        # transformers 5.23 renamed it; the old name warns there and is the only one before
+        renamed = getattr(model, "activation_checkpointing_enable", None)
+        (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

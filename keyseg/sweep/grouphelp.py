@@ -17,11 +17,14 @@ def groups(root: Path = PROJECT) -> str:
     experiments = [f for f in sorted((root / "experiments").iterdir()) if f.is_dir()]
     columns = max(60, shutil.get_terminal_size().columns)
     lines = []
-    for folder in [*[f for f in experiments if f.name != "hydra"], root / "sweeps"]:
+    own = [f for f in experiments if f.name != "hydra"]
+    folders = sorted([*own, *(f for e in own for f in e.iterdir() if f.is_dir())])
+    for folder in [*folders, root / "sweeps"]:
         files = sorted(folder.glob("*.yaml"))
         if not files:
             continue
-        lines.append("+sweeps" if folder.name == "sweeps" else folder.name)
+        group = folder.relative_to(root / "experiments") if folder.name != "sweeps" else "+sweeps"
+        lines.append(str(group))
         width = max(len(file.stem) for file in files)
         for file in files:
             mark = "*" if chosen.get(folder.name) == file.stem else " "

@@ -1,0 +1,1 @@
+"""Commands of `keyseg`, one module each; `register` adds a command to the parser."""

@@ -1,0 +1,22 @@
+"""The config that `python run.py OVERRIDES` would run, for commands that need a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keyseg.config import PROJECT, RunConfig, validate
+
+
+def compose_config(overrides: Sequence[str]) -> RunConfig:
+    """Compose and check.
+
+    Raises:
+        ConfigError: an override names no group, option or key; says which one is near.
+    """
+    from hydra import compose, initialize_config_dir
+
+    from keyseg.sweep.overrides import check
+
+    check(overrides)
+    with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+        return validate(compose("config", list(overrides)))

@@ -1,0 +1,151 @@
+"""`keyseg data check | show`: what a data set on disk holds, and what it looks like."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyseg.commands.compose import compose_config
+from keyseg.config import ConfigError, RunConfig, resolve_path
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from keyseg.data.check import Result
+
+_SHOWN = 12
+"""Problems that are printed in full."""
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    data = commands.add_parser("data", help="check or show a data set")
+    what = data.add_subparsers(required=True, metavar="ACTION")
+    check = what.add_parser("check", help="counts, gaps, keywords and overlap; exit code 1 if bad")
+    show = what.add_parser("show", help="a contact sheet of examples as a PNG")
+    for parser in (check, show):
+        parser.add_argument("data", metavar="DATA", help="an option of the group data: refcoco")
+        parser.add_argument(
+            "overrides", metavar="KEY=VALUE", nargs="*", help="next to DATA: data.root=/x"
+        )
+    check.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder or hub id whose sub-tokens keywords are compared by; else by their words",
+    )
+    check.set_defaults(run=_check)
+    show.add_argument("--n", type=int, default=12, help="examples on the sheet (12)")
+    show.add_argument("--split", default="train", help="train, val or test (train)")
+    show.add_argument("--seed", type=int, default=0, help="which examples (0)")
+    show.add_argument("--out", metavar="FILE", help="reports/out/data/DATA-SPLIT.png")
+    show.set_defaults(run=_show)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from keyseg.data.check import check
+    from keyseg.data.files import DataError
+
+    cfg = _config(options)
+    first = _first_token(options.tokenizer)
+    try:
+        result = check(cfg.data, first)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    Console().print(_table(options.data, result))
+    print(_overlap(result))
+    problems = list(result.problems())
+    for line in problems[:_SHOWN]:
+        print(f"problem: {line}")
+    if len(problems) > _SHOWN:
+        print(f"problem: and {len(problems) - _SHOWN} more")
+    return 1 if problems else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from keyseg.data.files import DataError
+    from keyseg.data.mix import load
+    from keyseg.report.sheet import contact_sheet
+
+    if options.n < 1:
+        raise ConfigError(f"--n {options.n}: must be above 0")
+    cfg = _config(options)
+    try:
+        examples = [e for source in load(cfg.data, options.split) for e in source.examples]
+        sheet = contact_sheet(examples, options.n, options.seed)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    default = resolve_path(cfg.paths.reports) / "data" / f"{options.data}-{options.split}.png"
+    out = Path(options.out).absolute() if options.out else default
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    print(out)
+    return 0
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    from keyseg.data.files import DataError
+    from keyseg.data.mix import prepare
+
+    cfg = compose_config([f"data={options.data}", *options.overrides])
+    try:
+        prepare(cfg.data)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    return cfg
+
+
+def _first_token(tokenizer: str | None) -> Callable[[str], str]:
+    """The keyword's first word, or its first sub-token under a tokenizer."""
+    if tokenizer is None:
+        return lambda keyword: keyword.split()[0].lower()
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--tokenizer {tokenizer}: cannot be loaded ({reason})") from error
+    return lambda keyword: str(loaded.tokenize(keyword)[0])
+
+
+def _table(name: str, result: Result) -> Table:
+    from rich.table import Table
+
+    from keyseg.data.files import IMAGE, UNANNOTATED
+
+    table = Table(title=f"data={name}", title_justify="left")
+    titles = ("split", "source", "targets", "published", "images", "expressions", "no target")
+    gaps = ("empty masks", "missing images", "without annotation", "damaged")
+    for title in (*titles, *gaps, "keywords", "colliding", "majority"):
+        table.add_column(title, justify="left" if title in ("split", "source") else "right")
+    for row in result.rows:
+        missing, bare = row.count(IMAGE), row.count(UNANNOTATED)
+        numbers = (row.images, row.expressions, row.no_target)
+        wrong = (row.empty, missing, bare, len(row.errors) - missing - bare)
+        table.add_row(
+            row.split,
+            f"{row.source} {row.source_split}",
+            str(row.targets),
+            "-" if row.published is None else str(row.published),
+            *map(str, (*numbers, *wrong)),
+            _share(row.keywords, row.expressions),
+            _share(row.colliding, row.keywords),
+            _share(row.majority, row.keywords),
+        )
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
+
+
+def _overlap(result: Result) -> str:
+    found = [f"{len(images)} of {split}" for split, images in result.overlap.items()]
+    return f"images that train shares: {', '.join(found) or 'there is no other split'}"

@@ -1,0 +1,105 @@
+"""Reader of gRefCOCO: an expression may name several targets, or none at all.
+
+{root}/{dataset}/grefs({split_by}).json   list of refs like those of refCOCO, but `ann_id` is a
+                                          list, and [-1] (or no_target) means no target
+{root}/{dataset}/instances.json, {root}/images/...   as in the refer data sets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.files import DataError, Problems, check_images, collecting, read_json, require
+from keyseg.data.masks import CocoMask
+from keyseg.data.refer import IMAGE_PAGE, IMAGES, Instances, draw, of_split, sentences
+
+PAGE = "https://github.com/henghuiding/gRefCOCO"
+NO_TARGET = -1
+"""The annotation number of an expression that names nothing in the image."""
+
+
+def read(
+    root: str | Path,
+    split: str,
+    dataset: str = "grefcoco",
+    split_by: str = "unc",
+    slices: Mapping[str, str] | None = None,
+    texts: str = "all",
+    problems: Problems | None = None,
+) -> list[Example]:
+    """Read one split. The mask is the union of the targets, empty for none.
+
+    The keyword is the category name where all targets share one, else None. Arguments and errors
+    are those of `keyseg.data.refer.read`; slices have "targets": none, one or several.
+    """
+    root = Path(root)
+    folder = require(root / dataset, f"data set '{dataset}'", PAGE)
+    file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", PAGE)
+    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
+    refs = of_split(read_json(file), file, split)
+    wanted = {number for ref in refs for number in _numbers(ref)}
+    instances = Instances(instances_file, wanted, (ref.get("image_id") for ref in refs))
+    folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
+    examples = []
+    for ref in refs:
+        with collecting(problems):
+            where = f"{file}: ref {ref['ref_id']}"
+            image, mask, keyword, count = _target(ref, instances, where)
+            path = folder_of_images / image["file_name"]
+            share = min(_area(mask) / (mask.height * mask.width), 1.0)
+            own = {
+                "dataset": dataset,
+                "split": split,
+                "size": size_slice(share),
+                "targets": {0: "none", 1: "one"}.get(count, "several"),
+            }
+            for i, query in enumerate(first_or_all(texts, sentences(ref, where))):
+                examples.append(
+                    Example(
+                        id=f"{dataset}/{split}/{ref['ref_id']}-{i}",
+                        image=path,
+                        image_id=f"{IMAGES.name}/{path.stem}",
+                        query=query,
+                        is_sentence=False,
+                        keyword=keyword,
+                        text=None,
+                        slices={**own, "length": length_slice(query), **(slices or {})},
+                        load_mask=mask,
+                    )
+                )
+    missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
+    return [e for e in examples if e.image not in missing]
+
+
+def _numbers(ref: Mapping[str, Any]) -> list[Any]:
+    """Annotation numbers of a ref; [] for no target."""
+    numbers = ref.get("ann_id")
+    listed = list(numbers) if isinstance(numbers, list) else [numbers]
+    return [] if ref.get("no_target") else [n for n in listed if n != NO_TARGET]
+
+
+def _target(
+    ref: Mapping[str, Any], instances: Instances, where: str
+) -> tuple[dict[str, Any], CocoMask, str | None, int]:
+    """Image, mask, keyword and number of targets."""
+    numbers = _numbers(ref)
+    image = instances.image(ref.get("image_id"), f"ref {ref['ref_id']} is on image")
+    parts: list[Any] = []
+    categories = set()
+    for number in numbers:
+        annotation, its_image, category = instances.of(number, where)
+        if its_image is not image:
+            raise DataError(f"{where}: annotation {number} is on image {its_image['id']}, not its")
+        one = draw(annotation, image, f"{instances.path}: annotation {number}")
+        parts += one.segmentation if isinstance(one.segmentation, list) else [one.segmentation]
+        categories.add(category)
+    mask = CocoMask(parts, image["height"], image["width"])
+    return image, mask, categories.pop() if len(categories) == 1 else None, len(numbers)
+
+
+def _area(mask: CocoMask) -> float:
+    # Of the union: areas of single annotations would count an overlap twice.
+    return float(mask().sum()) if mask.segmentation else 0.0

@@ -1,0 +1,110 @@
+"""Every kind of gap is counted, and none stops the count."""
+
+import pytest
+
+from keyseg.data.check import check
+from keyseg.data.files import IMAGE, UNANNOTATED, DataError
+
+TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
+IGNORE = TARGET | {"label": "ignore"}
+
+
+def first_word(keyword):
+    return keyword.split()[0]
+
+
+@pytest.fixture
+def config(refer_folder, reason_folder):
+    refer = {"_target_": "keyseg.data.refer.read", "root": str(refer_folder.root)}
+    reason = {"_target_": "keyseg.data.reason_seg.read", "root": str(reason_folder.root)}
+    return {
+        "name": "mine",
+        "root": "/disk",
+        "sources": {
+            "refer": refer | {"dataset": "refcoco", "split_by": "unc"},
+            "reason": reason,
+        },
+        "splits": {
+            "train": [{"sources": ["refer"]}, {"sources": ["reason"], "weight": 3}],
+            "test": [{"sources": ["refer"], "split": "testA"}],
+        },
+    }
+
+
+@pytest.fixture
+def written(refer_folder, reason_folder):
+    def write():
+        refer_folder.write()
+        texts = {"a": "what barks", "b": "what purrs", "c": "what sings", "d": "what hides"}
+        for name, text in texts.items():
+            shapes = {"c": [IGNORE], "d": None}.get(name, [TARGET])
+            reason_folder.add(name, [text], shapes)
+        for name, keyword in (("a", "dog"), ("b", "dog house"), ("c", "bird")):
+            reason_folder.keywords.append(
+                {"json": f"{name}.json", "query": texts[name], "keyword": keyword}
+            )
+        reason_folder.write_keywords()
+
+    return write
+
+
+def test_counts(config, written):
+    written()
+    result = check(config, first_word)
+    train, reason, test = result.rows
+    assert (train.targets, train.images, train.expressions, train.published) == (2, 2, 4, 42404)
+    assert (train.keywords, train.colliding, train.majority) == (4, 0, 4)
+    assert (reason.targets, reason.expressions, reason.published) == (4, 4, 239)
+    assert reason.empty == 2, "an ignore region alone is no target, and no shapes are none"
+    assert (reason.keywords, reason.colliding, reason.majority) == (3, 2, 2)
+    assert (test.split, test.source_split) == ("test", "testA")
+    assert result.overlap == {"test": set()}
+    problems = list(result.problems())
+    assert "refer train: 2 targets, 42404 are published" in problems
+    assert "reason train: 2 masks are empty" in problems
+    assert len(problems) == 4
+
+
+def test_as_published_is_no_problem(config, written, monkeypatch):
+    written()
+    for module, counts in (
+        ("refer", {("refcoco", "unc"): {"train": 2, "testA": 1}}),
+        ("reason_seg", {"train": 4}),
+    ):
+        monkeypatch.setattr(f"keyseg.data.{module}.PUBLISHED", counts)
+    config["splits"]["train"].pop()
+    assert list(check(config, first_word).problems()) == []
+
+
+def test_gaps_are_counted_and_left_out(config, written, refer_folder, reason_folder):
+    first, second, _ = refer_folder.annotations
+    refer_folder.refs.append(refer_folder.refs[0] | {"ref_id": 1, "ann_id": 999})
+    refer_folder.refs.append(refer_folder.refs[0] | {"ref_id": 2, "sentences": []})
+    first["segmentation"] = {"size": [8, 10], "counts": "damaged!"}
+    second["segmentation"] = []
+    written()
+    (refer_folder.image_folder / refer_folder.images[2]["file_name"]).unlink()
+    (reason_folder.root / "ReasonSeg/train/a.jpg").unlink()
+    (reason_folder.root / "ReasonSeg/train/b.json").write_text("{")
+    train, reason, test = check(config, first_word).rows
+    assert train.count(UNANNOTATED) == 1
+    assert len(train.errors) == 3
+    assert train.empty == 1
+    assert train.found == 4
+    assert (test.count(IMAGE), test.targets, test.found) == (1, 0, None)
+    assert (reason.count(IMAGE), reason.targets, len(reason.errors)) == (1, 2, 2)
+
+
+def test_overlap_by_image(config, written, refer_folder):
+    refer_folder.refs[2] |= {"ann_id": 107, "image_id": 7}
+    written()
+    result = check(config, first_word)
+    assert result.overlap == {"test": {"train2014/COCO_train2014_000000000007"}}
+    assert any("1 images of test are in train as well" in line for line in result.problems())
+
+
+def test_what_everything_needs_stops_with_the_key_to_set(config, written, refer_folder):
+    written()
+    (refer_folder.root / "refcoco" / "instances.json").unlink()
+    with pytest.raises(DataError, match=r"instances\.json.*Set data\.root \(now /disk\).*mine"):
+        check(config, first_word)

@@ -1,0 +1,87 @@
+"""What is missing is said once, before anything starts: file or id, page, size, key to set."""
+
+import json
+
+import pytest
+
+from keyseg import preflight
+from keyseg.config import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """A cached hub model whose weights are two files, of which `held` are there."""
+
+    def make(held):
+        repo = tmp_path / "hub" / "models--llava-hf--llava-1.5-7b-hf"
+        folder = repo / "snapshots" / "abc"
+        folder.mkdir(parents=True)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text("abc")
+        (folder / "config.json").write_text("{}")
+        names = {"a": "1.safetensors", "b": "2.safetensors"}
+        index = json.dumps({"weight_map": names})
+        (folder / "model.safetensors.index.json").write_text(index)
+        for name in held:
+            (folder / name).write_text("weights")
+        return folder
+
+    return make
+
+
+def test_nothing_there_is_one_error(compose_run, tmp_path):
+    cfg = compose_run("model=llava_1_5_7b", f"model.sam={tmp_path}/none.pth")
+    with pytest.raises(ConfigError) as caught:
+        preflight.check([cfg])
+    message = str(caught.value)
+    for part in (
+        "llava-hf/llava-1.5-7b-hf",
+        "hf download",
+        "14 GB",
+        "https://huggingface.co/llava-hf/llava-1.5-7b-hf",
+        "set model.llava in experiments/model/llava_1_5_7b.yaml",
+        f"{tmp_path}/none.pth",
+        "2.56 GB",
+        "segment-anything#model-checkpoints",
+        "model.sam in experiments/model/sam/vit_h.yaml",
+    ):
+        assert part in message, part
+    assert "\n" not in message
+
+
+def test_a_folder_that_is_not_there(run_config, tmp_path):
+    run_config.model.llava, run_config.model.sam = f"{tmp_path}/llava", f"{tmp_path}/sam"
+    with pytest.raises(ConfigError, match=r"no .*/llava\. .*keyseg\.tiny.*; model\.sam=.*sam/tiny"):
+        preflight.check_weights(run_config)
+
+
+def test_a_cached_hub_model_is_found_and_fingerprinted(compose_run, snapshot, tmp_path):
+    (tmp_path / "sam.pth").write_text("sam")
+    cfg = compose_run("model=llava_1_5_7b", f"model.sam={tmp_path}/sam.pth")
+    folder = snapshot(["1.safetensors"])
+    with pytest.raises(ConfigError, match="not in the local Hugging Face cache"):
+        preflight.check_weights(cfg)
+    (folder / "2.safetensors").write_text("weights")
+    preflight.check_weights(cfg)
+    assert preflight.weights_path(cfg.model.llava) == str(folder)
+    before = preflight.weights_fingerprint(cfg)
+    (folder / "2.safetensors").write_text("others!")
+    assert preflight.weights_fingerprint(cfg) != before
+
+
+def test_random_needs_no_files(compose_run):
+    cfg = compose_run("model=llava_1_5_13b", "model.init=random")
+    preflight.check_weights(cfg)
+    assert preflight.weights_fingerprint(cfg) == "random"
+
+
+def test_four_bits_need_their_library(compose_run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cfg = compose_run("model=llava_1_5_7b", "model.init=random", "model.quantization=nf4")
+    with pytest.raises(ConfigError, match=r"needs bitsandbytes: pip install 'keyseg\[qlora\]'"):
+        preflight.check_weights(cfg)
