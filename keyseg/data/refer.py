@@ -33,10 +33,8 @@ IMAGES = Path("images/mscoco/images/train2014")
 
 PUBLISHED = {
     ("refcoco", "unc"): {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810},
-    ("refcoco", "google"): {"train": 40000, "val": 5000, "test": 5000},
     ("refcoco+", "unc"): {"train": 42278, "val": 3805, "testA": 1975, "testB": 1798},
     ("refcocog", "umd"): {"train": 42226, "val": 2573, "test": 5023},
-    ("refcocog", "google"): {"train": 44822, "val": 5000},
 }
 """Targets (refs) of each split, as published."""
 
