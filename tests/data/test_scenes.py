@@ -233,8 +233,8 @@ def test_every_word_is_known_to_the_tokenizer(said):
     tokenizer = make_processor().tokenizer
     texts = {e.query for _, e in said} | {" ".join(words())} | set(CATEGORIES)
     for n, (scene, _) in enumerate(said[:100]):
-        for question, answer in questions(scene, np.random.default_rng(n)):
-            texts |= {question, answer}
+        for turn in questions(scene, np.random.default_rng(n)):
+            texts |= {turn.question, turn.answer, turn.cell}
     for text in texts:
         assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"], text
 
