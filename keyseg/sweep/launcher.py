@@ -284,7 +284,7 @@ def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))
     for title, cell in zip(titles, cells, strict=True):
-        given = " ".join(cell.point.overrides)
+        given = " ".join(o for o in cell.point.overrides if not o.startswith("dry="))
         finish.print_line(
             console, f"{title:<{width}}  {cell.signature}  {cell.open().status:<7}  {given}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -88,10 +89,10 @@ class SlurmLauncher(SweepLauncher):
         Raises:
             ConfigError: there is no SLURM, or it refuses the job. Detached: detach=true.
         """
-        if not slurmqueue.answers():
+        if shutil.which("sbatch") is None:
             raise ConfigError(
-                "hydra/launcher=slurm: no SLURM answers here (sbatch, squeue); "
-                "hydra/launcher=local uses this machine"
+                "hydra/launcher=slurm: there is no sbatch on this machine; hydra/launcher=local "
+                "runs the cells here"
             )
         sweep_dir = cells[0].path.parent
         pool = SlurmPool(

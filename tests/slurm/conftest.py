@@ -35,6 +35,25 @@ def wait(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         time.sleep(0.1)
 
 
+_FAULTS: list[tuple[str, str, int]] = []
+
+
+@pytest.fixture
+def faults() -> list[tuple[str, str, int]]:
+    """Lines of the table of faults: what died, what was said, how often the cell was started."""
+    return _FAULTS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table (docs/reliability.md)."""
+    if _FAULTS:
+        terminalreporter.section("faults")
+        terminalreporter.line("| what dies | what happens | starts |")
+        terminalreporter.line("|---|---|---|")
+        for fault, said, starts in _FAULTS:
+            terminalreporter.line(f"| {fault} | {said} | {starts} |")
+
+
 class Cluster:
     """The cluster: its environment, its daemons."""
 

@@ -31,6 +31,7 @@ def test_preempted_and_requeued_it_ends_with_the_same_numbers(sweep, small_overr
     store = tmp_path / "mlflow.db"
     process = sweep.start(
         *("fusion=full", *small_overrides, *SHORT, "hydra.launcher.report=false"),
+        "hydra.launcher.memory=4G",
         stub=False,
         MLFLOW_TRACKING_URI=f"sqlite:///{store}",
     )
