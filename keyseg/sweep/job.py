@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyseg.rundir import EXIT_STOPPED, RunDirectory
+from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, FAILED, RunBusy, RunDirectory
+from keyseg.sweep.supervise import close_attempt, reason_of
 from keyseg.sweep.workers import worker_environment
 
 if TYPE_CHECKING:
@@ -72,6 +74,10 @@ class CellJob:
             time.sleep(_TICK)
         if code == EXIT_STOPPED:
             _persist(lambda: requeue(signal.SIGUSR2, None))
+        if code not in (0, EXIT_BUSY) and (run.status != FAILED or code < 0):
+            with suppress(RunBusy), run.lock():
+                reason = reason_of(run, code)
+                close_attempt(run, reason, status=FAILED, error=reason)
         if code != 0:
             raise WorkerFailedError(f"{self.path}: the worker ended with {code}; see log.txt there")
         return run.status

@@ -43,19 +43,19 @@ class Overview:
         if record is None:
             return watch.read()
         job = jobs.get(record.key)
-        state = state_of(watch.run, record, job, asked=self.trouble is None)
+        state = state_of(watch.run, job, asked=self.trouble is None)
         row = watch.read(state)
         reason = why(job)[0] if state == LOST else row.error
         known = f"{job.id}" if job else ""
         return replace(row, job=known, node=job.node if job else "", error=reason)
 
 
-def state_of(run: RunDirectory, record: Record, job: Job | None, *, asked: bool) -> str | None:
+def state_of(run: RunDirectory, job: Job | None, *, asked: bool) -> str | None:
     """The state of a run that went to SLURM; None: run.json says it."""
     info = run.info
     status = info.get("status")
-    ours = len(info.get("attempts") or []) > record.attempts
-    if status in (DONE, PRUNED) or (status == FAILED and ours):
+    # The error of an earlier submission was cleared by the one that came after it.
+    if status in (DONE, PRUNED) or (status == FAILED and info.get("error")):
         return None
     if run.busy:
         return RUNNING

@@ -176,11 +176,10 @@ def job_folder(sweep_dir: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Record:
-    """job.json: the submission a run belongs to. `attempts`: the run had before it."""
+    """job.json: the submission a run belongs to, and its place in it."""
 
     name: str
     index: int
-    attempts: int
     submitted: float
 
     @property
@@ -327,8 +326,7 @@ class SlurmPool:
                 name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
                 jobs = []
                 for index, (run, threads) in enumerate(fresh):
-                    attempts = len(run.info.get("attempts") or [])
-                    Record(name, index, attempts, now()).write(run)
+                    Record(name, index, now()).write(run)
                     jobs.append(CellJob(str(run.path.absolute()), self.worker, threads))
                 try:
                     self._submit(name, jobs)
@@ -350,7 +348,7 @@ class SlurmPool:
         info = run.info
         if info.get("status") in (DONE, PRUNED):
             return Ended(run.path, 0)
-        if info.get("status") == FAILED and len(info.get("attempts") or []) > record.attempts:
+        if info.get("status") == FAILED and info.get("error"):  # cleared before it was submitted
             return Ended(run.path, 1)
         job = self._seen.get(record.key)
         if not answered or (job is not None and job.state not in ENDED):

@@ -113,7 +113,7 @@ class Supervisor:
         for path in self.pool.stop():
             run = RunDirectory(path)
             if run.status == RUNNING and not run.busy:
-                _close_attempt(run, "stopped", status=QUEUED)
+                close_attempt(run, "stopped", status=QUEUED)
         self._queue.clear()
         self._working.clear()
         self._elsewhere.clear()
@@ -133,14 +133,14 @@ class Supervisor:
             self._queue.append(cell)
             return
         if status != FAILED or code < 0 or ended.reason:
-            reason = ended.reason or _reason(run, code)
+            reason = ended.reason or reason_of(run, code)
             again = ended.lost and self._again(cell)
             if ended.lost and not again:
                 reason += f"; {self.max_attempts} attempts were lost (hydra.launcher.max_attempts)"
             fields = {"status": QUEUED} if again else {"status": FAILED, "error": reason}
             try:
                 with run.lock():
-                    _close_attempt(run, reason, **fields)
+                    close_attempt(run, reason, **fields)
             except RunBusy:
                 self._elsewhere[cell.path] = cell
                 return
@@ -158,7 +158,8 @@ class Supervisor:
         self.outcomes.append(Outcome(cell, status, found))
 
 
-def _reason(run: RunDirectory, code: int) -> str:
+def reason_of(run: RunDirectory, code: int) -> str:
+    """Why a worker ended that left no reason itself; `code`: below 0 the signal that killed it."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -182,7 +183,7 @@ def last_lines(file: Path, count: int) -> str:
     return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
 
 
-def _close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
+def close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
     """End the attempt that a worker could not end itself."""
     attempts = list(run.info.get("attempts") or [])
     if attempts and attempts[-1].get("ended") is None:

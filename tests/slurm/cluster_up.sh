@@ -28,11 +28,11 @@ if [ ${#need[@]} -gt 0 ]; then
 fi
 say "packages ready: $(slurmctld -V), newly installed: ${need[*]:-none}"
 
-# 2. configuration (left alone while the controller runs) ----------------------------------------------
+# 2. configuration (written once) ----------------------------------------------
 mkdir -p "$ROOT"/{etc,run,log,ctld,slurmd,mysql}; chmod 755 "$ROOT" "$ROOT"/{etc,run,log}
 echo "export SLURM_CONF=$SLURM_CONF SLURM_ROOT=$ROOT" >"$ROOT/env.sh"
 [ -s "$ROOT/etc/munge.key" ] || (umask 277; head -c 128 /dev/urandom >"$ROOT/etc/munge.key")
-if ! alive "$ROOT/run/slurmctld.pid"; then
+if [ ! -s "$SLURM_CONF" ]; then
   gres= node= acct="AccountingStorageType=accounting_storage/none" devs=(null zero full random)
   : >"$ROOT/etc/gres.conf"; for ((g = 0; g < GPUS; g++)); do echo "Name=gpu File=/dev/${devs[g]}" >>"$ROOT/etc/gres.conf"; done
   [ "$GPUS" = 0 ] || { gres="GresTypes=gpu"; node="Gres=gpu:$GPUS"; }

@@ -184,6 +184,9 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
     """Skips where a cluster cannot be started."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("a private SLURM needs root and Debian's packages (apt-get): not tested here")
+    if os.environ.get("KEYSEG_TEST_SLURM"):  # root of one that is up: it is used, and stays up
+        yield Cluster(Path(os.environ["KEYSEG_TEST_SLURM"]))
+        return
     # Sockets have short names: not below pytest's folder.
     root = Path(f"/tmp/keyseg-slurm-{os.getpid()}")
     cluster = Cluster(root)

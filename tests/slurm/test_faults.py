@@ -47,9 +47,11 @@ def test_scancel(sweep, outcome):
 def test_the_worker_is_killed(sweep, outcome):
     code, _, _ = sweep.run("fusion=self", DIE="self")
     assert code == 1
-    assert "the worker ended with -9" in error(sweep)
+    assert "the worker was killed by SIGKILL" in error(sweep)
     again(sweep)
-    outcome("SIGKILL of the worker", "failed: the worker ended with -9; same command: done", 2)
+    outcome(
+        "SIGKILL of the worker", "failed: the worker was killed by SIGKILL; same command: done", 2
+    )
 
 
 def test_the_step_is_killed(sweep, outcome):

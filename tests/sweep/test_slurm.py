@@ -6,7 +6,7 @@ from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory, now
 from keyseg.sweep.launcher import LocalLauncher
 from keyseg.sweep.reconcile import state_of
-from keyseg.sweep.slurm import Record, SlurmOptions, SlurmPool, check, script, why
+from keyseg.sweep.slurm import SlurmOptions, SlurmPool, check, script, why
 from keyseg.sweep.slurm_launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurmqueue import Job, SlurmError
 from keyseg.sweep.supervise import Supervisor
@@ -185,10 +185,9 @@ def test_states_for_a_table(fake, start):
     supervisor = start("self")
     (path,) = supervisor.states()
     run = RunDirectory(path)
-    record = Record.read(run)
 
     def state(job, *, asked=True):
-        return state_of(run, record, job, asked=asked)
+        return state_of(run, job, asked=asked)
 
     assert state(Job("7", "PENDING")) == "queued"
     assert state(Job("7", "RUNNING")) == "running"
