@@ -203,6 +203,8 @@ def main() -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    finally:  # Python's own end would give the signal its default back, which kills
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     return 0
 
 

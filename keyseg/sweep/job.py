@@ -72,7 +72,8 @@ class CellJob:
                 process.send_signal(signal.SIGUSR2)
                 reminded = time.monotonic()
             time.sleep(_TICK)
-        if code == EXIT_STOPPED:
+        # By the signal: a worker that was just starting or ending, and has nothing to save.
+        if code in (EXIT_STOPPED, -signal.SIGUSR2):
             _persist(lambda: requeue(signal.SIGUSR2, None))
         if code not in (0, EXIT_BUSY) and (run.status != FAILED or code < 0):
             with suppress(RunBusy), run.lock():
