@@ -63,7 +63,7 @@ class Cluster:
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
             "SLURM_CONF": str(root / "etc" / "slurm.conf"),
             "SLURM_ROOT": str(root),
-            "SLURM_PORT_BASE": str(_free_ports(4)),
+            "SLURM_PORT_BASE": _port_of(root) or str(_free_ports(4)),
         }
 
     def call(self, *command: str) -> str:
@@ -205,6 +205,14 @@ def sweep(cluster, tmp_path) -> Iterator[Sweep]:
     cluster.call("scancel", "--user=root", "--signal=KILL")
     cluster.call("scancel", "--user=root")
     cluster.wait_until_empty()
+
+
+def _port_of(root: Path) -> str | None:
+    """Port of the controller of a cluster that was started before."""
+    file = root / "etc" / "slurm.conf"
+    lines = file.read_text().splitlines() if file.exists() else []
+    ports = [line.partition("=")[2] for line in lines if line.startswith("SlurmctldPort=")]
+    return ports[0] if ports else None
 
 
 def _free_ports(count: int) -> int:
