@@ -10,7 +10,7 @@ sweep: .venv/run.stamp  ## three cells on the embedded default, then the report
 	$(BIN)/python run.py -m fusion=cross,self,full
 
 test: .venv/dev.stamp lint  ## lint, types, tests with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
-from keyseg.sweep import grouphelp, launcher
+from keyseg.sweep import grouphelp, launcher, slurm_launcher
 
 
 class LocalLauncher(launcher.LocalLauncher):
@@ -21,6 +21,14 @@ class LocalLauncher(launcher.LocalLauncher):
 
 class DebugLauncher(launcher.DebugLauncher):
     """`hydra/launcher=debug`."""
+
+
+class SlurmLauncher(slurm_launcher.SlurmLauncher):
+    """`hydra/launcher=slurm`."""
+
+
+class AutoLauncher(slurm_launcher.AutoLauncher):
+    """`hydra/launcher=auto`."""
 
 
 class GridSweeper(launcher.GridSweeper):
@@ -67,6 +75,8 @@ OmegaConf.register_new_resolver("keyseg.groups", grouphelp.groups, replace=True)
 
 _store = ConfigStore.instance()
 _store.store("local", launcher.LocalConfig, group="hydra/launcher", provider="keyseg")
+_store.store("slurm", slurm_launcher.SlurmConfig, group="hydra/launcher", provider="keyseg")
+_store.store("auto", slurm_launcher.AutoConfig, group="hydra/launcher", provider="keyseg")
 _store.store("debug", launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
 _store.store(
     "grid",

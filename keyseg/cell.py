@@ -7,9 +7,12 @@ done is left alone; one that was stopped goes on at its last checkpoint.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -22,8 +25,24 @@ from keyseg.evaluate import evaluate
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
-from keyseg.rundir import DONE, EXIT_BUSY, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
-from keyseg.train import Trainer
+from keyseg.rundir import (
+    DONE,
+    EXIT_BUSY,
+    EXIT_STOPPED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    Row,
+    RunBusy,
+    RunDirectory,
+    now,
+)
+from keyseg.train import Stopped, Trainer
+
+T = TypeVar("T")
+
+_stop = threading.Event()
+"""Set by SIGUSR2, which schedulers send before they take a machine away."""
 
 
 def run_cell(run: RunDirectory) -> None:
@@ -31,6 +50,7 @@ def run_cell(run: RunDirectory) -> None:
 
     Raises:
         RunBusy: another process works on this run.
+        Stopped: SIGUSR2 came; a checkpoint is written, and the run is queued again.
         Exception: what went wrong, after it was recorded (status failed, the error's last lines).
     """
     with run.lock():
@@ -44,6 +64,9 @@ def run_cell(run: RunDirectory) -> None:
         with tracking.mirror(run):
             try:
                 results = work(run, cfg)
+            except Stopped as stopped:
+                _close(run, QUEUED, outcome=str(stopped))
+                raise
             except Exception as error:
                 reason = "".join(traceback.format_exception_only(error)).strip()
                 _close(run, FAILED, error=reason)
@@ -79,16 +102,21 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
-    for value in trainer.fit(validate):
-        # At once: the checkpoint of a step is written after its rows, so that none is lost.
-        run.log([Row(*value, now())])
-        if run_checkpoint != trainer.saved_step:
-            run_checkpoint = trainer.saved_step
-            run.update(checkpoint_step=run_checkpoint)
-    run.update(checkpoint_step=trainer.saved_step)
+    try:
+        for value in trainer.fit(validate, _stop.is_set):
+            # At once: the checkpoint of a step is written after its rows, so that none is lost.
+            run.log([Row(*value, now())])
+            if run_checkpoint != trainer.saved_step:
+                run_checkpoint = trainer.saved_step
+                run.update(checkpoint_step=run_checkpoint)
+    finally:
+        run.update(checkpoint_step=trainer.saved_step)
     trainer.load_best()
     test_groups = groups(e for s in test for e in s.examples)
-    samples = {p: table(parts, test_groups, cfg, p) for p in cfg.evaluation.protocols}
+    samples = {
+        p: pd.DataFrame(unless_stopped(evaluate(parts, test_groups, cfg, p)))
+        for p in cfg.evaluation.protocols
+    }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
     summary = {p: summarise(rows) for p, rows in samples.items()}
     moment = now()
@@ -106,6 +134,18 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
 def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:
     """Records of an evaluation as rows of samples.parquet."""
     return pd.DataFrame(evaluate(parts, images, cfg, protocol))
+
+
+def unless_stopped(records: Iterator[T]) -> Iterator[T]:
+    """The same records; an evaluation that is asked to stop is made anew by the next attempt.
+
+    Raises:
+        Stopped: SIGUSR2 came.
+    """
+    for record in records:
+        if _stop.is_set():
+            raise Stopped("stopped while it read the test split; the training is complete")
+        yield record
 
 
 def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
@@ -136,10 +176,10 @@ def set_threads(cfg: RunConfig) -> None:
         torch.set_num_threads(threads)
 
 
-def _close(run: RunDirectory, status: str, **fields: Any) -> None:
+def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
     ended = now()
-    attempts[-1] |= {"ended": ended, "outcome": status}
+    attempts[-1] |= {"ended": ended, "outcome": outcome or status}
     for attempt in attempts:
         if "ended" in attempt:
             attempt["seconds"] = attempt["ended"] - attempt["started"]
@@ -148,7 +188,8 @@ def _close(run: RunDirectory, status: str, **fields: Any) -> None:
 
 
 def main() -> int:
-    """Exit codes: 0 done, 1 failed, 75 another process works on it, 2 wrong use."""
+    """Exit codes: 0 done, 1 failed, 75 another process works on it, 85 stopped, 2 wrong use."""
+    signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
     if len(sys.argv) != 2:
         print("usage: python -m keyseg.cell RUN_DIR", file=sys.stderr)
         return 2
@@ -157,9 +198,14 @@ def main() -> int:
     except RunBusy as busy:
         print(busy, file=sys.stderr)
         return EXIT_BUSY
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return EXIT_STOPPED
     except Exception:
         traceback.print_exc()
         return 1
+    finally:  # Python's own end would give the signal its default back, which kills
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`keyseg report | status | sync | ...`: what there is to do beside runs.
+"""`keyseg report | status | cancel | sync | ...`: what there is to do beside runs.
 
 Heavy things are imported by the commands that need them, so that each starts in about a second.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="a table of the cells of a sweep")
     status.add_argument("sweep", metavar="SWEEP", nargs="?", help="all sweeps if left out")
     status.add_argument("--watch", action="store_true", help="keep the table up to date")
+    status.add_argument("--failed", action="store_true", help="show the end of each failed log")
     status.set_defaults(run=_status)
+
+    cancel = commands.add_parser("cancel", help="end the jobs of a sweep on a cluster")
+    cancel.add_argument("sweep", metavar="SWEEP")
+    cancel.set_defaults(run=_cancel)
 
     sync = commands.add_parser("sync", help="bring MLflow level with the run directories")
     sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")
@@ -103,31 +107,22 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from keyseg.sweep.live import open_view, render
-    from keyseg.sweep.status import watches
+    from keyseg.sweep import overview
 
     outputs = resolve_path(options.outputs)
     names = [options.sweep] if options.sweep else sweep_names(outputs)
     if not names:
         print(f"there is no sweep in {outputs} yet", file=sys.stderr)
         return 0
-    console = Console()
     for name in names:
-        sweep_dir = find_sweep(outputs, name)
-        cells = watches(sweep_dir)
-        if not options.watch:
-            console.print(render(f"sweep {name}", [w.read() for w in cells], console.width))
-            continue
-        with open_view(f"sweep {name}", console) as view:
-            while True:
-                rows = [watch.read() for watch in cells]
-                view.update(rows)
-                if not any(row.state in ("running", "testing", "queued") for row in rows):
-                    break
-                time.sleep(2)
+        overview.show(find_sweep(outputs, name), watch=options.watch, failed=options.failed)
     return 0
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from keyseg.sweep import overview
+
+    return overview.cancel(find_sweep(resolve_path(options.outputs), options.sweep))
 
 
 def _sync(options: argparse.Namespace) -> int:

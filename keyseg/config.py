@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -23,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 NOT_IN_SIGNATURE = (
     "name",
-    "rerun",
+    *("rerun", "dry", "detach"),
     "paths.*",
     "runtime.*",
     "data.root",
@@ -182,6 +183,8 @@ class RunConfig:
     name: str | None = None
     seed: int = 0
     rerun: bool = False
+    dry: bool = False
+    detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     fusion: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -304,6 +307,16 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
+ROOT = "KEYSEG_ROOT"
+"""Environment variable of jobs that run a snapshot of the code: the checkout it was taken of."""
+
+
 def resolve_path(path: str | Path) -> Path:
-    """An absolute path as it is; a relative one from the project's root, not from the cwd."""
-    return PROJECT / Path(path).expanduser()
+    """An absolute path as it is; a relative one from the project's root, not from the cwd.
+
+    In a snapshot of the code, what the snapshot holds (bundled weights) is taken from there;
+    everything else (outputs, data) is where the checkout has it.
+    """
+    here = PROJECT / Path(path).expanduser()
+    root = os.environ.get(ROOT)
+    return here if root is None or here.exists() else Path(root) / Path(path).expanduser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -20,6 +21,9 @@ PACKAGES = (
     *("safetensors", "hydra-core", "omegaconf", "mlflow", "numpy", "pandas", "pycocotools"),
 )
 
+SNAPSHOT = ".keyseg-snapshot.json"
+"""In the root of a snapshot of the code: the `Git` of the checkout it was taken of."""
+
 _LARGEST_NEW_FILE = 100_000  # bytes: more is data, not code
 _MOST_NEW_FILES = 200
 
@@ -34,7 +38,12 @@ class Git:
 
 
 def git(root: Path = PROJECT) -> Git:
-    """Commit and uncommitted changes of a checkout, new files that git does not ignore included."""
+    """Commit and uncommitted changes of a checkout, new files that git does not ignore included.
+
+    Of a snapshot of the code: those of the checkout at the moment it was taken.
+    """
+    if (root / SNAPSHOT).exists():
+        return Git(**json.loads((root / SNAPSHOT).read_bytes()))
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return Git(None, False, "")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 EXIT_BUSY = 75
 """Exit code of a worker that found its run locked by another process (EX_TEMPFAIL)."""
 
+EXIT_STOPPED = 85
+"""Exit code of a worker that was asked to stop: it left a checkpoint and wants to go on later."""
+
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 
 _PROBE_SECONDS = 0.5

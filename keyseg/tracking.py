@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import filelock
 
 from keyseg import sweepdir
-from keyseg.config import PROJECT, flatten
+from keyseg.config import flatten, resolve_path
 from keyseg.rundir import DONE, FAILED, PRUNED, RunDirectory, parse_rows
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ OFF = "none"
 
 def store_uri() -> str:
     """The tracking store: MLFLOW_TRACKING_URI, or a SQLite file in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{resolve_path('mlflow.db')}"
 
 
 def sync(run: RunDirectory) -> None:

@@ -54,6 +54,10 @@ class DivergedError(RuntimeError):
     """The loss is no longer a number."""
 
 
+class Stopped(RuntimeError):  # noqa: N818 (a state, not a mistake)
+    """The run was asked to stop; its checkpoint is written."""
+
+
 def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
     """The precision of the config; fp32 is no autocast."""
     if cfg.model.precision == "fp32":
@@ -149,8 +153,14 @@ class Trainer:
                 torch.cuda.set_rng_state(state["cuda_rng"].cpu())
         return self.step
 
-    def fit(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
+    def fit(
+        self,
+        validate: Callable[[], dict[str, float]],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Value]:
         """Train to the last step; `validate` scores the val split.
+
+        `stop` is asked after every step; once it says so, a checkpoint of that step is written.
 
         Yields train/* and gradient norms every `log_every` steps, val/* before the first step
         (where the curves begin), every `eval_every` and at the end. No steps: nothing is trained.
@@ -158,6 +168,7 @@ class Trainer:
         Raises:
             UntrainedModuleError: after the first step, a trainable module has no gradient.
             DivergedError: the loss is not finite.
+            Stopped: `stop` said so before the last step.
         """
         optim = self.cfg.optim
         if self.step == 0:
@@ -175,8 +186,12 @@ class Trainer:
                 yield from self._validate(validate)
                 self.model.train()
                 clock = time.perf_counter()
-            if self.step % optim.checkpoint_every == 0 or self.step == optim.steps:
+            last = self.step == optim.steps
+            stopping = not last and stop()
+            if self.step % optim.checkpoint_every == 0 or last or stopping:
                 self._save_last()
+            if stopping:
+                raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
 
     def load_best(self) -> None:
         """The weights with the best val score."""

@@ -76,12 +76,10 @@ def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_run(
-    compose_run: Compose, llava_folder: Path, sam_folder: Path, scenes_folder: Path
-) -> Compose:
-    """Like `compose_run`, on random backbones and a dozen pictures."""
+def small_overrides(llava_folder: Path, sam_folder: Path, scenes_folder: Path) -> tuple[str, ...]:
+    """What makes a run small: random backbones and a dozen pictures."""
     counts = "{train: 6, val: 3, test: 3}"
-    small = (
+    return (
         f"model.llava={llava_folder}",
         f"model.sam={sam_folder}",
         f"data.root={scenes_folder}",
@@ -90,7 +88,12 @@ def small_run(
         "optim.images_per_step=2",
         "runtime.device=cpu",
     )
-    return lambda *overrides: compose_run(*small, *overrides)
+
+
+@pytest.fixture(scope="session")
+def small_run(compose_run: Compose, small_overrides: tuple[str, ...]) -> Compose:
+    """Like `compose_run`, on random backbones and a dozen pictures."""
+    return lambda *overrides: compose_run(*small_overrides, *overrides)
 
 
 @pytest.fixture(scope="session")

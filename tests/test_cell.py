@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from keyseg.config import signature
-from keyseg.rundir import DONE, FAILED, RunBusy, RunDirectory
+from keyseg.rundir import DONE, EXIT_STOPPED, FAILED, QUEUED, RunBusy, RunDirectory
 
 TIMEOUT = 240
 SHORT = (
@@ -89,6 +89,28 @@ def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_
     assert run.status != DONE
     assert finish(run) == 0, run.log_file.read_text()
     assert len(run.info["attempts"]) == 2
+    pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
+    pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+
+
+def test_told_to_stop_it_leaves_a_checkpoint_and_ends_with_the_same_numbers(
+    whole, small_run, tmp_path
+):
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT))
+    process = start(run)
+    deadline = time.monotonic() + TIMEOUT
+    while run.metrics().empty:
+        assert process.poll() is None, run.log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(TIMEOUT) == EXIT_STOPPED
+    assert run.status == QUEUED
+    (attempt,) = run.info["attempts"]
+    step = run.info["checkpoint_step"]
+    assert attempt["outcome"] == f"stopped at step {step} of 8, checkpoint written"
+    assert attempt["seconds"] > 0
+    assert finish(run) == 0, run.log_file.read_text()
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
 

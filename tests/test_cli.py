@@ -118,3 +118,16 @@ def test_as_a_module(tmp_path):
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no sweep 'x'")
+
+
+def test_cancel_without_jobs_says_so(outputs, capsys):
+    assert keyseg(outputs, "cancel", "fusion") == 1
+    assert capsys.readouterr().err == "fusion: no job is queued or at work\n"
+
+
+def test_failed_logs_are_shown_below_the_table(outputs, capsys):
+    (outputs / "single" / "xyz" / "log.txt").write_text("one line\nRuntimeError: no luck\n")
+    assert keyseg(outputs, "status", "single", "--failed") == 0
+    out = capsys.readouterr().out
+    assert "self: failed: RuntimeError: no luck\n    one line\n    RuntimeError: no luck\n" in out
+    assert f"log: {outputs / 'single' / 'xyz' / 'log.txt'}" in out

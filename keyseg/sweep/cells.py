@@ -82,9 +82,9 @@ def freeze(plan: Design, compose: Compose) -> list[Cell]:
 def frozen(composed: DictConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
-    `rerun` is an order to whoever starts the run; a worker that goes on after it was killed must
-    not read it again.
+    `rerun`, `dry` and `detach` are orders to whoever starts the run; a worker that goes on after it
+    was killed must not read them again.
     """
     config = validate(composed)
-    config.rerun = False
+    config.rerun = config.dry = config.detach = False
     return config

@@ -25,7 +25,7 @@ NO_FUSION = "seg_only"
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
 
-FREE_OPTIONS = ("name", "rerun")
+FREE_OPTIONS = ("name", "rerun", "dry", "detach")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (

@@ -1,6 +1,7 @@
 """The Hydra plugins: a grid of cells, and launchers that get every cell of it done.
 
 hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
+hydra/launcher=auto     slurm where it answers, else local (slurm_launcher.py)
 hydra/launcher=local    worker processes on this machine, in parallel
 hydra/launcher=debug    in this process, one after the other; the first error stops, for pdb
 """
@@ -27,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from keyseg import sweepdir, tracking
-from keyseg.config import resolve_path
+from keyseg.config import ConfigError, resolve_path
 from keyseg.provenance import cores
 from keyseg.rundir import DONE, FAILED
 from keyseg.sweep import finish
@@ -84,8 +85,18 @@ class GridSweeper(BasicSweeper):
         return [self.launcher.launch(cells, initial_job_idx=0)]
 
 
+class Detached(Exception):  # noqa: N818 (a state, not a mistake)
+    """The cells are queued elsewhere and go on without this process; says how many."""
+
+
 class SweepLauncher(Launcher):
     """What all launchers share: design, frozen cells, sweep.json, tracking, the end."""
+
+    can_detach = False
+    """Whether cells go on without this process."""
+
+    stopped = "stopped; the same command goes on from here: {command}"
+    """What is said after Ctrl-C."""
 
     def __init__(self, prepare: bool = True, report: bool = True) -> None:
         self.prepare = prepare
@@ -105,6 +116,15 @@ class SweepLauncher(Launcher):
         with one_line_errors(), sigterm_is_ctrl_c():
             console = Console()
             plan, cells = self.plan(job_overrides)
+            if self.config.detach and not self.can_detach:
+                raise ConfigError(
+                    "detach=true: cells on this machine end with the command; "
+                    "hydra/launcher=slurm has jobs that go on"
+                )
+            if self.config.dry:
+                print_cells(plan, cells, console)
+                self.show_dry(plan, cells, console)
+                return []
             if self.prepare:
                 prepare(cells, console, rerun=bool(self.config.rerun))
             # What is wrong with a config, data or weights is known by now, and nothing is written.
@@ -119,10 +139,13 @@ class SweepLauncher(Launcher):
                 parent.join(30)
                 reported = self.end(sweep_dir, cells, outcomes, console)
             except KeyboardInterrupt:
-                finish.print_line(
-                    console, f"stopped; the same command goes on from here: {command()}"
-                )
+                self.say_stopped(sweep_dir, console)
                 raise SystemExit(EXIT_INTERRUPTED) from None
+            except Detached as detached:
+                parent.join(30)
+                finish.print_line(console, str(detached))
+                self.say_stopped(sweep_dir, console)
+                return []
         status = {o.cell.path: o for o in outcomes}
         if any(o.status == FAILED for o in outcomes):
             failed = sum(o.status == FAILED for o in outcomes)
@@ -154,6 +177,14 @@ class SweepLauncher(Launcher):
         with open_dict(config):
             config.pop("hydra", None)
         return config
+
+    def say_stopped(self, sweep_dir: Path, console: Console) -> None:
+        """How to come back."""
+        text = self.stopped.format(sweep=sweep_dir.name, command=command())
+        finish.print_line(console, text)
+
+    def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
+        """What else dry=true has to show."""
 
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """An outcome for every cell."""
@@ -213,7 +244,7 @@ class LocalLauncher(SweepLauncher):
         supervisor = Supervisor(pool, rerun=bool(self.config.rerun))
         for cell in cells:
             supervisor.add(cell)
-            _keep_threads(cell, pool.threads)
+            keep_threads(cell, pool.threads)
         if not supervisor.active:
             return supervisor.outcomes
         heading = f"sweep {plan.name} · {_count(len(cells), 'cell')}"
@@ -247,6 +278,18 @@ class DebugLauncher(SweepLauncher):
         return outcomes
 
 
+def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
+    """The cells of a sweep as they would run."""
+    finish.print_line(console, f"sweep {plan.name} · {_count(len(cells), 'cell')}, nothing started")
+    titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
+    width = max(map(len, titles))
+    for title, cell in zip(titles, cells, strict=True):
+        given = " ".join(o for o in cell.point.overrides if not o.startswith("dry="))
+        finish.print_line(
+            console, f"{title:<{width}}  {cell.signature}  {cell.open().status:<7}  {given}"
+        )
+
+
 def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> None:
     """Look for the weights and make and read the data that the cells still to run need, once.
 
@@ -273,13 +316,12 @@ def supervise(
     """Step the supervisor until all cells have an outcome; Ctrl-C stops the workers first."""
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     watches = [Watch(cell.open(), title) for cell, title in zip(cells, titles, strict=True)]
-    slots = max(1, pool.free())
 
     def draw() -> None:
         states = supervisor.states()
         view.update([watch.read(states.get(watch.run.path)) for watch in watches])
 
-    with open_view(heading, console, slots=slots, table=show) as view:
+    with open_view(heading, console, slots=pool.slots, table=show) as view:
         drawn = 0.0
         try:
             while supervisor.active:
@@ -343,7 +385,7 @@ def _start_parent(sweep_dir: Path, cells: Sequence[Cell]) -> None:
         return
 
 
-def _keep_threads(cell: Cell, threads: int) -> None:
+def keep_threads(cell: Cell, threads: int) -> None:
     """Remember the share of a run, so that it goes on with the same one."""
     run = cell.open()
     if "threads" not in run.info:

@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from keyseg.rundir import DONE, FAILED, PRUNED, QUEUED, RUNNING
-from keyseg.sweep.status import LOSSES, STOPPED, TESTING, CellStatus
+from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
 
 STYLES = {
     RUNNING: "cyan",
     TESTING: "cyan",
     DONE: "green",
     FAILED: "bold red",
+    LOST: "bold red",
     STOPPED: "yellow",
     PRUNED: "yellow",
     QUEUED: "dim",
@@ -96,6 +97,12 @@ def render(
     losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
     headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
     rows = [_row(cell, losses) for cell in cells]
+    if any(cell.job for cell in cells):
+        headers += ["job", "node", "log"]
+        rows = [
+            [*row, cell.job, cell.node, f"{cell.path.name}/log.txt"]
+            for row, cell in zip(rows, cells, strict=True)
+        ]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     # The name of a cell gives way, the numbers do not. Rich adds 2 to each column.
     room = max(8, width - sum(widths[1:]) - 2 * len(widths))
@@ -132,7 +139,7 @@ def _fitting(cells: Sequence[CellStatus], height: int | None) -> tuple[Sequence[
     lines = len(cells) + sum(cell.error is not None for cell in cells)
     if height is None or lines <= height - _FRAME_LINES:
         return cells, 0
-    order = (RUNNING, TESTING, FAILED, STOPPED, QUEUED, DONE, PRUNED)
+    order = (RUNNING, TESTING, FAILED, LOST, STOPPED, QUEUED, DONE, PRUNED)
     ranked = sorted(cells, key=lambda cell: order.index(cell.state))
     kept: list[CellStatus] = []
     free = height - _FRAME_LINES - 1
@@ -167,7 +174,7 @@ def progress(cells: Sequence[CellStatus], slots: int) -> str:
     at_work = count[RUNNING] + count[TESTING]
     parts = [f"{count[DONE]} of {len(cells)} done"]
     parts += [f"{at_work} running"] if at_work else []
-    parts += [f"{count[s]} {s}" for s in (QUEUED, STOPPED, FAILED, PRUNED) if count[s]]
+    parts += [f"{count[s]} {s}" for s in (QUEUED, STOPPED, LOST, FAILED, PRUNED) if count[s]]
     left = time_left(cells, slots)
     parts += [f"about {duration(left)} left"] if left is not None else []
     return " · ".join(parts)

@@ -25,6 +25,15 @@ OPEN = ("fusion", "data", "ablation", "hydra")
 """Groups whose keys are free: they are the arguments of whatever `_target_` names."""
 
 
+FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
+"""Our own flags, which Hydra does not know, as the overrides that they stand for."""
+
+
+def plain_flags(arguments: Sequence[str]) -> list[str]:
+    """The command line with our own flags written as overrides."""
+    return [FLAGS.get(argument, argument) for argument in arguments]
+
+
 @contextmanager
 def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> Iterator[None]:
     """Check the overrides among `arguments`; end with one line for what is wrong with a config.

@@ -40,6 +40,9 @@ def run_single(cfg: DictConfig) -> None:
         path = resolve_path(config.paths.outputs) / folder_name(config.name or SINGLE) / key
         cell = Cell(key, label, Point(label, {"fusion": label}, config.seed, []), config, path)
         console = Console()
+        if cfg.dry:
+            finish.print_line(console, f"{cell.title}: {cell.open().status}, {path}")
+            return
         prepare([cell], console, rerun=cfg.rerun)
         outcome = _done(cell, rerun=cfg.rerun) or _run(cell, console)
     problem = finish.finish_mlflow(path.parent, [outcome], None)

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from keyseg import sweepdir
 from keyseg.rundir import FAILED, QUEUED, RUNNING, Row, RunDirectory, now, parse_rows
 
-TESTING, STOPPED = "testing", "stopped"
-"""States beyond run.json's: the steps are done and the test split is read; nobody works on it."""
+TESTING, STOPPED, LOST = "testing", "stopped", "lost"
+"""States beyond run.json's: the steps are done and the test split is read; nobody works on it;
+its job ended without a word."""
 
 LOSSES = ("loss", "text", "bce", "dice", "keyword")
 
@@ -34,6 +35,8 @@ class CellStatus:
     left: float | None = None
     seconds: float | None = None
     error: str | None = None
+    job: str = ""
+    node: str = ""
 
 
 class Watch:

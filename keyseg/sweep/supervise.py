@@ -15,6 +15,7 @@ from pathlib import Path
 from keyseg.rundir import (
     DONE,
     EXIT_BUSY,
+    EXIT_STOPPED,
     FAILED,
     PRUNED,
     QUEUED,
@@ -24,7 +25,7 @@ from keyseg.rundir import (
     now,
 )
 from keyseg.sweep.cells import Cell
-from keyseg.sweep.workers import Pool
+from keyseg.sweep.workers import Ended, Pool
 
 _MOST_YIELDS = 20
 """How often a worker may step back from a lock that is then free, before that is an error."""
@@ -42,14 +43,17 @@ class Outcome:
 class Supervisor:
     """Keeps a pool busy with cells until each has an outcome."""
 
-    def __init__(self, pool: Pool, *, rerun: bool = False) -> None:
+    def __init__(self, pool: Pool, *, rerun: bool = False, max_attempts: int = 1) -> None:
+        """`max_attempts`: how often a cell is started whose machine is lost each time."""
         self.pool = pool
         self.rerun = rerun
+        self.max_attempts = max_attempts
         self.outcomes: list[Outcome] = []
         self._queue: deque[Cell] = deque()
         self._working: dict[Path, Cell] = {}
         self._elsewhere: dict[Path, Cell] = {}
         self._yields: dict[Path, int] = {}
+        self._losses: dict[Path, int] = {}
 
     def add(self, cell: Cell) -> None:
         """Take a cell in; it starts with one of the next calls of `step`."""
@@ -74,14 +78,15 @@ class Supervisor:
 
     def states(self) -> dict[Path, str]:
         """What we know better than run.json: who waits here, who is at work here or elsewhere."""
-        queued = {cell.path: QUEUED for cell in self._queue}
-        return queued | dict.fromkeys([*self._working, *self._elsewhere], RUNNING)
+        at_work = dict.fromkeys([*self._working, *self._elsewhere], RUNNING)
+        waiting = [*[cell.path for cell in self._queue], *self.pool.waiting()]
+        return at_work | dict.fromkeys(waiting, QUEUED)
 
     def step(self) -> list[Outcome]:
         """Look once at all cells, start what can start; the outcomes since the last call."""
         before = len(self.outcomes)
         for ended in self.pool.poll():
-            self._settle(self._working.pop(ended.path), ended.code)
+            self._settle(self._working.pop(ended.path), ended)
         for path, cell in list(self._elsewhere.items()):
             run = cell.open()
             if not run.busy:
@@ -108,13 +113,13 @@ class Supervisor:
         for path in self.pool.stop():
             run = RunDirectory(path)
             if run.status == RUNNING and not run.busy:
-                _close_attempt(run, "stopped", status=QUEUED)
+                close_attempt(run, "stopped", status=QUEUED)
         self._queue.clear()
         self._working.clear()
         self._elsewhere.clear()
 
-    def _settle(self, cell: Cell, code: int) -> None:
-        run = cell.open()
+    def _settle(self, cell: Cell, ended: Ended) -> None:
+        run, code = cell.open(), ended.code
         if code == EXIT_BUSY or run.busy:
             self._yields[cell.path] = self._yields.get(cell.path, 0) + 1
             if self._yields[cell.path] < _MOST_YIELDS:
@@ -124,21 +129,37 @@ class Supervisor:
         if status in (DONE, PRUNED) and code == 0:
             self._end(cell, status)
             return
-        if status != FAILED or code < 0:
-            reason = _reason(run, code)
+        if code == EXIT_STOPPED:  # it left a checkpoint, and wants to go on
+            self._queue.append(cell)
+            return
+        if status != FAILED or code < 0 or ended.reason:
+            reason = ended.reason or reason_of(run, code)
+            again = ended.lost and self._again(cell)
+            if ended.lost and not again:
+                reason += f"; {self.max_attempts} attempts were lost (hydra.launcher.max_attempts)"
+            fields = {"status": QUEUED} if again else {"status": FAILED, "error": reason}
             try:
                 with run.lock():
-                    _close_attempt(run, reason, status=FAILED, error=reason)
+                    close_attempt(run, reason, **fields)
             except RunBusy:
                 self._elsewhere[cell.path] = cell
                 return
+            if again:
+                self._queue.append(cell)
+                return
         self._end(cell, FAILED)
+
+    def _again(self, cell: Cell) -> bool:
+        """Count a lost machine; whether the cell may be started again."""
+        self._losses[cell.path] = self._losses.get(cell.path, 0) + 1
+        return self._losses[cell.path] < self.max_attempts
 
     def _end(self, cell: Cell, status: str, *, found: bool = False) -> None:
         self.outcomes.append(Outcome(cell, status, found))
 
 
-def _reason(run: RunDirectory, code: int) -> str:
+def reason_of(run: RunDirectory, code: int) -> str:
+    """Why a worker ended that left no reason itself; `code`: below 0 the signal that killed it."""
     if code < 0:
         try:
             name = signal.Signals(-code).name
@@ -162,7 +183,7 @@ def last_lines(file: Path, count: int) -> str:
     return "\n".join([line.rstrip() for line in text.splitlines() if line.strip()][-count:])
 
 
-def _close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
+def close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
     """End the attempt that a worker could not end itself."""
     attempts = list(run.info.get("attempts") or [])
     if attempts and attempts[-1].get("ended") is None:

@@ -32,20 +32,34 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "107
 
 @dataclass(frozen=True)
 class Ended:
-    """A worker that is gone. `code`: its exit code; below 0 the signal that killed it."""
+    """A worker that is gone. `code`: its exit code; below 0 the signal that killed it.
+
+    `reason`: what the pool knows of it. `lost`: its machine went away; it may be started again.
+    """
 
     path: Path
     code: int
+    reason: str | None = None
+    lost: bool = False
 
 
 class Pool(Protocol):
-    """Something that works on run directories: processes here, jobs on a cluster."""
+    """Something that works on run directories: processes here, jobs on a cluster.
+
+    `slots`: how many at the same time. `threads`: the share of each.
+    """
+
+    slots: int
+    threads: int
 
     def free(self) -> int:
         """How many more runs can be started now."""
 
     def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
         """Begin to work on a run; `threads`: other than the pool's own share."""
+
+    def waiting(self) -> set[Path]:
+        """Runs that were started and still wait for a machine."""
 
     def poll(self) -> list[Ended]:
         """Workers that ended since the last call; returns at once."""
@@ -93,6 +107,10 @@ class LocalPool:
                 start_new_session=True,
             )
         self._at_work[slot] = (run.path, process)
+
+    def waiting(self) -> set[Path]:
+        """None: a worker starts at once."""
+        return set()
 
     def poll(self) -> list[Ended]:
         """Workers that ended since the last call; returns at once."""

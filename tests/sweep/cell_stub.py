@@ -1,8 +1,9 @@
 """A worker that behaves like a cell as far as the launcher can see, in a fraction of a second.
 
 What it does beyond that is asked for by environment variables, each naming a fusion variant:
-FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (waits until it is ended), MUTE (exit code 3
-without a word in run.json). It counts its starts in starts.txt.
+FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (waits until it is ended), EAT
+(takes more and more memory), MUTE (exit code 3 without a word in run.json). It counts its starts
+in starts.txt.
 """
 
 import json
@@ -23,6 +24,7 @@ def work(run: RunDirectory) -> int:
     attempts = [*run.info["attempts"], {"started": now(), "pid": os.getpid(), "host": "here"}]
     run.update(status=RUNNING, attempts=attempts, environment=environment)
     print(f"working on {variant}")
+    eaten: list[bytes] = []
     try:
         if variant == os.environ.get("MUTE"):
             print("last words")
@@ -31,6 +33,9 @@ def work(run: RunDirectory) -> int:
             run.log([Row("train/loss", 1 / step, step, now()), Row("val/giou", 0.1, step, now())])
             if variant == os.environ.get("DIE") and step == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
+            while variant == os.environ.get("EAT"):
+                eaten.append(b"x" * 50_000_000)
+                time.sleep(0.1)
             if variant == os.environ.get("FAIL"):
                 raise RuntimeError("no luck today")
             while variant == os.environ.get("HANG"):

@@ -1,0 +1,231 @@
+"""A private SLURM of one node, started for these tests and ended with them."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+import pytest
+
+from keyseg.config import PROJECT
+from keyseg.rundir import RunDirectory
+
+HERE = Path(__file__).parent
+STUB = HERE.parent / "sweep" / "cell_stub.py"
+PATIENCE = 120
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process for all of them: the cluster is shared."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
+def wait(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.1)
+
+
+_FAULTS: list[tuple[str, str, int]] = []
+
+
+@pytest.fixture
+def faults() -> list[tuple[str, str, int]]:
+    """Lines of the table of faults: what died, what was said, how often the cell was started."""
+    return _FAULTS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table (docs/reliability.md)."""
+    if _FAULTS:
+        terminalreporter.section("faults")
+        terminalreporter.line("| what dies | what happens | starts |")
+        terminalreporter.line("|---|---|---|")
+        for fault, said, starts in _FAULTS:
+            terminalreporter.line(f"| {fault} | {said} | {starts} |")
+
+
+class Cluster:
+    """The cluster: its environment, its daemons."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
+            "SLURM_CONF": str(root / "etc" / "slurm.conf"),
+            "SLURM_ROOT": str(root),
+            "SLURM_PORT_BASE": _port_of(root) or str(_free_ports(4)),
+        }
+
+    def call(self, *command: str) -> str:
+        """What a SLURM command prints."""
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def up(self) -> None:
+        """Start the daemons that are not there."""
+        done = subprocess.run(
+            [str(HERE / "cluster_up.sh")],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def down(self) -> None:
+        """End what `up` started, and its files."""
+        command = [str(HERE / "cluster_down.sh"), "--purge"]
+        subprocess.run(command, env=self.environment, timeout=120, check=True)
+
+    def pid(self, daemon: str) -> int:
+        """Process of slurmctld, slurmd, ..."""
+        return int((self.root / "run" / f"{daemon}.pid").read_text())
+
+    def jobs(self, *states: str) -> list[str]:
+        """Ids of jobs in squeue."""
+        chosen = ["-t", ",".join(states)] if states else []
+        return self.call("squeue", "-h", "-r", "-o", "%i", *chosen).split()
+
+    def wait_until_empty(self) -> None:
+        """No job is left."""
+        wait(lambda: not self.jobs())
+
+
+class Sweep:
+    """A sweep on the cluster: outputs of its own, and the command that is given again."""
+
+    wait = staticmethod(wait)
+
+    def __init__(self, cluster: Cluster, root: Path, project: Path = PROJECT) -> None:
+        self.cluster = cluster
+        self.root = root
+        self.project = project
+
+    def start(self, *arguments: str, stub: bool = True, **environment: str) -> subprocess.Popen:
+        """`python run.py -m ... hydra/launcher=slurm`, with workers that are quick."""
+        worker = f"hydra.launcher.worker=[{sys.executable},'{STUB}']"
+        plain = ("hydra.launcher.report=false", "hydra.launcher.prepare=false")
+        command = [
+            *(sys.executable, str(self.project / "run.py"), "-m", "hydra/launcher=slurm"),
+            *((worker, *plain) if stub else ()),
+            *("hydra.launcher.cpus_per_task=1", "hydra.launcher.poll=0.5", "name=t"),
+            f"paths.outputs={self.root / 'outputs'}",
+            f"paths.reports={self.root / 'reports'}",
+            *arguments,
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env={**self._environment(), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        """Exit code, output and errors."""
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, out, err
+
+    def keyseg(self, *arguments: str) -> tuple[int, str, str]:
+        """The command `keyseg` on these outputs."""
+        done = subprocess.run(
+            [sys.executable, "-m", "keyseg", "--outputs", str(self.root / "outputs"), *arguments],
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **self.cluster.environment,
+            "MLFLOW_TRACKING_URI": "none",
+            "COLUMNS": "140",
+            "PYTHONPATH": str(self.project),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @property
+    def cells(self) -> dict[str, RunDirectory]:
+        """Run directories by label."""
+        found = [RunDirectory(file.parent) for file in self.root.glob("outputs/t/*/run.json")]
+        return {str(run.info["label"]): run for run in found}
+
+    def starts(self, cell: str) -> int:
+        """How often the worker of a cell was started."""
+        file = self.cells[cell].path / "starts.txt"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def wait_for(self, cell: str) -> None:
+        """A worker has begun to log."""
+        wait(lambda: cell in self.cells and self.cells[cell].metrics_file.exists())
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    """Skips where a cluster cannot be started."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("a private SLURM needs root and Debian's packages (apt-get): not tested here")
+    if os.environ.get("KEYSEG_TEST_SLURM"):  # root of one that is up: it is used, and stays up
+        yield Cluster(Path(os.environ["KEYSEG_TEST_SLURM"]))
+        return
+    # Sockets have short names: not below pytest's folder.
+    root = Path(f"/tmp/keyseg-slurm-{os.getpid()}")
+    cluster = Cluster(root)
+    try:
+        with filelock.FileLock("/tmp/keyseg-slurm-install.lock"):
+            cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def sweep(cluster, tmp_path) -> Iterator[Sweep]:
+    """An empty place; no job is left behind."""
+    yield Sweep(cluster, tmp_path)
+    cluster.call("scancel", "--user=root", "--signal=KILL")
+    cluster.call("scancel", "--user=root")
+    cluster.wait_until_empty()
+
+
+def _port_of(root: Path) -> str | None:
+    """Port of the controller of a cluster that was started before."""
+    file = root / "etc" / "slurm.conf"
+    lines = file.read_text().splitlines() if file.exists() else []
+    ports = [line.partition("=")[2] for line in lines if line.startswith("SlurmctldPort=")]
+    return ports[0] if ports else None
+
+
+def _free_ports(count: int) -> int:
+    """First of some ports in a row that nobody listens on."""
+    for base in range(17000 + os.getpid() % 2000 * 4, 30000, count):
+        with_all = [socket.socket() for _ in range(count)]
+        try:
+            for i, one in enumerate(with_all):
+                one.bind(("127.0.0.1", base + i))
+        except OSError:
+            continue
+        finally:
+            for one in with_all:
+                one.close()
+        return base
+    raise OSError("no free ports")

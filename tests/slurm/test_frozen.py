@@ -1,0 +1,27 @@
+"""What is edited after submit changes no job that waits, nor one that is queued again."""
+
+from keyseg import snapshot
+
+
+def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path):
+    project = snapshot.take(tmp_path / "checkout")  # a checkout that may be spoilt
+    sweep.project = project
+    command = ("fusion=cross", "+hydra.launcher.sbatch.hold=true", "--detach")
+    code, _, err = sweep.run(*command, STEP_SECONDS="0.7")
+    assert code == 0, err
+    (job,) = sweep.cluster.jobs()
+    run = sweep.cells["cross"]
+    frozen = run.config_file.read_text()
+
+    with (project / "keyseg" / "rundir.py").open("a") as code_file:
+        code_file.write("\nraise RuntimeError('edited after submit')\n")
+    optim = project / "experiments" / "optim" / "adamw.yaml"
+    optim.write_text(optim.read_text().replace("steps:", "steps: 1  #", 1))
+
+    sweep.cluster.call("scontrol", "release", job)
+    sweep.wait_for("cross")
+    sweep.cluster.call("scontrol", "requeue", job)
+    sweep.wait(lambda: sweep.starts("cross") == 2)
+    sweep.wait(lambda: run.status == "done")
+    assert run.config_file.read_text() == frozen
+    assert "edited" not in run.log_file.read_text()

@@ -1,0 +1,35 @@
+"""What `keyseg status` and `keyseg cancel` make of jobs that wait, work, fail and go away."""
+
+
+def test_states_jobs_and_nodes_are_shown_and_cancel_ends_them(sweep):
+    command = ("fusion=self,cross,full", "hydra.launcher.array_parallelism=2", "--detach")
+    code, _, err = sweep.run(*command, FAIL="self", HANG="cross")
+    assert code == 0, err
+    sweep.wait_for("full")
+    sweep.wait(lambda: sweep.cells["full"].status == "done")
+    code, out, err = sweep.keyseg("status", "t", "--failed")
+    assert code == 0, err
+    lines = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    node = sweep.cluster.call("hostname", "-s").strip()
+    assert "failed" in lines["self"]
+    assert "running" in lines["cross"]
+    assert f" {node} " in lines["cross"]
+    assert "_1 " in lines["cross"]
+    assert "done" in lines["full"]
+    assert "RuntimeError: no luck today" in out
+    assert f"log: {sweep.cells['self'].log_file}" in out
+
+    code, out, _ = sweep.keyseg("cancel", "t")
+    assert code == 0
+    assert "t: 1 job cancelled; the command of the sweep goes on" in out
+    sweep.cluster.wait_until_empty()
+    code, out, err = sweep.keyseg("status", "t")
+    assert code == 0, err
+    assert "cross" in out, out
+    assert "stopped" in next(line for line in out.splitlines() if line.split()[:1] == ["cross"])
+    code, _, err = sweep.keyseg("cancel", "t")
+    assert code == 1
+    assert err == "t: no job is queued or at work\n"
+    code, _, err = sweep.run(*command[:2])
+    assert code == 0, err
+    assert {name: sweep.starts(name) for name in sweep.cells} == {"self": 2, "cross": 2, "full": 1}

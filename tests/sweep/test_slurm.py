@@ -1,0 +1,246 @@
+"""Jobs as the pool sees them, with a cluster and a clock that are made up."""
+
+import pytest
+
+from keyseg.config import ConfigError
+from keyseg.rundir import RunDirectory, now
+from keyseg.sweep.launcher import LocalLauncher
+from keyseg.sweep.reconcile import state_of
+from keyseg.sweep.slurm import SlurmOptions, SlurmPool, check, script, why
+from keyseg.sweep.slurm_launcher import AutoLauncher, SlurmLauncher
+from keyseg.sweep.slurmqueue import Job, SlurmError
+from keyseg.sweep.supervise import Supervisor
+
+
+class FakeCluster:
+    """Knows jobs by name; the clock moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.submissions: dict[str, list[str]] = {}
+        self.jobs: dict[tuple[str, int], Job] = {}
+        self.down = False
+        self.said: list[str] = []
+        self.time = 0.0
+
+    def submit(self, name, jobs):
+        if self.down:
+            raise SlurmError("Unable to contact slurm controller")
+        self.submissions[name] = [job.path for job in jobs]
+        for index in range(len(jobs)):
+            self.jobs[(name, index)] = Job(f"7_{index}", "PENDING")
+
+    def look(self, names):
+        if self.down:
+            raise SlurmError("Unable to contact slurm controller")
+        return {key: job for key, job in self.jobs.items() if key[0] in names}
+
+    def all_become(self, state: str, **fields: str) -> None:
+        self.jobs = {key: Job(job.id, state, **fields) for key, job in self.jobs.items()}
+
+    def pool(self, sweep_dir) -> SlurmPool:
+        return SlurmPool(
+            *(self.submit, sweep_dir),
+            slots=4,
+            threads=1,
+            every=2.0,
+            look=self.look,
+            cancel=lambda names: None,
+            clock=lambda: self.time,
+            say=self.said.append,
+        )
+
+
+@pytest.fixture
+def fake():
+    return FakeCluster()
+
+
+@pytest.fixture
+def start(fake, tmp_path, make_cell):
+    """A supervisor with cells that are submitted."""
+
+    def start(*fusions: str, max_attempts: int = 3) -> Supervisor:
+        supervisor = Supervisor(fake.pool(tmp_path / "t"), max_attempts=max_attempts)
+        for fusion in fusions:
+            supervisor.add(make_cell(fusion))
+        steps(supervisor, fake, 2)
+        return supervisor
+
+    return start
+
+
+def steps(supervisor: Supervisor, fake: FakeCluster, count: int) -> None:
+    for _ in range(count):
+        supervisor.step()
+        fake.time += 2.0
+
+
+def ends(run: RunDirectory, status: str) -> None:
+    attempts = [*run.info["attempts"], {"started": now(), "ended": now(), "seconds": 1.0}]
+    run.update(status=status, attempts=attempts, error="no luck" if status == "failed" else None)
+
+
+def test_all_cells_are_one_array_and_a_second_process_attaches(fake, start):
+    first = start("self", "cross")
+    second = start("self", "cross")
+    assert [len(paths) for paths in fake.submissions.values()] == [2]
+    assert set(first.states().values()) == {"queued"}
+    fake.all_become("RUNNING")
+    steps(first, fake, 1)
+    assert set(first.states().values()) == {"running"}
+    for path in first.states():
+        ends(RunDirectory(path), "done")
+    for supervisor in (first, second):
+        steps(supervisor, fake, 1)
+        assert [o.status for o in supervisor.outcomes] == ["done", "done"]
+
+
+def test_a_code_error_is_not_tried_again(fake, start):
+    supervisor = start("self")
+    (path,) = supervisor.states()
+    ends(RunDirectory(path), "failed")
+    fake.all_become("FAILED", exit_code="1:0")
+    steps(supervisor, fake, 4)
+    assert [o.status for o in supervisor.outcomes] == ["failed"]
+    assert RunDirectory(path).info["error"] == "no luck"
+    assert len(fake.submissions) == 1
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_lost_node_is_tried_again_until_it_is_too_often(fake, start, gone):
+    supervisor = start("self", max_attempts=3)
+    (path,) = supervisor.states()
+    for attempt in range(1, 4):
+        assert len(fake.submissions) == attempt
+        if gone:
+            fake.jobs.clear()
+        else:
+            fake.all_become("NODE_FAIL", node="n7")
+        steps(supervisor, fake, 5)
+    assert len(fake.submissions) == 3
+    assert [o.status for o in supervisor.outcomes] == ["failed"]
+    error = RunDirectory(path).info["error"]
+    assert ("neither squeue nor sacct knows it" if gone else "job 7_0 on n7 was lost") in error
+    assert error.endswith("3 attempts were lost (hydra.launcher.max_attempts)")
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "words"),
+    [
+        ("OUT_OF_MEMORY", "0:125", "ran out of memory (hydra.launcher.memory=...)"),
+        ("CANCELLED", "0:15", "was cancelled"),
+        ("FAILED", "0:9", "was killed by SIGKILL (out of memory?)"),
+        ("FAILED", "2:0", "ended as FAILED before the run was done"),
+    ],
+)
+def test_ends_that_no_new_attempt_mends_are_told(fake, start, state, code, words):
+    supervisor = start("self")
+    (path,) = supervisor.states()
+    fake.all_become(state, exit_code=code)
+    steps(supervisor, fake, 5)
+    assert words in RunDirectory(path).info["error"]
+    assert len(fake.submissions) == 1
+
+
+def test_a_run_that_ends_late_on_a_shared_file_system_is_not_failed(fake, start):
+    supervisor = start("self")
+    (path,) = supervisor.states()
+    fake.all_become("COMPLETED", exit_code="0:0")
+    steps(supervisor, fake, 1)
+    ends(RunDirectory(path), "done")
+    steps(supervisor, fake, 1)
+    assert [o.status for o in supervisor.outcomes] == ["done"]
+
+
+def test_a_controller_that_is_down_loses_nothing(fake, start):
+    fake.down = True
+    supervisor = start("self")
+    steps(supervisor, fake, 10)
+    assert not fake.submissions
+    fake.down = False
+    steps(supervisor, fake, 1)
+    assert len(fake.submissions) == 1
+    fake.down = True
+    steps(supervisor, fake, 10)
+    assert supervisor.active
+    (path,) = supervisor.states()
+    ends(RunDirectory(path), "done")  # seen although SLURM is down
+    steps(supervisor, fake, 1)
+    assert [o.status for o in supervisor.outcomes] == ["done"]
+    assert [text.split(" (")[0] for text in fake.said] == [
+        "SLURM does not answer",
+        "SLURM answers again",
+        "SLURM does not answer",
+    ]
+
+
+def test_stopping_leaves_jobs_at_work(fake, start):
+    supervisor = start("self")
+    supervisor.stop()
+    assert not supervisor.active
+    assert len(fake.jobs) == 1
+
+
+def test_states_for_a_table(fake, start):
+    supervisor = start("self")
+    (path,) = supervisor.states()
+    run = RunDirectory(path)
+
+    def state(job, *, asked=True):
+        return state_of(run, job, asked=asked)
+
+    assert state(Job("7", "PENDING")) == "queued"
+    assert state(Job("7", "RUNNING")) == "running"
+    assert state(Job("7", "NODE_FAIL")) == "lost"
+    assert state(Job("7", "CANCELLED")) == "stopped"
+    assert state(None) == "lost"
+    assert state(None, asked=False) is None
+    ends(run, "failed")
+    assert state(None) is None
+
+
+def test_the_script_says_what_was_asked_for(tmp_path):
+    options = SlurmOptions(
+        *("gpu", "lab", "high", "a100"),
+        gpus=2,
+        cpus_per_task=6,
+        memory="24G",
+        array_parallelism=3,
+        setup=["module load cuda"],
+        sbatch={"mail-type": "END"},
+        srun=["--mpi=none"],
+    )
+    text = script(options, "t-1", tmp_path / "code", tmp_path / "my jobs", 8)
+    for line in (
+        *("--partition=gpu", "--account=lab", "--qos=high", "--constraint=a100", "--mem=24G"),
+        *("--gpus-per-node=2", "--cpus-per-task=6", "--array=0-7%3", "--mail-type=END"),
+        *("--time=240", "--requeue", "--signal=USR2@120"),
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert text.index("module load cuda") < text.index("export PYTHONPATH=")
+    assert "--cpus-per-task=6 --mpi=none" in text.split("srun", 1)[1]
+
+
+@pytest.mark.parametrize(("key", "value"), [("time", 0), ("array_parallelism", -1), ("poll", 0.0)])
+def test_options_that_make_no_sense(key, value):
+    with pytest.raises(ConfigError, match=rf"hydra.launcher.{key}={value}: must be above 0"):
+        check(SlurmOptions(**{key: value}))
+
+
+def test_a_signal_needs_time_before_it():
+    with pytest.raises(ConfigError, match=r"signal_delay=120 s leaves nothing of .*time=1 min"):
+        check(SlurmOptions(time=1))
+
+
+def test_why_without_a_node():
+    assert why(Job("7_1", "TIMEOUT")) == ("job 7_1 was lost (TIMEOUT)", True)
+
+
+def test_auto_takes_slurm_where_it_answers(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    for answers, kind in ((True, SlurmLauncher), (False, LocalLauncher)):
+        monkeypatch.setattr("keyseg.sweep.slurmqueue.answers", lambda found=answers: found)
+        assert type(AutoLauncher(n_jobs=2, time=30, worker=[], grace=1.0)) is kind
+    monkeypatch.setattr("keyseg.sweep.slurmqueue.answers", lambda: True)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # a shell inside a job has a machine already
+    assert type(AutoLauncher(n_jobs=2)) is LocalLauncher

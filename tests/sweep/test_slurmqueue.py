@@ -1,0 +1,70 @@
+"""What is read from squeue and sacct, with programs that print what those printed."""
+
+import pytest
+
+from keyseg.sweep import slurmqueue
+from keyseg.sweep.slurmqueue import Job, SlurmError
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Put a program of this name first on the PATH; it notes its arguments in NAME.args."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def program(name: str, prints: str = "", *, code: int = 0, error: str = "") -> None:
+        (tmp_path / f"{name}.out").write_text(prints)
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "$@" >>{tmp_path}/{name}.args\ncat {tmp_path}/{name}.out\n'
+            f'[ -z "{error}" ] || echo "{error}" >&2\nexit {code}\n'
+        )
+        (tmp_path / name).chmod(0o755)
+
+    return program
+
+
+def test_squeue_first_and_sacct_for_what_it_forgot_or_ended(program, tmp_path):
+    program(
+        "squeue",
+        "t-a|7_0|RUNNING|n1|None\nt-a|7_1|PENDING||Resources\nt-b|8|FAILED|n2|NonZeroExitCode\n",
+    )
+    program(
+        "sacct",
+        "t-b|8|FAILED|n2|2:0\nt-c|5_3|CANCELLED by 12|n3|0:15\nt-c|5_[4-9]|PENDING||0:0\n",
+    )
+    assert slurmqueue.look(["t-a", "t-b", "t-c", "t-d"]) == {
+        ("t-a", 0): Job("7_0", "RUNNING", "n1", "None"),
+        ("t-a", 1): Job("7_1", "PENDING", "", "Resources"),
+        ("t-b", 0): Job("8", "FAILED", "n2", "FAILED", "2:0"),
+        ("t-c", 3): Job("5_3", "CANCELLED", "n3", "CANCELLED by 12", "0:15"),
+    }
+    assert "--name t-b,t-c,t-d " in (tmp_path / "sacct.args").read_text()
+
+
+def test_accounting_is_not_asked_without_need(program, tmp_path):
+    program("squeue", "t-a|7_0|RUNNING|n1|None\n")
+    program("sacct")
+    slurmqueue.look(["t-a"])
+    assert slurmqueue.look([]) == {}
+    assert not (tmp_path / "sacct.args").exists()
+
+
+def test_without_accounting_squeue_has_to_do(program):
+    program("squeue", "t-a|7_0|FAILED|n1|NonZeroExitCode\n")
+    program("sacct", code=1, error="Slurm accounting storage is disabled")
+    assert slurmqueue.look(["t-a"])["t-a", 0].state == "FAILED"
+
+
+def test_no_answer_is_an_error_with_the_reason(program):
+    program("squeue", code=1, error="slurm_load_jobs error: Unable to contact slurm controller")
+    program("sbatch")
+    with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
+        slurmqueue.look(["t-a"])
+    assert not slurmqueue.answers()
+    program("squeue")
+    assert slurmqueue.answers()
+
+
+def test_cancel_by_name(program, tmp_path):
+    program("scancel")
+    slurmqueue.cancel(["t-b", "t-a", "t-b"])
+    assert (tmp_path / "scancel.args").read_text() == "--name t-a\n--name t-b\n"
