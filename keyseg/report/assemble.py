@@ -33,6 +33,7 @@ def build(sweep_dir: Path, out_dir: Path, *, seed: int, published: Path | None) 
         notices=checks.check(sweep),
         answers=tables.answers(sweep, held),
         results=tables.results(sweep, measured),
+        verdicts=tables.verdicts(sweep, held),
         contrasts=tables.contrasts(sweep, held),
         slices=[tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
         published=tables.published(sweep, in_print),

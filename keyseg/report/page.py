@@ -16,7 +16,7 @@ from keyseg.report.checks import Notice
 from keyseg.report.gallery import KINDS, Gallery
 from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
-from keyseg.report.tables import PROTOCOLS, Line, Table, quantity
+from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
 
 HERE = Path(__file__).parent
 
@@ -54,8 +54,9 @@ class Parts:
 
     sweep: Sweep
     notices: Sequence[Notice]
-    answers: Sequence[str]
+    answers: Sequence[Answer]
     results: Sequence[Table]
+    verdicts: Sequence[Table]
     contrasts: Table | None
     slices: Sequence[Table]
     published: Table | None
@@ -66,7 +67,7 @@ class Parts:
     @property
     def tables(self) -> list[Table]:
         """Every table that is also written as a file."""
-        some = [self.contrasts, *self.slices, self.published]
+        some = [*self.verdicts, self.contrasts, *self.slices, self.published]
         return [*self.results, *(table for table in some if table is not None)]
 
 
@@ -140,7 +141,9 @@ def _or(values: Sequence[int]) -> str:
 def _numbers(parts: Parts) -> dict[str, str]:
     """{table name: "1a"}: the number each table goes by."""
     chapters: list[Sequence[Table]] = [parts.results]
-    chapters += [[t] for t in (parts.published, parts.contrasts) if t is not None]
+    chapters += [[t] for t in (parts.published,) if t is not None]
+    compared = [*parts.verdicts, *([parts.contrasts] if parts.contrasts else [])]
+    chapters += [compared] if compared else []
     chapters += [parts.slices] if parts.slices else []
     return {
         table.name: f"{i}{chr(ord('a') + k) if len(chapter) > 1 else ''}"
