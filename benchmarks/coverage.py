@@ -30,7 +30,8 @@ def main() -> None:
     for name, world in WORLDS.items():
         for seeds in options.seeds:
             start = time.perf_counter()
-            found = coverage(seeds, options.repeats, drawn=options.repeats // 2, naive=True, world=world)
+            half = options.repeats // 2
+            found = coverage(seeds, options.repeats, drawn=half, naive=True, world=world)
             wrong = false_claims(seeds, options.repeats, world=world)
             shares = "  ".join(f"{source} {share:.3f}" for source, share in found.items())
             spent = time.perf_counter() - start

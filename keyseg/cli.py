@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from keyseg.config import ConfigError, resolve_path
+from keyseg.sweep import plan
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("sweep", metavar="SWEEP", nargs="?", help="all sweeps if left out")
     status.add_argument("--watch", action="store_true", help="keep the table up to date")
     status.set_defaults(run=_status)
+
+    plan.register(commands, find_sweep)
 
     sync = commands.add_parser("sync", help="bring MLflow level with the run directories")
     sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")

@@ -50,6 +50,8 @@ def build(sweep_dir: Path, out_dir: Path, *, seed: int, published: Path | None) 
         "manifest": parts.manifest,
     }
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = plots.draw_all(sweep, measured, slices, out_dir / "figures")
+    figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
-    return ReportFiles(html, markdown, written, tuple(f for pair in figures.values() for f in pair))
+    return ReportFiles(
+        html, markdown, written, tuple(f for files in figures.values() for f in files)
+    )

@@ -31,9 +31,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     if not entries and sweep.baseline is not None:
         base = sweep.baseline
         found = [
-            Contrast(f"{v.label} − {base.label}", v, base)
-            for v in sweep.variants
-            if v is not base
+            Contrast(f"{v.label} − {base.label}", v, base) for v in sweep.variants if v is not base
         ]
     return found
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from keyseg.report import overlay
 from keyseg.report.checks import Notice
-from keyseg.report.gallery import KINDS, Gallery
+from keyseg.report.gallery import Gallery
 from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
 from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
@@ -21,6 +21,29 @@ from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
 HERE = Path(__file__).parent
 
 FIGURES: Mapping[str, tuple[str, str]] = {
+    "forest": (
+        "Differences",
+        "Every contrast with its 95 % intervals, not corrected: thick, over seeds and images (over "
+        "images alone where there is one seed); thin with caps, over test images with these "
+        "weights; dotted with caps, over seeds on these images. Filled: Holm's p is at most 0.05. "
+        "Headline protocol.",
+    ),
+    "paired": (
+        "Example by example",
+        "Left: IoU of both variants of a contrast on every test example (mean over common seeds); "
+        "above the diagonal the first one is better. Right: share of examples whose difference is "
+        "at most x. The first five contrasts; headline protocol.",
+    ),
+    "interaction": (
+        "Interaction",
+        "gIoU in percent for both factors of the design (mean over seeds and over what else "
+        "varies); headline protocol. An empty field has no result.",
+    ),
+    "cost": (
+        "Cost against quality",
+        "gIoU with its 95 % interval over test images against hours of a whole run and against "
+        "trained parameters; means over seeds, headline protocol.",
+    ),
     "slices": (
         "gIoU by slice",
         "gIoU of every variant by slice, under the headline protocol. Bars: 95 % interval over "
@@ -72,7 +95,7 @@ class Parts:
 
 
 def write(
-    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, Path]]
+    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, ...]]
 ) -> tuple[Path, Path]:
     """Write index.html and report.md; their paths."""
     import jinja2
@@ -92,7 +115,7 @@ def write(
     return html, markdown
 
 
-def _values(parts: Parts, figures: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
     sweep = parts.sweep
     return {
         "parts": parts,
@@ -107,7 +130,6 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, Path]]) -> dict[str,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
         "target": TARGET,
-        "kinds": KINDS,
         "manifest": _manifest(parts.manifest),
         "runs": [_run(row) for row in parts.runs.to_dict("records")],
     }

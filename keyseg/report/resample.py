@@ -76,8 +76,13 @@ class Terms:
 
     def values(self, totals: np.ndarray) -> np.ndarray:
         """(..., K) -> (..., MEASURES)."""
+        found = []
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = [(totals[..., list(n)] / totals[..., list(d)]).mean(-1) for n, d in self.pairs]
+            for above, below in self.pairs:
+                value = totals[..., above[0]] / totals[..., below[0]]
+                for n, d in zip(above[1:], below[1:], strict=True):
+                    value = value + totals[..., n] / totals[..., d]
+                found.append(value / len(above))
         return np.stack(found, -1)
 
     def difference(self, totals: np.ndarray) -> np.ndarray:

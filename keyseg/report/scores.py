@@ -93,9 +93,9 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
             images = _images(parts)
             groups = [*WHOLE, *split] if protocol == sweep.protocols[0] else WHOLE
             for group in groups:
-                table = np.stack(
-                    [p.sums(images, _in_group(p.samples, group)) for p in parts], 1
-                )[:, :, None]
+                table = np.stack([p.sums(images, _in_group(p.samples, group)) for p in parts], 1)[
+                    :, :, None
+                ]
                 seen = (table[..., COLUMNS.index("examples")] > 0).any((1, 2))
                 found = stats.bootstrap(table, seed=seed, rows=seen if group[0] else None)
                 by_seed = ratios(table.sum(0)[:, 0])
@@ -206,14 +206,21 @@ def _row(
     )
     won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
     return {
-        **{"difference": float(held.value[m]), "low": low, "high": high, **ends},
+        "difference": float(held.value[m]),
+        "low": low,
+        "high": high,
+        **ends,
         **{f"p_{source}": float(found[m]) for source, found in held.p.items()},
         **{f"holm_{source}": p for source, p in holm.items()},
         "sd": float(_spread(held.by_seed)[m]),
         "effect_images": float(held.effects[0][m]),
         "effect_seeds": float(held.effects[1][m]),
-        **{"won": won, "lost": lost, "mcnemar": p},
-        **{"seeds": seeds, "examples": held.examples, "images": held.sources.n_images},
+        "won": won,
+        "lost": lost,
+        "mcnemar": p,
+        "seeds": seeds,
+        "examples": held.examples,
+        "images": held.sources.n_images,
         "verdict": verdict.word(evidence),
         "sentence": verdict.sentence(evidence),
     }

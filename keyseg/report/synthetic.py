@@ -130,14 +130,12 @@ def false_claims(
     resamples: int = 999,
     world: World | None = None,
 ) -> float:
-    """Share of sweeps, all variants truly alike, in which any contrast is called better or worse."""
+    """Share of sweeps of variants that are truly alike in which any is called better or worse."""
     rng = np.random.default_rng(seed)
     wrong = 0
     for _ in range(repeats):
         made = draw([0.5] * variants, seeds, world or World(), rng)
-        wrong += any(
-            w in ("better", "worse") for w in verdicts(made, seed, resamples, ROWS[0])
-        )
+        wrong += any(w in ("better", "worse") for w in verdicts(made, seed, resamples, ROWS[0]))
     return wrong / repeats
 
 

@@ -205,10 +205,8 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
     for protocol, title in _protocols(sweep).items():
         rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
         for name, label in zip(rows["contrast"], rows["label"], strict=True):
-            entries = [
-                _entry(row, "difference") if (row := index.get((protocol, name, m))) else Entry(DASH)
-                for m in BRIEF
-            ]
+            found_rows = [index.get((protocol, name, m)) for m in BRIEF]
+            entries = [_entry(r, "difference") if r else Entry(DASH) for r in found_rows]
             lines.append(Line(str(name), entries, where.get(str(label)), group=title))
     return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
 

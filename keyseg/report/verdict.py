@@ -136,7 +136,7 @@ def images_needed(e: Evidence, gap: float = DETECT) -> float:
 
 
 def hours_text(hours: float, device: str) -> str:
-    """", 3.2 GPU-hours", or "" where no cell says what it costs."""
+    """ ", 3.2 GPU-hours", or "" where no cell says what it costs."""
     if not isfinite(hours):
         return ""
     digits = 1 if hours >= 0.95 else 2

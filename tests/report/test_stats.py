@@ -178,7 +178,7 @@ def test_variances_add_up() -> None:
     alike = sources(np.repeat(table, 4, 1))
     assert alike.seeds[GIOU] == pytest.approx(0, abs=1e-12)
     assert alike.both[GIOU] == pytest.approx(alike.images[GIOU])
-    assert alike.freedom[GIOU] == pytest.approx(49)
+    assert alike.freedom[GIOU] == pytest.approx(49, rel=1e-3)
     spread = bootstrap(np.repeat(table, 4, 1), seed=0, resamples=4000)
     width = spread.high[GIOU] - spread.low[GIOU]
     assert width == pytest.approx(2 * 2.01 * np.sqrt(alike.images[GIOU]), rel=0.1)
@@ -192,8 +192,8 @@ def test_variances_add_up() -> None:
     value = differences(flat).mean(0)
     interval, p = student(value, found.both, found.freedom)
     wanted = scipy_stats.ttest_1samp([0.01, 0.03, 0.05], 0)
-    assert p[GIOU] == pytest.approx(wanted.pvalue)
-    assert interval.low[GIOU] == pytest.approx(wanted.confidence_interval().low)
+    assert p[GIOU] == pytest.approx(wanted.pvalue, rel=1e-3)
+    assert interval.low[GIOU] == pytest.approx(wanted.confidence_interval().low, rel=1e-3)
 
 
 def test_one_seed_has_no_seed_variance() -> None:
