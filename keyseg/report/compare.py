@@ -166,16 +166,18 @@ def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
     axes = figure.subplots(1, 2, sharey=True)
     sides = (
         ("minutes", 1 / 60, "hours of a run"),
-        ("trainable_parameters", 1, "trained parameters"),
+        ("trainable_parameters", 1e-6, "trained parameters, millions"),
     )
     for ax, (key, scale, title) in zip(axes, sides, strict=True):
         for variant in variants:
-            row, style = part.loc[variant.label], look(variant.index)
+            style = look(variant.index)
+            value, low, high = (
+                100 * part.loc[[variant.label], ["value", "low", "high"]].to_numpy()[0]
+            )
             at = scale * _mean(variant, key)
-            low, high = 100 * float(row["low"]), 100 * float(row["high"])
             if np.isfinite([at, low, high]).all():
                 ax.vlines(at, low, high, color=style.colour, linewidth=1.2)
-            ax.plot([at], [100 * float(row["value"])], style.marker, color=style.colour)
+            ax.plot([at], [value], style.marker, color=style.colour)
         ax.set_xlabel(title)
         ax.margins(x=0.12)
     axes[0].set_ylabel("gIoU (%)")

@@ -126,8 +126,8 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     chosen["seeds"] = ranked(apart.where(apart >= SEEDS_APART), style, seed, PER_KIND)
     for kind, failing in failures(tables).items():
         chosen[kind] = ranked(failing, style, seed, PER_CONTRAST)
-    for kind in GENERAL:
-        add(kind, chosen.get(kind[0], []), shown)
+    for general in GENERAL:
+        add(general, chosen.get(general[0], []), shown)
     return Gallery(kinds, items, _filters(items), protocol)
 
 

@@ -96,7 +96,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                 table = np.stack([p.sums(images, _in_group(p.samples, group)) for p in parts], 1)[
                     :, :, None
                 ]
-                seen = (table[..., COLUMNS.index("examples")] > 0).any((1, 2))
+                seen = np.asarray((table[..., COLUMNS.index("examples")] > 0).any((1, 2)))
                 found = stats.bootstrap(table, seed=seed, rows=seen if group[0] else None)
                 by_seed = ratios(table.sum(0)[:, 0])
                 spread = _spread(by_seed)
