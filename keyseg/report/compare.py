@@ -164,8 +164,10 @@ def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
     ].set_index("label")
     figure = canvas(8.4, 3.1, variants)
     axes = figure.subplots(1, 2, sharey=True)
+    longest = max((_mean(v, "minutes") for v in variants), default=0.0)
+    unit = (1 / 60, "hours of a run") if longest >= 120 else (1, "minutes of a run")
     sides = (
-        ("minutes", 1 / 60, "hours of a run"),
+        ("minutes", *unit),
         ("trainable_parameters", 1e-6, "trained parameters, millions"),
     )
     for ax, (key, scale, title) in zip(axes, sides, strict=True):
@@ -179,7 +181,7 @@ def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
                 ax.vlines(at, low, high, color=style.colour, linewidth=1.2)
             ax.plot([at], [value], style.marker, color=style.colour)
         ax.set_xlabel(title)
-        ax.margins(x=0.12)
+        ax.set_xlim(0, 1.08 * ax.get_xlim()[1])  # from 0: small differences of cost look small
     axes[0].set_ylabel("gIoU (%)")
     legend(figure, variants, line=False)
     return figure

@@ -118,7 +118,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
             gap = iou[contrast.of.label] - iou[contrast.against.label]
             for side, sign in (("win", 1), ("loss", -1)):
                 title = f"Largest {'wins' if sign > 0 else 'losses'}: {contrast.name}"
-                meaning = f"{contrast.of.label} {'above' if sign > 0 else 'below'}"
+                meaning = f"IoU furthest {'above' if sign > 0 else 'below'}"
                 ids = ranked(sign * gap, style, seed, PER_CONTRAST)
                 add((f"{side}{n}", title, meaning), ids, pair)
     chosen = pick(iou, style, seed)

@@ -85,12 +85,12 @@ def _factors(cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _config(cell: Cell) -> dict[str, Any]:
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     from keyseg.config import flatten
 
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}
-    loaded = OmegaConf.to_container(OmegaConf.load(file))
-    return flatten(loaded) if isinstance(loaded, dict) else {}
+    loaded = OmegaConf.load(file)
+    return flatten(loaded) if isinstance(loaded, DictConfig) else {}

@@ -26,6 +26,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "Every contrast with its 95 % intervals, not corrected: thick, over seeds and images (over "
         "images alone where there is one seed); thin with caps, over test images with these "
         "weights; dotted with caps, over seeds on these images. Filled: Holm's p is at most 0.05. "
+        "Few seeds alone leave more doubt than both sources together, where much of the whole is "
+        "the well-known part of the images. "
         "Headline protocol.",
     ),
     "paired": (
@@ -38,11 +40,6 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "Interaction",
         "gIoU in percent for both factors of the design (mean over seeds and over what else "
         "varies); headline protocol. An empty field has no result.",
-    ),
-    "cost": (
-        "Cost against quality",
-        "gIoU with its 95 % interval over test images against hours of a whole run and against "
-        "trained parameters; means over seeds, headline protocol.",
     ),
     "slices": (
         "gIoU by slice",
@@ -67,6 +64,11 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "five); a line that rises says that keyword and mask go together. Right: how often "
         "keyword and mask are right or wrong together. The two middle parts are the discrepancy "
         "rates. Headline protocol, seeds pooled.",
+    ),
+    "cost": (
+        "Cost against quality",
+        "gIoU with its 95 % interval over test images against hours of a whole run and against "
+        "trained parameters; means over seeds, headline protocol.",
     ),
 }
 
@@ -124,6 +126,8 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, 
         "done": f"{len(sweep.finished)} of {len(sweep.cells)} cells finished",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "numbered": _numbers(parts),
+        "answers": [(m, list(g)) for m, g in groupby(parts.answers, key=lambda a: a.metric)],
+        "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],
         "figure_numbers": {n: i for i, n in enumerate((f for f in FIGURES if f in figures), 1)},
         "protocols": PROTOCOLS,

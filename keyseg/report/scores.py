@@ -34,7 +34,7 @@ CONTRAST_COLUMNS = (
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
     *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "verdict", "sentence"),
+    *("images", "verdict", "sentence", "caveat"),
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
@@ -223,6 +223,7 @@ def _row(
         "images": held.sources.n_images,
         "verdict": verdict.word(evidence),
         "sentence": verdict.sentence(evidence),
+        "caveat": verdict.caveat(evidence),
     }
 
 

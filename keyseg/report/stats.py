@@ -259,9 +259,12 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
-    """(k, M) -> (M,): mean over standard deviation with Hedges's correction for small k."""
+    """(k, M) -> (M,): mean over standard deviation with Hedges's correction for small k.
+
+    NaN for two values or one: from two the corrected size is 0 whatever they are.
+    """
     k = len(values)
-    if k < 2:
+    if k < 3:
         return np.full(values.shape[1:], np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         size: np.ndarray = values.mean(0) / values.std(0, ddof=1) * (1 - 3 / (4 * (k - 1) - 1))

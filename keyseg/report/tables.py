@@ -167,14 +167,13 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
         if not (isfinite(low) and isfinite(high)):
             return Entry(DASH)
         ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
-        return Entry(ends, f"p = {p_text(float(row[f'holm_{name}']))}".replace("= <", "<"))
+        return Entry(ends, p_text(float(row[f"holm_{name}"])))
 
     effects = [float(row[f"effect_{name}"]) for name in ("images", "seeds")]
     sizes = " / ".join(f"{e:+.2f}".replace("-", "−") if isfinite(e) else DASH for e in effects)
     odd = ""
     if row["metric"] == "precision@0.5":
-        p = p_text(float(row["mcnemar"])) if row["mcnemar"] == row["mcnemar"] else DASH
-        odd = f"{int(row['won'])} : {int(row['lost'])}, p = {p}".replace("= <", "<")
+        odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
     sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
     return Line(
         str(row["contrast"]),
@@ -182,7 +181,7 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
             Entry(percent(float(row["difference"]), signed=True), spread=sd),
             *map(source, ("images", "seeds", "both")),
             Entry(sizes, odd),
-            Entry("", word=str(row["sentence"])),
+            Entry("", word=str(row["verdict"])),
         ),
         where.get(str(row["label"])),
     )
@@ -213,12 +212,13 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """A line of the verdicts on top: metric, contrast, its word, and the sentence behind it."""
+    """A line of the verdicts on top: its word, the numbers behind it, what they rest on."""
 
     metric: str
     contrast: str
     word: str
     text: str
+    caveat: str
     index: int | None = None
 
 
@@ -230,12 +230,14 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
         rows = found[(found["metric"] == name) & (found["protocol"] == _headline(sweep))]
         for row in rows.to_dict("records"):
             text = str(row["sentence"])
+            text = text.removeprefix(str(row["verdict"])).lstrip(":, ")
             out.append(
                 Answer(
                     BY_NAME[name].title,
                     str(row["contrast"]),
                     str(row["verdict"]),
                     text,
+                    str(row["caveat"]),
                     where.get(str(row["label"])),
                 )
             )

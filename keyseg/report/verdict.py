@@ -72,7 +72,7 @@ def bound(e: Evidence) -> float:
 
 
 def sentence(e: Evidence) -> str:
-    """The verdict in words, with what seeds cannot show and what it would take."""
+    """The verdict in words, with what it would take to show more."""
     said = word(e)
     size = f"{100 * e.difference:+.1f} points".replace("-", "−")
     span = f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]".replace("-", "−")
@@ -80,23 +80,20 @@ def sentence(e: Evidence) -> str:
         return "no interval: nothing differs between the two, or nothing was counted"
     if said == "no difference":
         limit = bound(e) if isfinite(e.low) else 0.0
-        return f"no difference larger than {100 * limit:.1f} points ({size} {span})" + _few(e)
+        return f"no difference larger than {100 * limit:.1f} points ({size} {span})"
     if said.startswith("one seed"):
         claim = said.removeprefix("one seed (").rstrip(")")
-        return (
-            f"these weights are {claim}: {size} {span}, p = {p_text(e.p)} over test images. "
-            + _one(e)
-        )
+        return f"these weights are {claim}: {size} {span}, {p_text(e.p)} over test images"
     if said == "inconclusive":
         if e.n_seeds < 2:
-            return f"inconclusive: {size} {span} over test images. {_one(e)}"
-        return f"inconclusive: {size} {span}; {_needs(e)}" + _few(e)
-    return f"{said}: {size} {span}, p = {p_text(e.p)}" + _few(e)
+            return f"inconclusive: {size} {span} over test images"
+        return f"inconclusive: {size} {span}; {_needs(e)}"
+    return f"{said}: {size} {span}, {p_text(e.p)}"
 
 
 def p_text(p: float) -> str:
-    """0.0312 -> "0.031", 0.00001 -> "< 0.001"."""
-    return "–" if not isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    """0.0312 -> "p = 0.031", 0.00001 -> "p < 0.001", "" for NaN."""
+    return "" if not isfinite(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
@@ -163,20 +160,20 @@ def _needs(e: Evidence) -> str:
     return f"detecting {points} needs about {more} more {noun}{cost}"
 
 
-def _few(e: Evidence) -> str:
-    if e.n_seeds >= SIGNS:
+def caveat(e: Evidence) -> str:
+    """What this number of seeds cannot show; "" where there are enough for their signs alone."""
+    if e.n_seeds >= SIGNS or not isfinite(e.difference):
         return ""
-    least = 2 / 2**e.n_seeds
-    return (
-        f". The signs of {e.n_seeds} seeds alone cannot reach p = {ALPHA} (at best {least:.3g}): "
-        "this rests on seed effects being roughly normal"
-    )
-
-
-def _one(e: Evidence) -> str:
-    more = SIGNS - 1
+    more = SIGNS - e.n_seeds
     cost = hours_text(more * e.hours, e.device)
+    remedy = f"{more} more {'seed' if more == 1 else 'seeds'}{cost} let them reach it."
+    if e.n_seeds < 2:
+        return (
+            "One seed cannot show whether the variant or the training run makes the difference: "
+            "these are intervals of the weights at hand. For the signs of the seeds to reach "
+            f"p = {ALPHA}, {SIGNS} seeds are needed: {remedy}"
+        )
     return (
-        "One seed cannot show whether the variant or the training run makes the difference; "
-        f"{more} more seeds{cost} let the seeds' signs reach p = {ALPHA}"
+        f"The signs of {e.n_seeds} seeds alone cannot reach p = {ALPHA} (at best "
+        f"{2 / 2**e.n_seeds:.3g}): verdicts rest on seed effects being roughly normal. {remedy}"
     )
