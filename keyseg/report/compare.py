@@ -17,6 +17,7 @@ from keyseg.report.verdict import ALPHA
 
 PANELS = 5
 """Contrasts whose examples are drawn one by one."""
+COLUMNS = 3
 POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
 
@@ -27,7 +28,7 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
     rows = held[held["protocol"] == sweep.protocols[0]]
     names = list(rows["contrast"].unique())
     index = {v.label: v.index for v in sweep.variants}
-    labels = [wrap(name.replace(" − ", " − "), 44) for name in names]
+    labels = [_two_lines(name) for name in names]
     height = 0.9 + sum(0.16 + 0.17 * (label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(1.6, height), [])
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -43,6 +44,14 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
         ax.set_ylim(len(names) - 0.4, -0.6)
     axes[0].set_yticks(range(len(names)), labels)
     return figure
+
+
+def _two_lines(name: str) -> str:
+    """A contrast's name; a long one with its second variant on lines of its own."""
+    if len(name) <= 44:
+        return wrap(name, 60)
+    first, minus, second = name.partition(" − ")
+    return wrap(first, 44) + (f"\n− {wrap(second, 42)}" if minus else "")
 
 
 def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
@@ -72,10 +81,13 @@ def paired(sweep: Sweep) -> Any:
     shown = declared(sweep)[:PANELS]
     pairs = [(c, _both(c, sweep.protocols[0])) for c in shown]
     pairs = [(c, both) for c, both in pairs if len(both)]
-    columns = len(pairs) + 1
-    figure = canvas(min(11.0, 2.75 * columns), 2.9, [c.of for c, _ in pairs])
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    last = axes[-1]
+    columns = min(len(pairs) + 1, COLUMNS)
+    rows = -(-(len(pairs) + 1) // columns)
+    figure = canvas(3.6 * columns, 3.3 * rows, [c.of for c, _ in pairs])
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    axes, last = grid[: len(pairs)], grid[len(pairs)]
+    for ax in grid[len(pairs) + 1 :]:
+        ax.set_axis_off()
     for ax, (contrast, both) in zip(axes, pairs, strict=False):
         style = look(contrast.of.index)
         drawn = both.sample(min(len(both), POINTS), random_state=0)
@@ -83,10 +95,9 @@ def paired(sweep: Sweep) -> Any:
         edge = {"s": size, "color": style.colour, "alpha": 0.35, "linewidth": 0}
         ax.scatter(drawn["against"], drawn["of"], rasterized=True, **edge)
         ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
-        room = 30 if columns < 4 else 20
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        ax.set_xlabel(wrap(f"IoU, {contrast.against.label}", room))
-        ax.set_ylabel(wrap(f"IoU, {contrast.of.label}", room))
+        ax.set_xlabel(wrap(f"IoU, {contrast.against.label}", 40))
+        ax.set_ylabel(wrap(f"IoU, {contrast.of.label}", 32))
         gap = both["of"] - both["against"]
         sns.ecdfplot(x=100 * gap, ax=last, color=style.colour, linestyle=style.dash)
         ax.set_title(f"{(gap > 0).mean():.0%} above, {(gap < 0).mean():.0%} below", fontsize=8)
