@@ -22,6 +22,8 @@ def two(tmp_path: Path, make: Callable[..., Path]) -> list[Path]:
     first = make(tmp_path / "a", labels=("seg_only", "cross"), images=6)
     second = make(tmp_path / "b", labels=("full", "cross"), images=6)
     design = json.loads((second / "sweep.json").read_text())
+    (second / design["cells"][0]["signature"]).rename(second / "another5e9a7")
+    design["cells"][0] |= {"signature": "another5e9a7"}
     design["cells"][0]["factors"] = {"fusion": "full", "loss": "lisa"}
     design["cells"][1]["factors"] = {"fusion": "cross", "loss": "balanced"}
     design |= {"name": "loss", "question": "And the loss?", "metrics": ["keyword_accuracy"]}
