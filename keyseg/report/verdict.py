@@ -83,12 +83,20 @@ def sentence(e: Evidence) -> str:
         return f"no difference larger than {100 * limit:.1f} points ({size} {span})"
     if said.startswith("one seed"):
         claim = said.removeprefix("one seed (").rstrip(")")
-        return f"these weights are {claim}: {size} {span}, {p_text(e.p)} over test images"
+        known = f"these weights are {claim}: {size} {span}, {p_text(e.p)} over test images"
+        return known + _first_seeds(e)
     if said == "inconclusive":
         if e.n_seeds < 2:
-            return f"inconclusive: {size} {span} over test images"
+            return f"inconclusive: {size} {span} over test images{_first_seeds(e)}"
         return f"inconclusive: {size} {span}; {_needs(e)}"
     return f"{said}: {size} {span}, {p_text(e.p)}"
+
+
+def _first_seeds(e: Evidence) -> str:
+    """What it takes for seeds to say anything by their signs, where there is one."""
+    more = SIGNS - e.n_seeds
+    cost = hours_text(more * e.hours, e.device)
+    return f"; a verdict by the seeds' signs takes {more} more seeds{cost}"
 
 
 def p_text(p: float) -> str:
@@ -165,8 +173,7 @@ def caveat(e: Evidence) -> str:
     if e.n_seeds >= SIGNS or not isfinite(e.difference):
         return ""
     more = SIGNS - e.n_seeds
-    cost = hours_text(more * e.hours, e.device)
-    remedy = f"{more} more {'seed' if more == 1 else 'seeds'}{cost} let them reach it."
+    remedy = f"{more} more {'seed' if more == 1 else 'seeds'} let them reach it."
     if e.n_seeds < 2:
         return (
             "One seed cannot show whether the variant or the training run makes the difference: "
