@@ -233,14 +233,17 @@ def student(
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction over the p values that exist; NaN stays NaN."""
-    from statsmodels.stats.multitest import multipletests
+    """Holm's step-down correction over the p values that exist; NaN stays NaN.
 
+    Not statsmodels's `multipletests`, which a test holds this against: it collects garbage on
+    every call (0.08 s), and a report corrects once for every measure, protocol and source.
+    """
     found = np.asarray(p, float)
-    known = np.isfinite(found)
+    known = np.flatnonzero(np.isfinite(found))
+    order = known[np.argsort(found[known], kind="stable")]
     out = np.full(found.shape, np.nan)
-    if known.any():
-        out[known] = multipletests(found[known], method="holm")[1]
+    steps = found[order] * np.arange(len(order), 0, -1)
+    out[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
     return out
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 
 from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios, records
 from keyseg.report.resample import draws, terms
@@ -206,6 +207,11 @@ def test_holm_skips_what_is_not_known() -> None:
     found = holm([0.01, float("nan"), 0.04, 0.03])
     np.testing.assert_allclose(found, [0.03, np.nan, 0.06, 0.06])
     assert np.isnan(holm([float("nan")])).all()
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    p = np.random.default_rng(0).uniform(0, 0.2, 15)
+    np.testing.assert_allclose(holm(list(p)), multipletests(p, method="holm")[1])
 
 
 def test_mcnemar_by_hand() -> None:
