@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from keyseg.config import ConfigError, resolve_path
+from keyseg.report import command
+from keyseg.sweep import plan
 
 COMMANDS = ("data",)
 """Modules of `keyseg.commands`: each registers its own command, and imports nothing heavy."""
@@ -42,10 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outputs", default="outputs", help="where the sweeps are (outputs)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    report = commands.add_parser("report", help="build the report of a sweep again")
-    report.add_argument("sweep", metavar="SWEEP")
-    report.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
-    report.set_defaults(run=_report)
+    command.register(commands, find_sweep)
 
     status = commands.add_parser("status", help="a table of the cells of a sweep")
     status.add_argument("sweep", metavar="SWEEP", nargs="?", help="all sweeps if left out")
@@ -56,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     cancel = commands.add_parser("cancel", help="end the jobs of a sweep on a cluster")
     cancel.add_argument("sweep", metavar="SWEEP")
     cancel.set_defaults(run=_cancel)
+
+    plan.register(commands, find_sweep)
 
     sync = commands.add_parser("sync", help="bring MLflow level with the run directories")
     sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")
@@ -90,20 +91,6 @@ def sweep_names(outputs: Path) -> list[str]:
         for folder in outputs.iterdir()
         if (folder / "sweep.json").exists() or any(folder.glob("*/run.json"))
     )
-
-
-def _report(options: argparse.Namespace) -> int:
-    from keyseg.sweep.finish import make_report, short_path
-
-    sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
-    if not (sweep_dir / "sweep.json").exists():
-        raise ConfigError(
-            f"'{options.sweep}' holds single runs; a report compares the cells of a sweep: "
-            "python run.py -m fusion=cross,self,full"
-        )
-    page, problem = make_report(sweep_dir, resolve_path(options.out) / options.sweep)
-    print(short_path(page) if page else f"error: {problem}", file=None if page else sys.stderr)
-    return 0 if page else 1
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -6,15 +6,21 @@ import time nothing heavy, so that asking for a report starts at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ReportFiles", "build"]
+__all__ = ["FORMATS", "ReportFiles", "build"]
+
+FORMATS = ("html", "md", "csv", "tex", "svg", "png", "pdf")
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report lies. `tables`: CSV and TeX; `figures`: PNG and SVG."""
+    """Where a report lies. `tables`: CSV and TeX; `figures`: PNG, SVG and PDF.
+
+    Where only some formats were asked for, `html` is the first file that was written.
+    """
 
     html: Path
     markdown: Path
@@ -23,7 +29,15 @@ class ReportFiles:
 
 
 def build(
-    sweep_dir: Path, out_dir: Path, *, seed: int = 0, published: Path | None = None
+    sweep_dir: Path,
+    out_dir: Path,
+    *,
+    seed: int = 0,
+    published: Path | None = None,
+    joined: Sequence[Path] = (),
+    metrics: Sequence[str] = (),
+    baseline: Mapping[str, str] | None = None,
+    formats: Sequence[str] = FORMATS,
 ) -> ReportFiles:
     """Write the report of a sweep, finished or not; holes are shown as holes.
 
@@ -33,10 +47,18 @@ def build(
             earlier report in it are replaced.
         seed: of every resample and of the examples drawn at random.
         published: folder of CSV files with numbers in print; None = the project's own.
+        joined: more sweeps, read as one with the first.
+        metrics: what verdicts are given on; () = what the design states.
+        baseline: factors of the variant that all others are held against, instead of the
+            contrasts that the design declares.
+        formats: which of `FORMATS` are kept.
 
     Raises:
         FileNotFoundError: no sweep.json in `sweep_dir`.
+        ConfigError: a metric or a baseline that the sweep does not have.
     """
     from keyseg.report import assemble
 
-    return assemble.build(Path(sweep_dir), Path(out_dir), seed=seed, published=published)
+    folders = [Path(sweep_dir), *map(Path, joined)]
+    asked = assemble.Asked(tuple(metrics), dict(baseline or {}), tuple(formats))
+    return assemble.build(folders, Path(out_dir), asked, seed=seed, published=published)

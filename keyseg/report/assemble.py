@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from keyseg.config import PROJECT
@@ -10,20 +12,31 @@ from keyseg.report import (
     checks,
     export,
     gallery,
+    joined,
     page,
     plots,
     printed,
     scores,
-    store,
     tables,
 )
 
 PUBLISHED = PROJECT / "reports" / "published"
 
 
-def build(sweep_dir: Path, out_dir: Path, *, seed: int, published: Path | None) -> ReportFiles:
+@dataclass(frozen=True)
+class Asked:
+    """What the caller wants other than the design says; empty = as it says."""
+
+    metrics: Sequence[str]
+    baseline: Mapping[str, str]
+    formats: Sequence[str]
+
+
+def build(
+    folders: Sequence[Path], out_dir: Path, asked: Asked, *, seed: int, published: Path | None
+) -> ReportFiles:
     """See `keyseg.report.build`."""
-    sweep = store.load(sweep_dir)
+    sweep = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
     measured = scores.scores(sweep, seed)
     held = scores.contrasts(sweep, seed)
     slices = scores.slices(sweep)
@@ -33,6 +46,7 @@ def build(sweep_dir: Path, out_dir: Path, *, seed: int, published: Path | None) 
         notices=checks.check(sweep),
         answers=tables.answers(sweep, held),
         results=tables.results(sweep, measured),
+        verdicts=tables.verdicts(sweep, held),
         contrasts=tables.contrasts(sweep, held),
         slices=[tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
         published=tables.published(sweep, in_print),
@@ -49,6 +63,19 @@ def build(sweep_dir: Path, out_dir: Path, *, seed: int, published: Path | None) 
         "manifest": parts.manifest,
     }
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = plots.draw_all(sweep, measured, slices, out_dir / "figures")
+    figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
-    return ReportFiles(html, markdown, written, tuple(f for pair in figures.values() for f in pair))
+    drawn = tuple(file for files in figures.values() for file in files)
+
+    def kept(files: Iterable[Path]) -> tuple[Path, ...]:
+        wanted = []
+        for file in files:
+            if file.suffix[1:] in asked.formats:
+                wanted.append(file)
+            else:
+                file.unlink()
+        return tuple(wanted)
+
+    in_tables, in_figures, pages = kept(written), kept(drawn), kept((html, markdown))
+    first = next(iter((*pages, *in_tables, *in_figures)))
+    return ReportFiles(first, markdown, in_tables, in_figures)

@@ -1,18 +1,30 @@
 "use strict";
-// The filter works on what is in the page; without scripts everything is shown.
-for (const bar of document.querySelectorAll(".filter")) {
-  bar.hidden = false;
-  const buttons = [...bar.querySelectorAll("button")];
+// The filters work on what is in the page; without scripts everything is shown.
+for (const panel of document.querySelectorAll(".filters")) {
+  panel.hidden = false;
+  const buttons = [...panel.querySelectorAll("button")];
+  const items = [...document.querySelectorAll(".item")];
+  const wanted = {};
+  const apply = () => {
+    for (const item of items) {
+      item.hidden = Object.entries(wanted).some(([key, v]) => v && item.dataset[key] !== v);
+    }
+    for (const kind of document.querySelectorAll(".kind")) {
+      kind.hidden = !kind.querySelector(".item:not([hidden])");
+    }
+    const left = items.filter((item) => !item.hidden).length;
+    document.getElementById("shown").textContent = `${left} of ${items.length} shown`;
+  };
   for (const button of buttons) {
     button.addEventListener("click", () => {
-      for (const other of buttons) {
+      wanted[button.dataset.key] = button.dataset.value;
+      for (const other of buttons.filter((b) => b.dataset.key === button.dataset.key)) {
         other.setAttribute("aria-pressed", String(other === button));
       }
-      for (const item of document.querySelectorAll(".item")) {
-        item.hidden = button.dataset.style !== "" && item.dataset.style !== button.dataset.style;
-      }
+      apply();
     });
   }
+  apply();
 }
 // Paper has no clicks: everything that is folded is printed, and folded again afterwards.
 let folded = [];

@@ -1,4 +1,4 @@
-"""Examples to look at: the best, the worst, the most disputed, and some drawn blindly.
+"""Examples to look at: wins and losses of each contrast, failures by kind, some drawn blindly.
 
 Every variant shows its first finished seed under the headline protocol. Extremes are what they
 are called; the blind draw is what a typical example looks like.
@@ -17,16 +17,29 @@ import pandas as pd
 
 from keyseg.config import resolve_path
 from keyseg.report import overlay
+from keyseg.report.declared import contrasts as declared
+from keyseg.report.measures import WRONG_MASK, with_keyword
 from keyseg.report.scores import SLICE
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import TARGET, look
 
 PER_KIND = 6
+PER_CONTRAST = 4
+CONTRASTS = 6
 WORDS = 3
-KINDS: tuple[tuple[str, str, str], ...] = (
+SEEDS_APART = 0.2
+"""IoU between the best and the worst seed of a variant from which its seeds disagree."""
+FILTERS = ("style", "size", "length", "split", "distractors")
+
+GENERAL: tuple[tuple[str, str, str], ...] = (
     ("best", "Best", "highest mean IoU over variants"),
     ("worst", "Worst", "lowest mean IoU over variants"),
     ("disputed", "Most disputed", "largest spread of IoU between variants"),
+    ("seeds", "Most disputed between seeds", "largest spread of IoU between seeds of one variant"),
+    ("key_right", "Failure: keyword right, mask wrong", "right top word and IoU < 0.5"),
+    ("key_wrong", "Failure: keyword wrong, mask right", "wrong top word and IoU ≥ 0.5"),
+    ("empty", "Failure: empty mask", "no pixel predicted"),
+    ("several", "Failure: several objects", "two or more parts, target in one, IoU < 0.5"),
     ("random", "Drawn at random", "not chosen by score"),
 )
 
@@ -55,13 +68,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Item:
-    """One example with all its pictures. `tags`: its slices, style first."""
+    """One example with its pictures. `slices`: what can be filtered by; `tags`: as shown."""
 
     kind: str
     id: str
     query: str
     keyword: str
-    style: str
+    slices: Mapping[str, str]
     tags: tuple[str, ...]
     pictures: tuple[Picture, ...]
     note: str = ""
@@ -69,10 +82,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Items by kind, in the order of `KINDS`, and the styles to filter by."""
+    """`kinds`: (kind, title, meaning) in order; `items` by kind; `filters`: values by slice."""
 
+    kinds: Sequence[tuple[str, str, str]]
     items: Mapping[str, Sequence[Item]]
-    styles: Sequence[str]
+    filters: Mapping[str, Sequence[str]]
     protocol: str
 
 
@@ -88,13 +102,107 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     facts = pd.concat(tables.values())
     facts = facts[~facts.index.duplicated()]
     style = facts[SLICE + "style"].astype(str) if SLICE + "style" in facts else None
+
+    kinds: list[tuple[str, str, str]] = []
+    items: dict[str, list[Item]] = {}
+
+    def add(kind: tuple[str, str, str], ids: Sequence[str], variants: Sequence[Variant]) -> None:
+        if ids:
+            kinds.append(kind)
+            rows = [_row(facts, i) for i in ids]
+            items[kind[0]] = [_item(kind[0], row, variants, tables, answers) for row in rows]
+
+    for n, contrast in enumerate(declared(sweep)[:CONTRASTS]):
+        pair = (contrast.against, contrast.of)
+        if all(v.label in iou for v in pair):
+            gap = iou[contrast.of.label] - iou[contrast.against.label]
+            for side, sign in (("win", 1), ("loss", -1)):
+                title = f"Largest {'wins' if sign > 0 else 'losses'}: {contrast.name}"
+                meaning = f"IoU furthest {'above' if sign > 0 else 'below'}"
+                ids = ranked(sign * gap, style, seed, PER_CONTRAST)
+                add((f"{side}{n}", title, meaning), ids, pair)
     chosen = pick(iou, style, seed)
-    items = {
-        kind: [_item(kind, _row(facts, i), shown, tables, answers) for i in chosen[kind]]
-        for kind, _, _ in KINDS
-    }
-    styles = sorted(style.unique()) if style is not None else []
-    return Gallery(items, styles if len(styles) > 1 else [], protocol)
+    apart = seeds_apart(shown, protocol)
+    chosen["seeds"] = ranked(apart.where(apart >= SEEDS_APART), style, seed, PER_KIND)
+    for kind, failing in failures(tables).items():
+        chosen[kind] = ranked(failing, style, seed, PER_CONTRAST)
+    for general in GENERAL:
+        add(general, chosen.get(general[0], []), shown)
+    return Gallery(kinds, items, _filters(items), protocol)
+
+
+def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
+    """For each kind of failure the share of variants that fail so, by example id; NaN = none."""
+    found: dict[str, list[pd.Series[Any]]] = {}
+    for table in tables.values():
+        iou = table["iou"].astype(float)
+        named = with_keyword(table)
+        right = named & (table["keyword_rank"] == 0)
+        parts = _parts(table)
+        fails = {
+            "key_right": right & (iou < WRONG_MASK),
+            "key_wrong": named & ~right & (iou >= WRONG_MASK),
+            "empty": parts["mask"] == 0,
+            "several": (parts["mask"] > 1) & (parts["target"] == 1) & (iou < WRONG_MASK),
+        }
+        for kind, series in fails.items():
+            found.setdefault(kind, []).append(series)
+    shares = {k: pd.concat(v, axis=1).astype(float).mean(axis=1) for k, v in found.items()}
+    return {kind: share.where(share > 0) for kind, share in shares.items()}
+
+
+def seeds_apart(variants: Sequence[Variant], protocol: str) -> pd.Series[float]:
+    """Largest spread of IoU between seeds of one variant, by example id; 0 for one seed."""
+    spreads = []
+    for variant in variants:
+        by_seed = pd.concat(
+            [_rows(cell.samples, protocol)["iou"].astype(float) for cell in variant.finished],
+            axis=1,
+        )
+        spreads.append(by_seed.max(axis=1) - by_seed.min(axis=1))
+    return pd.concat(spreads, axis=1).max(axis=1)
+
+
+def ranked(
+    values: pd.Series[float], style: pd.Series[str] | None, seed: int, most: int
+) -> list[str]:
+    """Ids of the largest positive values, at most `most`, in turn from every style.
+
+    Ties (many examples have an IoU of 0) are broken by a seeded shuffle, not by name.
+    """
+    shuffled = values[values > 0].sort_index()
+    order = np.random.default_rng(seed).permutation(len(shuffled))
+    best = shuffled.iloc[order].sort_values(ascending=False, kind="stable")
+    groups = style.reindex(best.index) if style is not None else pd.Series("", best.index)
+    turn = best.groupby(groups, sort=False).cumcount()
+    kept = turn.sort_values(kind="stable").index[:most]
+    return [str(i) for i in best.index[best.index.isin(kept)]]
+
+
+def _parts(table: pd.DataFrame) -> pd.DataFrame:
+    """Connected parts of mask and target (specks below 4 % of the largest aside); NaN unstored."""
+    from scipy.ndimage import label
+
+    def count(stored: object, height: int, width: int) -> float:
+        mask = overlay.decode(stored, height, width)
+        if mask is None:
+            return float("nan")
+        areas = np.bincount(label(mask)[0].ravel())[1:]
+        return float((areas >= 0.04 * areas.max()).sum()) if len(areas) else 0.0
+
+    out = {}
+    for name in ("mask", "target"):
+        stored = table.get(f"{name}_rle", pd.Series("", table.index))
+        sizes = zip(stored, table["height"], table["width"], strict=True)
+        out[name] = [count(s, int(h), int(w)) for s, h, w in sizes]
+    return pd.DataFrame(out, index=table.index)
+
+
+def _filters(items: Mapping[str, Sequence[Item]]) -> dict[str, list[str]]:
+    """Slices with more than one value among what is shown."""
+    every = [item.slices for group in items.values() for item in group]
+    values = {key: sorted({s[key] for s in every if s.get(key)}) for key in FILTERS}
+    return {key: found for key, found in values.items() if len(found) > 1}
 
 
 def pick(iou: pd.DataFrame, style: pd.Series[str] | None, seed: int) -> dict[str, list[str]]:
@@ -111,14 +219,14 @@ def pick(iou: pd.DataFrame, style: pd.Series[str] | None, seed: int) -> dict[str
     shuffled = shuffled.iloc[order]
     mean = shuffled.mean(axis=1)
     spread = shuffled.max(axis=1) - shuffled.min(axis=1)
-    ranked = {
+    orders = {
         "best": mean.sort_values(ascending=False, kind="stable"),
         "worst": mean.sort_values(kind="stable"),
         "disputed": spread[spread > 0].sort_values(ascending=False, kind="stable"),
         "random": mean,
     }
     out = {}
-    for kind, values in ranked.items():
+    for kind, values in orders.items():
         groups = style.reindex(values.index) if style is not None else pd.Series("", values.index)
         each = ceil(PER_KIND / max(1, groups.nunique()))
         kept = values.dropna().groupby(groups, sort=False).head(each)
@@ -127,7 +235,10 @@ def pick(iou: pd.DataFrame, style: pd.Series[str] | None, seed: int) -> dict[str
 
 
 def _table(variant: Variant, protocol: str) -> pd.DataFrame:
-    samples = variant.finished[0].samples
+    return _rows(variant.finished[0].samples, protocol)
+
+
+def _rows(samples: pd.DataFrame, protocol: str) -> pd.DataFrame:
     rows = samples[samples["protocol"] == protocol].drop_duplicates("id")
     return rows.set_index(rows["id"].astype(str))
 
@@ -159,15 +270,14 @@ def _item(
     pictures = [
         _prediction(v, tables[v.label], answers.get(v.label), name, image, target) for v in variants
     ]
-    slices = {c.removeprefix(SLICE): fact[c] for c in fact.index if str(c).startswith(SLICE)}
-    style = _text(slices.pop("style", ""))
-    tags = [style, *(_tag(k, v) for k, v in slices.items() if k in ("size", "length"))]
+    slices = {key: _text(fact.get(SLICE + key)) for key in FILTERS}
+    tags = [slices["style"], *(_tag(key, slices[key]) for key in ("size", "length"))]
     return Item(
         kind,
         name,
         _text(fact["query"]),
         _text(fact["keyword"]),
-        style,
+        slices,
         tuple(tag for tag in tags if tag),
         (plain, wanted, *pictures),
         "" if there else f"image not found: {fact['image']}",

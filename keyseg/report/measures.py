@@ -8,6 +8,7 @@ rates of the paper's central claim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -123,22 +124,20 @@ def with_keyword(samples: pd.DataFrame) -> pd.Series[bool]:
 
 def target_area(samples: pd.DataFrame) -> pd.Series[float]:
     """Target foreground in pixels; NaN where no target is stored."""
+    if "target_rle" not in samples:
+        return pd.Series(np.nan, index=samples.index, dtype=float)
+    stored = samples["target_rle"].fillna("").astype(str)
+    sizes = zip(stored, samples["height"], samples["width"], strict=True)
+    areas = [_area(counts, int(h), int(w)) if counts else np.nan for counts, h, w in sizes]
+    return pd.Series(areas, index=samples.index, dtype=float)
+
+
+@lru_cache(maxsize=2**16)
+def _area(counts: str, height: int, width: int) -> float:
+    """Every run of a sweep has the same targets: each is decoded once."""
     from pycocotools import mask as coco
 
-    area = pd.Series(np.nan, index=samples.index, dtype=float)
-    if "target_rle" not in samples:
-        return area
-    stored = samples["target_rle"].fillna("").astype(str) != ""
-    rows = samples.loc[stored, ["target_rle", "height", "width"]]
-    masks = [
-        {"size": [int(height), int(width)], "counts": counts.encode()}
-        for counts, height, width in rows.itertuples(index=False)
-    ]
-    # pycocotools 2.0 casts the number of masks to uint8: more than 255 at once overflow.
-    parts = [coco.area(masks[i : i + 255]) for i in range(0, len(masks), 255)]
-    if parts:
-        area.loc[stored] = np.concatenate(parts).astype(float)
-    return area
+    return float(coco.area([{"size": [height, width], "counts": counts.encode()}])[0])
 
 
 def ratios(sums: np.ndarray) -> np.ndarray:

@@ -13,14 +13,34 @@ import pandas as pd
 
 from keyseg.report import overlay
 from keyseg.report.checks import Notice
-from keyseg.report.gallery import KINDS, Gallery
+from keyseg.report.gallery import Gallery
 from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
-from keyseg.report.tables import PROTOCOLS, Line, Table, quantity
+from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
 
 HERE = Path(__file__).parent
 
 FIGURES: Mapping[str, tuple[str, str]] = {
+    "forest": (
+        "Differences",
+        "Every contrast with its 95 % intervals, not corrected: thick, over seeds and images (over "
+        "images alone where there is one seed); thin with caps, over test images with these "
+        "weights; dotted with caps, over seeds on these images. Filled: Holm's p is at most 0.05. "
+        "Few seeds alone leave more doubt than both sources together, where much of the whole is "
+        "the well-known part of the images. "
+        "Headline protocol.",
+    ),
+    "paired": (
+        "Example by example",
+        "Left: IoU of both variants of a contrast on every test example (mean over common seeds); "
+        "above the diagonal the first one is better. Right: share of examples whose difference is "
+        "at most x. The first five contrasts; headline protocol.",
+    ),
+    "interaction": (
+        "Interaction",
+        "gIoU in percent for both factors of the design (mean over seeds and over what else "
+        "varies); headline protocol. An empty field has no result.",
+    ),
     "slices": (
         "gIoU by slice",
         "gIoU of every variant by slice, under the headline protocol. Bars: 95 % interval over "
@@ -45,6 +65,11 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "keyword and mask are right or wrong together. The two middle parts are the discrepancy "
         "rates. Headline protocol, seeds pooled.",
     ),
+    "cost": (
+        "Cost against quality",
+        "gIoU with its 95 % interval over test images against hours of a whole run and against "
+        "trained parameters; means over seeds, headline protocol.",
+    ),
 }
 
 
@@ -54,8 +79,9 @@ class Parts:
 
     sweep: Sweep
     notices: Sequence[Notice]
-    answers: Sequence[str]
+    answers: Sequence[Answer]
     results: Sequence[Table]
+    verdicts: Sequence[Table]
     contrasts: Table | None
     slices: Sequence[Table]
     published: Table | None
@@ -66,12 +92,12 @@ class Parts:
     @property
     def tables(self) -> list[Table]:
         """Every table that is also written as a file."""
-        some = [self.contrasts, *self.slices, self.published]
+        some = [*self.verdicts, self.contrasts, *self.slices, self.published]
         return [*self.results, *(table for table in some if table is not None)]
 
 
 def write(
-    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, Path]]
+    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, ...]]
 ) -> tuple[Path, Path]:
     """Write index.html and report.md; their paths."""
     import jinja2
@@ -91,7 +117,7 @@ def write(
     return html, markdown
 
 
-def _values(parts: Parts, figures: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
     sweep = parts.sweep
     return {
         "parts": parts,
@@ -100,13 +126,14 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, Path]]) -> dict[str,
         "done": f"{len(sweep.finished)} of {len(sweep.cells)} cells finished",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "numbered": _numbers(parts),
+        "answers": [(m, list(g)) for m, g in groupby(parts.answers, key=lambda a: a.metric)],
+        "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],
         "figure_numbers": {n: i for i, n in enumerate((f for f in FIGURES if f in figures), 1)},
         "protocols": PROTOCOLS,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
         "target": TARGET,
-        "kinds": KINDS,
         "manifest": _manifest(parts.manifest),
         "runs": [_run(row) for row in parts.runs.to_dict("records")],
     }
@@ -140,7 +167,9 @@ def _or(values: Sequence[int]) -> str:
 def _numbers(parts: Parts) -> dict[str, str]:
     """{table name: "1a"}: the number each table goes by."""
     chapters: list[Sequence[Table]] = [parts.results]
-    chapters += [[t] for t in (parts.published, parts.contrasts) if t is not None]
+    chapters += [[t] for t in (parts.published,) if t is not None]
+    compared = [*parts.verdicts, *([parts.contrasts] if parts.contrasts else [])]
+    chapters += [compared] if compared else []
     chapters += [parts.slices] if parts.slices else []
     return {
         table.name: f"{i}{chr(ord('a') + k) if len(chapter) > 1 else ''}"

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import THRESHOLDS
+from keyseg.report import compare
 from keyseg.report.curves import learning_curves
 from keyseg.report.measures import WRONG_MASK, with_keyword
 from keyseg.report.store import Sweep
@@ -26,11 +27,19 @@ FEW = 5
 
 
 def draw_all(
-    sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]], folder: Path
-) -> dict[str, tuple[Path, Path]]:
+    sweep: Sweep,
+    scores: pd.DataFrame,
+    held: pd.DataFrame,
+    slices: Mapping[str, Sequence[str]],
+    folder: Path,
+) -> dict[str, tuple[Path, ...]]:
     """Write every figure; {name: (png, svg)}. A figure without data is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[], Any]] = {
+        "forest": lambda: compare.forest(sweep, held),
+        "paired": lambda: compare.paired(sweep),
+        "interaction": lambda: compare.interaction(sweep, scores),
+        "cost": lambda: compare.cost(sweep, scores),
         "slices": lambda: by_slice(sweep, scores, slices),
         "learning_curves": lambda: learning_curves(sweep),
         "precision": lambda: precision(sweep),
@@ -38,7 +47,9 @@ def draw_all(
     }
     wanted = ["learning_curves"] if any(len(c.metrics) for c in sweep.cells) else []
     if sweep.finished:
-        wanted += ["precision", "keyword"]
+        wanted += ["precision", "keyword", "cost"]
+        wanted += ["forest", "paired"] if len(held) else []
+        wanted += ["interaction"] if compare.two_factors(sweep) else []
         wanted += ["slices"] if slices else []
     with figure_style():
         return {name: save(makers[name](), folder, name) for name in makers if name in wanted}

@@ -7,19 +7,15 @@ examples, images, majority. The whole test split is slice "" and group "". Fract
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import product
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from keyseg.report.measures import COLUMNS, MEASURES, majority, ratios
-from keyseg.report.stats import (
-    cluster_bootstrap,
-    difference,
-    image_sums,
-    mean_over_seeds,
-    verdict,
-)
+from keyseg.report import stats, verdict
+from keyseg.report.declared import Contrast
+from keyseg.report.declared import contrasts as declared
+from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios
 from keyseg.report.store import Cell, Sweep, Variant
 
 SLICE = "slice_"
@@ -31,13 +27,33 @@ SCORE_COLUMNS = (
     *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
     *("examples", "images", "majority"),
 )
+SOURCES = ("images", "seeds", "both")
 CONTRAST_COLUMNS = (
-    *("protocol", "label", "baseline", "metric", "difference", "low", "high", "sd", "seeds"),
-    *("examples", "images", "verdict"),
+    *("protocol", "contrast", "label", "baseline", "metric", "difference", "low", "high"),
+    *(f"{end}_{source}" for source in SOURCES for end in ("low", "high")),
+    *(f"p_{source}" for source in SOURCES),
+    *(f"holm_{source}" for source in SOURCES),
+    *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
+    *("images", "verdict", "sentence", "caveat"),
 )
+MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
-Part = tuple[Cell, pd.DataFrame]
 WHOLE: Sequence[Group] = [("", "")]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A cell's samples of one protocol: `terms` (rows, COLUMNS), `images` (rows,) names."""
+
+    cell: Cell
+    samples: pd.DataFrame
+    terms: np.ndarray
+
+    def sums(self, images: pd.Index[str], kept: np.ndarray | None = None) -> np.ndarray:
+        """(images, COLUMNS), of the rows `kept`."""
+        rows = self.samples if kept is None else self.samples[kept]
+        terms = self.terms if kept is None else self.terms[kept]
+        return stats.image_sums(images.get_indexer(_image_ids(rows)), terms, len(images))
 
 
 def slices(sweep: Sweep) -> dict[str, list[str]]:
@@ -66,63 +82,174 @@ def slices(sweep: Sweep) -> dict[str, list[str]]:
 
 
 def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
-    """Every measure of every variant, protocol and slice; see the head of this file."""
-    groups = [*WHOLE]
-    groups += [(name, value) for name, values in slices(sweep).items() for value in values]
+    """Every measure of every variant and protocol, by slice under the headline one."""
+    split = [(name, value) for name, values in slices(sweep).items() for value in values]
     rows: list[tuple[object, ...]] = []
-    for variant, protocol in product(sweep.variants, sweep.protocols):
-        cells = [c for c in variant.finished if len(_of_protocol(c, protocol))]
-        parts = [_of_protocol(cell, protocol) for cell in cells]
-        if not parts:
-            continue
-        images = _images(parts)
-        sums = np.stack([_sums(c, p, images, groups) for c, p in zip(cells, parts, strict=True)], 1)
-        estimate = cluster_bootstrap(sums, mean_over_seeds, seed=seed)
-        by_seed = ratios(sums.sum(0))
-        spread = by_seed.std(0, ddof=1) if len(parts) > 1 else np.full(by_seed.shape[1:], np.nan)
-        counts = sums[:, 0, :, COLUMNS.index("examples")]
-        for g, (name, value) in enumerate(groups):
-            chance = majority(_in_group(parts[0], (name, value)))
-            size = (len(parts), int(counts[:, g].sum()), int((counts[:, g] > 0).sum()), chance)
-            for m, measure in enumerate(MEASURES):
-                ends = (estimate.value[g, m], estimate.low[g, m], estimate.high[g, m])
-                key = (protocol, name, value, variant.label, measure.name)
-                rows.append((*key, *map(float, ends), float(spread[g, m]), *size))
+    for variant in sweep.variants:
+        for protocol in sweep.protocols:
+            parts = [p for c in variant.finished if len((p := _part(c, protocol)).samples)]
+            if not parts:
+                continue
+            images = _images(parts)
+            groups = [*WHOLE, *split] if protocol == sweep.protocols[0] else WHOLE
+            for group in groups:
+                table = np.stack([p.sums(images, _in_group(p.samples, group)) for p in parts], 1)[
+                    :, :, None
+                ]
+                seen = np.asarray((table[..., COLUMNS.index("examples")] > 0).any((1, 2)))
+                found = stats.bootstrap(table, seed=seed, rows=seen if group[0] else None)
+                by_seed = ratios(table.sum(0)[:, 0])
+                spread = _spread(by_seed)
+                first = parts[0]
+                own = first.samples[_in_group(first.samples, group)]
+                size = (len(parts), len(own), int(own["image_id"].nunique()), majority(own))
+                for m, measure in enumerate(MEASURES):
+                    ends = (found.value[m], found.low[m], found.high[m], spread[m])
+                    key = (protocol, *group, variant.label, measure.name)
+                    rows.append((*key, *map(float, ends), *size))
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
 
 def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
-    """Every variant against the baseline on the examples (and seeds) that both have."""
-    rows: list[tuple[object, ...]] = []
-    baseline = sweep.baseline
-    for variant, protocol in product(sweep.variants, sweep.protocols):
-        if baseline is None or variant is baseline:
-            continue
-        pairs = _pairs(baseline, variant, protocol)
-        if not pairs:
-            continue
-        images = _images([part for pair in pairs for _, part in pair])
-        sums = np.stack(
-            [np.stack([_sums(c, p, images, WHOLE)[:, 0] for c, p in pair], 1) for pair in pairs], 1
-        )
-        estimate = cluster_bootstrap(sums, difference, seed=seed)
-        values = ratios(sums.sum(0))
-        by_seed = values[:, 1] - values[:, 0]
+    """Every declared contrast on the examples and seeds that both variants have.
+
+    Holm's correction runs over the declared contrasts, for each protocol and measure.
+    """
+    rows: list[dict[str, object]] = []
+    for protocol in sweep.protocols:
+        block: list[tuple[Contrast, _Held]] = []
+        for contrast in declared(sweep):
+            pairs = _pairs(contrast.against, contrast.of, protocol)
+            if pairs:
+                block.append((contrast, _held(pairs, seed)))
         for m, measure in enumerate(MEASURES):
-            low, high = float(estimate.low[m]), float(estimate.high[m])
-            spread = float(by_seed[:, m].std(ddof=1)) if len(pairs) > 1 else float("nan")
-            rows.append(
-                (
-                    *(protocol, variant.label, baseline.label, measure.name),
-                    *(float(estimate.value[m]), low, high, spread, len(pairs)),
-                    *(len(pairs[0][0][1]), len(images), verdict(m, low, high, by_seed[:, m])),
+            corrected = {s: stats.holm([h.p[s][m] for _, h in block]) for s in SOURCES}
+            for k, (contrast, held) in enumerate(block):
+                adjusted = {source: float(corrected[source][k]) for source in SOURCES}
+                row = _row(held, m, adjusted, *_hours(contrast))
+                names = (protocol, contrast.name, contrast.of.label, contrast.against.label)
+                rows.append(
+                    {**dict(zip(CONTRAST_COLUMNS, (*names, measure.name), strict=False)), **row}
                 )
-            )
     return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A contrast with all measures: intervals and p values by source, and what they rest on."""
+
+    value: np.ndarray
+    intervals: dict[str, stats.Estimate]
+    p: dict[str, np.ndarray]
+    sources: stats.Sources
+    by_seed: np.ndarray
+    effects: tuple[np.ndarray, np.ndarray]
+    mcnemar: tuple[int, int, float]
+    examples: int
+
+
+def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
+    images = _images([part for pair in pairs for part in pair])
+    table = np.stack([np.stack([part.sums(images) for part in pair], 1) for pair in pairs], 1)
+    by_seed = stats.differences(table)
+    value = by_seed.mean(0)
+    found = stats.sources(table)
+    seeds, p_seeds = stats.student(value, found.seeds, max(len(pairs) - 1, 1))
+    both, p_both = stats.student(value, found.both, found.freedom)
+    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
+    first, second = pairs[0]
+    order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
+    return _Held(
+        value=value,
+        intervals={
+            "images": stats.bootstrap(table, seed=seed),
+            "seeds": seeds,
+            "both": both,
+        },
+        p={
+            "images": stats.swap_images(table, seed=seed),
+            "seeds": stats.flip_seeds(by_seed, seed=seed) if len(pairs) > 1 else p_seeds,
+            "both": p_both,
+        },
+        sources=found,
+        by_seed=by_seed,
+        effects=(stats.image_effect(table), stats.standardised(by_seed)),
+        mcnemar=stats.mcnemar(first.terms[:, above] > 0, second.terms[order][:, above] > 0),
+        examples=len(first.samples),
+    )
+
+
+def _row(
+    held: _Held, m: int, holm: dict[str, float], hours: float, device: str
+) -> dict[str, object]:
+    seeds = len(held.by_seed)
+    main = "both" if seeds > 1 else "images"
+    ends = {
+        f"{end}_{source}": float(getattr(found, end)[m])
+        for source, found in held.intervals.items()
+        for end in ("low", "high")
+    }
+    low, high = ends[f"low_{main}"], ends[f"high_{main}"]
+    evidence = verdict.Evidence(
+        measure=MEASURES[m],
+        difference=float(held.value[m]),
+        low=low,
+        high=high,
+        p=holm[main],
+        n_seeds=seeds,
+        n_images=held.sources.n_images,
+        images=float(held.sources.images[m]),
+        seeds=float(held.sources.seeds[m]),
+        shared=float(held.sources.shared[m]),
+        hours=hours,
+        device=device,
+    )
+    won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
+    return {
+        "difference": float(held.value[m]),
+        "low": low,
+        "high": high,
+        **ends,
+        **{f"p_{source}": float(found[m]) for source, found in held.p.items()},
+        **{f"holm_{source}": p for source, p in holm.items()},
+        "sd": float(_spread(held.by_seed)[m]),
+        "effect_images": float(held.effects[0][m]),
+        "effect_seeds": float(held.effects[1][m]),
+        "won": won,
+        "lost": lost,
+        "mcnemar": p,
+        "seeds": seeds,
+        "examples": held.examples,
+        "images": held.sources.n_images,
+        "verdict": verdict.word(evidence),
+        "sentence": verdict.sentence(evidence),
+        "caveat": verdict.caveat(evidence),
+    }
+
+
+def _hours(contrast: Contrast) -> tuple[float, str]:
+    """Hours of one more seed of both variants, from finished cells, and of what."""
+    cells = [*contrast.of.finished, *contrast.against.finished]
+    means = [
+        pd.Series([c.number("minutes") for c in v.finished], dtype=float).mean() / 60
+        for v in (contrast.of, contrast.against)
+    ]
+    return float(sum(means)), cost_unit(cells)
+
+
+def cost_unit(cells: Iterable[Cell]) -> str:
+    """`CPU` where every cell recorded its hardware and none had a GPU, else `GPU`."""
+    hardware = [c.info.get("hardware") for c in cells]
+    return "CPU" if all(h and not h.get("gpus") for h in hardware) else "GPU"
+
+
+def _spread(by_seed: np.ndarray) -> np.ndarray:
+    few = np.full(by_seed.shape[1:], np.nan)
+    return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
+
+
 def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
-    """Both variants' cells and samples on the same examples, by seed (same seeds if there are)."""
+    """Both variants' samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())
     cells: list[tuple[Cell, Cell]] = [(left[s], right[s]) for s in common]
@@ -130,36 +257,37 @@ def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
         cells = list(zip(a.finished, b.finished, strict=False))
     pairs = []
     for first, second in cells:
-        x, y = _of_protocol(first, protocol), _of_protocol(second, protocol)
-        x, y = x[x["id"].isin(y["id"])], y[y["id"].isin(x["id"])]
-        if len(x):
-            pairs.append(((first, x), (second, y)))
+        x, y = _part(first, protocol), _part(second, protocol)
+        x = _only(x, x.samples["id"].isin(y.samples["id"]).to_numpy())
+        y = _only(y, y.samples["id"].isin(x.samples["id"]).to_numpy())
+        if len(x.samples):
+            pairs.append((x, y))
     return pairs
 
 
-def _of_protocol(cell: Cell, protocol: str) -> pd.DataFrame:
-    return cell.samples[cell.samples["protocol"] == protocol]
+def _only(part: Part, kept: np.ndarray) -> Part:
+    return part if kept.all() else Part(part.cell, part.samples[kept], part.terms[kept])
 
 
-def _images(parts: Sequence[pd.DataFrame]) -> pd.Index[str]:
-    return pd.Index(sorted(set().union(*(part["image_id"].astype(str) for part in parts))))
+def _part(cell: Cell, protocol: str) -> Part:
+    kept = (cell.samples["protocol"] == protocol).to_numpy()
+    return Part(cell, cell.samples[kept], stats.columns_of(cell.records)[kept])
 
 
-def _in_group(part: pd.DataFrame, group: Group) -> pd.DataFrame:
+def _image_ids(samples: pd.DataFrame) -> pd.Index[str]:
+    return pd.Index(samples["image_id"].astype(str))
+
+
+def _images(parts: Sequence[Part]) -> pd.Index[str]:
+    return pd.Index(sorted(set().union(*(_image_ids(p.samples).unique() for p in parts))))
+
+
+def _in_group(part: pd.DataFrame, group: Group) -> np.ndarray:
     name, value = group
     if not name:
-        return part
+        return np.ones(len(part), bool)
     column = SLICE + name
-    return part[part[column].astype(str) == value] if column in part else part.iloc[:0]
-
-
-def _sums(
-    cell: Cell, part: pd.DataFrame, images: pd.Index[str], groups: Sequence[Group]
-) -> np.ndarray:
-    """(images, groups, COLUMNS) of `part`, some rows of the cell's samples."""
-    terms = cell.records
-    out = []
-    for group in groups:
-        rows = _in_group(part, group).index
-        out.append(image_sums(terms.loc[rows], part.loc[rows, "image_id"].astype(str), images))
-    return np.stack(out, 1)
+    if column not in part:
+        return np.zeros(len(part), bool)
+    kept: np.ndarray = (part[column].astype(str) == value).to_numpy()
+    return kept

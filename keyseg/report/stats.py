@@ -1,24 +1,31 @@
-"""How sure a number is: bootstrap over images.
+"""Intervals and tests of one contrast, the two sources of doubt kept apart.
 
-Expressions of one image share its pixels, so an image with all its expressions is drawn as a
-whole (a cluster). What is resampled is the table of per-image sums; a resample of a ratio is then
-a ratio of resampled sums. This is the uncertainty of the test examples with the weights as they
-are; it says nothing about another training seed.
+- Test examples, weights as they are: paired bootstrap over images (`bootstrap`), and a test that
+  swaps the two variants on whole images (`swap_images`).
+- Seeds, test split as it is: Student's t over the seeds' differences, and their sign flips.
+- Both: images and seeds are crossed (every seed is read on the same images), so the variance is
+  that of the images plus that of the seeds minus their interaction, which both contain. A
+  bootstrap over seeds is not used, because it does not cover with few of them: docs/statistics.md
+  has the simulation.
+
+Shapes: n images, S seeds, M measures, C columns of sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from keyseg.report.measures import COLUMNS, MEASURES, ratios
+from keyseg.report.measures import COLUMNS, DENOMINATORS, NUMERATORS, ratios
+from keyseg.report.resample import RESAMPLES, draws, flips, resampled, terms
 
-RESAMPLES = 9999
 CONFIDENCE = 0.95
+EXACT_SEEDS = 13
+"""All 2^S sign flips are counted up to here (8192 < `RESAMPLES`), drawn beyond."""
 
 
 @dataclass(frozen=True)
@@ -30,99 +37,255 @@ class Estimate:
     high: np.ndarray
 
 
-def image_sums(
-    records: pd.DataFrame, image_id: pd.Series[str], images: pd.Index[str]
-) -> np.ndarray:
-    """(images, COLUMNS): `records` summed by image, in the order of `images`, 0 where absent."""
-    sums = records.groupby(image_id.to_numpy()).sum().reindex(images, fill_value=0.0)
-    array: np.ndarray = sums[list(COLUMNS)].to_numpy(float)
-    return array
+@dataclass(frozen=True)
+class Sources:
+    """Variances of a difference (M,), by where they come from; NaN where one seed cannot tell.
+
+    `images`: of the mean over these seeds on other images. `seeds`: of the mean over other seeds
+    on these images. `shared`: the interaction's part, which both contain.
+    """
+
+    images: np.ndarray
+    seeds: np.ndarray
+    shared: np.ndarray
+    n_images: int
+    n_seeds: int
+
+    @property
+    def both(self) -> np.ndarray:
+        """(M,) variance over other seeds and other images; never below either source alone."""
+        summed = self.images + self.seeds - self.shared
+        total: np.ndarray = np.maximum(summed, np.maximum(self.images, self.seeds))
+        return total
+
+    @property
+    def freedom(self) -> np.ndarray:
+        """(M,) degrees of freedom at which Student's t covers for `both`.
+
+        Few seeds beside many images: Satterthwaite's (1946) are too many (a variance that came
+        out small by luck counts as well known), Cochran's weighted t (1964) is too wide. Their
+        geometric mean stays within 93-97 % from 3 seeds on, whichever source is the larger.
+        """
+        from scipy.stats import t
+
+        level, few, many = (1 + CONFIDENCE) / 2, max(self.n_seeds - 1, 1), self.n_images - 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            satterthwaite = self.both**2 / (self.seeds**2 / few + self.images**2 / many)
+            share = self.seeds / (self.seeds + self.images)
+        cochran = share * t.ppf(level, few) + (1 - share) * t.ppf(level, many)
+        grid, edges = _t_edges()
+        found: np.ndarray = np.interp(-np.sqrt(t.ppf(level, satterthwaite) * cochran), -edges, grid)
+        return found
 
 
-def cluster_bootstrap(
-    sums: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
+@lru_cache(maxsize=1)
+def _t_edges() -> tuple[np.ndarray, np.ndarray]:
+    """Degrees of freedom and the 95 % edge of Student's t at each."""
+    from scipy.stats import t
+
+    freedom = np.geomspace(0.9, 1e5, 4000)
+    return freedom, t.ppf((1 + CONFIDENCE) / 2, freedom)
+
+
+def image_sums(codes: np.ndarray, records: np.ndarray, images: int) -> np.ndarray:
+    """(images, C): `records` (rows, C) summed by image; codes (rows,) number the images."""
+    parts = [np.bincount(codes, column, minlength=images) for column in records.T]
+    return np.stack(parts, -1) if parts else np.zeros((images, 0))
+
+
+def interval_level(clusters: int, confidence: float = CONFIDENCE) -> float:
+    """Share outside on either side of an expanded percentile interval.
+
+    A percentile interval of few clusters is too narrow by Student's factor and by n / (n - 1);
+    Hesterberg (2015, The American Statistician 69, section 5.3) widens its levels by both.
+    """
+    from scipy.stats import norm, t
+
+    reach = t.ppf((1 + confidence) / 2, clusters - 1) * np.sqrt(clusters / (clusters - 1))
+    return float(norm.sf(reach))
+
+
+def bootstrap(
+    table: np.ndarray,
     *,
     seed: int,
+    rows: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
-    """Percentile intervals by `scipy.stats.bootstrap`, rows of `sums` as clusters.
+    """Expanded percentile intervals over images, of a value or of a difference.
 
     Args:
-        sums: (clusters, *dims).
-        statistic: (n, *dims) totals -> (n, *out) values.
-        seed: same seed and number of clusters, same draws: differences of two calls are paired.
+        table: (n, S, sides, C) per-image sums. One side: the value, mean over seeds. Two: second
+            minus first, paired, mean over seeds.
+        seed: same seed and number of images, same draws.
+        rows: (n,) bool, images that count here (a slice); all images are drawn nevertheless.
 
     Where no resample differs from another (a rate of exactly 0), or some resample misses the
     slice altogether, a bootstrap cannot give an interval and none is given.
     """
-    from scipy import stats
-
-    clusters = len(sums)
-    flat = sums.reshape(clusters, -1)
-    value = statistic(sums.sum(0)[None])[0]
+    kept = np.ones(len(table), bool) if rows is None else rows
+    parts = terms(table[kept])
+    statistic = parts.difference if table.shape[2] == 2 else lambda t: parts.values(t)[..., 0, :]
+    value = statistic(parts.flat.sum(0)[None])[0]
     nothing = np.full(value.shape, np.nan)
-    if clusters < 2:
+    images = int(kept.sum())
+    if images < 2:
         return Estimate(value, nothing, nothing.copy())
-
-    def resampled(index: np.ndarray, axis: int = -1) -> np.ndarray:
-        # Totals of a resample = how often each cluster was drawn, times its sums: one matrix
-        # product for all columns at once instead of a gather per column.
-        rows = len(index)
-        cells = index + clusters * np.arange(rows)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=rows * clusters).reshape(rows, clusters)
-        totals = (counts.astype(float) @ flat).reshape(rows, *sums.shape[1:])
-        return statistic(totals).reshape(rows, -1).T
-
-    import warnings
-
-    with warnings.catch_warnings():
-        # Slices that some resample misses: shown as "no interval", not as a warning.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result: Any = stats.bootstrap(
-            (np.arange(clusters),),
-            resampled,
-            n_resamples=resamples,
-            batch=max(1, min(resamples, 2**21 // clusters)),
-            vectorized=True,
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-    low = np.asarray(result.confidence_interval.low, float).reshape(value.shape)
-    high = np.asarray(result.confidence_interval.high, float).reshape(value.shape)
-    flat_out = ~(high > low)
-    low[flat_out], high[flat_out] = np.nan, np.nan
+    weights = draws(len(table), seed, resamples)
+    found = resampled(weights if rows is None else weights[:, kept], parts.flat, statistic)
+    level = interval_level(images, confidence)
+    low, high = np.quantile(found.astype(float), [level, 1 - level], axis=0)
+    flat = ~(high > low)
+    low[flat], high[flat] = np.nan, np.nan
     return Estimate(value, low, high)
 
 
-def mean_over_seeds(totals: np.ndarray) -> np.ndarray:
-    """(n, seeds, ..., COLUMNS) -> (n, ..., MEASURES): every measure, averaged over seeds."""
-    value: np.ndarray = ratios(totals).mean(1)
-    return value
+def swap_images(table: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """(M,) two-sided p of swapping the variants on whole images; table (n, S, 2, C).
+
+    Sharp null hypothesis: with these weights, on each image either variant could have had either
+    result. Swapping images i with sign s_i gives the sides' totals mean ± sum_i s_i d_i / 2.
+    """
+    parts = terms(table)
+    centre = parts.flat.mean(1).sum(0)
+    half = (parts.flat[:, 1] - parts.flat[:, 0]) / 2
+    seen = parts.difference(parts.flat.sum(0))
+
+    def statistic(moved: np.ndarray) -> np.ndarray:
+        sides = np.stack([centre - moved, centre + moved], 1)
+        return parts.difference(sides)
+
+    found = np.abs(resampled(flips(len(table), seed, resamples), half, statistic))
+    as_far = (found >= np.abs(seen) * (1 - 1e-5) - 1e-9).sum(0)
+    p: np.ndarray = (1 + as_far) / (1 + resamples)
+    return np.where(np.isnan(seen), np.nan, p)
 
 
-def difference(totals: np.ndarray) -> np.ndarray:
-    """(n, seeds, 2, ..., COLUMNS) -> (n, ..., MEASURES): second minus first, mean over seeds."""
-    values = ratios(totals)
-    gap: np.ndarray = (values[:, :, 1] - values[:, :, 0]).mean(1)
+def flip_seeds(by_seed: np.ndarray, *, seed: int) -> np.ndarray:
+    """(M,) two-sided p of flipping the signs of the seeds' differences (S, M); NaN for one seed.
+
+    Exact up to `EXACT_SEEDS` seeds. The smallest value that S seeds can give is 2 / 2^S: five
+    seeds cannot reach 0.05, six can.
+    """
+    from scipy.stats import permutation_test
+
+    seeds = len(by_seed)
+    if seeds < 2:
+        return np.full(by_seed.shape[1:], np.nan)
+    result = permutation_test(
+        (by_seed,),
+        lambda x, axis: x.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        axis=0,
+        n_resamples=np.inf if seeds <= EXACT_SEEDS else RESAMPLES,
+        batch=1024,
+        rng=np.random.default_rng(seed),
+    )
+    p: np.ndarray = np.asarray(result.pvalue, float)
+    return np.where(np.isnan(by_seed).any(0), np.nan, p)
+
+
+def differences(table: np.ndarray) -> np.ndarray:
+    """(n, S, 2, C) -> (S, M): the difference of every seed."""
+    value = ratios(table.sum(0))
+    gap: np.ndarray = value[:, 1] - value[:, 0]
     return gap
 
 
-def verdict(measure: int, low: float, high: float, by_seed: np.ndarray) -> str:
-    """A contrast in a word or two. `measure` indexes `MEASURES`; `by_seed`: (seeds,) differences.
+def sources(table: np.ndarray) -> Sources:
+    """Variances of the mean difference by source; table (n, S, 2, C).
 
-    "better" or "worse" needs an interval that leaves out 0 and seeds that all point one way.
+    The images' variance is the sandwich of a ratio (Taylor linearisation, clusters = images).
     """
-    sign = MEASURES[measure].better
-    if not np.isfinite([low, high]).all():
-        return "no interval"
-    if low <= 0 <= high:
-        return "inconclusive"
-    up = low > 0
-    if len(by_seed) > 1 and not np.all((by_seed > 0) == up):
-        return "seeds disagree"
-    if sign == 0:
-        return "higher" if up else "lower"
-    return "better" if up == (sign > 0) else "worse"
+    n, seeds = table.shape[:2]
+    total = table.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = total[..., NUMERATORS] / total[..., DENOMINATORS]
+        error = (table[..., NUMERATORS] - value * table[..., DENOMINATORS]) / total[
+            ..., DENOMINATORS
+        ]
+    pull = error[:, :, 1] - error[:, :, 0]  # (n, S, M): what each image adds to the difference
+    mean = pull.mean(1)
+    scale = n / max(n - 1, 1)
+    images = scale * (mean**2).sum(0)
+    if seeds < 2:
+        nothing = np.full(images.shape, np.nan)
+        return Sources(images, nothing, nothing.copy(), n, seeds)
+    within = scale * ((pull - mean[:, None]) ** 2).sum(0).mean(0)
+    by_seed = value[:, 1] - value[:, 0]
+    return Sources(images, by_seed.var(0, ddof=1) / seeds, within / (seeds - 1), n, seeds)
+
+
+def student(
+    value: np.ndarray, variance: np.ndarray, freedom: np.ndarray | float
+) -> tuple[Estimate, np.ndarray]:
+    """Student's interval and two-sided p of values with estimated variances; NaN stays NaN."""
+    from scipy.stats import t
+
+    error = np.sqrt(variance)
+    reach = t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    reach = np.where(error > 0, reach, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.where(error > 0, 2 * t.sf(np.abs(value) / error, freedom), np.nan)
+    return Estimate(value, value - reach, value + reach), p
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's step-down correction over the p values that exist; NaN stays NaN.
+
+    Not statsmodels's `multipletests`, which a test holds this against: it collects garbage on
+    every call (0.08 s), and a report corrects once for every measure, protocol and source.
+    """
+    found = np.asarray(p, float)
+    known = np.flatnonzero(np.isfinite(found))
+    order = known[np.argsort(found[known], kind="stable")]
+    out = np.full(found.shape, np.nan)
+    steps = found[order] * np.arange(len(order), 0, -1)
+    out[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
+    return out
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
+    """Examples that only the second, only the first variant has right (bool arrays); exact p.
+
+    McNemar's test takes expressions of one image for independent; `swap_images` does not.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar as test
+
+    won, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    if won + lost == 0:
+        return 0, 0, float("nan")
+    both, none = int((first & second).sum()), int((~first & ~second).sum())
+    return won, lost, float(test([[both, lost], [won, none]], exact=True).pvalue)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """(k, M) -> (M,): mean over standard deviation with Hedges's correction for small k.
+
+    NaN for two values or one: from two the corrected size is 0 whatever they are.
+    """
+    k = len(values)
+    if k < 3:
+        return np.full(values.shape[1:], np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size: np.ndarray = values.mean(0) / values.std(0, ddof=1) * (1 - 3 / (4 * (k - 1) - 1))
+    return np.where(np.isfinite(size), size, np.nan)
+
+
+def image_effect(table: np.ndarray) -> np.ndarray:
+    """(M,) standardised difference over images (mean over seeds on each); table (n, S, 2, C)."""
+    value = ratios(table)
+    gap = (value[:, :, 1] - value[:, :, 0]).mean(1)
+    out = np.full(gap.shape[1:], np.nan)
+    for m in range(gap.shape[1]):
+        known = gap[np.isfinite(gap[:, m]), m]
+        out[m] = standardised(known[:, None])[0]
+    return out
+
+
+def columns_of(records: pd.DataFrame) -> np.ndarray:
+    """(rows, C) of a frame of records, in the order of `COLUMNS`."""
+    array: np.ndarray = records[list(COLUMNS)].to_numpy(float)
+    return array

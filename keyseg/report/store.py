@@ -185,10 +185,11 @@ def load(sweep_dir: Path) -> Sweep:
     if not isinstance(design, dict):
         raise ValueError(f"{file} holds no JSON object; start the sweep again")
     cells = [_cell(sweep_dir, entry) for entry in design.get("cells") or []]
-    return Sweep(sweep_dir, design, tuple(_variants(cells)))
+    return Sweep(sweep_dir, design, tuple(variants_of(cells)))
 
 
-def _variants(cells: Iterable[Cell]) -> Iterable[Variant]:
+def variants_of(cells: Iterable[Cell]) -> Iterable[Variant]:
+    """Cells of one label together, in the order in which labels come."""
     by_label: dict[str, list[Cell]] = {}
     for cell in cells:
         by_label.setdefault(cell.label, []).append(cell)

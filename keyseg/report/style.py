@@ -55,6 +55,7 @@ _RC: dict[str, Any] = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "keyseg",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # TrueType: Type 3 fonts are refused by many publishers
 }
 
 
@@ -139,13 +140,14 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width, **options))
 
 
-def save(figure: Any, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write PNG and SVG, the same bytes for the same figure; labels are never cut off."""
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+def save(figure: Any, folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Write PNG, SVG and PDF, the same bytes for the same figure; labels are never cut off."""
+    png, svg, pdf = (folder / f"{name}.{kind}" for kind in ("png", "svg", "pdf"))
     # Laid out and measured once: both take seconds where there are many panels.
     figure.get_layout_engine().execute(figure)
     box = figure.get_tightbbox().padded(0.06)
     figure.set_layout_engine("none")
     figure.savefig(png, dpi=200, bbox_inches=box, metadata={"Software": None})
     figure.savefig(svg, bbox_inches=box, metadata={"Date": None, "Creator": None})
-    return png, svg
+    figure.savefig(pdf, bbox_inches=box, metadata={"CreationDate": None, "Creator": None})
+    return png, svg, pdf

@@ -15,6 +15,7 @@ import pandas as pd
 
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
+from keyseg.report.verdict import p_text
 
 MASKS = ("giou", "ciou", *(f"precision@{x}" for x in (0.5, 0.6, 0.7, 0.8, 0.9)))
 WORDS = (
@@ -26,7 +27,6 @@ BRIEF = (
     *("discrepancy_keyword_right_mask_wrong", "discrepancy_keyword_wrong_mask_right"),
 )
 PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
-VERDICTS = ("better", "worse", "higher", "lower", "seeds disagree", "inconclusive", "no interval")
 DASH = "–"
 INTERVALS = (
     "Percent; in brackets the 95 % interval over test examples (bootstrap over images), absent "
@@ -115,50 +115,137 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     ]
 
 
-def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
-    """Differences to the baseline; None where there is nothing to hold against it."""
-    baseline = sweep.baseline
-    others = [v for v in sweep.variants if v is not baseline]
-    if baseline is None or not others:
-        return None
-    seeds = int(found["seeds"].max()) if len(found) else 0
-    reach = (
-        "There is one seed: this is the uncertainty of the test examples with these weights, and "
-        "says nothing about another training run."
-        if seeds <= 1
-        else "Values are means over seeds, ± the standard deviation of the seeds' differences; the "
-        "interval is that of the test examples with these weights. A verdict also asks that all "
-        "seeds point the same way."
-    )
-    caption = (
-        f"Variant minus {baseline.label}, in points, on the same examples; in brackets the 95 % "
-        f"interval (paired bootstrap over images). {reach} Better, worse: the interval leaves out "
-        "0; inconclusive: it does not at this number of examples. Not corrected for the number of "
-        "comparisons."
-    )
-    lines = _lines(others, found, BRIEF, _protocols(sweep), "protocol", "difference")
-    return Table(
-        *("contrasts", f"Differences to {baseline.label}", caption, "Variant"),
-        *(titles(BRIEF), lines),
-    )
-
-
-def answers(sweep: Sweep, found: pd.DataFrame) -> list[str]:
-    """What the sweep says on its metrics, a sentence each; [] without a contrast."""
+def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
+    """One table a metric of the design: every contrast with both sources of doubt kept apart."""
+    protocol = _headline(sweep)
     out = []
-    for name in sweep.design.get("metrics") or ["giou"]:
-        rows = found[(found["metric"] == name) & (found["protocol"] == _headline(sweep))]
-        if name not in BY_NAME or rows.empty:
+    for name in _metrics(sweep):
+        rows = found[(found["metric"] == name) & (found["protocol"] == protocol)]
+        if rows.empty:
             continue
-        words: dict[str, list[str]] = {}
-        order = {word: i for i, word in enumerate(VERDICTS)}
-        for row in sorted(rows.to_dict("records"), key=lambda r: order.get(r["verdict"], 99)):
-            gap = percent(row["difference"], signed=True)
-            words.setdefault(row["verdict"], []).append(f"{row['label']} ({gap})")
-        told = "; ".join(f"{word}: {', '.join(labels)}" for word, labels in words.items())
-        limit = "" if rows["seeds"].max() > 1 else " One seed: these weights, not these variants."
-        out.append(f"{BY_NAME[name].title}, against {rows['baseline'].iloc[0]} — {told}.{limit}")
+        where = {v.label: v.index for v in sweep.variants}
+        lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
+        out.append(
+            Table(
+                f"verdicts_{name}".replace("@", "_at_"),
+                f"Contrasts: {BY_NAME[name].title}",
+                _verdict_caption(PROTOCOLS.get(protocol, protocol), name),
+                "Contrast",
+                (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
+                lines,
+                text=frozenset({5}),
+            )
+        )
     return out
+
+
+_SOURCE_TITLES = ("Difference", "Test images", "Seeds", "Both")
+
+
+def _verdict_caption(protocol: str, name: str) -> str:
+    mcnemar = (
+        " Below the effect sizes: examples that only the first or only the second variant has "
+        "above 0.5, and McNemar's exact p (lowest common seed; expressions of one image taken for "
+        "independent)."
+        if name == "precision@0.5"
+        else ""
+    )
+    return (
+        f"First minus second variant, in points, {protocol}, on the same examples. Test images: "
+        "these weights, other images (paired bootstrap over images; p by swapping the variants on "
+        "whole images). Seeds: other seeds, these images (Student's t; p by flipping the seeds' "
+        "signs). Both: other seeds and other images (variance components; Student's t). In "
+        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts. The "
+        "verdict follows p over both, where there is one seed over images. Effect size: mean over "
+        "standard deviation (Hedges's g of paired differences)." + mcnemar
+    )
+
+
+def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
+    def source(name: str) -> Entry:
+        low, high = float(row[f"low_{name}"]), float(row[f"high_{name}"])
+        if not (isfinite(low) and isfinite(high)):
+            return Entry(DASH)
+        ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
+        return Entry(ends, p_text(float(row[f"holm_{name}"])))
+
+    effects = [float(row[f"effect_{name}"]) for name in ("images", "seeds")]
+    sizes = " / ".join(f"{e:+.2f}".replace("-", "−") if isfinite(e) else DASH for e in effects)
+    odd = ""
+    if row["metric"] == "precision@0.5":
+        odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
+    sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
+    return Line(
+        str(row["contrast"]),
+        (
+            Entry(percent(float(row["difference"]), signed=True), spread=sd),
+            *map(source, ("images", "seeds", "both")),
+            Entry(sizes, odd),
+            Entry("", word=str(row["verdict"])),
+        ),
+        where.get(str(row["label"])),
+    )
+
+
+def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
+    """Differences of every measure in brief; None where nothing is held against anything."""
+    if found.empty:
+        return None
+    several = int(found["seeds"].max()) > 1
+    over = "seeds and images" if several else "test images, of these weights"
+    caption = (
+        "First minus second variant, in points, on the same examples and seeds; in brackets the "
+        f"95 % interval over {over}; ± the standard deviation of the seeds' differences. The word "
+        "follows Holm's p over the contrasts of one column."
+    )
+    index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
+    where = {v.label: v.index for v in sweep.variants}
+    lines = []
+    for protocol, title in _protocols(sweep).items():
+        rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
+        for name, label in zip(rows["contrast"], rows["label"], strict=True):
+            found_rows = [index.get((protocol, name, m)) for m in BRIEF]
+            entries = [_entry(r, "difference") if r else Entry(DASH) for r in found_rows]
+            lines.append(Line(str(name), entries, where.get(str(label)), group=title))
+    return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line of the verdicts on top: its word, the numbers behind it, what they rest on."""
+
+    metric: str
+    contrast: str
+    word: str
+    text: str
+    caveat: str
+    index: int | None = None
+
+
+def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
+    """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
+    where = {v.label: v.index for v in sweep.variants}
+    out = []
+    for name in _metrics(sweep):
+        rows = found[(found["metric"] == name) & (found["protocol"] == _headline(sweep))]
+        for row in rows.to_dict("records"):
+            text = str(row["sentence"])
+            text = text.removeprefix(str(row["verdict"])).lstrip(":, ")
+            out.append(
+                Answer(
+                    BY_NAME[name].title,
+                    str(row["contrast"]),
+                    str(row["verdict"]),
+                    text,
+                    str(row["caveat"]),
+                    where.get(str(row["label"])),
+                )
+            )
+    return out
+
+
+def _metrics(sweep: Sweep) -> list[str]:
+    return [m for m in (sweep.design.get("metrics") or ["giou"]) if m in BY_NAME]
 
 
 def _headline(sweep: Sweep) -> str:

@@ -116,6 +116,7 @@ def design(
                 f"{key} takes {', '.join(map(str, factors.get(key, ['no value'])))}"
             )
         baseline[key] = value
+    _check_contrasts(block.get("contrasts") or [], factors)
     default_name = "-".join(map(_short, _naming_keys(varies, factor_keys, replicate))) or SINGLE
     return Design(
         name=folder_name(str(name or block.get("name") or default_name)),
@@ -208,3 +209,27 @@ def _check_block(block: dict[str, Any]) -> None:
         raise ConfigError(
             f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
         )
+
+
+def _check_contrasts(entries: Sequence[Any], factors: Mapping[str, Sequence[Any]]) -> None:
+    """Each is `{of: {factor: value}, against: {factor: value}, name: text}`; name may be absent."""
+    for i, entry in enumerate(entries):
+        where = f"ablation.contrasts[{i}]"
+        given = set(entry) if isinstance(entry, Mapping) else set()
+        if not {"of", "against"} <= given <= {"of", "against", "name"}:
+            raise ConfigError(
+                f"{where}={entry}: give two variants, like "
+                "{of: {fusion: full}, against: {fusion: cross}}, and a name if you like"
+            )
+        for side in ("of", "against"):
+            values = entry[side]
+            if not isinstance(values, Mapping) or not values:
+                raise ConfigError(
+                    f"{where}.{side}={values}: give factor and value, like {{fusion: full}}"
+                )
+            for key, value in values.items():
+                if value not in factors.get(key, []):
+                    raise ConfigError(
+                        f"{where}.{side}: {key}={value} is no value of the sweep; "
+                        f"{key} takes {', '.join(map(str, factors.get(key, ['no value'])))}"
+                    )

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keyseg import sweepdir, tracking
+from keyseg.config import ConfigError
 from keyseg.rundir import DONE, FAILED
 from keyseg.sweep.live import duration
 from keyseg.sweep.status import unique_titles
@@ -31,13 +32,21 @@ COLUMNS = (
 )
 
 
-def make_report(sweep_dir: Path, out_dir: Path) -> tuple[Path | None, str | None]:
-    """Build the report: its page, or why there is none. The results never depend on it."""
+def make_report(sweep_dir: Path, out_dir: Path, **asked: Any) -> tuple[Path | None, str | None]:
+    """Build the report: its page, or why there is none. The results never depend on it.
+
+    `asked`: options of `keyseg.report.build`.
+
+    Raises:
+        ConfigError: what was asked does not fit the sweep.
+    """
     try:
         from keyseg.report import build
 
         with sweepdir.lock(sweep_dir, "report", timeout=300):
-            return Path(build(sweep_dir, out_dir).html), None
+            return Path(build(sweep_dir, out_dir, **asked).html), None
+    except ConfigError:
+        raise
     except Exception as error:
         trace = sweep_dir / "report-error.txt"
         trace.write_text(traceback.format_exc())

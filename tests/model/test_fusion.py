@@ -93,6 +93,9 @@ def slow(name, options, module, seg, keys, context):
     def add(a, b):
         return [x + y for x, y in zip(a, b, strict=True)]
 
+    def mean(vectors):
+        return [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
+
     def cross(s):
         return slow_attention(module.cross, s, keys)
 
@@ -120,6 +123,22 @@ def slow(name, options, module, seg, keys, context):
             return add(second, perceptron(second))
         case "full", ("fusion.residual=cross",):
             return perceptron(sequence(add(seg, cross(seg))))
+        case (("shuffled_key" | "random_key"), ()):  # which KEY they read, the caller knows
+            return slow("full", (), module, seg, keys, context)
+        case (("released" | "released_trained"), ()):
+            first = add(seg, slow_linear(module.value, mean(keys)))
+            return add(first, perceptron(first))
+        case "cross_residual", ():
+            return add(seg, cross(seg))
+        case "no_mlp", ():
+            first = add(seg, cross(seg))
+            return add(first, sequence(first))
+        case "no_residual", ():
+            return perceptron(sequence(cross(seg)))
+        case "add", ():
+            return add(seg, mean(keys))
+        case "mlp", ():
+            return add(seg, perceptron(seg))
     raise AssertionError(
         f"no slow reference for fusion={name} {options}: write one from its formula"
     )
@@ -135,20 +154,26 @@ def test_formula(variant, sample, name, options, n_keys):
     assert out.shape == (N, C)
     for n in range(N):
         visible = context[n][mask[n]].tolist()
-        wanted = slow(name, options, module, seg[n].tolist(), key[n].tolist(), visible)
+        keys = {"shuffled_key": key[n - 1], "random_key": getattr(module, "noise", key)[0]}
+        read = keys.get(name, key[n]).tolist()
+        wanted = slow(name, options, module, seg[n].tolist(), read, visible)
         torch.testing.assert_close(out[n], torch.tensor(wanted), rtol=1e-4, atol=1e-5)
 
 
 @every_count
 @every_option
 def test_every_parameter_gets_a_gradient(variant, sample, name, options, n_keys):
+    """But for `released`, whose parameters are frozen because the public code's are."""
     _, module = variant(name, n_keys, *options)
-    out = module(*sample(n_keys))
-    if name != "seg_only":  # it has none
-        out.square().sum().backward()
+    seg, *others = sample(n_keys)
+    module(
+        seg.requires_grad_(), *(t.requires_grad_(t.is_floating_point()) for t in others)
+    ).square().sum().backward()
     still = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
-    assert still == []
-    assert bool(list(module.parameters())) == (name != "seg_only")
+    frozen = [n for n, p in module.named_parameters() if not p.requires_grad]
+    assert still == frozen
+    assert bool(frozen) == (name == "released")
+    assert bool(list(module.parameters())) == (name not in ("seg_only", "add"))
 
 
 @every_count
@@ -244,3 +269,29 @@ def test_gelu_of_the_reference_is_torchs():
     x = torch.linspace(-3, 3, 7)
     mine = torch.tensor([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()])
     torch.testing.assert_close(F.gelu(x), mine)
+
+
+def test_the_matched_mlp_has_as_many_parameters_as_full(variant):
+    for n_keys in (1, 3):
+        full, matched = (
+            sum(p.numel() for p in variant(name, n_keys)[1].parameters())
+            for name in ("full", "mlp")
+        )
+        assert abs(full - matched) <= C + 1  # half a hidden unit
+
+
+def test_noise_is_the_same_for_every_seed(variant):
+    _, one = variant("random_key", 2)
+    torch.manual_seed(99)
+    other = build_fusion(variant("random_key", 2)[0], C)
+    assert torch.equal(one.noise, other.noise)
+    assert "noise" not in one.state_dict()
+
+
+def test_a_key_alone_in_its_batch_stays(variant, sample):
+    _, shuffled = variant("shuffled_key", 2)
+    _, full = variant("full", 2)
+    full.load_state_dict(shuffled.state_dict())
+    seg, key, context, mask = (t[:1] for t in sample(2))
+    with torch.no_grad():
+        assert torch.equal(shuffled(seg, key, context, mask), full(seg, key, context, mask))

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from keyseg.report import overlay
-from keyseg.report.gallery import pick, top_words
+from keyseg.report.gallery import failures, pick, ranked, top_words
 
 
 def test_extremes_are_extremes() -> None:
@@ -83,3 +83,33 @@ def test_top_words() -> None:
     assert [(w.word, w.right) for w in words] == [("ring", False), ("disc", True), ("box", False)]
     assert top_words(None, "disc") == ()
     assert top_words("[[1]]", "disc") == ()
+
+
+def test_ranked_takes_turns_between_styles_and_leaves_out_zero() -> None:
+    values = pd.Series([0.9, 0.8, 0.7, 0.1, 0.0, -0.5, float("nan")], list("abcdefg"))
+    style = pd.Series(["x", "x", "x", "y", "y", "y", "y"], list("abcdefg"))
+    assert ranked(values, style, 0, 2) == ["a", "d"]
+    assert ranked(values, None, 0, 9) == ["a", "b", "c", "d"]
+
+
+def test_failures_by_kind() -> None:
+    def rle(*boxes: tuple[int, int]) -> str:
+        mask = np.zeros((20, 20), np.uint8)
+        for x, y in boxes:
+            mask[y : y + 4, x : x + 4] = 1
+        return str(coco.encode(np.asfortranarray(mask))["counts"].decode())
+
+    table = pd.DataFrame(
+        {
+            "iou": [0.2, 0.9, 0.0, 0.4, 0.9],
+            "keyword": ["ring"] * 5,
+            "keyword_rank": [0, 3, 1, 1, 0],
+            "mask_rle": [rle((0, 0)), rle((1, 1)), rle(), rle((0, 0), (10, 10)), rle((2, 2))],
+            "target_rle": [rle((8, 8))] * 5,
+            "height": [20] * 5,
+            "width": [20] * 5,
+        },
+        index=list("abcde"),
+    )
+    found = {kind: list(share.dropna().index) for kind, share in failures({"v": table}).items()}
+    assert found == {"key_right": ["a"], "key_wrong": ["b"], "empty": ["c"], "several": ["d"]}

@@ -120,8 +120,14 @@ def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) 
         "node-7",
     ):
         assert text in page, text
-    for kind in ("Best", "Worst", "Most disputed", "Drawn at random"):
-        assert f"<h3>{kind} " in page
+    for kind in (
+        *("Best", "Worst", "Most disputed", "Most disputed between seeds", "Drawn at random"),
+        *("Largest wins: cross − seg_only", "Largest losses: full − seg_only"),
+        *("Failure: keyword right, mask wrong", "Failure: empty mask", "Failure: several objects"),
+    ):
+        assert f"<h3>{kind} " in page, kind
+    for key in ("style", "size", "length", "kind"):
+        assert f'data-key="{key}"' in page
     assert 'data-style="reasoning"' in page
     assert "One seed." not in page
 
@@ -136,8 +142,10 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
         assert (files.markdown.parent / figure).exists()
     assert {f.name for f in files.figures} == {
         f"{name}.{kind}"
-        for name in ("slices", "learning_curves", "precision", "keyword")
-        for kind in ("png", "svg")
+        for name in (
+            *("forest", "paired", "cost", "slices", "learning_curves", "precision", "keyword"),
+        )
+        for kind in ("png", "svg", "pdf")
     }
     for figure in files.figures:
         assert figure.stat().st_size > 5000
@@ -159,7 +167,7 @@ def test_one_seed_is_called_one_seed(store: Callable[..., Path], tmp_path: Path)
     page = build(store(images=8), tmp_path / "report").html.read_text()
     assert "One seed." in page
     assert "one seed cannot show that a variant is better" in page.replace("\n", " ")
-    assert "One seed: these weights, not these variants." in page
+    assert "One seed cannot show whether the variant or the training run" in page
 
 
 def test_twelve_variants_with_long_names(store: Callable[..., Path], tmp_path: Path) -> None:

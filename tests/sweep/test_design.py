@@ -85,7 +85,7 @@ def test_the_ablation_block_says_what_overrides_leave_open():
             "baseline": {"fusion": "full"},
             "replicate": "run",
             "metrics": ["giou"],
-            "contrasts": [["cross", "full"]],
+            "contrasts": [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}],
             "published": "table4.csv",
         },
     )
@@ -94,7 +94,8 @@ def test_the_ablation_block_says_what_overrides_leave_open():
     assert plan.baseline == {"fusion": "full"}
     assert plan.factors == {"fusion": ["cross", "full"]}
     assert [p.seed for p in plan.points] == [0, 0, 1, 1]
-    assert (plan.metrics, plan.contrasts) == (["giou"], [["cross", "full"]])
+    assert plan.metrics == ["giou"]
+    assert plan.contrasts == [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}]
     assert plan.published == "table4.csv"
 
 

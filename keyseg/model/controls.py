@@ -1,0 +1,158 @@
+"""Variants that are not the paper's rows: the released code's fusion, parts left out, controls.
+
+Shapes and rules as in `keyseg.model.fusion`: N expressions, K KEY tokens, T context positions, C
+channels; seg (N, C), key (N, K, C), context (N, T, C), context_mask (N, T) -> (N, C).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from keyseg.model.fusion import Attention, Full, SequenceAttention, mlp
+
+
+class Released(nn.Module):
+    """`s1 = s + W k; s* = s1 + MLP(s1)`, k the mean of the KEY tokens: what the public code uses.
+
+    Its self-attention is computed and thrown away there, so it is left out. frozen=true: W and
+    MLP stay at random initialisation, as in the public code (paper.md section 2); false trains
+    them. SEG's and KEY's projections are trained in both.
+    """
+
+    uses_seg, uses_key, uses_context = True, True, False
+
+    def __init__(self, dim: int, n_keys: int, mlp_ratio: float = 2.0, frozen: bool = True) -> None:
+        super().__init__()
+        self.value = nn.Linear(dim, dim)
+        self.mlp = mlp(dim, mlp_ratio)
+        self.requires_grad_(not frozen)
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        seg = seg + self.value(key.mean(dim=1))
+        out: Tensor = seg + self.mlp(seg)
+        return out
+
+
+class CrossResidual(nn.Module):
+    """`s* = s + CrossAttn(s, k)`: full without self-attention and MLP."""
+
+    uses_seg, uses_key, uses_context = True, True, False
+
+    def __init__(self, dim: int, n_keys: int, heads: int = 4) -> None:
+        super().__init__()
+        self.cross = Attention(dim, heads, single=n_keys == 1)
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        out: Tensor = seg + self.cross(seg, key)
+        return out
+
+
+class NoMlp(nn.Module):
+    """`s1 = s + CrossAttn(s, k); s* = s1 + SelfAttn(s1)`: full without MLP."""
+
+    uses_seg, uses_key, uses_context = True, True, True
+
+    def __init__(self, dim: int, n_keys: int, heads: int = 4) -> None:
+        super().__init__()
+        self.cross = Attention(dim, heads, single=n_keys == 1)
+        self.attention = SequenceAttention(dim, heads)
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        seg = seg + self.cross(seg, key)
+        out: Tensor = seg + self.attention(seg, context, context_mask)
+        return out
+
+
+class NoResidual(nn.Module):
+    """`s1 = CrossAttn(s, k); s2 = SelfAttn(s1); s* = MLP(s2)`: full without any residual.
+
+    With one KEY, SEG is not read at all (as in `Cross`).
+    """
+
+    uses_key, uses_context = True, True
+
+    def __init__(self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0) -> None:
+        super().__init__()
+        self.cross = Attention(dim, heads, single=n_keys == 1)
+        self.attention = SequenceAttention(dim, heads)
+        self.mlp = mlp(dim, mlp_ratio)
+        self.uses_seg = n_keys > 1
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        out: Tensor = self.mlp(self.attention(self.cross(seg, key), context, context_mask))
+        return out
+
+
+class Add(nn.Module):
+    """`s* = s + mean(k)`. Control: KEY without any parameter of its own in the fusion."""
+
+    uses_seg, uses_key, uses_context = True, True, False
+
+    def __init__(self, dim: int, n_keys: int) -> None:
+        super().__init__()
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        return seg + key.mean(dim=1)
+
+
+class MatchedMlp(nn.Module):
+    """`s* = s + MLP(s)`, as many parameters as `Full` has. Control: no KEY, no attention.
+
+    Matched is the fusion (up to one hidden unit); `Full` also has KEY's and the context's
+    projections, which a variant that reads neither does not have.
+    """
+
+    uses_seg, uses_key, uses_context = True, False, False
+
+    def __init__(self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0) -> None:
+        super().__init__()
+        with torch.device("meta"):  # counts without drawing random numbers
+            wanted = sum(p.numel() for p in Full(dim, n_keys, heads, mlp_ratio).parameters())
+        hidden = round((wanted - dim) / (2 * dim + 1))  # of hidden * (2 C + 1) + C parameters
+        self.mlp = mlp(dim, (hidden + 0.5) / dim)  # half a unit, for `mlp` rounds down
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        out: Tensor = seg + self.mlp(seg)
+        return out
+
+
+class ShuffledKey(Full):
+    """`Full` with the KEY of another expression, `k_n -> k_(n-1)` within a batch.
+
+    Control: KEY's distribution without its meaning. An expression alone in its batch keeps its
+    own, for there is no other.
+    """
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        return super().forward(seg, key.roll(1, dims=0), context, context_mask)
+
+
+class RandomKey(Full):
+    """`Full` with `k = r`, drawn once from N(0, 1) and never trained. Control: nothing of KEY.
+
+    r is the same for every seed and expression: what cross-attention adds is then a learned
+    constant for one KEY, and a learned function of SEG for several.
+    """
+
+    uses_key = False
+    noise: Tensor
+
+    def __init__(
+        self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0, residual: str = "all"
+    ) -> None:
+        super().__init__(dim, n_keys, heads, mlp_ratio, residual)
+        drawn = torch.randn(1, n_keys, dim, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("noise", drawn, persistent=False)
+
+    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """See `FusionVariant`."""
+        key = self.noise.to(seg.dtype).expand(len(seg), -1, -1)
+        return super().forward(seg, key, context, context_mask)

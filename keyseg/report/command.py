@@ -1,0 +1,89 @@
+"""`keyseg report SWEEP [SWEEP ...]`: build a report again, or one over several sweeps."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from keyseg.config import ConfigError, resolve_path
+from keyseg.report import FORMATS
+
+FindSweep = Callable[[Path, str], Path]
+
+
+def register(commands: Any, find_sweep: FindSweep) -> None:
+    """Add the command to `keyseg`'s."""
+    parser = commands.add_parser("report", help="build the report of a sweep, or of several, again")
+    parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="several are joined to one")
+    parser.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
+    parser.add_argument(
+        *("--format",),
+        type=_list,
+        default=[],
+        metavar="A,B",
+        help=f"write these only: {','.join(FORMATS)} (all)",
+    )
+    parser.add_argument(
+        *("--metric",),
+        type=_list,
+        default=[],
+        metavar="A,B",
+        help="give verdicts on these, e.g. giou,precision@0.5 (the sweep's own)",
+    )
+    parser.add_argument(
+        *("--baseline",),
+        type=_list,
+        default=[],
+        metavar="FACTOR=VALUE",
+        help="hold every variant against this one instead of the declared contrasts",
+    )
+    parser.add_argument("--open", action="store_true", help="show the page in a browser")
+    parser.set_defaults(run=lambda options: _run(options, find_sweep))
+
+
+def _run(options: argparse.Namespace, find_sweep: FindSweep) -> int:
+    from keyseg.sweep.finish import make_report, short_path
+
+    folders = [find_sweep(resolve_path(options.outputs), name) for name in options.sweeps]
+    for name, folder in zip(options.sweeps, folders, strict=True):
+        if not (folder / "sweep.json").exists():
+            raise ConfigError(
+                f"'{name}' holds single runs; a report compares the cells of a sweep: "
+                "python run.py -m fusion=cross,self,full"
+            )
+    for name in options.format:
+        if name not in FORMATS:
+            raise ConfigError(f"--format {name}: must be one of {', '.join(FORMATS)}")
+    asked: dict[str, Any] = {
+        "joined": folders[1:],
+        "metrics": options.metric,
+        "baseline": _pairs(options.baseline),
+        "formats": options.format,
+    }
+    asked = {key: value for key, value in asked.items() if value}
+    out = resolve_path(options.out) / "+".join(dict.fromkeys(options.sweeps))
+    page, problem = make_report(folders[0], out, **asked)
+    if page is None:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    print(short_path(page))
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    for key, value in pairs.items():
+        if not key or not value:
+            raise ConfigError(f"--baseline {key}: give FACTOR=VALUE, like fusion=seg_only")
+    return pairs

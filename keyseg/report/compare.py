@@ -1,0 +1,203 @@
+"""Figures of contrasts: forest plot, example by example, interaction, cost against quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keyseg.report.declared import Contrast
+from keyseg.report.declared import contrasts as declared
+from keyseg.report.measures import BY_NAME
+from keyseg.report.store import Sweep, Variant
+from keyseg.report.style import INK, canvas, legend, look, wrap
+from keyseg.report.verdict import ALPHA
+
+PANELS = 5
+"""Contrasts whose examples are drawn one by one."""
+COLUMNS = 3
+POINTS = 2000
+"""Points of a scatter plot; more are drawn from, by a fixed seed."""
+
+
+def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
+    """Every contrast on every metric of the design, one row each, with its intervals."""
+    metrics = [m for m in (sweep.design.get("metrics") or ["giou"]) if m in BY_NAME]
+    rows = held[held["protocol"] == sweep.protocols[0]]
+    names = list(rows["contrast"].unique())
+    index = {v.label: v.index for v in sweep.variants}
+    labels = [_two_lines(name) for name in names]
+    height = 0.9 + sum(0.16 + 0.17 * (label.count("\n") + 1) for label in labels)
+    figure = canvas(11, max(1.6, height), [])
+    axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        own = rows[rows["metric"] == metric].set_index("contrast")
+        for place, name in enumerate(names):
+            if name in own.index:
+                _contrast(ax, place, own.loc[name], index.get(str(own.loc[name, "label"]), 0))
+        ax.axvline(0, color=INK, linewidth=0.9)
+        ax.set_title(BY_NAME[metric].title)
+        ax.set_xlabel("difference, points")
+        ax.grid(visible=False, axis="y")
+        ax.set_ylim(len(names) - 0.4, -0.6)
+    axes[0].set_yticks(range(len(names)), labels)
+    return figure
+
+
+def _two_lines(name: str) -> str:
+    """A contrast's name; a long one with its second variant on lines of its own."""
+    if len(name) <= 44:
+        return wrap(name, 60)
+    first, minus, second = name.partition(" − ")
+    return wrap(first, 44) + (f"\n− {wrap(second, 42)}" if minus else "")
+
+
+def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
+    style = look(index)
+    for source, shift, dash in (("images", -0.17, "-"), ("seeds", 0.17, ":")):
+        ends = 100 * np.array([row[f"low_{source}"], row[f"high_{source}"]], float)
+        if np.isfinite(ends).all():
+            ax.plot(ends, [place + shift] * 2, dash, color=style.colour, linewidth=1, marker="|")
+    ends = 100 * np.array([row["low"], row["high"]], float)
+    if np.isfinite(ends).all():
+        ax.plot(ends, [place, place], color=style.colour, linewidth=2.6, solid_capstyle="butt")
+    main = "both" if row["seeds"] > 1 else "images"
+    filled = float(row[f"holm_{main}"]) <= ALPHA
+    ax.plot(
+        *([100 * row["difference"]], [place]),
+        marker=style.marker,
+        markersize=6.5,
+        color=style.colour,
+        markerfacecolor=style.colour if filled else "white",
+    )
+
+
+def paired(sweep: Sweep) -> Any:
+    """IoU against IoU on every example, a panel a contrast; then the differences' ECDF."""
+    import seaborn as sns
+
+    shown = declared(sweep)[:PANELS]
+    pairs = [(c, _both(c, sweep.protocols[0])) for c in shown]
+    pairs = [(c, both) for c, both in pairs if len(both)]
+    columns = min(len(pairs) + 1, COLUMNS)
+    rows = -(-(len(pairs) + 1) // columns)
+    figure = canvas(3.6 * columns, 3.3 * rows, [c.of for c, _ in pairs])
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    axes, last = grid[: len(pairs)], grid[len(pairs)]
+    for ax in grid[len(pairs) + 1 :]:
+        ax.set_axis_off()
+    for ax, (contrast, both) in zip(axes, pairs, strict=False):
+        style = look(contrast.of.index)
+        drawn = both.sample(min(len(both), POINTS), random_state=0)
+        size = 9 if len(drawn) < 500 else 4
+        edge = {"s": size, "color": style.colour, "alpha": 0.35, "linewidth": 0}
+        ax.scatter(drawn["against"], drawn["of"], rasterized=True, **edge)
+        ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        ax.set_xlabel(wrap(f"IoU, {contrast.against.label}", 40))
+        ax.set_ylabel(wrap(f"IoU, {contrast.of.label}", 32))
+        gap = both["of"] - both["against"]
+        sns.ecdfplot(x=100 * gap, ax=last, color=style.colour, linestyle=style.dash)
+        ax.set_title(f"{(gap > 0).mean():.0%} above, {(gap < 0).mean():.0%} below", fontsize=8)
+    last.axvline(0, color=INK, linewidth=0.8)
+    last.set(xlabel="difference of IoU, points", ylabel="share of examples", title="ECDF")
+    last.set_ylim(0, 1)
+    legend(figure, [c.of for c, _ in pairs])
+    return figure
+
+
+def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
+    """`of` and `against`: mean IoU over common seeds (else all) on the examples of both."""
+    seeds = {c.seed for c in contrast.of.finished} & {c.seed for c in contrast.against.finished}
+
+    def mean(variant: Variant) -> pd.Series[float]:
+        cells = [c for c in variant.finished if not seeds or c.seed in seeds]
+        parts = [c.samples[c.samples["protocol"] == protocol] for c in cells]
+        if not parts:
+            return pd.Series(dtype=float)
+        rows = pd.concat([part[["id", "iou"]] for part in parts])
+        found: pd.Series[float] = rows.groupby("id")["iou"].mean()
+        return found
+
+    return pd.DataFrame({"of": mean(contrast.of), "against": mean(contrast.against)}).dropna()
+
+
+def two_factors(sweep: Sweep) -> list[str]:
+    """The design's first two factors that vary; [] where fewer do."""
+    factors = sweep.design.get("factors") or {}
+    names = [k for k in factors if len({str(v.factors.get(k)) for v in sweep.variants}) > 1]
+    return names[:2] if len(names) > 1 else []
+
+
+def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
+    """gIoU over two factors as a heat map."""
+    import seaborn as sns
+
+    rows, columns = two_factors(sweep)
+    part = scores[
+        (scores["protocol"] == sweep.protocols[0])
+        & (scores["metric"] == "giou")
+        & (scores["slice"] == "")
+    ].set_index("label")["value"]
+    frame = pd.DataFrame(
+        [
+            (str(v.factors.get(rows)), str(v.factors.get(columns)), 100 * float(part[v.label]))
+            for v in sweep.variants
+            if v.label in part
+        ],
+        columns=["row", "column", "giou"],
+    )
+
+    def order(key: str) -> list[str]:
+        return list(dict.fromkeys(str(v.factors.get(key)) for v in sweep.variants))
+
+    grid = frame.pivot_table("giou", "row", "column").reindex(
+        index=order(rows), columns=order(columns)
+    )
+    figure = canvas(1.9 + 0.95 * grid.shape[1], 1.3 + 0.45 * grid.shape[0], [])
+    ax = figure.subplots()
+    style = {"cmap": "cividis", "annot": True, "fmt": ".1f", "linewidths": 1}
+    sns.heatmap(grid, ax=ax, cbar_kws={"label": "gIoU (%)"}, **style)
+    ax.set(xlabel=columns, ylabel=rows)
+    ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
+    """gIoU against hours and against trained parameters, one point a variant."""
+    variants = [v for v in sweep.variants if v.finished]
+    part = scores[
+        (scores["protocol"] == sweep.protocols[0])
+        & (scores["metric"] == "giou")
+        & (scores["slice"] == "")
+    ].set_index("label")
+    figure = canvas(8.4, 3.1, variants)
+    axes = figure.subplots(1, 2, sharey=True)
+    longest = max((_mean(v, "minutes") for v in variants), default=0.0)
+    unit = (1 / 60, "hours of a run") if longest >= 120 else (1, "minutes of a run")
+    sides = (
+        ("minutes", *unit),
+        ("trainable_parameters", 1e-6, "trained parameters, millions"),
+    )
+    for ax, (key, scale, title) in zip(axes, sides, strict=True):
+        for variant in variants:
+            style = look(variant.index)
+            value, low, high = (
+                100 * part.loc[[variant.label], ["value", "low", "high"]].to_numpy()[0]
+            )
+            at = scale * _mean(variant, key)
+            if np.isfinite([at, low, high]).all():
+                ax.vlines(at, low, high, color=style.colour, linewidth=1.2)
+            ax.plot([at], [value], style.marker, color=style.colour)
+        ax.set_xlabel(title)
+        ax.set_xlim(0, 1.08 * ax.get_xlim()[1])  # from 0: small differences of cost look small
+    axes[0].set_ylabel("gIoU (%)")
+    legend(figure, variants, line=False)
+    return figure
+
+
+def _mean(variant: Variant, key: str) -> float:
+    values: Sequence[float] = [c.number(key) for c in variant.finished]
+    return float(pd.Series(values, dtype=float).mean())

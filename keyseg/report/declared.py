@@ -1,0 +1,54 @@
+"""Which variant is held against which: the contrasts that a design declares.
+
+An entry of `contrasts` is `{of: {factor: value}, against: {factor: value}, name: text}`; factors
+that it does not name are held equal, so that `{of: {weight: 0.5}, against: {weight: 0}}` is one
+contrast for every value of the other factors. Without entries every variant is held against the
+baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keyseg.report.store import Sweep, Variant
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`of` minus `against`."""
+
+    name: str
+    of: Variant
+    against: Variant
+
+
+def contrasts(sweep: Sweep) -> list[Contrast]:
+    """Every contrast of the design, in its order; [] where there is nothing to hold against."""
+    entries = sweep.design.get("contrasts") or []
+    found = [c for entry in entries for c in _expand(sweep, entry)]
+    if not entries and sweep.baseline is not None:
+        base = sweep.baseline
+        found = [
+            Contrast(f"{v.label} − {base.label}", v, base) for v in sweep.variants if v is not base
+        ]
+    return found
+
+
+def _expand(sweep: Sweep, entry: Mapping[str, Any]) -> Iterator[Contrast]:
+    of, against = dict(entry["of"]), dict(entry["against"])
+    named = {*of, *against}
+    for variant in sweep.variants:
+        if not _matches(variant, of):
+            continue
+        rest = {k: v for k, v in variant.factors.items() if k not in named}
+        for other in sweep.variants:
+            if other is not variant and _matches(other, {**rest, **against}):
+                title = f"{variant.label} − {other.label}"
+                about = f"{entry['name']}: " if entry.get("name") else ""
+                yield Contrast(about + title, variant, other)
+
+
+def _matches(variant: Variant, factors: Mapping[str, Any]) -> bool:
+    return all(str(variant.factors.get(key)) == str(value) for key, value in factors.items())

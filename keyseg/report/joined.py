@@ -1,0 +1,96 @@
+"""Several sweeps read as one: a factor table over all of them, each run counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from keyseg.config import ConfigError
+from keyseg.report.measures import BY_NAME
+from keyseg.report.store import Cell, Sweep, load, variants_of
+
+
+def join(folders: Sequence[Path]) -> Sweep:
+    """The cells of all sweeps, labelled by every factor that varies over them.
+
+    A factor that a sweep did not vary is read from the frozen configs of its runs, "" where a run
+    has none. Runs of one signature in several sweeps are one run. Contrasts are those that the
+    sweeps declare; the baseline is the first sweep's.
+    """
+    from keyseg.sweep.design import label_of
+
+    sweeps = [load(folder) for folder in folders]
+    if len(sweeps) == 1:
+        return sweeps[0]
+    keys = list(dict.fromkeys(k for s in sweeps for cell in s.cells for k in cell.factors))
+    cells: dict[str, Cell] = {}
+    for cell in (cell for sweep in sweeps for cell in sweep.cells):
+        known = cells.get(cell.signature)
+        if known is None or (known.status != "done" and cell.status == "done"):
+            cells[cell.signature] = replace(cell, factors=_factors(cell, keys))
+    varies = [k for k in keys if len({str(c.factors[k]) for c in cells.values()}) > 1] or keys[:1]
+    labelled = [
+        replace(c, label=label_of({k: c.factors[k] for k in varies})) for c in cells.values()
+    ]
+    first = sweeps[0]
+    base = first.baseline
+    design = {
+        **first.design,
+        "name": "+".join(s.name for s in sweeps),
+        "question": " ".join(str(s.design["question"]) for s in sweeps if s.design.get("question"))
+        or None,
+        "factors": {k: list(dict.fromkeys(c.factors[k] for c in labelled)) for k in varies},
+        "baseline": _factors(base.cells[0], keys) if base else {},
+        "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
+        "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
+        "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
+        "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
+    }
+    return Sweep(first.directory, design, tuple(variants_of(labelled)))
+
+
+def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> Sweep:
+    """The sweep with other metrics, or held against another baseline, as the command line asks.
+
+    A baseline puts aside the declared contrasts: every variant is held against it.
+
+    Raises:
+        ConfigError: no such metric, or no variant with these factors; says what there is.
+    """
+    design = dict(sweep.design)
+    for name in metrics:
+        if name not in BY_NAME:
+            near = get_close_matches(name, BY_NAME, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"--metric {name}: no such metric.{hint} One of {', '.join(BY_NAME)}")
+    if metrics:
+        design["metrics"] = list(metrics)
+    if baseline:
+        design |= {"baseline": dict(baseline), "contrasts": []}
+    found = replace(sweep, design=design)
+    if baseline and found.baseline is None:
+        given = ",".join(f"{k}={v}" for k, v in baseline.items())
+        labels = ", ".join(v.label for v in sweep.variants)
+        raise ConfigError(f"--baseline {given}: no variant of the sweep; there are {labels}")
+    return found
+
+
+def _factors(cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
+    lacking = [k for k in keys if k not in cell.factors]
+    config = _config(cell) if lacking else {}
+    return {k: cell.factors.get(k, config.get(k, config.get(f"{k}.name", ""))) for k in keys}
+
+
+def _config(cell: Cell) -> dict[str, Any]:
+    from omegaconf import DictConfig, OmegaConf
+
+    from keyseg.config import flatten
+
+    file = cell.directory / "config.yaml"
+    if not file.exists():
+        return {}
+    loaded = OmegaConf.load(file)
+    return flatten(loaded) if isinstance(loaded, DictConfig) else {}

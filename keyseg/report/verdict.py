@@ -1,0 +1,186 @@
+"""A contrast in a word and in a sentence: what is shown, and what it would take to show more.
+
+"better" and "worse" speak of variants, so they need seeds: they ask that Holm's p of the interval
+over seeds and images is at most 5 %. One seed can only speak of its weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, isfinite, sqrt
+
+from keyseg.report.measures import Measure
+
+ALPHA = 0.05
+POWER = 0.8
+DETECT = 0.01
+"""The difference that an inconclusive contrast should be able to show: one point."""
+MARGIN = 0.02
+"""An interval within this on both sides of 0 is called "no difference larger than"."""
+SIGNS = 6
+"""Seeds below which their signs alone cannot reach `ALPHA`: 2 / 2^6 = 0.031, 2 / 2^5 = 0.063."""
+MOST_SEEDS = 200
+
+WORDS = (
+    *("better", "worse", "higher", "lower", "no difference", "one seed (better)"),
+    *("one seed (worse)", "one seed (higher)", "one seed (lower)", "inconclusive", "no interval"),
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a verdict rests on. Fractions; NaN = not known.
+
+    `low`, `high`: 95 % interval over seeds and images, over images alone where there is one seed;
+    `p`: Holm-corrected, of the same. `images`, `seeds`, `shared`: variances, see `stats.Sources`.
+    `hours`: of one more seed of both variants.
+    """
+
+    measure: Measure
+    difference: float
+    low: float
+    high: float
+    p: float
+    n_seeds: int
+    n_images: int
+    images: float
+    seeds: float
+    shared: float
+    hours: float
+    device: str = "GPU"
+
+
+def word(e: Evidence) -> str:
+    """One of `WORDS`."""
+    if not isfinite(e.difference):
+        return "no interval"
+    if e.images == 0 and (e.n_seeds < 2 or e.seeds == 0):  # every example, every seed: the same
+        return "no difference" if e.difference == 0 and e.n_seeds > 1 else "no interval"
+    if isfinite(e.p) and e.p <= ALPHA:
+        up = e.difference > 0
+        pair = ("higher", "lower") if e.measure.better == 0 else ("better", "worse")
+        which = pair[0] if up == (e.measure.better >= 0) else pair[1]
+        return which if e.n_seeds > 1 else f"one seed ({which})"
+    if not (isfinite(e.low) and isfinite(e.high)):
+        return "no interval"
+    return "no difference" if e.n_seeds > 1 and bound(e) <= MARGIN else "inconclusive"
+
+
+def bound(e: Evidence) -> float:
+    """The largest difference, either way, that the interval admits."""
+    return max(abs(e.low), abs(e.high))
+
+
+def sentence(e: Evidence) -> str:
+    """The verdict in words, with what it would take to show more."""
+    said = word(e)
+    size = f"{100 * e.difference:+.1f} points".replace("-", "−")
+    span = f"[{100 * e.low:+.1f}, {100 * e.high:+.1f}]".replace("-", "−")
+    if said == "no interval":
+        return "no interval: nothing differs between the two, or nothing was counted"
+    if said == "no difference":
+        limit = bound(e) if isfinite(e.low) else 0.0
+        return f"no difference larger than {100 * limit:.1f} points ({size} {span})"
+    if said.startswith("one seed"):
+        claim = said.removeprefix("one seed (").rstrip(")")
+        known = f"these weights are {claim}: {size} {span}, {p_text(e.p)} over test images"
+        return known + _first_seeds(e)
+    if said == "inconclusive":
+        if e.n_seeds < 2:
+            return f"inconclusive: {size} {span} over test images{_first_seeds(e)}"
+        return f"inconclusive: {size} {span}; {_needs(e)}"
+    return f"{said}: {size} {span}, {p_text(e.p)}"
+
+
+def _first_seeds(e: Evidence) -> str:
+    """What it takes for seeds to say anything by their signs, where there is one."""
+    more = SIGNS - e.n_seeds
+    cost = hours_text(more * e.hours, e.device)
+    return f"; a verdict by the seeds' signs takes {more} more seeds{cost}"
+
+
+def p_text(p: float) -> str:
+    """0.0312 -> "p = 0.031", 0.00001 -> "p < 0.001", "" for NaN."""
+    return "" if not isfinite(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
+    """Seeds in all that show `gap` with `POWER` at `ALPHA`; None if images alone forbid it.
+
+    The images' variance is kept, its interaction with seeds falls with their number.
+    """
+    from scipy.stats import nct, t
+
+    seed_only = max(e.seeds - e.shared, 0.0) * e.n_seeds
+    shared = e.shared * e.n_seeds
+    images = max(e.images - e.shared, 0.0)
+
+    def power(n: int) -> float:
+        seeds = (seed_only + shared) / n
+        total = images + shared / n + seed_only / n
+        spread = seeds**2 / (n - 1) + (images + shared / n) ** 2 / max(e.n_images - 1, 1)
+        freedom = total**2 / spread if spread > 0 else float("inf")
+        edge = t.ppf(1 - ALPHA / 2, freedom)
+        return float(nct.sf(edge, freedom, gap / sqrt(total))) if total > 0 else 1.0
+
+    if power(MOST_SEEDS) < POWER:
+        return None
+    low, high = 2, MOST_SEEDS
+    while low < high:  # power rises with seeds
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
+    return low
+
+
+def images_needed(e: Evidence, gap: float = DETECT) -> float:
+    """How many times the test images it takes before enough seeds could show `gap`."""
+    from scipy.stats import norm
+
+    reach = norm.isf(ALPHA / 2) + norm.ppf(POWER)
+    return float(max(e.images - e.shared, 0.0) * (reach / gap) ** 2)
+
+
+def hours_text(hours: float, device: str) -> str:
+    """ ", 3.2 GPU-hours", or "" where no cell says what it costs."""
+    if not isfinite(hours):
+        return ""
+    digits = 1 if hours >= 0.95 else 2
+    return f", {hours:.{digits}f} {device}-hours"
+
+
+def _needs(e: Evidence) -> str:
+    points = f"{100 * DETECT:g} point"
+    total = seeds_needed(e)
+    if total is None:
+        # Half of the room is left to the seeds: with less, no number of them is enough.
+        times = images_needed(e)
+        if times > 1:
+            return (
+                f"no number of seeds detects {points} on {e.n_images} test images; about "
+                f"{ceil(times + 0.5)} times as many images would be needed"
+            )
+        return f"detecting {points} needs more than {MOST_SEEDS} seeds"
+    more = max(total - e.n_seeds, 0)
+    if more == 0:
+        return f"{e.n_seeds} seeds would detect {points} with 80 % power, and did not"
+    noun = "seed" if more == 1 else "seeds"
+    cost = hours_text(more * e.hours, e.device)
+    return f"detecting {points} needs about {more} more {noun}{cost}"
+
+
+def caveat(e: Evidence) -> str:
+    """What this number of seeds cannot show; "" where there are enough for their signs alone."""
+    if e.n_seeds >= SIGNS or not isfinite(e.difference):
+        return ""
+    more = SIGNS - e.n_seeds
+    remedy = f"{more} more {'seed' if more == 1 else 'seeds'} let them reach it."
+    if e.n_seeds < 2:
+        return (
+            "One seed cannot show whether the variant or the training run makes the difference: "
+            "these are intervals of the weights at hand. For the signs of the seeds to reach "
+            f"p = {ALPHA}, {SIGNS} seeds are needed: {remedy}"
+        )
+    return (
+        f"The signs of {e.n_seeds} seeds alone cannot reach p = {ALPHA} (at best "
+        f"{2 / 2**e.n_seeds:.3g}): verdicts rest on seed effects being roughly normal. {remedy}"
+    )

@@ -1,0 +1,96 @@
+"""What is still to run, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyseg import cli
+from keyseg.config import ConfigError
+from keyseg.sweep import plan
+from keyseg.sweep.design import design
+
+
+def cell(label: str, seed: int) -> dict[str, Any]:
+    signature = f"{label}{seed}"
+    return {
+        "signature": signature,
+        "label": label,
+        "seed": seed,
+        "factors": {"fusion": label},
+        "overrides": [f"fusion={label}", f"seed={seed}"],
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs" / "demo"
+    cells = [cell(label, seed) for label in ("cross", "full") for seed in (0, 1)]
+    folder.mkdir(parents=True)
+    content = {"name": "demo", "cells": cells, "command": "python run.py -m fusion=cross,full"}
+    (folder / "sweep.json").write_text(json.dumps(content))
+    for name, info in {
+        "cross0": {"status": "done", "minutes": 30, "hardware": {"gpus": ["H100"]}},
+        "cross1": {"status": "failed", "error": "nan"},
+        "full0": {"status": "done", "minutes": 90, "hardware": {"gpus": ["H100"]}},
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "run.json").write_text(json.dumps(info))
+    return folder
+
+
+def test_what_is_left_costs_what_its_variant_took(sweep: Path) -> None:
+    found = plan.read(sweep)
+    assert (found.cells, found.done, found.unit) == (4, 2, "GPU")
+    assert [(t.label, t.seed, t.state, t.hours) for t in found.todo] == [
+        ("cross", 1, "failed", 0.5),
+        ("full", 1, "missing", 1.5),
+    ]
+    assert found.hours == pytest.approx(2.0)
+    text = "\n".join(plan.lines(found, "python run.py -m x"))
+    assert "2 to run (1 failed, 1 missing): about 2.00 GPU-hours" in text
+
+
+def test_the_command(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = str(sweep.parent)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--outputs", outputs, "plan", "demo"])
+    assert end.value.code == 0
+    assert "run them with  python run.py -m fusion=cross,full" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["--outputs", outputs, "plan", "table4"])
+    assert "0 of 3 cells done (3 fusion)" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--outputs", outputs, "plan", "dmo"])
+    assert end.value.code == 2
+    assert "Did you mean 'demo'?" in capsys.readouterr().err
+
+
+def test_nothing_done_has_no_cost(sweep: Path) -> None:
+    for file in sweep.glob("*/run.json"):
+        file.unlink()
+    text = plan.lines(plan.read(sweep), "x")
+    assert text[-2].endswith("cost unknown until one cell is done")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("full", r"contrasts\[0\]=full: give two variants"),
+        ({"of": {"fusion": "full"}}, "give two variants"),
+        ({"of": {"fusion": "fulll"}, "against": {"fusion": "cross"}}, "fusion=fulll is no value"),
+        ({"of": "full", "against": {"fusion": "cross"}}, r"\.of=full: give factor and value"),
+    ],
+)
+def test_contrasts_are_checked_before_anything_runs(entry: object, message: str) -> None:
+    jobs = [["fusion=cross"], ["fusion=full"]]
+    with pytest.raises(ConfigError, match=message):
+        design(jobs, {"contrasts": [entry]})
+
+
+def test_a_good_contrast_is_kept() -> None:
+    entry = {"of": {"fusion": "full"}, "against": {"fusion": "cross"}, "name": "residual"}
+    assert design([["fusion=cross"], ["fusion=full"]], {"contrasts": [entry]}).contrasts == [entry]
