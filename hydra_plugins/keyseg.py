@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
 from keyseg.sweep import grouphelp, launcher
+from keyseg.sweep.tune import options as tune_options
+from keyseg.sweep.tune import plugin as tune_plugin
 
 
 class LocalLauncher(launcher.LocalLauncher):
@@ -25,6 +27,10 @@ class DebugLauncher(launcher.DebugLauncher):
 
 class GridSweeper(launcher.GridSweeper):
     """`hydra/sweeper=grid`."""
+
+
+class OptunaSweeper(tune_plugin.OptunaSweeper):
+    """`hydra/sweeper=optuna`."""
 
 
 class SweepsSource(FileConfigSource):
@@ -68,9 +74,13 @@ OmegaConf.register_new_resolver("keyseg.groups", grouphelp.groups, replace=True)
 _store = ConfigStore.instance()
 _store.store("local", launcher.LocalConfig, group="hydra/launcher", provider="keyseg")
 _store.store("debug", launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
-_store.store(
-    "grid",
-    BasicSweeperConf(_target_="hydra_plugins.keyseg.GridSweeper"),
-    group="hydra/sweeper",
-    provider="keyseg",
-)
+# "basic" is what Hydra takes where nobody chooses, which leaves the choice to a file in sweeps/:
+# an `override hydra/sweeper` in experiments/config.yaml would win over one there.
+for _name in ("grid", "basic"):
+    _store.store(
+        _name,
+        BasicSweeperConf(_target_="hydra_plugins.keyseg.GridSweeper"),
+        group="hydra/sweeper",
+        provider="keyseg",
+    )
+_store.store("optuna", tune_options.OptunaConfig, group="hydra/sweeper", provider="keyseg")

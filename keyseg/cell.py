@@ -86,6 +86,8 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
             run_checkpoint = trainer.saved_step
             run.update(checkpoint_step=run_checkpoint)
     run.update(checkpoint_step=trainer.saved_step)
+    if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
+        return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     test_groups = groups(e for s in test for e in s.examples)
     samples = {p: table(parts, test_groups, cfg, p) for p in cfg.evaluation.protocols}
@@ -97,9 +99,13 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
+    return {"summary": summary, "seconds_per_step": pace(run)}
+
+
+def pace(run: RunDirectory) -> float:
+    """Seconds a step: the median of all logging intervals."""
     metrics = run.metrics()
-    pace = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
-    return {"summary": summary, "seconds_per_step": float(pace.median())}
+    return float(metrics.loc[metrics["name"] == "train/seconds_per_step", "value"].median())
 
 
 def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:

@@ -121,9 +121,10 @@ class Watch:
 
 
 def watches(sweep_dir: Path) -> list[Watch]:
-    """One watch per cell of a sweep; of a folder without sweep.json, one per run in it."""
-    cells = sweepdir.read(sweep_dir).get("cells")
-    if cells is None:
+    """One watch per cell of a sweep; of a tuning and of single runs, one per run in the folder."""
+    sweep = sweepdir.read(sweep_dir)
+    cells = sweep.get("cells")
+    if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
         labels = [(str(r.info.get("label") or r.path.name), r.info.get("seed"), r) for r in runs]
     else:
