@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 
 from keyseg.config import RunConfig, signature, validate
 
@@ -102,8 +104,17 @@ class RunDirectory:
 
     def freeze(self, cfg: RunConfig | DictConfig) -> None:
         """Write config.yaml. For keys that cannot change a result it may be written again."""
-        node = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(asdict(cfg))
-        _replace(self.config_file, OmegaConf.to_yaml(node, resolve=True).encode())
+        if isinstance(cfg, DictConfig):
+            text = OmegaConf.to_yaml(cfg, resolve=True)
+        else:  # the same text without building a node for each value, which takes 20 ms
+            text = yaml.dump(
+                asdict(cfg),
+                default_flow_style=False,
+                allow_unicode=True,
+                sort_keys=False,
+                Dumper=get_omega_conf_dumper(),
+            )
+        _replace(self.config_file, text.encode())
 
     @property
     def info(self) -> dict[str, Any]:

@@ -38,13 +38,14 @@ class CellStatus:
 class Watch:
     """Follows one run directory; a call reads only what was added since the last."""
 
-    def __init__(self, run: RunDirectory, title: str) -> None:
+    def __init__(self, run: RunDirectory, title: str, steps: int | None = None) -> None:
+        """`steps`: of the whole run, where the caller knows them; else its config is read."""
         self.run = run
         self.title = title
         self._file = (0, 0)  # inode and offset
         self._last: dict[str, Row] = {}
         self._first: Row | None = None
-        self._steps: int | None = None
+        self._steps = steps
 
     def read(self, state: str | None = None) -> CellStatus:
         """The status now. `state`: what the caller knows better than run.json."""

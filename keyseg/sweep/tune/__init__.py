@@ -6,7 +6,8 @@
     storage     the study: a journal file in the sweep's folder, or any storage URL
     values      a finished run -> the values of its trial
     arms        one study each: the whole tuning, or one per value of `tune_per`
-    points      points and trials put in from outside: enqueued, and of other sweeps
+    enqueue     points that are tried first: known ones, and all of a grid
+    quick       the config of a trial, without composing it anew
     control     asks, starts, watches, prunes and tells, with all workers always at work
     results     best values as overrides, as a file for sweeps/, and trials.json
     plugin      the Hydra sweeper that puts these together

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from keyseg.config import ConfigError
 from keyseg.sweep.tune.options import OptunaConfig
@@ -144,17 +144,3 @@ def load_hook(name: str | None) -> Hook | None:
         raise ConfigError(f"hydra.sweeper.space={name}: not a function")
     hook: Hook = found
     return hook
-
-
-def leaves(base: DictConfig, params: Mapping[str, Any]) -> bool:
-    """Whether all of these are values of the config, so that no group is composed anew."""
-    for key in params:
-        if not OmegaConf.is_missing(base, key) and "/" in key:
-            return False
-        try:
-            node = OmegaConf.select(base, key, throw_on_missing=False)
-        except Exception:
-            return False
-        if node is None or OmegaConf.is_config(node):
-            return False
-    return True

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from keyseg import sweepdir, tracking
-from keyseg.config import ConfigError, resolve_path, signature
+from keyseg.config import ConfigError, RunConfig, resolve_path, signature
 from keyseg.rundir import FAILED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, frozen
@@ -37,9 +37,10 @@ from keyseg.sweep.overrides import fail, one_line_errors
 from keyseg.sweep.status import CellStatus, Watch
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune import enqueue, results, samplers, storage
-from keyseg.sweep.tune.arms import Arm, Question, leaves, load_hook, questions
+from keyseg.sweep.tune.arms import Arm, Question, load_hook, questions
 from keyseg.sweep.tune.control import Controller, SameError
 from keyseg.sweep.tune.options import OptunaConfig, options
+from keyseg.sweep.tune.quick import with_values
 from keyseg.sweep.tune.space import split
 from keyseg.sweep.workers import Pool
 
@@ -127,6 +128,7 @@ class Tuning:
                 "'loss.keyword.temperature=tag(log, interval(0.05, 5))'"
             )
         # Wrong values show here, before anything is written.
+        self._checked: dict[str, RunConfig] = {}
         self.bases = [self.launcher.compose(self._trial_fixed(q)) for q in self.questions]
         self.probes = [
             self._cell(q, base, [], "default", {})
@@ -254,23 +256,22 @@ class Tuning:
         label: str,
         params: dict[str, Any],
     ) -> Cell:
-        config = frozen(self._composed(question, base, overrides, params))
+        config = self._config(question, base, overrides, params)
         key = signature(config)
         point = Point(label, params, config.seed, [*question.fixed, *overrides])
         path = resolve_path(config.paths.outputs) / self.plan_name / key
         return Cell(key, label, point, config, path)
 
-    def _composed(
+    def _config(
         self, question: Question, base: DictConfig, overrides: list[str], params: dict[str, Any]
-    ) -> DictConfig:
-        """The base with a trial's values in it; Hydra composes anew only where a group changes."""
-        if not leaves(base, params):
-            composed: DictConfig = self.launcher.compose([*self._trial_fixed(question), *overrides])
-            return composed
-        config = base.copy()
-        for override in OverridesParser.create().parse_overrides(overrides):
-            OmegaConf.update(config, override.key_or_group, override.value())
-        return config
+    ) -> RunConfig:
+        """The base with a trial's values in it; Hydra composes anew only where it has to."""
+        if question.label not in self._checked:
+            self._checked[question.label] = frozen(base)
+        quick = with_values(self._checked[question.label], base, params)
+        if quick is not None:
+            return quick
+        return frozen(self.launcher.compose([*self._trial_fixed(question), *overrides]))
 
     def _trial_fixed(self, question: Question) -> list[str]:
         return [*question.fixed, *self.options.trial_overrides]
@@ -385,14 +386,19 @@ class Board:
         """The table now; `ended`: since the last call."""
         for outcome in ended:
             watch = self._watches.pop(outcome.cell.path, None)
-            watch = watch or Watch(outcome.cell.open(), outcome.cell.label)
+            watch = watch or _watch(outcome.cell)
             self._ended.append(watch.read(outcome.status))
         states = self.controller.supervisor.states()
         flying = self.controller.flying
         for path, flight in flying.items():
-            self._watches.setdefault(path, Watch(flight.cell.open(), flight.cell.label))
+            if path not in self._watches:
+                self._watches[path] = _watch(flight.cell)
         at_work = [self._watches[path].read(states.get(path)) for path in flying]
         return [*self._ended, *at_work]
+
+
+def _watch(cell: Cell) -> Watch:
+    return Watch(cell.open(), cell.label, cell.config.optim.steps)
 
 
 def _pasted(overrides: Sequence[str]) -> str:
