@@ -6,6 +6,7 @@ done is left alone; one that was stopped goes on at its last checkpoint.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -22,8 +23,12 @@ from keyseg.evaluate import evaluate
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
-from keyseg.rundir import DONE, EXIT_BUSY, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+from keyseg.rundir import DONE, EXIT_BUSY, FAILED, PRUNED, RUNNING, Row, RunBusy, RunDirectory, now
 from keyseg.train import Trainer
+
+
+class Pruned(Exception):  # noqa: N818 (an end, not a mistake)
+    """Somebody who follows the run asked it to end; what it has measured so far is kept."""
 
 
 def run_cell(run: RunDirectory) -> None:
@@ -34,7 +39,7 @@ def run_cell(run: RunDirectory) -> None:
         Exception: what went wrong, after it was recorded (status failed, the error's last lines).
     """
     with run.lock():
-        if run.status == DONE:
+        if run.status in (DONE, PRUNED):
             return
         cfg = run.config
         set_threads(cfg)
@@ -44,6 +49,9 @@ def run_cell(run: RunDirectory) -> None:
         with tracking.mirror(run):
             try:
                 results = work(run, cfg)
+            except Pruned:
+                _close(run, PRUNED)
+                return
             except Exception as error:
                 reason = "".join(traceback.format_exception_only(error)).strip()
                 _close(run, FAILED, error=reason)
@@ -74,8 +82,17 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     run.truncate(trainer.resume())
     val_groups = groups(e for s in val for e in s.examples)[: cfg.evaluation.val_images]
 
+    keep_iou = bool(run.info.get("keep_val_iou"))
+
     def validate() -> dict[str, float]:
-        return summarise(table(parts, val_groups, cfg, "teacher_forced"))
+        if run.prune_file.exists():
+            raise Pruned
+        rows = table(parts, val_groups, cfg, "teacher_forced")
+        if keep_iou:
+            line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
+            with run.val_iou_file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return summarise(rows)
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them

@@ -175,7 +175,8 @@ class RunDirectory:
         """
         for folder in (self.checkpoints, self.gallery):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt"):
+        files = ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt")
+        for name in (*files, self.prune_file.name, self.val_iou_file.name):
             (self.path / name).unlink(missing_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         kept = ("signature", "factors", "label", "seed", "sweep", "attempts")
@@ -256,6 +257,16 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints: last and best."""
         return self.path / "checkpoints"
+
+    @property
+    def prune_file(self) -> Path:
+        """There where the run is asked to end, as pruned, at its next evaluation."""
+        return self.path / "prune.json"
+
+    @property
+    def val_iou_file(self) -> Path:
+        """IoU of every example of val, a line per evaluation; where `keep_val_iou` asks for it."""
+        return self.path / "val_iou.jsonl"
 
     @property
     def gallery(self) -> Path:

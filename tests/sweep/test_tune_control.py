@@ -16,13 +16,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from keyseg.config import ConfigError, signature
+from keyseg.rundir import RunDirectory
 from keyseg.sweep.cells import Cell, frozen
 from keyseg.sweep.design import Point
 from keyseg.sweep.tune import enqueue, samplers, storage
 from keyseg.sweep.tune.arms import Arm, Question, questions
 from keyseg.sweep.tune.control import Controller, SameError
 from keyseg.sweep.tune.options import SAMPLERS, OptunaConfig, options
+from keyseg.sweep.tune.prune import Judge, WilcoxonTest
 from keyseg.sweep.tune.space import split
+from keyseg.sweep.tune.warm import warm_start
 from keyseg.sweep.workers import LocalPool
 
 STUB = Path(__file__).with_name("analytic_worker.py")
@@ -66,7 +69,8 @@ class Bench:
 
     def controller(self, workers: int = 1) -> Controller:
         pool = LocalPool(workers, 1, worker=WORKER, grace=5)
-        return Controller(self.arms(), pool, self.cell, width=workers)
+        judge = Judge(self.options) if self.options.pruner != "none" else None
+        return Controller(self.arms(), pool, self.cell, width=workers, judge=judge)
 
     def run(self, workers: int = 1, each=lambda controller: None) -> list[optuna.trial.FrozenTrial]:
         controller = self.controller(workers)
@@ -191,6 +195,28 @@ def test_points_are_tried_first_and_only_once(bench):
             enqueue.check(here.questions[0], [wrong])
 
 
+def test_finished_cells_of_others_are_taken_over_once_and_cost_no_budget(tmp_path, compose_run):
+    base = OmegaConf.structured(compose_run())
+    Bench(tmp_path / "other", base, n_trials=3).run()
+    Bench(tmp_path / "far", OmegaConf.structured(compose_run("seed=7")), n_trials=1).run()
+    here = Bench(tmp_path / "here", base, n_trials=2)
+    (arm,) = here.arms()
+    assert warm_start(arm, tmp_path, here.root, True) == 3
+    assert warm_start(arm, tmp_path, here.root, "other") == 0
+    assert arm.used() == 0
+    trials = here.run()
+    assert len(trials) == 5
+    assert arm.used() == 2
+    for trial in trials[:3]:
+        run = RunDirectory(trial.user_attrs["warm_start"])
+        assert trial.params["loss.bce"] == run.config.loss.bce
+        assert trial.value == run.rows()[-1].value
+    narrow = Bench(tmp_path / "narrow", base, ("loss.bce=interval(7.9,8)",))
+    assert warm_start(narrow.arms()[0], tmp_path, narrow.root, ["other"]) == 0
+    with pytest.raises(ConfigError, match="there is no sweep 'none'"):
+        warm_start(arm, tmp_path, here.root, "none")
+
+
 def test_another_space_under_the_same_name_is_refused(bench):
     bench(n_trials=1).run()
     with pytest.raises(ConfigError, match="was started with another space"):
@@ -252,6 +278,43 @@ def test_workers_killed_are_failed_trials_and_the_others_go_on(bench, monkeypatc
     assert trials[1].user_attrs["error"] == "the worker was killed by SIGKILL (out of memory?)"
 
 
+@pytest.mark.parametrize("name", ["median", "wilcoxon"])
+def test_a_lost_cause_is_asked_to_end_and_is_told_as_pruned(bench, monkeypatch, name):
+    monkeypatch.setenv("ROWS", "4")
+    monkeypatch.setenv("PATIENCE", "60")
+    best = {"loss.keyword.temperature": 0.3, "loss.bce": 2.0}
+    bad = {"loss.keyword.temperature": 4.0, "loss.bce": 0.6}
+    here = bench(
+        sampler="random",
+        pruner=name,
+        pruner_args={"n_startup_trials": 1} if name == "median" else {},
+        enqueue=[best, bad],
+        n_trials=2,
+    )
+    trials = here.run()
+    assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED"]
+    assert trials[0].intermediate_values == {1: 0.25, 2: 0.5, 3: 0.75, 4: 1.0}
+    assert list(trials[1].intermediate_values) == [1, 2]
+    assert trials[1].value == trials[1].intermediate_values[2]
+    assert RunDirectory(here.root / trials[1].user_attrs["cell"]).status == "pruned"
+    assert here.arms()[0].best().number == 0
+    assert here.run() == trials  # pruned trials count, and are not run again
+
+
+def test_hyperband_knows_the_length_of_a_run():
+    hyperband = samplers.pruner(options({"pruner": "hyperband"}), 150, 25)
+    assert (hyperband._min_resource, hyperband._max_resource) == (25, 150)
+
+
+def test_the_paired_test_needs_examples_and_a_difference():
+    test = WilcoxonTest()
+    best = {str(i): 0.5 + 0.01 * i for i in range(20)}
+    assert test.worse({k: v - 0.1 for k, v in best.items()}, best)
+    assert not test.worse({k: v + 0.1 for k, v in best.items()}, best)
+    assert not test.worse(best, best)
+    assert not test.worse({k: v - 0.1 for k, v in list(best.items())[:7]}, best)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -262,6 +325,8 @@ def test_workers_killed_are_failed_trials_and_the_others_go_on(bench, monkeypatc
             {"objectives": {"a/b": "maximize", "c": "minimize"}, "pruner": "median"},
             "nothing can be pruned",
         ),
+        ({"objectives": {"minutes": "minimize"}, "pruner": "median"}, "known at the end only"),
+        ({"objectives": {"val/ciou": "maximize"}, "pruner": "wilcoxon"}, "example by example"),
     ],
 )
 def test_wrong_options_say_what_is_possible(wrong, said):

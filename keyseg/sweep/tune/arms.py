@@ -60,9 +60,10 @@ class Arm:
         """Trials that may be asked for in all."""
         if self.options.sampler != "grid":
             return self.options.n_trials
-        from keyseg.sweep.tune.space import points
+        from optuna.trial import TrialState
 
-        return min(self.options.n_trials, len(points(self.question.space)))
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return min(self.options.n_trials, self.used() + len(waiting))  # points that are left
 
     def ask(self) -> Trial:
         """The next trial, with its parameters drawn."""

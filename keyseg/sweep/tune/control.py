@@ -18,6 +18,7 @@ from keyseg.rundir import DONE, FAILED, PRUNED
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune.arms import Arm
+from keyseg.sweep.tune.prune import Judge
 from keyseg.sweep.tune.values import NoValue, values
 from keyseg.sweep.workers import Pool
 
@@ -50,11 +51,13 @@ class Controller:
         *,
         width: int,
         same_errors: int = 3,
+        judge: Judge | None = None,
     ) -> None:
         self.arms = arms
         self.make_cell = make_cell
         self.width = width
         self.same_errors = same_errors
+        self.judge = judge
         self.supervisor = Supervisor(pool)
         self.flying: dict[Path, Flight] = {}
         self.told = 0
@@ -84,11 +87,18 @@ class Controller:
             SameError: trials keep failing with the same error.
         """
         self.supervisor.step()
+        self._look()
         outcomes = self._tell_ended()
         while self._fill():
             self.supervisor.step()  # what was just asked for starts now, not with the next look
             outcomes += self._tell_ended()
         return outcomes
+
+    def _look(self) -> None:
+        """Report the rows of all cells in flight, those that have just ended too."""
+        if self.judge is not None:
+            for flight in self.flying.values():
+                self.judge.look(flight.cell.open(), flight.trials)
 
     def _fill(self) -> bool:
         asked = False
@@ -118,6 +128,8 @@ class Controller:
         run = cell.create()
         if "trial" not in run.info:
             run.update(trial=trial.number, study=arm.study.study_name)
+        if self.judge is not None:
+            self.judge.prepare(run)
         if not fresh and run.status == FAILED and not run.busy:
             # It ended after the last controller did; a second attempt would be another trial.
             self.supervisor.outcomes.append(Outcome(cell, FAILED, found=True))

@@ -88,6 +88,11 @@ def options(values: Mapping[str, Any]) -> OptunaConfig:
             f"hydra.sweeper.pruner={found.pruner}: the objective "
             f"{next(iter(found.objectives))} is known at the end only; prune on a row like val/giou"
         )
+    if found.pruner == "wilcoxon" and found.objectives != {"val/giou": "maximize"}:
+        raise ConfigError(
+            "hydra.sweeper.pruner=wilcoxon: compares IoUs example by example, so the objective "
+            "must be {val/giou: maximize}"
+        )
     return found
 
 

@@ -40,8 +40,10 @@ from keyseg.sweep.tune import enqueue, results, samplers, storage
 from keyseg.sweep.tune.arms import Arm, Question, load_hook, questions
 from keyseg.sweep.tune.control import Controller, SameError
 from keyseg.sweep.tune.options import OptunaConfig, options
+from keyseg.sweep.tune.prune import Judge
 from keyseg.sweep.tune.quick import with_values
 from keyseg.sweep.tune.space import split
+from keyseg.sweep.tune.warm import warm_start
 from keyseg.sweep.workers import Pool
 
 if TYPE_CHECKING:
@@ -137,6 +139,9 @@ class Tuning:
         for question in self.questions:
             enqueue.check(question, options.enqueue)
         samplers.sampler(options, 0, 0)
+        optim = self.probes[0].config.optim
+        samplers.pruner(options, optim.steps, optim.eval_every)
+        self.judge = Judge(options) if options.pruner != "none" else None
         if options.sampler == "grid":
             from keyseg.sweep.tune.space import points
 
@@ -169,7 +174,12 @@ class Tuning:
         pool: Pool = self.launcher.pool([self.probes[0]] * most)
         width = min(pool.free(), most)
         controller = Controller(
-            arms, pool, self.make_cell, width=width, same_errors=self.options.same_errors
+            arms,
+            pool,
+            self.make_cell,
+            width=width,
+            same_errors=self.options.same_errors,
+            judge=self.judge,
         )
         try:
             self._control(controller, arms, width)
@@ -200,6 +210,12 @@ class Tuning:
                 probe.signature,
             )
             arm = Arm(question, study, self.options, seed, base, self.hook)
+            if self.options.warm_start:
+                outputs, wanted = self.sweep_dir.parent, self.options.warm_start
+                added = warm_start(arm, outputs, self.sweep_dir, wanted)
+                finish.print_line(
+                    self.console, f"{study.study_name}: {added} finished cells taken over"
+                )
             enqueue.enqueue(arm, self.options)
             arms.append(arm)
         return arms
