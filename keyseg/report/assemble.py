@@ -16,6 +16,7 @@ from keyseg.report import (
     scores,
     store,
     tables,
+    tuning,
 )
 
 PUBLISHED = PROJECT / "reports" / "published"
@@ -51,4 +52,5 @@ def build(sweep_dir: Path, out_dir: Path, *, seed: int, published: Path | None) 
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
+    tuning.build(sweep_dir, out_dir)
     return ReportFiles(html, markdown, written, tuple(f for pair in figures.values() for f in pair))

@@ -2,8 +2,8 @@
 
 gIoU is 1 at temperature 0.3 and bce 2, and falls with the squared distance (of logarithms).
 Standard library only, so that it starts at once. SLOW: seconds a trial; CRASH: fails, each with
-another number in its error; PATIENCE: seconds that a
-bad score waits, before each evaluation but the first two, to be pruned; ROWS: evaluations, each nearer to the score than the one before.
+another number in its error; ROWS: evaluations, each nearer to the score than the one before;
+PATIENCE: seconds that a bad score waits to be pruned, before each evaluation but the first two.
 """
 
 import fcntl
