@@ -72,7 +72,9 @@ class Study:
         )
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(direction=self.directions[0])
+        study = optuna.create_study(
+            direction=optuna.study.StudyDirection[self.directions[0].upper()]
+        )
         for trial in self.raw:
             if trial["state"] == "complete":
                 kinds = {k: json_to_distribution(d) for k, d in trial["distributions"].items()}

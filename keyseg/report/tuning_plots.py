@@ -40,7 +40,7 @@ def history(study: Study) -> Any:
             edgecolors=COLOURS[0], linewidths=0.9,
         )  # fmt: skip
     pruned = [t for t in study.trials if t.state == "pruned" and t.values]
-    ax.scatter([t.number for t in pruned], [t.values[0] for t in pruned], 14, QUIET, "x")
+    ax.scatter([t.number for t in pruned], [t.values[0] for t in pruned], 14, QUIET, marker="x")
     failed = [t.number for t in study.trials if t.state == "fail"]
     ax.plot(failed, [0.02] * len(failed), "|", color=BEST, transform=ax.get_xaxis_transform())
     best = study.sign * np.maximum.accumulate([study.sign * t.values[0] for t in study.done])
@@ -200,7 +200,7 @@ def pareto(study: Study) -> Any:
     for trial in sorted(
         study.done, key=lambda t: (-signs[0] * t.values[0], -signs[1] * t.values[1])
     ):
-        if not front or second * trial.values[1] > second * front[-1][1]:
+        if not front or signs[1] * trial.values[1] > signs[1] * front[-1][1]:
             front.append(trial.values[:2])
     ax.plot(*zip(*front, strict=True), "o-", color=BEST)
     ax.set(xlabel=study.objectives[0], ylabel=study.objectives[1])

@@ -351,7 +351,9 @@ class Tuning:
         for cell in found:
             supervisor.add(cell)
         if supervisor.active:
-            heading = f"default against tuned · {len(found)} cells"
+            heading = "default against tuned, on the test split"
+            if len(found) < 2 * len(arms):
+                heading = "nothing beat the default; the test split of what there is"
             table = found[0].config.runtime.show_progress
             supervise(supervisor, pool, found, heading, self.console, show=table)
         return found, supervisor.outcomes
