@@ -36,6 +36,10 @@ from keyseg.sweep.workers import Ended
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
 
 
+def _moment(work: tuple[float, RunDirectory]) -> float:
+    return work[0]
+
+
 class VirtualPool:
     """Workers of a virtual clock: a cell takes its duration, and no time at all."""
 
@@ -60,17 +64,22 @@ class VirtualPool:
         self._at_work.append((self.clock + duration, run))
 
     def poll(self) -> list[Ended]:
-        """The next worker that ends; the clock moves on to that moment."""
-        if not self._at_work:
+        """The worker that has ended by now."""
+        if not self._at_work or min(self._at_work, key=_moment)[0] > self.clock:
             return []
-        self._at_work.sort(key=lambda work: work[0])
-        self.clock, run = self._at_work.pop(0)
+        _, run = min(self._at_work, key=_moment)
+        self._at_work = [work for work in self._at_work if work[1] is not run]
         loss = run.config.loss
         distance = math.log(loss.keyword.temperature / 0.3) ** 2 + math.log(loss.bce / 2) ** 2
         run.log([Row("val/giou", math.exp(-distance), 1, now())])
         run.update(status=DONE)
         self.ended.append((self.clock, math.exp(-distance)))
         return [Ended(run.path, 0)]
+
+    def advance(self) -> None:
+        """Move the clock to the next end."""
+        if self._at_work:
+            self.clock = min(self._at_work, key=_moment)[0]
 
     def stop(self) -> list[Path]:
         """Nothing runs on after the benchmark."""
@@ -123,6 +132,7 @@ def tune(
     began = time.process_time()
     while controller.active:
         controller.step()
+        pool.advance()
     return pool, (time.process_time() - began - worked) / len(durations)
 
 
