@@ -90,8 +90,8 @@ def slices(study: Study) -> Any:
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
     figure = _figure(10, 2.6 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
-    for ax in list(axes)[len(keys) :]:
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for ax in axes[len(keys) :]:
         ax.set_axis_off()
     for ax, key in zip(axes, keys, strict=False):
         shown = [t for t in study.done if key in t.params]

@@ -8,7 +8,7 @@ import pytest
 
 from keyseg.report import tuning
 from keyseg.report.tuning_data import Trial, load
-from keyseg.report.tuning_plots import expected_best, lanes
+from keyseg.report.tuning_plots import expected_best, lanes, slices
 
 FLOAT = {"name": "FloatDistribution", "attributes": {"step": None, "low": 0.1, "high": 10.0}}
 LOG = {**FLOAT, "attributes": {**FLOAT["attributes"], "log": True}}
@@ -100,6 +100,15 @@ def test_expected_best_is_the_mean_over_all_subsets():
     values = [0.3, 0.9, 0.1, 0.5, 0.5]
     wanted = [np.mean([max(s) for s in combinations(values, n)]) for n in range(1, 6)]
     np.testing.assert_allclose(expected_best(values), wanted)
+
+
+def test_every_parameter_has_its_points_on_the_scale_it_was_searched_on():
+    figure = slices(load(content())[0])
+    shown = {ax.get_title(): ax for ax in figure.axes}
+    assert list(shown) == list(SPACE)
+    assert {len(ax.collections[0].get_offsets()) for ax in shown.values()} == {17}
+    assert shown["loss.a"].get_xscale() == "log"
+    assert shown["loss.b"].get_xscale() == "linear"
 
 
 def test_trials_on_the_lines_of_their_workers():
