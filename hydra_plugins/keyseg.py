@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
 from keyseg.sweep import grouphelp, launcher, slurm_launcher
+from keyseg.sweep.tune import options as tune_options
+from keyseg.sweep.tune import plugin as tune_plugin
 
 
 class LocalLauncher(launcher.LocalLauncher):
@@ -33,6 +35,10 @@ class AutoLauncher(slurm_launcher.AutoLauncher):
 
 class GridSweeper(launcher.GridSweeper):
     """`hydra/sweeper=grid`."""
+
+
+class OptunaSweeper(tune_plugin.OptunaSweeper):
+    """`hydra/sweeper=optuna`."""
 
 
 class SweepsSource(FileConfigSource):
@@ -78,9 +84,13 @@ _store.store("local", launcher.LocalConfig, group="hydra/launcher", provider="ke
 _store.store("slurm", slurm_launcher.SlurmConfig, group="hydra/launcher", provider="keyseg")
 _store.store("auto", slurm_launcher.AutoConfig, group="hydra/launcher", provider="keyseg")
 _store.store("debug", launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
-_store.store(
-    "grid",
-    BasicSweeperConf(_target_="hydra_plugins.keyseg.GridSweeper"),
-    group="hydra/sweeper",
-    provider="keyseg",
-)
+# "basic" is what Hydra takes where nobody chooses, which leaves the choice to a file in sweeps/:
+# an `override hydra/sweeper` in experiments/config.yaml would win over one there.
+for _name in ("grid", "basic"):
+    _store.store(
+        _name,
+        BasicSweeperConf(_target_="hydra_plugins.keyseg.GridSweeper"),
+        group="hydra/sweeper",
+        provider="keyseg",
+    )
+_store.store("optuna", tune_options.OptunaConfig, group="hydra/sweeper", provider="keyseg")

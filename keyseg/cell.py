@@ -6,6 +6,7 @@ done is left alone; one that was stopped goes on at its last checkpoint.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from keyseg.rundir import (
     EXIT_BUSY,
     EXIT_STOPPED,
     FAILED,
+    PRUNED,
     QUEUED,
     RUNNING,
     Row,
@@ -45,6 +47,10 @@ _stop = threading.Event()
 """Set by SIGUSR2, which schedulers send before they take a machine away."""
 
 
+class Pruned(Exception):  # noqa: N818 (an end, not a mistake)
+    """Somebody who follows the run asked it to end; what it has measured so far is kept."""
+
+
 def run_cell(run: RunDirectory) -> None:
     """Train and evaluate; results and state go into the run directory, and on to MLflow.
 
@@ -54,7 +60,7 @@ def run_cell(run: RunDirectory) -> None:
         Exception: what went wrong, after it was recorded (status failed, the error's last lines).
     """
     with run.lock():
-        if run.status == DONE:
+        if run.status in (DONE, PRUNED):
             return
         cfg = run.config
         set_threads(cfg)
@@ -67,6 +73,9 @@ def run_cell(run: RunDirectory) -> None:
             except Stopped as stopped:
                 _close(run, QUEUED, outcome=str(stopped))
                 raise
+            except Pruned:
+                _close(run, PRUNED)
+                return
             except Exception as error:
                 reason = "".join(traceback.format_exception_only(error)).strip()
                 _close(run, FAILED, error=reason)
@@ -97,8 +106,17 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     run.truncate(trainer.resume() or -1)  # without a checkpoint it begins anew, before step 0
     val_groups = groups(e for s in val for e in s.examples)[: cfg.evaluation.val_images]
 
+    keep_iou = bool(run.info.get("keep_val_iou"))
+
     def validate() -> dict[str, float]:
-        return summarise(table(parts, val_groups, cfg, "teacher_forced"))
+        if run.prune_file.exists():
+            raise Pruned
+        rows = table(parts, val_groups, cfg, "teacher_forced")
+        if keep_iou:
+            line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
+            with run.val_iou_file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return summarise(rows)
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
@@ -111,6 +129,8 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
                 run.update(checkpoint_step=run_checkpoint)
     finally:
         run.update(checkpoint_step=trainer.saved_step)
+    if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
+        return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     test_groups = groups(e for s in test for e in s.examples)
     samples = {
@@ -125,10 +145,14 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
+    return {"summary": summary, "seconds_per_step": pace(run)}
+
+
+def pace(run: RunDirectory) -> float | None:
+    """Seconds a step: the median of all logging intervals; None where nothing was trained."""
     metrics = run.metrics()
-    pace = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
-    seconds = float(pace.median()) if len(pace) else None  # optim.steps=0: the untrained model
-    return {"summary": summary, "seconds_per_step": seconds}
+    seconds = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
+    return float(seconds.median()) if len(seconds) else None
 
 
 def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:

@@ -253,25 +253,35 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"config key '{error.full_key or '?'}': {reason}") from error
     flat = flatten(raw)
-    for key, allowed in CHOICES.items():
-        value = OmegaConf.select(merged, key)
-        for v in value if OmegaConf.is_list(value) else [value]:
-            if v not in allowed:
-                raise ConfigError(f"{key}={v}: must be one of {', '.join(allowed)}")
-    for key in POSITIVE:
-        if not OmegaConf.select(merged, key) > 0:
-            raise ConfigError(f"{key}={OmegaConf.select(merged, key)}: must be above 0")
-    for key in NOT_NEGATIVE:
-        if not OmegaConf.select(merged, key) >= 0:
-            raise ConfigError(f"{key}={OmegaConf.select(merged, key)}: must be 0 or more")
-    if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
-        raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
+    check_values(run)
     for group in ("fusion", "data"):
         if f"{group}.name" not in flat:
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
     return run
+
+
+def check_values(run: RunConfig) -> None:
+    """Check the values of a typed config.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+    flat = flatten(run)
+    for key, allowed in CHOICES.items():
+        value = flat[key]
+        for v in value if isinstance(value, list) else [value]:
+            if v not in allowed:
+                raise ConfigError(f"{key}={v}: must be one of {', '.join(allowed)}")
+    for key in POSITIVE:
+        if not flat[key] > 0:
+            raise ConfigError(f"{key}={flat[key]}: must be above 0")
+    for key in NOT_NEGATIVE:
+        if not flat[key] >= 0:
+            raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
+    if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
+        raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
 
 
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:

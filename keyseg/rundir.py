@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 
 from keyseg.config import RunConfig, signature, validate
 
@@ -105,8 +107,17 @@ class RunDirectory:
 
     def freeze(self, cfg: RunConfig | DictConfig) -> None:
         """Write config.yaml. For keys that cannot change a result it may be written again."""
-        node = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(asdict(cfg))
-        _replace(self.config_file, OmegaConf.to_yaml(node, resolve=True).encode())
+        if isinstance(cfg, DictConfig):
+            text = OmegaConf.to_yaml(cfg, resolve=True)
+        else:  # the same text without building a node for each value, which takes 20 ms
+            text = yaml.dump(
+                asdict(cfg),
+                default_flow_style=False,
+                allow_unicode=True,
+                sort_keys=False,
+                Dumper=get_omega_conf_dumper(),
+            )
+        _replace(self.config_file, text.encode())
 
     @property
     def info(self) -> dict[str, Any]:
@@ -167,7 +178,8 @@ class RunDirectory:
         """
         for folder in (self.checkpoints, self.gallery):
             shutil.rmtree(folder, ignore_errors=True)
-        for name in ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt"):
+        files = ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt")
+        for name in (*files, self.prune_file.name, self.val_iou_file.name):
             (self.path / name).unlink(missing_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         kept = ("signature", "factors", "label", "seed", "sweep", "attempts")
@@ -248,6 +260,16 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints: last and best."""
         return self.path / "checkpoints"
+
+    @property
+    def prune_file(self) -> Path:
+        """There where the run is asked to end, as pruned, at its next evaluation."""
+        return self.path / "prune.json"
+
+    @property
+    def val_iou_file(self) -> Path:
+        """IoU of every example of val, a line per evaluation; where `keep_val_iou` asks for it."""
+        return self.path / "val_iou.jsonl"
 
     @property
     def gallery(self) -> Path:

@@ -272,6 +272,8 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         "keyseg.slurm_job_id": attempts[-1].get("slurm_job_id"),
         "keyseg.attempts": len(info.get("attempts") or []),
         "keyseg.state": info.get("status"),
+        "keyseg.trial": info.get("trial"),
+        "keyseg.study": info.get("study"),
         "keyseg.error": info.get("error"),
     }
     return {key: str(value)[:_LONGEST_TAG] for key, value in tags.items() if value is not None}
@@ -334,7 +336,8 @@ def _signature(run: RunDirectory, info: dict[str, Any]) -> str:
 
 def _parent_of(run: RunDirectory, signature: str) -> str | None:
     sweep = sweepdir.read(run.path.parent)
-    if any(cell["signature"] == signature for cell in sweep.get("cells", [])):
+    in_design = any(cell["signature"] == signature for cell in sweep.get("cells", []))
+    if in_design or sweep.get("tune"):  # every run in the folder of a tuning is a trial of it
         return sweep.get("mlflow_parent")
     return None
 

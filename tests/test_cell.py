@@ -11,7 +11,16 @@ import pandas as pd
 import pytest
 
 from keyseg.config import signature
-from keyseg.rundir import DONE, EXIT_STOPPED, FAILED, QUEUED, RunBusy, RunDirectory
+from keyseg.rundir import (
+    DONE,
+    EXIT_STOPPED,
+    FAILED,
+    PRUNED,
+    QUEUED,
+    RunBusy,
+    RunDirectory,
+)
+from keyseg.sweep.tune.prune import request_prune, val_iou
 
 TIMEOUT = 240
 SHORT = (
@@ -136,6 +145,39 @@ def test_a_failure_is_recorded_with_its_reason(small_run, tmp_path):
     assert run.status == FAILED
     assert "/nowhere/sam" in run.info["error"]
     assert run.info["attempts"][-1]["outcome"] == FAILED
+
+
+def test_a_run_that_is_asked_to_end_does_so_at_its_next_evaluation(small_run, tmp_path):
+    """As a tuner's trial: no test split, IoUs of val by example, pruned for good."""
+    cfg = small_run(*SHORT, "evaluation.protocols=[]")
+    run = RunDirectory.create(tmp_path / "run", cfg)
+    run.update(keep_val_iou=True)
+    process = start(run)
+    deadline = time.monotonic() + TIMEOUT
+    while not run.val_iou_file.exists():
+        assert process.poll() is None, run.log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    request_prune(run, 4, 0.0)
+    assert process.wait(TIMEOUT) == 0, run.log_file.read_text()
+    assert run.status == PRUNED
+    assert run.info["attempts"][-1]["outcome"] == PRUNED
+    rows = run.metrics()
+    val = rows[rows["name"] == "val/giou"]
+    assert val["step"].tolist() == [4]
+    assert sum(val_iou(run)[4].values()) / len(val_iou(run)[4]) == pytest.approx(
+        val["value"].item()
+    )
+    before = run.info
+    assert finish(run) == 0
+    assert run.info == before
+
+    run.prune_file.unlink()
+    run.update(status=QUEUED)
+    assert finish(run) == 0
+    assert run.status == DONE
+    assert run.info["summary"] == {}
+    assert not run.samples_file.exists()
 
 
 def test_a_run_at_work_is_not_started_again(whole, monkeypatch):

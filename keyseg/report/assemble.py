@@ -18,6 +18,7 @@ from keyseg.report import (
     printed,
     scores,
     tables,
+    tuning,
 )
 
 PUBLISHED = PROJECT / "reports" / "published"
@@ -65,6 +66,8 @@ def build(
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
+    for folder in folders:  # of one that was not tuned nothing is written
+        tuning.build(folder, out_dir)
     drawn = tuple(file for files in figures.values() for file in files)
 
     def kept(files: Iterable[Path]) -> tuple[Path, ...]:

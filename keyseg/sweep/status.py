@@ -42,13 +42,14 @@ class CellStatus:
 class Watch:
     """Follows one run directory; a call reads only what was added since the last."""
 
-    def __init__(self, run: RunDirectory, title: str) -> None:
+    def __init__(self, run: RunDirectory, title: str, steps: int | None = None) -> None:
+        """`steps`: of the whole run, where the caller knows them; else its config is read."""
         self.run = run
         self.title = title
         self._file = (0, 0)  # inode and offset
         self._last: dict[str, Row] = {}
         self._first: Row | None = None
-        self._steps: int | None = None
+        self._steps = steps
 
     def read(self, state: str | None = None) -> CellStatus:
         """The status now. `state`: what the caller knows better than run.json."""
@@ -125,9 +126,10 @@ class Watch:
 
 
 def watches(sweep_dir: Path) -> list[Watch]:
-    """One watch per cell of a sweep; of a folder without sweep.json, one per run in it."""
-    cells = sweepdir.read(sweep_dir).get("cells")
-    if cells is None:
+    """One watch per cell of a sweep; of a tuning and of single runs, one per run in the folder."""
+    sweep = sweepdir.read(sweep_dir)
+    cells = sweep.get("cells")
+    if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
         labels = [(str(r.info.get("label") or r.path.name), r.info.get("seed"), r) for r in runs]
     else:

@@ -1,0 +1,18 @@
+"""The tuner: Optuna chooses the next cells of a sweep from the scores of those that have ended.
+
+    space       Hydra's sweep syntax -> Optuna's distributions, and parameters -> overrides
+    options     what `hydra/sweeper=optuna` takes
+    samplers    name of a sampler or pruner -> the object
+    storage     the study: a journal file in the sweep's folder, or any storage URL
+    values      a finished run -> the values of its trial
+    arms        one study each: the whole tuning, or one per value of `tune_per`
+    enqueue     points that are tried first: known ones, and all of a grid
+    warm        finished cells of other sweeps as trials
+    quick       the config of a trial, without composing it anew
+    prune       rows of cells at work to the study, and its verdict to the workers
+    control     asks, starts, watches, prunes and tells, with all workers always at work
+    results     best values as overrides, as a file for sweeps/, and trials.json
+    plugin      the Hydra sweeper that puts these together
+
+Optuna is imported inside functions only: a sweep without a tuner does not pay for it.
+"""

@@ -1,0 +1,104 @@
+"""What `hydra/sweeper=optuna` takes, and the checks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
+
+from keyseg.config import ConfigError
+
+SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc", "grid")
+PRUNERS = ("none", "median", "hyperband", "wilcoxon")
+DIRECTIONS = ("maximize", "minimize")
+
+
+@dataclass
+class OptunaConfig:
+    """`hydra/sweeper=optuna`.
+
+    `params`: fixed values and search spaces, as overrides. `objectives`: name -> maximize or
+    minimize; a name with a slash is a row of metrics.jsonl, one without a number of run.json.
+    `n_trials`: trials in all (per value of `tune_per`), whatever became of them, those of earlier
+    invocations included. `n_jobs`: cells at the same time; null = as many as the launcher takes.
+    `seed`: of the sampler; null = the config's seed. `storage`: null = a journal file in the
+    sweep's folder, or an Optuna storage URL. `space`: "module:function", called with the config
+    and the trial, for spaces that depend on values drawn before. `tune_per`: a swept key, each of
+    whose values gets a study and a budget of its own. `enqueue`: points that are tried first.
+    `warm_start`: true = all finished cells of other sweeps that fit, or names of sweeps.
+    `trial_overrides`: of trials only, not of the runs that are compared at the end. `final`: run
+    default and best, read the test split and compare them. `same_errors`: failures with the same
+    error in a row that stop the study.
+    """
+
+    _target_: str = "hydra_plugins.keyseg.OptunaSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+    objectives: dict[str, str] = field(default_factory=lambda: {"val/giou": "maximize"})
+    n_trials: int = 30
+    n_jobs: int | None = None
+    sampler: str = "tpe"
+    sampler_args: dict[str, Any] = field(default_factory=dict)
+    pruner: str = "none"
+    pruner_args: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    storage: str | None = None
+    study_name: str | None = None
+    space: str | None = None
+    tune_per: str | None = None
+    enqueue: list[dict[str, Any]] = field(default_factory=list)
+    warm_start: Any = False
+    trial_overrides: list[str] = field(default_factory=list)
+    final: bool = True
+    same_errors: int = 3
+
+    @property
+    def directions(self) -> list[str]:
+        """One per objective."""
+        return list(self.objectives.values())
+
+
+def options(values: Mapping[str, Any]) -> OptunaConfig:
+    """Checked options.
+
+    Raises:
+        ConfigError: a value that is not possible; names it and the ones that are.
+    """
+    known = {f.name for f in fields(OptunaConfig)}
+    found = OptunaConfig(**{key: value for key, value in values.items() if key in known})
+    _one_of("sampler", found.sampler, SAMPLERS)
+    _one_of("pruner", found.pruner, PRUNERS)
+    for name, direction in found.objectives.items():
+        _one_of(f"objectives.{name}", direction, DIRECTIONS)
+    if not found.objectives:
+        raise ConfigError("hydra.sweeper.objectives is empty: give one, like {val/giou: maximize}")
+    for key in ("n_trials", "n_jobs", "same_errors"):
+        value = getattr(found, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"hydra.sweeper.{key}={value}: must be 1 or more")
+    if len(found.objectives) > 1 and found.pruner != "none":
+        raise ConfigError(
+            f"hydra.sweeper.pruner={found.pruner}: with {len(found.objectives)} objectives nothing "
+            "can be pruned; take pruner=none or one objective"
+        )
+    if len(found.objectives) > 1 and found.sampler == "cmaes":
+        raise ConfigError("hydra.sweeper.sampler=cmaes: takes one objective; use tpe or gp")
+    if found.pruner != "none" and "/" not in next(iter(found.objectives)):
+        raise ConfigError(
+            f"hydra.sweeper.pruner={found.pruner}: the objective "
+            f"{next(iter(found.objectives))} is known at the end only; prune on a row like val/giou"
+        )
+    if found.pruner == "wilcoxon" and found.objectives != {"val/giou": "maximize"}:
+        raise ConfigError(
+            "hydra.sweeper.pruner=wilcoxon: compares IoUs example by example, so the objective "
+            "must be {val/giou: maximize}"
+        )
+    return found
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value in allowed:
+        return
+    near = get_close_matches(str(value), allowed, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"hydra.sweeper.{key}={value}: one of {', '.join(allowed)}.{hint}")

@@ -1,0 +1,142 @@
+"""The tuner as a user meets it: `python run.py -m hydra/sweeper=optuna ...`, with quick workers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from keyseg.config import PROJECT
+from keyseg.rundir import RunDirectory
+
+STUB = Path(__file__).with_name("analytic_worker.py")
+SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
+
+
+class Tuning:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.sweep = root / "outputs" / "t"
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        command = [
+            *(sys.executable, str(PROJECT / "run.py"), "-m", "name=t"),
+            f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
+            *("hydra.launcher.report=false", "hydra.launcher.prepare=false"),
+            *(f"paths.outputs={self.root / 'outputs'}", f"paths.reports={self.root / 'reports'}"),
+            *arguments,
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env={**os.environ, "MLFLOW_TRACKING_URI": "none", "COLUMNS": "100", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=240)
+        return process.returncode, out, err
+
+    @property
+    def study(self) -> optuna.Study:
+        """Opened as optuna-dashboard opens it."""
+        storage = JournalStorage(JournalFileBackend(str(self.sweep / "study.log")))
+        return optuna.load_study(study_name="t", storage=storage)
+
+
+@pytest.fixture
+def tuning(tmp_path):
+    return Tuning(tmp_path)
+
+
+def test_two_hundred_trials_find_the_optimum_and_hand_it_over(tuning):
+    command = ("hydra/sweeper=optuna", *SPACE)
+    budget = "hydra.sweeper.n_trials=200"
+    process = tuning.start(*command, budget)
+    deadline = time.monotonic() + 120  # killed on the way, and the same command again
+    while len(list(tuning.sweep.glob("*/starts.txt"))) < 40:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    code, out, err = tuning.run(*command, budget)
+    assert code == 0, err
+    assert err == ""
+    trials = tuning.study.trials
+    assert [t.number for t in trials] == list(range(200))
+    assert {t.state.name for t in trials} == {"COMPLETE"}
+    assert tuning.study.best_value > 0.97
+    assert f"best of 200 trials: trial {tuning.study.best_trial.number}, val/giou" in out
+    # Default and best are compared, and are the only cells of the design.
+    written = json.loads((tuning.sweep / "sweep.json").read_text())
+    assert [c["label"] for c in written["cells"]] == ["default", "tuned"]
+    assert written["baseline"] == {"settings": "default"}
+    dumped = json.loads((tuning.sweep / "trials.json").read_text())
+    assert len(dumped["studies"][0]["trials"]) == 200
+
+    lines = out.splitlines()
+    pasted = lines[next(i for i, line in enumerate(lines) if "best of 200" in line) + 1]
+    best = tuning.study.best_params
+    assert pasted.split() == [f"{k}={v!r}" for k, v in best.items()]
+    assert "temperature" in (tuning.sweep / "best.yaml").read_text()
+
+    code, again, _ = tuning.run(*command, budget)  # the budget counts what is there
+    assert code == 0
+    assert "200 there already" in again
+    assert len(tuning.study.trials) == 200
+
+
+def test_one_error_over_and_over_ends_the_study_and_says_it(tuning):
+    code, _, err = tuning.run("hydra/sweeper=optuna", *SPACE, CRASH="1")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "the last 3 trials failed with the same error: RuntimeError: no luck" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("hydra/sweeper=optuna",), "there is nothing to tune"),
+        (("hydra/sweeper=optuna", *SPACE, "hydra.sweeper.sampler=tpee"), "Did you mean tpe?"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(tuning, arguments, said):
+    code, _, err = tuning.run(*arguments)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not tuning.sweep.exists()
+
+
+def test_the_file_of_the_best_is_ready_for_sweeps(tuning):
+    """And the tune sweep's own file: its space, its known points, its trials without test."""
+    code, _, err = tuning.run("+sweeps=tune", "hydra.sweeper.n_trials=4")
+    assert code == 0, err
+    trials = tuning.study.trials
+    assert trials[0].params["loss.text"] == 0.2
+    assert trials[1].params["loss.keyword.temperature"] == 0.07
+    runs = {t.number: RunDirectory(tuning.sweep / t.user_attrs["cell"]) for t in trials}
+    assert runs[0].config.evaluation.protocols == []
+    assert runs[0].info["trial"] == 0
+    name = tuning.root.name
+    file = PROJECT / "sweeps" / f"{name}.yaml"
+    file.write_text((tuning.sweep / "best.yaml").read_text())
+    try:
+        done = subprocess.run(
+            [sys.executable, str(PROJECT / "run.py"), f"+sweeps={name}", "--cfg", "job"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        file.unlink()
+    assert f"temperature: {tuning.study.best_params['loss.keyword.temperature']}" in done.stdout
