@@ -72,9 +72,9 @@ def test_help_and_completion_are_not_checked():
 
 def test_errors_of_ours_are_one_line_and_others_pass(capsys):
     with pytest.raises(SystemExit) as caught, one_line_errors():
-        raise ConfigError("optim.steps=0: must be above 0")
+        raise ConfigError("optim.images_per_step=0: must be above 0")
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: optim.steps=0: must be above 0\n"
+    assert capsys.readouterr().err == "error: optim.images_per_step=0: must be above 0\n"
     with pytest.raises(ZeroDivisionError), one_line_errors():
         1 / 0  # noqa: B018
 

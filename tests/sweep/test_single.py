@@ -88,9 +88,9 @@ def test_a_run_at_work_elsewhere(run, started, capsys):
 
 def test_a_wrong_value_is_one_line(run, started, capsys):
     with pytest.raises(SystemExit) as caught:
-        run("optim.steps=0")
+        run("optim.steps=-1")
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: optim.steps=0: must be above 0\n"
+    assert capsys.readouterr().err == "error: optim.steps=-1: must be 0 or more\n"
     assert not started
 
 

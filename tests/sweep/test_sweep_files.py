@@ -11,7 +11,11 @@ from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.sweep.design import design
 
-FILES = sorted((PROJECT / "sweeps").glob("*.yaml"))
+FILES = [
+    file
+    for file in sorted((PROJECT / "sweeps").glob("*.yaml"))
+    if "hydra/sweeper" not in file.read_text()  # a tuning has a space, not a grid
+]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
