@@ -116,29 +116,44 @@ def _first_token(tokenizer: str | None) -> Callable[[str], str]:
 
 
 def _table(name: str, result: Result) -> Table:
+    """One line a source and split; a column without anything in it is named below the table."""
+    from rich import box
     from rich.table import Table
 
     from keyseg.data.files import IMAGE, UNANNOTATED
 
-    table = Table(title=f"data={name}", title_justify="left")
-    titles = ("split", "source", "targets", "published", "images", "expressions", "no target")
-    gaps = ("empty masks", "missing images", "without annotation", "damaged")
-    for title in (*titles, *gaps, "keywords", "colliding", "majority"):
-        table.add_column(title, justify="left" if title in ("split", "source") else "right")
+    lines = []
     for row in result.rows:
         missing, bare = row.count(IMAGE), row.count(UNANNOTATED)
-        numbers = (row.images, row.expressions, row.no_target)
-        wrong = (row.empty, missing, bare, len(row.errors) - missing - bare)
-        table.add_row(
-            row.split,
-            f"{row.source} {row.source_split}",
-            str(row.targets),
-            "-" if row.published is None else str(row.published),
-            *map(str, (*numbers, *wrong)),
-            _share(row.keywords, row.expressions),
-            _share(row.colliding, row.keywords),
-            _share(row.majority, row.keywords),
+        lines.append(
+            {
+                "split": row.split,
+                "source": row.source
+                + (f" ({row.source_split})" if row.source_split != row.split else ""),
+                "targets": str(row.targets),
+                "published": "-" if row.published is None else str(row.published),
+                "images": str(row.images),
+                "expressions": str(row.expressions),
+                "no target": str(row.no_target),
+                "empty masks": str(row.empty),
+                "missing images": str(missing),
+                "without annotation": str(bare),
+                "damaged": str(len(row.errors) - missing - bare),
+                "keywords": _share(row.keywords, row.expressions),
+                "colliding": _share(row.colliding, row.keywords),
+                "majority": _share(row.majority, row.keywords),
+            }
         )
+    shown = {k for line in lines for k, v in line.items() if v not in ("0", "-")}
+    left_out = [k for k in (lines[0] if lines else ()) if k not in shown]
+    table = Table(title=f"data={name}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.caption = f"none: {', '.join(left_out)}" if left_out else None
+    table.caption_justify = "left"
+    for title in (k for k in (lines[0] if lines else ()) if k in shown):
+        left = title in ("split", "source")
+        table.add_column(title, justify="left" if left else "right", no_wrap=left)
+    for line in lines:
+        table.add_row(*(v for k, v in line.items() if k in shown))
     return table
 
 

@@ -24,7 +24,9 @@ def test_check(keyseg, capsys):
     assert keyseg("check") == 0
     out = capsys.readouterr().out
     assert "images that train shares: 0 of val, 0 of test" in out
-    assert "reasoning train" in out
+    assert "reasoning" in out
+    assert "none: published, no target, empty masks, missing images" in " ".join(out.split())
+    assert "…" not in out
     assert "problem" not in out
 
 

@@ -58,6 +58,17 @@ def tuning(tmp_path):
     return Tuning(tmp_path)
 
 
+def test_dry_shows_the_space_and_starts_nothing(tuning):
+    code, out, _ = tuning.run("hydra/sweeper=optuna", *SPACE, "dry=true")
+    assert code == 0
+    assert "nothing started" in out
+    assert "loss.bce" in out
+    assert not tuning.sweep.exists()
+    code, _, err = tuning.run("hydra/sweeper=optuna", *SPACE, "detach=true")
+    assert code == 2
+    assert err.startswith("error: detach=true: a tuner stays")
+
+
 def test_two_hundred_trials_find_the_optimum_and_hand_it_over(tuning):
     command = ("hydra/sweeper=optuna", *SPACE)
     budget = "hydra.sweeper.n_trials=200"

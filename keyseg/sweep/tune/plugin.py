@@ -116,6 +116,8 @@ class Tuning:
         self.config = sweeper.config
         self.options = options
         self.console = console
+        if self.config.get("detach"):
+            raise ConfigError("detach=true: a tuner stays, it chooses each trial from those before")
         if not hasattr(self.launcher, "pool"):
             raise ConfigError("hydra/launcher=debug runs no tuner: it needs one that has workers")
         self.plan_name = folder_name(
@@ -149,7 +151,10 @@ class Tuning:
         self.sweep_dir = self.probes[0].path.parent
 
     def run(self) -> list[Any]:
-        """The whole of it."""
+        """The whole of it; with dry=true only what it would be."""
+        if self.config.get("dry"):
+            self._show()
+            return []
         if self.launcher.prepare:
             prepare(self.probes, self.console, rerun=True)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
@@ -162,6 +167,19 @@ class Tuning:
             return self._run()
         finally:
             held.release()
+
+    def _show(self) -> None:
+        count = f"{self.options.n_trials} trials"
+        count += f" each of {len(self.questions)} variants" if len(self.questions) > 1 else ""
+        sampler = f"sampler {self.options.sampler}, pruner {self.options.pruner}"
+        finish.print_line(
+            self.console, f"tuning {self.plan_name} · {count} · {sampler} · nothing started"
+        )
+        for question in self.questions:
+            label = f"{question.label}  " if question.label else ""
+            for dimension in question.space:
+                line = f"{label}{dimension.key}  {dimension.distribution}"
+                finish.print_line(self.console, line)
 
     def _run(self) -> list[Any]:
         arms = self._arms()
