@@ -133,20 +133,22 @@ def _table(name: str, result: Result) -> Table:
                 "targets": str(row.targets),
                 "published": "-" if row.published is None else str(row.published),
                 "images": str(row.images),
-                "expressions": str(row.expressions),
+                "queries": str(row.expressions),
                 "no target": str(row.no_target),
                 "empty masks": str(row.empty),
                 "missing images": str(missing),
                 "without annotation": str(bare),
                 "damaged": str(len(row.errors) - missing - bare),
                 "keywords": _share(row.keywords, row.expressions),
-                "colliding": _share(row.colliding, row.keywords),
+                "collide": _share(row.colliding, row.keywords),
                 "majority": _share(row.majority, row.keywords),
             }
         )
     shown = {k for line in lines for k, v in line.items() if v not in ("0", "-")}
     left_out = [k for k in (lines[0] if lines else ()) if k not in shown]
-    table = Table(title=f"data={name}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"data={name}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     table.caption = f"none: {', '.join(left_out)}" if left_out else None
     table.caption_justify = "left"
     for title in (k for k in (lines[0] if lines else ()) if k in shown):

@@ -9,7 +9,7 @@ COUNTS = "{train: 6, val: 3, test: 3}"
 
 @pytest.fixture
 def keyseg(scenes_folder, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setenv("COLUMNS", "80")
 
     def run(command, *options):
         where = (f"data.root={scenes_folder}", f"data.prepare.refer={COUNTS}")
