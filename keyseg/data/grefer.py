@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.example import Example, size_slice
 from keyseg.data.files import DataError, Problems, check_images, collecting, read_json, require
 from keyseg.data.masks import CocoMask
-from keyseg.data.refer import IMAGE_PAGE, IMAGES, Instances, draw, of_split, sentences
+from keyseg.data.refer import IMAGE_PAGE, IMAGES, Instances, draw, expressions, of_split
 
 PAGE = "https://github.com/henghuiding/gRefCOCO"
 NO_TARGET = -1
@@ -39,7 +39,7 @@ def read(
     folder = require(root / dataset, f"data set '{dataset}'", PAGE)
     file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", PAGE)
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
-    refs = of_split(read_json(file), file, split)
+    refs = of_split(read_json(file), file, split, PAGE)
     wanted = {number for ref in refs for number in _numbers(ref)}
     instances = Instances(instances_file, wanted, (ref.get("image_id") for ref in refs))
     folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
@@ -56,20 +56,7 @@ def read(
                 "size": size_slice(share),
                 "targets": {0: "none", 1: "one"}.get(count, "several"),
             }
-            for i, query in enumerate(first_or_all(texts, sentences(ref, where))):
-                examples.append(
-                    Example(
-                        id=f"{dataset}/{split}/{ref['ref_id']}-{i}",
-                        image=path,
-                        image_id=f"{IMAGES.name}/{path.stem}",
-                        query=query,
-                        is_sentence=False,
-                        keyword=keyword,
-                        text=None,
-                        slices={**own, "length": length_slice(query), **(slices or {})},
-                        load_mask=mask,
-                    )
-                )
+            examples += expressions(ref, where, texts, path, keyword, mask, own, slices or {})
     missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
     return [e for e in examples if e.image not in missing]
 

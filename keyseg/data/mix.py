@@ -49,10 +49,9 @@ def prepare(data_cfg: Mapping[str, Any]) -> None:
         _call("prepare", spec)
 
 
-def load(data_cfg: Mapping[str, Any], split: str, problems: Problems | None = None) -> list[Source]:
+def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
     """Read one split of the `data` group: a `Source` for each entry of `splits.<split>`.
 
-    With `problems`, readers put what is wrong with single targets into it and leave them out.
     An entry names `sources`, the `split` of theirs that is meant, and a `weight` (default 1).
 
     Raises:
@@ -77,7 +76,7 @@ def load(data_cfg: Mapping[str, Any], split: str, problems: Problems | None = No
             if source not in sources:
                 near = get_close_matches(source, sources, 1) or list(sources)
                 raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
-            examples += read_source(cfg, source, str(entry.get("split", split)), problems)
+            examples += read_source(cfg, source, str(entry.get("split", split)))
         if not examples:
             raise DataError(f"{where} has no examples: name its sources")
         for example in examples:
@@ -94,6 +93,8 @@ def read_source(
     data_cfg: Mapping[str, Any], source: str, split: str, problems: Problems | None = None
 ) -> list[Example]:
     """One split of one source, as its reader yields it.
+
+    With `problems`, the reader puts what is wrong with single targets into it and leaves them out.
 
     Raises:
         DataError: what the reader finds wrong; of absent files it names the key to set.

@@ -79,28 +79,44 @@ def read(
     for ref in refs:
         with collecting(problems):
             where = f"{refs_file}: ref {ref.get('ref_id')}"
-            annotation, image, keyword = instances.of(ref.get("ann_id"), where)
+            annotation, image, keyword = instances.of(
+                ref.get("ann_id"), where, ref.get("category_id")
+            )
             mask = draw(annotation, image, f"{instances_file}: annotation {annotation.get('id')}")
             area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
             size = size_slice(area / (mask.height * mask.width))
             own = {"dataset": dataset, "split": split, "size": size}
             path = folder_of_images / image["file_name"]
-            for i, query in enumerate(first_or_all(texts, sentences(ref, where))):
-                examples.append(
-                    Example(
-                        id=f"{dataset}/{split}/{ref['ref_id']}-{i}",
-                        image=path,
-                        image_id=f"{IMAGES.name}/{path.stem}",
-                        query=query,
-                        is_sentence=False,
-                        keyword=keyword,
-                        text=None,
-                        slices={**own, "length": length_slice(query), **(slices or {})},
-                        load_mask=mask,
-                    )
-                )
+            examples += expressions(ref, where, texts, path, keyword, mask, own, slices or {})
     missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
     return [e for e in examples if e.image not in missing]
+
+
+def expressions(
+    ref: Mapping[str, Any],
+    where: str,
+    texts: str,
+    image: Path,
+    keyword: str | None,
+    mask: CocoMask,
+    own: Mapping[str, str],
+    slices: Mapping[str, str],
+) -> list[Example]:
+    """The examples of one ref; `own`: its slices, dataset and split among them."""
+    return [
+        Example(
+            id=f"{own['dataset']}/{own['split']}/{ref['ref_id']}-{i}",
+            image=image,
+            image_id=f"{IMAGES.name}/{image.stem}",
+            query=query,
+            is_sentence=False,
+            keyword=keyword,
+            text=None,
+            slices={**own, "length": length_slice(query), **slices},
+            load_mask=mask,
+        )
+        for i, query in enumerate(first_or_all(texts, sentences(ref, where)))
+    ]
 
 
 class Instances:
@@ -126,8 +142,13 @@ class Instances:
                 f"({type(error).__name__}: {error})"
             ) from error
 
-    def of(self, number: Any, where: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-        """Annotation, image and category name by an annotation's number."""
+    def of(
+        self, number: Any, where: str, category: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Annotation, image and category name by an annotation's number.
+
+        `category`: number of the category where the annotation itself has none.
+        """
         if not isinstance(number, int):
             raise DataError(
                 f"{where}: ann_id is {number!r}, not the number of one annotation", UNANNOTATED
@@ -136,7 +157,7 @@ class Instances:
             raise DataError(f"{where}: annotation {number} is not in {self.path}", UNANNOTATED)
         annotation = self.annotations[number]
         image = self.image(annotation["image_id"], f"annotation {number} is on image")
-        category = annotation.get("category_id")
+        category = annotation.get("category_id", category)
         if category not in self.categories:
             raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
         return annotation, image, self.categories[category]
@@ -153,13 +174,13 @@ class Instances:
 
 
 def _refs_of_split(path: Path, split: str) -> list[dict[str, Any]]:
-    return of_split(plain_pickle.load(path), path, split)
+    return of_split(plain_pickle.load(path), path, split, PAGE)
 
 
-def of_split(refs: Any, path: Path, split: str) -> list[dict[str, Any]]:
-    """The refs of one split, out of the content of a refs file."""
+def of_split(refs: Any, path: Path, split: str, page: str) -> list[dict[str, Any]]:
+    """The refs of one split, out of the content of a refs file; `page`: where to get it again."""
     if not isinstance(refs, list) or not all(isinstance(r, dict) and "ref_id" in r for r in refs):
-        raise DataError(f"{path}: a list of refs with ref_id expected. Public page: {PAGE}")
+        raise DataError(f"{path}: a list of refs with ref_id expected. Public page: {page}")
     chosen = [ref for ref in refs if ref.get("split") == split]
     if not chosen:
         sizes = Counter(str(ref.get("split")) for ref in refs)
@@ -168,7 +189,7 @@ def of_split(refs: Any, path: Path, split: str) -> list[dict[str, Any]]:
     return chosen
 
 
-def sentences(ref: dict[str, Any], where: str) -> list[str]:
+def sentences(ref: Mapping[str, Any], where: str) -> list[str]:
     """The expressions of a ref."""
     try:
         queries = [str(s["sent"]).strip() for s in ref["sentences"]]

@@ -85,3 +85,9 @@ def test_missing_files(gref):
     (gref.root / "grefcoco/grefs(unc).json").unlink()
     with pytest.raises(DataError, match=r"grefs\(unc\)\.json.*henghuiding"):
         grefer.read(gref.root, "val")
+
+
+def test_a_damaged_file_is_asked_for_at_its_own_page(gref):
+    write_refs(gref.root, [{"ann_id": 1}])
+    with pytest.raises(DataError, match=r"grefs\(unc\)\.json: a list of refs.*henghuiding"):
+        grefer.read(gref.root, "val")

@@ -174,6 +174,12 @@ def test_ref_that_names_no_single_annotation(refer_folder, number):
     fails(refer_folder, "ref 1007: ann_id is .*not the number of one annotation")
 
 
+def test_a_refs_category_serves_where_its_annotation_has_none(refer_folder):
+    del refer_folder.annotations[0]["category_id"]
+    first, *_ = refer.read(refer_folder.write(), "refcoco", "unc", "train")
+    assert first.keyword == "dog"
+
+
 def test_annotation_on_an_unknown_image_or_category(refer_folder):
     refer_folder.annotations[0]["category_id"] = 99
     fails(refer_folder, "annotation 107 has unknown category 99")

@@ -123,11 +123,6 @@ def dimension(override: Override) -> Dimension:
     return _choice(override, sweep, key, line)
 
 
-def suggest(trial: Trial, space: Sequence[Dimension]) -> list[str]:
-    """Draw all dimensions; the overrides of the trial."""
-    return [f"{d.key}={d.text(d.suggest(trial))}" for d in space]
-
-
 def overrides(params: Mapping[str, Any], space: Sequence[Dimension]) -> list[str]:
     """Parameters of a trial as overrides; those of a hook are not in `space`."""
     known = {d.key: d for d in space}
