@@ -1,10 +1,9 @@
-"""`keyseg plan SWEEP`: what of a design is still to run, and what that costs."""
+"""What of a design is still to run, and what that costs."""
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan, prod
 from pathlib import Path
@@ -12,10 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from keyseg import sweepdir
-from keyseg.config import PROJECT, ConfigError, resolve_path
+from keyseg.config import PROJECT
 from keyseg.rundir import DONE, FAILED, RUNNING, RunDirectory
-
-FindSweep = Callable[[Path, str], Path]
 
 
 @dataclass(frozen=True)
@@ -110,30 +107,6 @@ def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
         "cost unknown until one cell is done",
         f"run them with  python run.py -m +sweeps={name}",
     ]
-
-
-def register(commands: Any, find_sweep: FindSweep) -> None:
-    """Add the command to `keyseg`'s."""
-    parser = commands.add_parser("plan", help="what of a sweep is still to run, and what it costs")
-    parser.add_argument("sweep", metavar="SWEEP", help="a sweep, or a file in sweeps/")
-    parser.set_defaults(run=lambda options: _run(options, find_sweep))
-
-
-def _run(options: argparse.Namespace, find_sweep: FindSweep) -> int:
-    outputs = resolve_path(options.outputs)
-    try:
-        sweep_dir = find_sweep(outputs, options.sweep)
-    except ConfigError:
-        found = unstarted(options.sweep)
-        if found is None:
-            raise
-        print("\n".join(found))
-        return 0
-    design = sweepdir.read(sweep_dir)
-    if not design:
-        raise ConfigError(f"'{options.sweep}' holds single runs; only a sweep has a plan")
-    print("\n".join(lines(read(sweep_dir), str(design.get("command") or "its first command"))))
-    return 0
 
 
 def _info(path: Path) -> dict[str, Any]:

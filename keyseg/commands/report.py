@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+from keyseg.commands.sweeps import find_sweep
 from keyseg.config import ConfigError, resolve_path
 from keyseg.report import FORMATS
 
-FindSweep = Callable[[Path, str], Path]
 
-
-def register(commands: Any, find_sweep: FindSweep) -> None:
-    """Add the command to `keyseg`'s."""
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
     parser = commands.add_parser("report", help="build the report of a sweep, or of several, again")
     parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="several are joined to one")
     parser.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
@@ -41,10 +39,10 @@ def register(commands: Any, find_sweep: FindSweep) -> None:
         help="hold every variant against this one instead of the declared contrasts",
     )
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
-    parser.set_defaults(run=lambda options: _run(options, find_sweep))
+    parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace, find_sweep: FindSweep) -> int:
+def _run(options: argparse.Namespace) -> int:
     from keyseg.sweep.finish import make_report, short_path
 
     folders = [find_sweep(resolve_path(options.outputs), name) for name in options.sweeps]

@@ -1,0 +1,46 @@
+"""`keyseg sync`: MLflow level with the run directories."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from keyseg.commands.sweeps import find_sweep, sweep_names
+from keyseg.config import resolve_path
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    sync = commands.add_parser("sync", help="bring MLflow level with the run directories")
+    sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")
+    sync.add_argument("--out", default="reports/out", help="where reports are (reports/out)")
+    sync.set_defaults(run=_sync)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from keyseg import sweepdir, tracking
+    from keyseg.rundir import RunDirectory
+
+    outputs = resolve_path(options.outputs)
+    failed = 0
+    for name in options.sweeps or sweep_names(outputs):
+        sweep_dir = find_sweep(outputs, name)
+        runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
+        try:
+            in_sweep = bool(sweepdir.read(sweep_dir))
+            if in_sweep:
+                tracking.start_parent(sweep_dir)
+            for run in runs:
+                tracking.sync(run)
+            if in_sweep:
+                page = resolve_path(options.out) / name
+                tracking.finish_parent(sweep_dir, page if page.is_dir() else None)
+        except Exception as error:
+            failed += 1
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            print(f"error: {name}: {tracking.store_uri()}: {reason}", file=sys.stderr)
+            continue
+        noun = "run" if len(runs) == 1 else "runs"
+        print(f"{name}: {len(runs)} {noun} level with {tracking.store_uri()}")
+    return 1 if failed else 0
