@@ -8,6 +8,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -153,3 +154,9 @@ def _cpu_name() -> str:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cost_unit(infos: Iterable[Mapping[str, Any]]) -> str:
+    """`CPU` where every run.json given recorded its hardware and none had a GPU, else `GPU`."""
+    hardware = [info.get("hardware") for info in infos]
+    return "CPU" if hardware and all(h and not h.get("gpus") for h in hardware) else "GPU"

@@ -31,5 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     if not design:
         raise ConfigError(f"'{options.sweep}' holds single runs; only a sweep has a plan")
     command = str(design.get("command") or "its first command")
-    print("\n".join(plan.lines(plan.read(sweep_dir), command)))
+    tuned = design.get("tune")
+    lines = plan.trials(sweep_dir, command) if tuned else plan.lines(plan.read(sweep_dir), command)
+    print("\n".join(lines))
     return 0

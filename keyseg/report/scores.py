@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from keyseg.provenance import cost_unit
 from keyseg.report import stats, verdict
 from keyseg.report.declared import Contrast
 from keyseg.report.declared import contrasts as declared
@@ -234,13 +235,7 @@ def _hours(contrast: Contrast) -> tuple[float, str]:
         pd.Series([c.number("minutes") for c in v.finished], dtype=float).mean() / 60
         for v in (contrast.of, contrast.against)
     ]
-    return float(sum(means)), cost_unit(cells)
-
-
-def cost_unit(cells: Iterable[Cell]) -> str:
-    """`CPU` where every cell recorded its hardware and none had a GPU, else `GPU`."""
-    hardware = [c.info.get("hardware") for c in cells]
-    return "CPU" if all(h and not h.get("gpus") for h in hardware) else "GPU"
+    return float(sum(means)), cost_unit(cell.info for cell in cells)
 
 
 def _spread(by_seed: np.ndarray) -> np.ndarray:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan, prod
+from math import isfinite, nan, prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from keyseg import sweepdir
 from keyseg.config import PROJECT
+from keyseg.provenance import cost_unit
 from keyseg.rundir import DONE, FAILED, RUNNING, RunDirectory
+from keyseg.sweep.tune.results import TRIALS
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,7 @@ def read(sweep_dir: Path) -> Plan:
         for entry, info in zip(entries, infos, strict=True)
         if info.get("status") != DONE
     ]
-    hardware = [info.get("hardware") for info in infos if info.get("status") == DONE]
-    unit = "CPU" if hardware and all(h and not h.get("gpus") for h in hardware) else "GPU"
+    unit = cost_unit(info for info in infos if info.get("status") == DONE)
     return Plan(len(entries), len(entries) - len(todo), todo, sum(every), unit)
 
 
@@ -78,32 +80,55 @@ def lines(plan: Plan, command: str) -> list[str]:
         return [*out, "nothing is left to run"]
     width = max(len(todo.label) for todo in plan.todo)
     for todo in plan.todo:
-        cost = (
-            f"{todo.hours:6.2f} {plan.unit}-hours" if todo.hours == todo.hours else "cost unknown"
-        )
+        known = isfinite(todo.hours)
+        cost = f"{todo.hours:6.2f} {plan.unit}-hours" if known else "cost unknown"
         out.append(f"  {todo.label:<{width}}  seed {todo.seed}  {todo.state:<11}  {cost}")
     states = ", ".join(f"{n} {state}" for state, n in Counter(t.state for t in plan.todo).items())
     cost = (
         f"about {plan.hours:.2f} {plan.unit}-hours"
-        if plan.hours == plan.hours
+        if isfinite(plan.hours)
         else "cost unknown until one cell is done"
     )
     out.append(f"{len(plan.todo)} to run ({states}): {cost}")
     return [*out, f"run them with  {command}"]
 
 
+def trials(sweep_dir: Path, command: str) -> list[str]:
+    """The plan of a tuning: trials that have ended, of all that it may ask for."""
+    file = sweep_dir / TRIALS
+    content = json.loads(file.read_text()) if file.exists() else {"studies": []}
+    own = [t for s in content["studies"] for t in s["trials"] if t["from"] is None]
+    states = Counter(t["state"] for t in own if t["state"] not in ("waiting", "running"))
+    budget = content.get("n_trials", 0) * len(content["studies"])
+    told = ", ".join(f"{n} {state}" for state, n in states.items())
+    of = f" of {budget}" if budget else ""
+    out = f"{sum(states.values())}{of} trials done" + (f" ({told})" if told else "")
+    return [out, f"run the rest with  {command}"]
+
+
 def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
     """Lines on a file in sweeps/ that was never started; None if there is no such file."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     file = folder / f"{name}.yaml"
     if not file.exists():
         return None
-    params: Mapping[str, Any] = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}
-    values = {key: str(value).split(",") for key, value in params.items()}
-    shape = " x ".join(f"{len(v)} {key}" for key, v in values.items())
+    sweeper = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper") or {}
+    params: Mapping[str, Any] = sweeper.get("params") or {}
+    if "n_trials" in sweeper:  # a tuning: its parameters have ranges, and no cells
+        count = f"0 of {sweeper['n_trials']} trials done ({', '.join(params)})"
+    else:
+        parse = OverridesParser.create().parse_override
+        sizes = {
+            key: sum(1 for _ in override.sweep_string_iterator())
+            for key, value in params.items()
+            if (override := parse(f"{key}={value}")).is_sweep_override()
+        }
+        shape = " x ".join(f"{size} {key}" for key, size in sizes.items())
+        count = f"0 of {prod(sizes.values())} cells done ({shape})"
     return [
-        f"0 of {prod(map(len, values.values()))} cells done ({shape})",
+        count,
         "cost unknown until one cell is done",
         f"run them with  python run.py -m +sweeps={name}",
     ]

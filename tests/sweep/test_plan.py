@@ -69,6 +69,33 @@ def test_the_command(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'demo'?" in capsys.readouterr().err
 
 
+def test_a_tuning_has_trials_and_no_cells(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--outputs", str(sweep.parent), "plan", "tune"])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("0 of 24 trials done (loss.keyword.temperature, ")
+    folder = sweep.parent / "t"
+    folder.mkdir()
+    (folder / "sweep.json").write_text(json.dumps({"name": "t", "cells": [], "tune": True}))
+    states = ("complete", "complete", "pruned", "running", "waiting")
+    told = [{"state": state, "from": None} for state in states]
+    told.append({"state": "complete", "from": "outputs/other/abc"})
+    content = {"n_trials": 8, "studies": [{"trials": told}]}
+    for expected in ("0 trials done\n", "3 of 8 trials done (2 complete, 1 pruned)\n"):
+        with pytest.raises(SystemExit):
+            cli.main(["--outputs", str(sweep.parent), "plan", "t"])
+        assert capsys.readouterr().out.startswith(expected)
+        (folder / "trials.json").write_text(json.dumps(content))
+
+
+def test_choices_with_commas_in_them_are_counted_as_hydra_counts(tmp_path: Path) -> None:
+    params = "{fusion: 'a,b', model.lora.targets: '[q,v],[q]', seed: 0}"
+    (tmp_path / "x.yaml").write_text(f"hydra: {{sweeper: {{params: {params}}}}}\n")
+    found = plan.unstarted("x", tmp_path)
+    assert found is not None
+    assert found[0] == "0 of 4 cells done (2 fusion x 2 model.lora.targets)"
+
+
 def test_nothing_done_has_no_cost(sweep: Path) -> None:
     for file in sweep.glob("*/run.json"):
         file.unlink()
