@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ POINTS = 2000
 
 def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
     """Every contrast on every metric of the design, one row each, with its intervals."""
-    metrics = [m for m in (sweep.design.get("metrics") or ["giou"]) if m in BY_NAME]
+    metrics = sweep.metrics
     rows = held[held["protocol"] == sweep.protocols[0]]
     names = list(rows["contrast"].unique())
     index = {v.label: v.index for v in sweep.variants}
@@ -136,11 +135,7 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
     import seaborn as sns
 
     rows, columns = two_factors(sweep)
-    part = scores[
-        (scores["protocol"] == sweep.protocols[0])
-        & (scores["metric"] == "giou")
-        & (scores["slice"] == "")
-    ].set_index("label")["value"]
+    part = _giou(sweep, scores)["value"]
     frame = pd.DataFrame(
         [
             (str(v.factors.get(rows)), str(v.factors.get(columns)), 100 * float(part[v.label]))
@@ -165,17 +160,19 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
     return figure
 
 
+def _giou(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
+    """gIoU of the whole test split under the headline protocol, by label."""
+    whole = (scores["metric"] == "giou") & (scores["slice"] == "")
+    return scores[whole & (scores["protocol"] == sweep.protocols[0])].set_index("label")
+
+
 def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
     """gIoU against hours and against trained parameters, one point a variant."""
     variants = [v for v in sweep.variants if v.finished]
-    part = scores[
-        (scores["protocol"] == sweep.protocols[0])
-        & (scores["metric"] == "giou")
-        & (scores["slice"] == "")
-    ].set_index("label")
+    part = _giou(sweep, scores)
     figure = canvas(8.4, 3.1, variants)
     axes = figure.subplots(1, 2, sharey=True)
-    longest = max((_mean(v, "minutes") for v in variants), default=0.0)
+    longest = max((v.mean("minutes") for v in variants), default=0.0)
     unit = (1 / 60, "hours of a run") if longest >= 120 else (1, "minutes of a run")
     sides = (
         ("minutes", *unit),
@@ -187,7 +184,7 @@ def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
             value, low, high = (
                 100 * part.loc[[variant.label], ["value", "low", "high"]].to_numpy()[0]
             )
-            at = scale * _mean(variant, key)
+            at = scale * variant.mean(key)
             if np.isfinite([at, low, high]).all():
                 ax.vlines(at, low, high, color=style.colour, linewidth=1.2)
             ax.plot([at], [value], style.marker, color=style.colour)
@@ -196,8 +193,3 @@ def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
     axes[0].set_ylabel("gIoU (%)")
     legend(figure, variants, line=False)
     return figure
-
-
-def _mean(variant: Variant, key: str) -> float:
-    values: Sequence[float] = [c.number(key) for c in variant.finished]
-    return float(pd.Series(values, dtype=float).mean())

@@ -40,15 +40,11 @@ def _expand(sweep: Sweep, entry: Mapping[str, Any]) -> Iterator[Contrast]:
     of, against = dict(entry["of"]), dict(entry["against"])
     named = {*of, *against}
     for variant in sweep.variants:
-        if not _matches(variant, of):
+        if not variant.matches(of):
             continue
         rest = {k: v for k, v in variant.factors.items() if k not in named}
         for other in sweep.variants:
-            if other is not variant and _matches(other, {**rest, **against}):
+            if other is not variant and other.matches({**rest, **against}):
                 title = f"{variant.label} − {other.label}"
                 about = f"{entry['name']}: " if entry.get("name") else ""
                 yield Contrast(about + title, variant, other)
-
-
-def _matches(variant: Variant, factors: Mapping[str, Any]) -> bool:
-    return all(str(variant.factors.get(key)) == str(value) for key, value in factors.items())

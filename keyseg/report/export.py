@@ -41,7 +41,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
                 for end in ("low", "high", "sd"):
                     row[f"{measure.name}_{end}"] = found.get(end)
             for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes"):
-                row[key] = pd.Series([c.number(key) for c in variant.finished], dtype=float).mean()
+                row[key] = variant.mean(key)
             rows.append(row)
     frame = pd.DataFrame(rows).rename(columns={"majority": "keyword_majority"})
     counts = ["seeds", "examples", "images"]

@@ -231,11 +231,8 @@ def _row(
 def _hours(contrast: Contrast) -> tuple[float, str]:
     """Hours of one more seed of both variants, from finished cells, and of what."""
     cells = [*contrast.of.finished, *contrast.against.finished]
-    means = [
-        pd.Series([c.number("minutes") for c in v.finished], dtype=float).mean() / 60
-        for v in (contrast.of, contrast.against)
-    ]
-    return float(sum(means)), cost_unit(cell.info for cell in cells)
+    minutes = contrast.of.mean("minutes") + contrast.against.mean("minutes")
+    return minutes / 60, cost_unit(cell.info for cell in cells)
 
 
 def _spread(by_seed: np.ndarray) -> np.ndarray:

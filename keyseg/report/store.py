@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT
-from keyseg.report.measures import NEEDED, records
+from keyseg.report.measures import BY_NAME, NEEDED, records
 from keyseg.rundir import RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
@@ -91,6 +91,14 @@ class Variant:
         done = [c for c in self.cells if c.status == "done" and len(c.samples)]
         return tuple(sorted(done, key=lambda c: c.seed))
 
+    def mean(self, key: str) -> float:
+        """Mean over finished cells of a number of run.json; NaN where none has it."""
+        return float(pd.Series([c.number(key) for c in self.finished], dtype=float).mean())
+
+    def matches(self, factors: Mapping[str, Any]) -> bool:
+        """Whether it has these values; text and number are the same, as on a command line."""
+        return all(str(self.factors.get(key)) == str(value) for key, value in factors.items())
+
     @property
     def fusion(self) -> str:
         """Name of the fusion variant, "" where the design does not say."""
@@ -150,12 +158,12 @@ class Sweep:
         wanted = self.design.get("baseline") or {}
         if not isinstance(wanted, Mapping):
             return next((v for v in self.variants if v.label == str(wanted)), None)
-        match = [
-            v
-            for v in self.variants
-            if all(str(v.factors.get(key)) == str(value) for key, value in wanted.items())
-        ]
-        return match[0] if match and wanted else None
+        return next((v for v in self.variants if wanted and v.matches(wanted)), None)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the measures that verdicts are given on."""
+        return [m for m in (self.design.get("metrics") or ["giou"]) if m in BY_NAME]
 
 
 def shown(path: Path | str) -> str:

@@ -119,7 +119,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
     """One table a metric of the design: every contrast with both sources of doubt kept apart."""
     protocol = _headline(sweep)
     out = []
-    for name in _metrics(sweep):
+    for name in sweep.metrics:
         rows = found[(found["metric"] == name) & (found["protocol"] == protocol)]
         if rows.empty:
             continue
@@ -226,7 +226,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
     """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
     where = {v.label: v.index for v in sweep.variants}
     out = []
-    for name in _metrics(sweep):
+    for name in sweep.metrics:
         rows = found[(found["metric"] == name) & (found["protocol"] == _headline(sweep))]
         for row in rows.to_dict("records"):
             text = str(row["sentence"])
@@ -242,10 +242,6 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
                 )
             )
     return out
-
-
-def _metrics(sweep: Sweep) -> list[str]:
-    return [m for m in (sweep.design.get("metrics") or ["giou"]) if m in BY_NAME]
 
 
 def _headline(sweep: Sweep) -> str:
@@ -371,7 +367,7 @@ def _cost(sweep: Sweep) -> Table:
     lines = []
     for variant in sweep.variants:
         mean = {
-            key: pd.Series([c.number(key) for c in variant.finished], dtype=float).mean()
+            key: variant.mean(key)
             for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes")
         }
         seeds = ", ".join(str(c.seed) for c in variant.finished) or DASH
