@@ -66,17 +66,22 @@ def freeze(plan: Design, compose: Compose) -> list[Cell]:
             config = frozen(compose(point.overrides))
         except ConfigError as error:
             raise ConfigError(f"cell {' '.join(point.overrides)}: {error}") from error
-        key = signature(config)
-        if key in first:
+        cell = cell_of(config, point, plan.name)
+        if cell.signature in first:
             raise ConfigError(
-                f"two cells are the same run: '{' '.join(first[key].overrides)}' and "
+                f"two cells are the same run: '{' '.join(first[cell.signature].overrides)}' and "
                 f"'{' '.join(point.overrides)}' (a value given twice, or a key that cannot change "
                 f"a result: {', '.join(NOT_IN_SIGNATURE)})"
             )
-        first[key] = point
-        path = resolve_path(config.paths.outputs) / plan.name / key
-        cells.append(Cell(key, point.label, point, config, path))
+        first[cell.signature] = point
+        cells.append(cell)
     return cells
+
+
+def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
+    """The cell of a frozen config in the folder of a sweep."""
+    key = signature(config)
+    return Cell(key, point.label, point, config, resolve_path(config.paths.outputs) / sweep / key)
 
 
 def frozen(composed: DictConfig) -> RunConfig:

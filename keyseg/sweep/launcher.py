@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,7 @@ class SweepLauncher(Launcher):
             # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
             write_sweep(sweep_dir, plan, cells)
-            parent = threading.Thread(
-                target=_start_parent, args=(sweep_dir, cells), daemon=True, name="mlflow-parent"
-            )
-            parent.start()
+            parent = start_parent(sweep_dir, cells)
             try:
                 outcomes = self.run_cells(plan, cells, console)
                 parent.join(30)
@@ -373,16 +370,23 @@ def sigterm_is_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_parent(sweep_dir: Path, cells: Sequence[Cell]) -> None:
-    """Make the parent run while the workers start: importing mlflow takes seconds."""
-    if sweepdir.read(sweep_dir).get("mlflow_parent") and all(
-        c.open().status == DONE for c in cells
-    ):
-        return
-    try:
-        tracking.start_parent(sweep_dir)
-    except Exception:  # told at the end, when the store is brought level
-        return
+def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Thread:
+    """Make the parent run while the workers start: importing mlflow takes seconds.
+
+    `cells`: where all of them are done, a parent that is there is left alone.
+    """
+
+    def start() -> None:
+        done = cells and all(c.open().status == DONE for c in cells)
+        if done and sweepdir.read(sweep_dir).get("mlflow_parent"):
+            return
+        # What goes wrong is told at the end, when the store is brought level.
+        with suppress(Exception):
+            tracking.start_parent(sweep_dir)
+
+    thread = threading.Thread(target=start, daemon=True, name="mlflow-parent")
+    thread.start()
+    return thread
 
 
 def keep_threads(cell: Cell, threads: int) -> None:

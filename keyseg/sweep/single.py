@@ -10,11 +10,10 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from keyseg.config import resolve_path, signature
 from keyseg.provenance import cores
 from keyseg.rundir import DONE, FAILED, RUNNING, RunBusy
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell, frozen
+from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
 from keyseg.sweep.launcher import (
     EXIT_FAILED,
@@ -36,20 +35,19 @@ def run_single(cfg: DictConfig) -> None:
     with one_line_errors(), sigterm_is_ctrl_c():
         config = frozen(cfg)
         label = str(config.fusion["name"])
-        key = signature(config)
-        path = resolve_path(config.paths.outputs) / folder_name(config.name or SINGLE) / key
-        cell = Cell(key, label, Point(label, {"fusion": label}, config.seed, []), config, path)
+        point = Point(label, {"fusion": label}, config.seed, [])
+        cell = cell_of(config, point, folder_name(config.name or SINGLE))
         console = Console()
         if cfg.dry:
-            finish.print_line(console, f"{cell.title}: {cell.open().status}, {path}")
+            finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
             return
         prepare([cell], console, rerun=cfg.rerun)
         outcome = _done(cell, rerun=cfg.rerun) or _run(cell, console)
-    problem = finish.finish_mlflow(path.parent, [outcome], None)
+    problem = finish.finish_mlflow(cell.path.parent, [outcome], None)
     finish.print_end(
         console,
         [outcome],
-        sweep_dir=path,
+        sweep_dir=cell.path,
         report=None,
         problems=[problem] if problem else [],
     )

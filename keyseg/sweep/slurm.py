@@ -324,9 +324,10 @@ class SlurmPool:
                     fresh.append((run, threads))
             if fresh:
                 name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
+                records = {run.path: Record(name, i, now()) for i, (run, _) in enumerate(fresh)}
                 jobs = []
-                for index, (run, threads) in enumerate(fresh):
-                    Record(name, index, now()).write(run)
+                for run, threads in fresh:
+                    records[run.path].write(run)
                     jobs.append(CellJob(str(run.path.absolute()), self.worker, threads))
                 try:
                     self._submit(name, jobs)
@@ -335,10 +336,7 @@ class SlurmPool:
                     with suppress(SlurmError):
                         self._cancel([name])
                     raise
-                for run, _ in fresh:
-                    record = Record.read(run)
-                    assert record is not None
-                    self._jobs[run.path] = record
+                self._jobs |= records
             self._asked.clear()
 
     def _ended(self, run: RunDirectory, record: Record, answered: bool) -> Ended | None:

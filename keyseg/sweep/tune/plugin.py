@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -18,11 +17,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from keyseg import sweepdir, tracking
-from keyseg.config import ConfigError, RunConfig, resolve_path, signature
+from keyseg import sweepdir
+from keyseg.config import ConfigError, RunConfig
 from keyseg.rundir import FAILED
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell, frozen
+from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import Design, Point, folder_name, to_json
 from keyseg.sweep.launcher import (
     EXIT_FAILED,
@@ -30,6 +29,7 @@ from keyseg.sweep.launcher import (
     command,
     prepare,
     sigterm_is_ctrl_c,
+    start_parent,
     supervise,
 )
 from keyseg.sweep.live import open_view
@@ -184,10 +184,7 @@ class Tuning:
     def _run(self) -> list[Any]:
         arms = self._arms()
         self._write_sweep([], [], {})
-        parent = threading.Thread(
-            target=_start_parent, args=(self.sweep_dir,), daemon=True, name="mlflow-parent"
-        )
-        parent.start()
+        parent = start_parent(self.sweep_dir)
         most = self.options.n_jobs or self.options.n_trials * len(arms)
         pool: Pool = self.launcher.pool([self.probes[0]] * most)
         width = min(pool.free(), most)
@@ -291,10 +288,8 @@ class Tuning:
         params: dict[str, Any],
     ) -> Cell:
         config = self._config(question, base, overrides, params)
-        key = signature(config)
         point = Point(label, params, config.seed, [*question.fixed, *overrides])
-        path = resolve_path(config.paths.outputs) / self.plan_name / key
-        return Cell(key, label, point, config, path)
+        return cell_of(config, point, self.plan_name)
 
     def _config(
         self, question: Question, base: DictConfig, overrides: list[str], params: dict[str, Any]
@@ -351,14 +346,11 @@ class Tuning:
                 factors = {"settings": name}
                 if self.options.tune_per:
                     factors = {self.options.tune_per: arm.label, **factors}
-                base = self.launcher.compose([*arm.question.fixed, *values])
-                config = frozen(base)
-                key = signature(config)
                 overrides = [*arm.question.fixed, *values]
-                label = " · ".join(factors.values())
-                point = Point(label, factors, config.seed, overrides)
-                path = resolve_path(config.paths.outputs) / self.plan_name / key
-                cells.setdefault(key, Cell(key, label, point, config, path))
+                config = frozen(self.launcher.compose(overrides))
+                point = Point(" · ".join(factors.values()), factors, config.seed, overrides)
+                cell = cell_of(config, point, self.plan_name)
+                cells.setdefault(cell.signature, cell)
         found = list(cells.values())
         points = [cell.point for cell in found]
         keys = list(points[0].factors)
@@ -441,11 +433,3 @@ def _pasted(overrides: Sequence[str]) -> str:
     import shlex
 
     return " ".join(shlex.quote(o) for o in overrides)
-
-
-def _start_parent(sweep_dir: Path) -> None:
-    """Make the parent run in MLflow while the workers start."""
-    try:
-        tracking.start_parent(sweep_dir)
-    except Exception:  # told at the end, when the store is brought level
-        return
