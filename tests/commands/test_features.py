@@ -36,7 +36,7 @@ def test_filled_once_and_mended(call, tmp_path):
 def test_what_cannot_be_stored_is_an_error(call, tmp_path):
     code, said = call("runtime.features=false")
     assert (code, "runtime.features=false: no features are stored" in said.err) == (2, True)
-    code, said = call("--split", "val", "runtime.features_gib=0.00001")
+    code, said = call("runtime.features_gib=0.00001", "--split", "val")
     assert code == 1
     assert "features_gib" in said.err
     code, said = call("model.sam=/nowhere")
