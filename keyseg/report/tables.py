@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.measures import BY_NAME
+from keyseg.report.measures import BY_NAME, NO_TARGET
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.verdict import p_text
 
@@ -107,9 +107,15 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
         f"(teacher-forced answers always have both). {how}"
     )
-    masks = f"P@X: share of examples with IoU > X. {how}"
+    columns, masks = MASKS, "P@X: share of examples with IoU > X."
+    if whole["metric"].isin(NO_TARGET).any():
+        columns = (*MASKS, *NO_TARGET)
+        masks += (
+            " N-acc: share of the examples without a target for which nothing is predicted; "
+            "T-acc: share of the others for which something is."
+        )
     return [
-        _panel(sweep, whole, "results_masks", "Masks", masks, MASKS),
+        _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
         _cost(sweep),
     ]
