@@ -15,7 +15,8 @@ from keyseg.metrics import summarise
 
 COLUMNS = {
     *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "keyword_rank", "predicted_keyword", "top_words"),
+    *("intersection", "union", "iou", "keyword_rank", "keyword_token"),
+    *("predicted_keyword", "top_words"),
     *("answer", "has_seg", "has_key", "height", "width"),
     *("target_rle", "mask_rle", "ignore_rle"),
 }
@@ -82,6 +83,7 @@ def test_keyword_columns(cell, records):
         assert 0 < sum(shares) <= 1.001
         assert row["predicted_keyword"] == top[0][0]
         first = row["keyword"].split()[0]
+        assert row["keyword_token"] == first
         names = [word for word, _ in top]
         assert (row["keyword_rank"] == 0) == (names[0] == first)
         if first in names:

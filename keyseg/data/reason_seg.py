@@ -20,6 +20,7 @@ from keyseg.data.files import (
     read_json,
     require,
 )
+from keyseg.data.keywords import file as keyword_file
 from keyseg.data.masks import ReasonMask, image_size
 
 PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
@@ -139,15 +140,9 @@ def _keywords(path: Path) -> dict[tuple[str, str], tuple[str | None, str | None]
             "To read ReasonSeg without keywords set keywords: null in the source's YAML",
             ABSENT,
         )
-    content = read_json(path)
     found: dict[tuple[str, str], tuple[str | None, str | None]] = {}
-    for i, item in enumerate(content if isinstance(content, list) else [content]):
-        if not isinstance(item, dict) or not {"json", "query", "keyword"} <= item.keys():
-            raise DataError(f"{path}: item {i} needs json, query and keyword: {str(item)[:60]}")
+    for item in keyword_file.entries(path, ("json", "query", "keyword")):
         key = (str(item["json"]), str(item["query"]).strip())
-        found.setdefault(key, (_text(item["keyword"]), _text(item.get("outputs"))))
+        words = [keyword_file.text_or_none(item.get(name)) for name in ("keyword", "outputs")]
+        found.setdefault(key, (words[0], words[1]))
     return found
-
-
-def _text(value: Any) -> str | None:
-    return str(value).strip() or None if value is not None else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import RIGHT_MASK, THRESHOLDS
+from keyseg.metrics import RIGHT_MASK, THRESHOLDS, collisions
 
 WRONG_MASK = RIGHT_MASK
 """A mask with an IoU below this is wrong (discrepancy rates)."""
@@ -160,6 +160,18 @@ def ratios(sums: np.ndarray) -> np.ndarray:
 
 
 def majority(samples: pd.DataFrame) -> float:
-    """Keyword accuracy of always naming the most frequent keyword of these examples."""
-    keywords = samples.loc[with_keyword(samples), "keyword"]
-    return float(keywords.value_counts(normalize=True).max()) if len(keywords) else float("nan")
+    """Keyword accuracy of always naming the most frequent first token of these examples."""
+    return _share_of(samples, "majority")
+
+
+def colliding(samples: pd.DataFrame) -> float:
+    """Share of keywords whose first token is another keyword's too; NaN where none was stored."""
+    return _share_of(samples, "colliding") if "keyword_token" in samples else float("nan")
+
+
+def _share_of(samples: pd.DataFrame, count: str) -> float:
+    rows = samples[with_keyword(samples)]
+    # Results from before first tokens were stored are told apart by whole keywords.
+    tokens = rows["keyword_token" if "keyword_token" in rows else "keyword"]
+    found = collisions(rows["keyword"], tokens)
+    return getattr(found, count) / found.keywords if found.keywords else float("nan")

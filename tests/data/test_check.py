@@ -4,6 +4,7 @@ import pytest
 
 from keyseg.data.check import check
 from keyseg.data.files import IMAGE, UNANNOTATED, DataError
+from keyseg.metrics import Collisions
 
 TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
 IGNORE = TARGET | {"label": "ignore"}
@@ -53,10 +54,10 @@ def test_counts(config, written):
     result = check(config, first_word)
     train, reason, test = result.rows
     assert (train.targets, train.images, train.expressions, train.published) == (2, 2, 4, 42404)
-    assert (train.keywords, train.colliding, train.majority) == (4, 0, 4)
+    assert train.keywords == Collisions(keywords=4, distinct=1, colliding=0, majority=4)
     assert (reason.targets, reason.expressions, reason.published) == (4, 4, 239)
     assert reason.empty == 2, "an ignore region alone is no target, and no shapes are none"
-    assert (reason.keywords, reason.colliding, reason.majority) == (3, 2, 2)
+    assert reason.keywords == Collisions(keywords=3, distinct=3, colliding=2, majority=2)
     assert (test.split, test.source_split) == ("test", "testA")
     assert result.overlap == {"test": set()}
     problems = list(result.problems())
