@@ -36,6 +36,9 @@ def register(commands: Any) -> None:
         metavar="PATH",
         help="folder or hub id whose sub-tokens keywords are compared by; else by their words",
     )
+    check.add_argument(
+        "--images", action="store_true", help="decode every image as well, which takes long"
+    )
     check.set_defaults(run=_check)
     show.add_argument("--n", type=int, default=12, help="examples on the sheet (12)")
     show.add_argument("--split", default="train", help="train, val or test (train)")
@@ -53,7 +56,7 @@ def _check(options: argparse.Namespace) -> int:
     cfg = _config(options)
     first = _first_token(options.tokenizer)
     try:
-        result = check(cfg.data, first)
+        result = check(cfg.data, first, decode=options.images)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from keyseg.data.example import Example
 from keyseg.data.files import IMAGE, DataError
 from keyseg.data.keywords.policy import POLICIES
+from keyseg.data.masks import image_size
 from keyseg.data.mix import read_source
 from keyseg.metrics import Collisions, collisions
 
-MASK = "damaged mask"
-"""Kind of error: the annotation is there and cannot be drawn."""
+MASK, PICTURE = "damaged mask", "damaged image"
+"""Kinds of error: the annotation is there and cannot be drawn, the image and cannot be decoded."""
 
 FirstToken = Callable[[str], str]
 """The first token of a keyword: what the keyword loss takes for its target."""
@@ -53,7 +56,7 @@ class Row:
         """Targets on disk, those left out included; None where absent images hide their number."""
         if self.count(IMAGE):
             return None
-        return self.targets + len(self.errors) - self.count(MASK)
+        return self.targets + len(self.errors) - self.count(MASK) - self.count(PICTURE)
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,10 @@ class Result:
                 yield f"{len(images)} images of {split} are in train as well: {few}"
 
 
-def check(data_cfg: Mapping[str, Any], first_token: FirstToken) -> Result:
+def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool = False) -> Result:
     """Read and draw everything that the splits of a `data` group name. Writes nothing.
+
+    `decode`: open every image as well, which takes most of the time (about 100 images a second).
 
     Raises:
         DataError: a file that everything else needs is absent, or the config is wrong.
@@ -102,10 +107,26 @@ def check(data_cfg: Mapping[str, Any], first_token: FirstToken) -> Result:
                 counted = None if data_cfg.get("prepare") else _published(spec, source_split)
                 rows.append(_row(names, examples, counted, first_token))
                 rows[-1].errors.extend(errors)
+                if decode:
+                    rows[-1].errors.extend(_damaged(examples))
                 images.setdefault(split, set()).update(e.image_id for e in examples)
     train = images.get("train", set())
     overlap = {s: found & train for s, found in images.items() if s != "train"}
     return Result(rows, overlap, _policies(data_cfg, first_token))
+
+
+def _damaged(examples: Sequence[Example]) -> Iterator[DataError]:
+    """Images that are cut off or not of the size that their masks have."""
+    for e in {e.image: e for e in examples}.values():
+        try:
+            with Image.open(e.image) as picture:
+                picture.load()
+            if (size := image_size(e.image)) != (drawn := e.mask().shape):
+                yield DataError(f"{e.image} is {size} (height, width), its mask {drawn}", PICTURE)
+        except (OSError, SyntaxError) as error:  # what Pillow raises, by format
+            yield DataError(f"{e.image} cannot be decoded ({error}): get it again", PICTURE)
+        except DataError:
+            pass  # its mask cannot be drawn, which is counted already
 
 
 def _policies(data_cfg: Mapping[str, Any], first_token: FirstToken) -> dict[str, Collisions]:

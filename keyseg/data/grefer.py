@@ -89,7 +89,7 @@ def _target(
 ) -> tuple[dict[str, Any], CocoMask, str | None, int]:
     """Image, mask, category and number of targets. Crowds are no targets, as in the original."""
     numbers = _numbers(ref)
-    image = instances.image(ref.get("image_id"), f"ref {ref['ref_id']} is on image")
+    image = instances.image(ref.get("image_id"), f"{where} is on image")
     parts: list[Any] = []
     categories = set()
     found = [(number, *instances.of(number, where)) for number in numbers]

@@ -2,6 +2,7 @@
 
 {root}/ReasonSeg/{split}/X.jpg + X.json            image, queries and shapes
 {root}/explanatory_key/keyword_outputs.json        keyword and answer by (json name, query)
+{root}/explanatory/train.json                      answers alone, from which keywords are extracted
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from keyseg.data.masks import ReasonMask, image_size
 
 PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
 KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"
+ANSWERS = "explanatory/train.json"
 KEYWORDS = "explanatory_key/keyword_outputs.json"
 PUBLISHED = {"train": 239, "val": 200, "test": 779}
 """Images of each split, as published."""
@@ -33,6 +35,22 @@ PUBLISHED = {"train": 239, "val": 200, "test": 779}
 def published(split: str, **_: Any) -> int | None:
     """Published number of images of a split."""
     return PUBLISHED.get(split)
+
+
+def answers(root: str | Path, **_: Any) -> dict[tuple[str, str], str]:
+    """LISA's explanatory answers to training queries, by image stem and query; {} without them.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(root) / ANSWERS
+    if not path.exists():
+        return {}
+    found: dict[tuple[str, str], str] = {}
+    for item in keyword_file.entries(path, ("image", "query", "outputs")):
+        key = Path(str(item["image"])).stem, str(item["query"]).strip()
+        found.setdefault(key, str(item["outputs"]).strip())
+    return found
 
 
 def read(
