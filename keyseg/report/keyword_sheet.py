@@ -55,11 +55,11 @@ def page(name: str, rows: Sequence[Mapping[str, str]], examples: Iterable[Exampl
 
 
 def _picture(example: Example) -> str:
-    """A data URI: the image with its target tinted; "" where the file cannot be read."""
+    """A data URI: the image with its target edged in blue; "" where the file cannot be read."""
     try:
         with Image.open(example.image) as file:
             picture = ImageOps.exif_transpose(file).convert("RGB")  # masks are drawn on that
     except (OSError, ValueError):
         return ""
     small = np.asarray(ImageOps.contain(picture, (SIDE, SIDE)))
-    return overlay.jpeg_uri(overlay.draw(small, example.mask() == 1, TARGET))
+    return overlay.jpeg_uri(overlay.draw(small, None, TARGET, (example.mask() == 1, TARGET)))
