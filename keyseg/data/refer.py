@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data import plain_pickle
-from keyseg.data.example import NAMELESS, Example, first_or_all, length_slice, size_slice
+from keyseg.data.example import (
+    NAMELESS,
+    Example,
+    distractor_slice,
+    first_or_all,
+    length_slice,
+    size_slice,
+)
 from keyseg.data.files import (
     UNANNOTATED,
     DataError,
@@ -63,7 +70,7 @@ def read(
         dataset: folder in it, such as "refcoco+".
         split_by: "unc", "google" or "umd": which division into splits.
         split: "train", "val", "testA", ...
-        slices: added to every example's own (dataset, split, size, length).
+        slices: added to every example's own (dataset, split, size, length, distractors).
         texts: "all" sentences of a target, or the "first".
         keyword: the policy: "category", "head_noun" or "expression".
         keyword_file: of "head_noun", relative to root; rules for what it does not hold.
@@ -92,6 +99,7 @@ def read(
             area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
             size = size_slice(area / (mask.height * mask.width))
             own = {"dataset": dataset, "split": split, "size": size}
+            own["distractors"] = distractor_slice(instances.alike(annotation))
             path = folder_of_images / image["file_name"]
             named = (policy, category)
             examples += expressions(ref, where, texts, path, named, mask, own, slices or {})
@@ -146,6 +154,9 @@ class Instances:
             self.annotations = {
                 a["id"]: a for a in content["annotations"] if str(a["id"]) in wanted
             }
+            self._alike = Counter(
+                (a.get("image_id"), a.get("category_id")) for a in content["annotations"]
+            )
             kept = {a["image_id"] for a in self.annotations.values()} | set(images)
             self.images = {i["id"]: i for i in content["images"] if i["id"] in kept}
             self.categories = {c["id"]: str(c["name"]) for c in content["categories"]}
@@ -174,6 +185,10 @@ class Instances:
         if category not in self.categories:
             raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
         return annotation, image, self.categories[category]
+
+    def alike(self, annotation: Mapping[str, Any]) -> int:
+        """Other annotations of the same category in the same image."""
+        return self._alike[annotation["image_id"], annotation.get("category_id")] - 1
 
     def image(self, number: Any, what: str) -> dict[str, Any]:
         """An image's entry; `what` starts the sentence of the error."""
