@@ -6,6 +6,7 @@ done is left alone; one that was stopped goes on at its last checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ import torch
 from keyseg import provenance, tracking
 from keyseg.build import build, pick_device
 from keyseg.config import RunConfig
+from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
 from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
@@ -132,7 +134,8 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
-    test_groups = groups(e for s in test for e in s.examples)
+    told = [e for s in test for e in s.examples]
+    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
     samples = {
         p: table(unless_stopped(evaluate(parts, test_groups, cfg, p)), test_groups)
         for p in cfg.evaluation.protocols
@@ -145,7 +148,13 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
-    return {"summary": summary, "seconds_per_step": pace(run)}
+    with (run.checkpoints / "best.safetensors").open("rb") as file:
+        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {
+        "summary": summary,
+        "seconds_per_step": pace(run),
+        "checkpoint_fingerprint": checkpoint,
+    }
 
 
 def pace(run: RunDirectory) -> float | None:
@@ -177,12 +186,25 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
     return {
         "data": cfg.data["name"],
         "splits": cfg.data["splits"].get("test"),
+        "sources": _sources(cfg),
+        "texts": cfg.evaluation.texts,
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
         "selected_by": "val giou (teacher_forced)",
+    }
+
+
+def _sources(cfg: RunConfig) -> dict[str, Any]:
+    """How the sources of test are read: division into splits, sentences, keywords; no paths."""
+    used = {name for entry in cfg.data["splits"].get("test") or () for name in entry["sources"]}
+    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
+    return {
+        name: {key: spec[key] for key in keys if key in spec}
+        for name, spec in cfg.data["sources"].items()
+        if name in used
     }
 
 

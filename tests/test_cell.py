@@ -76,12 +76,33 @@ def test_leaves_what_a_report_needs(whole):
     )
     assert info["attempts"][-1]["outcome"] == DONE
     assert info["minutes"] > 0
+    assert len(info["checkpoint_fingerprint"]) == 16
+    protocol = info["protocol"]
+    assert (protocol["texts"], protocol["protocols"]) == ("all", ["teacher_forced", "generated"])
+    assert protocol["sources"]["long"] == {
+        "dataset": "scenesg",
+        "split_by": "keyseg",
+        "keyword": "category",
+        "keyword_file": None,
+    }
     samples = whole.samples()
     assert samples.groupby("protocol").size().nunique() == 1
     for protocol, rows in samples.groupby("protocol"):
         assert rows["iou"].mean() == pytest.approx(info["summary"][protocol]["giou"])
     names = set(whole.metrics()["name"])
     assert {"train/loss", "val/giou", "test/generated/giou"} <= names
+
+
+def test_the_first_sentence_protocol_reads_one_expression_of_a_target(whole, small_run, tmp_path):
+    from keyseg.cell import run_cell
+
+    cfg = small_run("optim.steps=0", "evaluation.texts=first", "evaluation.protocols=[generated]")
+    run = RunDirectory.create(tmp_path / "run", cfg)
+    run_cell(run)
+    assert run.info["protocol"]["texts"] == "first"
+    read, every = (set(r.samples()["id"]) for r in (run, whole))
+    assert read == {i for i in every if i.endswith("-0")}
+    assert read < every
 
 
 @pytest.mark.parametrize("after", [2, 4, 6])
