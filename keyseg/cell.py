@@ -93,7 +93,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     train, val, test = read_data(cfg)
     torch.manual_seed(cfg.seed)
     parts = build(cfg, device)
-    rows = manifest(parts.model)
+    rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     run.update(
         manifest=rows,

@@ -159,12 +159,17 @@ class PromptConfig:
 
 @dataclass
 class RuntimeConfig:
-    """What changes speed only. `threads`: null = cores divided among the cells at work."""
+    """What changes speed only. `threads`: null = cores divided among the cells at work.
+
+    `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
+    """
 
     device: str = "auto"
     threads: int | None = None
     log_every: int = 10
     show_progress: bool = True
+    features: bool = True
+    features_gib: float = 50.0
 
 
 @dataclass
@@ -224,6 +229,7 @@ POSITIVE = (
     "evaluation.images_per_batch",
     "evaluation.max_new_tokens",
     "runtime.log_every",
+    "runtime.features_gib",
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
