@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from keyseg import pack, provenance, tracking
-from keyseg.build import Parts, build
+from keyseg.build import Parts, build, share_backbones
 from keyseg.config import RunConfig
 from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
 from keyseg.evaluate import evaluate
@@ -243,6 +243,7 @@ def attempt(path: str) -> int:
 
 def share(paths: Sequence[str]) -> None:
     """Load what these runs will read and not change. What cannot be loaded fails in its run."""
+    torch.set_num_threads(1)  # of a pool of threads no forked process would find any
     tracking.preload()
     for run in map(RunDirectory, paths):
         with suppress(Exception):
@@ -250,6 +251,7 @@ def share(paths: Sequence[str]) -> None:
                 cfg = run.config
                 prepare(cfg.data)
                 read_data(cfg)
+                share_backbones(cfg)
 
 
 def main() -> int:
