@@ -120,6 +120,7 @@ def _record(
         "union": int(union),
         "iou": float(iou(intersection, union)),
         "keyword_rank": rank,
+        "keyword_token": talk.text(wanted[:1]),
         "predicted_keyword": named[0][0] if has_key else "",
         "top_words": json.dumps(named if has_key else []),
         "answer": talk.text(_answer(batch, row, n)),
