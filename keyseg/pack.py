@@ -21,9 +21,6 @@ from threading import Event
 
 from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, RunDirectory, verdict
 
-NO_CUDA_AT_IMPORT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-"""With this in its environment, torch counts GPUs without touching them, which no fork survives."""
-
 _TICK, _REMIND = 0.02, 1.0  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

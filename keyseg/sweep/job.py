@@ -19,20 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.rundir import (
-    DONE,
-    EXIT_BUSY,
-    EXIT_STOPPED,
-    FAILED,
-    RunBusy,
-    RunDirectory,
-    verdict,
-)
-from keyseg.sweep.supervise import close_attempt, reason_of
-from keyseg.sweep.workers import as_signal, shares, worker_environment
+from keyseg.sweep.share import worker_environment
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
+
+    from keyseg.rundir import RunDirectory
 
 _TICK, _REMIND, _PATIENCE, _TAKEN = 0.1, 1.0, 5.0, 300.0  # seconds
 _FIRST_PORT, _PORTS = 20000, 10000
@@ -63,15 +55,20 @@ class CellJob:
         told = _Told()
         signal.signal(signal.SIGUSR2, told)
         failed = []
-        left = [Path(path) for path in self.paths if verdict(RunDirectory(path)) is None]
+        left = list(self.paths)
         while left:
-            code = as_signal(self._work(left, told))
+            # Before anything is imported here: the worker needs its time to load what it needs.
+            process = self._start(left)
+            from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, RunDirectory
+            from keyseg.sweep.workers import as_signal, shares
+
+            code = as_signal(_wait(process, told))
             # By the signal: a worker that was just starting or ending, and has nothing to save.
             if code in (EXIT_STOPPED, -signal.SIGUSR2):
                 _persist(lambda: requeue(signal.SIGUSR2, None))
                 time.sleep(_TAKEN)  # of several processes one queues the job, and SLURM ends all
-            ended = shares(left, code)
-            left = [end.path for end in ended if end.code == EXIT_STOPPED]
+            ended = shares([Path(path) for path in left], code)
+            left = [str(end.path) for end in ended if end.code == EXIT_STOPPED]
             for end in ended:
                 if end.code not in (0, EXIT_BUSY, EXIT_STOPPED):
                     failed.append(str(end.path))
@@ -79,7 +76,7 @@ class CellJob:
                         _record(RunDirectory(end.path), end.code)
         if failed:
             raise WorkerFailedError(f"{', '.join(failed)}: failed; see log.txt there")
-        return DONE
+        return "done"
 
     def checkpoint(self) -> DelayedSubmission:
         """What the job does when it comes again: the same; the run directories know the rest."""
@@ -87,26 +84,18 @@ class CellJob:
 
         return DelayedSubmission(self)
 
-    def _work(self, paths: Sequence[Path], told: _Told) -> int:
-        """Start a worker on these runs, and wait for it; its exit code."""
+    def _start(self, paths: Sequence[str]) -> subprocess.Popen[bytes]:
+        """A worker on these runs."""
         name = "log.txt" if rank() == 0 else f"log.{rank()}.txt"
-        with (paths[0] / name).open("ab") as log:
-            process = subprocess.Popen(
-                [*self.worker, *map(str, paths)],
+        with (Path(paths[0]) / name).open("ab") as log:
+            return subprocess.Popen(
+                [*self.worker, *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**worker_environment(self.threads), **rank_environment()},
                 preexec_fn=_ignore_signals,
             )
-        reminded = 0.0
-        while (code := process.poll()) is None:
-            # Again and again: a worker that still loads its libraries does not listen yet.
-            if told.to_stop and time.monotonic() - reminded > _REMIND:
-                process.send_signal(signal.SIGUSR2)
-                reminded = time.monotonic()
-            time.sleep(_TICK)
-        return code
 
 
 @dataclass(frozen=True)
@@ -139,6 +128,18 @@ class _Told:
         self.to_stop = True
 
 
+def _wait(process: subprocess.Popen[bytes], told: _Told) -> int:
+    """The exit code of a worker, which is told to stop when we are."""
+    reminded = 0.0
+    while (code := process.poll()) is None:
+        # Again and again: a worker that still loads its libraries does not listen yet.
+        if told.to_stop and time.monotonic() - reminded > _REMIND:
+            process.send_signal(signal.SIGUSR2)
+            reminded = time.monotonic()
+        time.sleep(_TICK)
+    return code
+
+
 def rank() -> int:
     """Which of the processes of a cell this is; 0 where there is one."""
     return int(os.environ.get("SLURM_PROCID", "0"))
@@ -162,6 +163,9 @@ def rank_environment() -> dict[str, str]:
 
 def _record(run: RunDirectory, code: int) -> None:
     """Why a run ended, where its worker could not say so."""
+    from keyseg.rundir import FAILED, RunBusy, verdict
+    from keyseg.sweep.supervise import close_attempt, reason_of
+
     if verdict(run) is None or code < 0:
         with suppress(RunBusy), run.lock():
             reason = reason_of(run, code)

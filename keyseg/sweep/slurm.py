@@ -31,6 +31,8 @@ from keyseg.sweep.workers import WORKER, Ended, packs
 MAX_ARRAY = 1000
 """Jobs of one array: SLURM's default for MaxArraySize is 1001."""
 
+_SOON = 0.2  # seconds between two looks at run directories
+
 Submit = Callable[[str, Sequence[CellJob]], None]
 """Submits jobs as one array under a name."""
 
@@ -110,7 +112,8 @@ class SlurmPool:
         """All runs of a job that we have seen, those that have ended, too."""
         self._seen: Mapping[Key, Job] = {}
         self._gone: dict[Path, float] = {}
-        self._next_look = -1.0
+        self._answered = False
+        self._next_look = self._next_read = -1.0
         self._trouble: str | None = None
 
     def free(self) -> int:
@@ -120,6 +123,7 @@ class SlurmPool:
     def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
         """Take a run in; all that were taken in are submitted together by the next `poll`."""
         self._asked.append((run, threads or self.threads))
+        self._next_look = min(self._next_look, self._clock())
 
     def waiting(self) -> set[Path]:
         """Runs that wait for a machine."""
@@ -138,29 +142,20 @@ class SlurmPool:
         Raises:
             ConfigError: sbatch refuses a job.
         """
-        if self._clock() < self._next_look:
+        moment = self._clock()
+        if moment >= self._next_look:
+            self._ask()
+        elif moment < self._next_read:
             return []
-        try:
-            if self._asked:
-                self._submit_all()
-            self._seen = self._look({record.name for record in self._jobs.values()})
-            answered = True
-            if self._trouble:
-                self._say("SLURM answers again")
-                self._trouble = None
-        except SlurmError as error:
-            answered = False
-            if self._trouble is None:
-                self._say(f"SLURM does not answer ({error}); jobs go on, and it is asked again")
-            self._trouble = str(error)
-        self._next_look = self._clock() + self.every
         ended = []
         for path, record in list(self._jobs.items()):
-            end = self._ended(RunDirectory(path), record, answered)
+            end = self._ended(RunDirectory(path), record)
             if end is not None:
                 del self._jobs[path]
                 self._gone.pop(path, None)
                 ended.append(end)
+        # Ends are seen soon, but a slow file system is not asked all the time.
+        self._next_read = moment + max(_SOON, 10 * (self._clock() - moment))
         return ended
 
     def stop(self) -> list[Path]:
@@ -184,16 +179,37 @@ class SlurmPool:
         return len(self._jobs)
 
     def arrays(self) -> dict[str, str]:
-        """Names of the submissions that are queued or at work, and SLURM's ids of them.
+        """Names of our submissions that are queued or at work, and SLURM's ids of them.
 
         Raises:
             SlurmError: SLURM does not answer.
         """
-        jobs = self._look({record.name for record in self._jobs.values()})
+        jobs = self._look({name for name, _ in self._mates})
         alive = [(name, job) for (name, _), job in jobs.items() if job.state not in ENDED]
         return {name: job.id.partition("_")[0] for name, job in alive}
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Submit what waits, and ask SLURM for the jobs.
+
+        Raises:
+            ConfigError: sbatch refuses a job.
+        """
+        try:
+            if self._asked:
+                self._submit_all()
+            self._seen = self._look({record.name for record in self._jobs.values()})
+            self._answered = True
+            if self._trouble:
+                self._say("SLURM answers again")
+                self._trouble = None
+        except SlurmError as error:
+            self._answered = False
+            if self._trouble is None:
+                self._say(f"SLURM does not answer ({error}); jobs go on, and it is asked again")
+            self._trouble = str(error)
+        self._next_look = self._clock() + self.every
 
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
@@ -236,7 +252,7 @@ class SlurmPool:
         self._jobs[run.path] = record
         self._mates.setdefault(record.key, set()).add(run.path)
 
-    def _ended(self, run: RunDirectory, record: Record, answered: bool) -> Ended | None:
+    def _ended(self, run: RunDirectory, record: Record) -> Ended | None:
         """How a run ended; None while somebody works on it, will do so, or may do so."""
         if run.busy:
             return None
@@ -244,7 +260,7 @@ class SlurmPool:
         if told is not None:
             return Ended(run.path, told)
         job = self._seen.get(record.key)
-        if not answered or (job is not None and job.state not in ENDED):
+        if not self._answered or (job is not None and job.state not in ENDED):
             self._gone.pop(run.path, None)
             return None
         # A shared file system may show the end of a run later than SLURM shows the end of its job.

@@ -20,19 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from keyseg.config import PROJECT, ConfigError
-from keyseg.pack import NO_CUDA_AT_IMPORT
+from keyseg.config import ConfigError
 from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, RunDirectory, verdict
+from keyseg.sweep.share import worker_environment
 
 WORKER = (sys.executable, "-m", "keyseg.cell")
 """The command of a worker; the run directories are added to it."""
 
 
 _LATER = 2.0  # seconds
-
-# glibc returns large blocks to the system at once and asks for them again at once; with these it
-# keeps them, which takes a good part off the time of a step on the CPU.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 
 
 @dataclass(frozen=True)
@@ -232,25 +228,6 @@ def packs(asked: Sequence[tuple[Asked, int]], size: int) -> list[list[tuple[Aske
             groups.append([])
         groups[-1].append((run, threads))
     return groups
-
-
-def worker_environment(threads: int, gpu: str | None = None) -> dict[str, str]:
-    """This process's environment with the share of one worker in it."""
-    share = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    environment = {
-        **os.environ,
-        **share,
-        **MALLOC,
-        **NO_CUDA_AT_IMPORT,
-        "KEYSEG_THREADS": str(threads),
-    }
-    environment["PYTHONUNBUFFERED"] = "1"
-    # The worker runs this checkout's code, also where another one is installed.
-    paths = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
-    return environment
 
 
 def gpus(device: str, environment: Mapping[str, str] = os.environ) -> list[str]:

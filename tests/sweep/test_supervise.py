@@ -10,8 +10,9 @@ import pytest
 from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory
 from keyseg.sweep.launcher import LocalLauncher
+from keyseg.sweep.share import worker_environment
 from keyseg.sweep.supervise import Supervisor
-from keyseg.sweep.workers import LocalPool, gpus, packs, worker_environment
+from keyseg.sweep.workers import LocalPool, gpus, packs
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_stub.py")))
 
