@@ -42,17 +42,15 @@ def fill(cfg: RunConfig) -> str:
     Raises:
         DataError: the data cannot be read. WeightsError: an encoder is missing or broken.
     """
-    from keyseg.build import frozen_features, load_backbones
-    from keyseg.cell import pick_device, read_data, set_threads
+    from keyseg.build import build_features, pick_device
+    from keyseg.cell import read_data, set_threads
 
     set_threads(cfg)
     splits = read_data(cfg)
     images = list(dict.fromkeys(e.image for split in splits for s in split for e in s.examples))
-    device = pick_device(cfg.runtime.device)
-    sam, llava, processor = load_backbones(cfg, device, part="vision")
-    features = frozen_features(cfg, device, sam, llava.config, processor.image_processor)
-    for image in features.missing(images):
-        features([image])
+    features = build_features(cfg, pick_device(cfg.runtime.device))
+    for _ in features.fill(features.missing(images)):
+        pass
     store = features.store
     if store is not None and store.problem is None:
         marker(cfg).parent.mkdir(parents=True, exist_ok=True)
