@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -94,6 +95,10 @@ class SlurmLauncher(SweepLauncher):
         code = code_folder(sweep_dir) / snapshot.name_of()
         text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
         finish.print_line(console, text)
+        first = self.prepare_job(waiting)
+        if first is not None:
+            command = shlex.join(first.commands[0])
+            finish.print_line(console, f"# the cells wait for one job that runs: {command}")
 
     def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> SlurmPool:
         """Jobs for cells of one sweep.
