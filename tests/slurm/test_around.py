@@ -48,3 +48,15 @@ def test_cancel_leaves_no_report_behind(sweep):
     assert sweep.keyseg("cancel", "t")[0] == 0
     sweep.cluster.wait_until_empty()
     assert not (sweep.root / "reports").exists()
+
+
+def test_srun_starts_a_process_for_each_gpu(sweep):
+    command = ("fusion=self", "hydra.launcher.gpus=2", "hydra.launcher.processes=2")
+    code, _, err = sweep.run(*command)
+    assert code == 0, err
+    path = sweep.cells["self"].path
+    told = [(path / f"rank{rank}.txt").read_text().split() for rank in range(2)]
+    assert [(local, count) for local, count, _ in told] == [("0", "2"), ("1", "2")]
+    assert told[0][2] == told[1][2]
+    assert sweep.starts("self") == 1
+    assert (path / "log.1.txt").exists()

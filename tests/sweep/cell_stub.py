@@ -61,6 +61,11 @@ def work(run: RunDirectory) -> int:
 
 def attempt(path: str) -> int:
     cell = RunDirectory(path)
+    if rank := os.environ.get("RANK"):
+        told = " ".join(os.environ[name] for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"))
+        (cell.path / f"rank{rank}.txt").write_text(told)
+        if rank != "0":
+            return 0
     try:
         with cell.lock():
             return work(cell) if cell.status != DONE else 0
