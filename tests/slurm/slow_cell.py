@@ -9,8 +9,8 @@ from keyseg.train import Trainer
 _step = Trainer._train_step
 
 
-def slow_step(self):
-    _step(self)
+def slow_step(self, *batch):
+    _step(self, *batch)
     time.sleep(float(os.environ["STEP_SLEEP"]))
 
 
