@@ -20,7 +20,7 @@ def test_one_job_works_on_several_cells_and_one_of_them_is_killed(sweep):
 
 def test_a_last_job_makes_the_report_of_a_sweep_that_nobody_waits_for(sweep):
     command = ("fusion=self,cross", "--detach", "hydra.launcher.report=true")
-    held = ("+hydra.launcher.sbatch.hold=true", "hydra.launcher.report_job={sbatch: {}}")
+    held = ("+hydra.launcher.sbatch.hold=true", "+hydra.launcher.report_job.sbatch={}")
     for _ in range(2):  # the second finds that job, too
         code, out, err = sweep.run(*command, *held, FAIL="cross")
         assert code == 0, err

@@ -105,7 +105,7 @@ def test_a_job_of_more_importance_takes_the_machine(sweep, small_overrides, whol
     )
     sweep.wait_for("full")
     run = sweep.cells["full"]
-    sweep.wait(lambda: run.metrics()["step"].max() >= 2)
+    sweep.wait(lambda: run.metrics()["step"].max() >= 2, 240)
     rival = ("--partition=main", "--cpus-per-task=8", "--output=/dev/null", "--wrap=sleep 3")
     sweep.cluster.call("sbatch", *rival)
     _, err = process.communicate(timeout=300)
