@@ -234,6 +234,13 @@ def attempt(path: str) -> int:
     return 0
 
 
+def attempt_forked(path: str) -> int:
+    """`attempt` after a fork; in a new process, should a library have touched the GPU before it."""
+    if torch.cuda._is_in_bad_fork():  # none that we know of does so at import
+        os.execv(sys.executable, [sys.executable, "-m", "keyseg.cell", path])
+    return attempt(path)
+
+
 def share(paths: Sequence[str]) -> None:
     """Load what these runs will read and not change. What cannot be loaded fails in its run."""
     torch.set_num_threads(1)  # of a pool of threads no forked process would find any
@@ -258,7 +265,7 @@ def main() -> int:
         if len(paths) == 1:
             return attempt(paths[0])
         share(paths)
-        return pack.each(paths, attempt, _stop)
+        return pack.each(paths, attempt_forked, _stop)
     finally:  # Python's own end would give the signal its default back, which kills
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 

@@ -122,6 +122,17 @@ def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):
     assert len({run.info["attempts"][0]["pid"] for run in runs}) == 3
 
 
+def test_where_a_gpu_was_touched_before_the_fork_a_run_gets_a_new_process(monkeypatch):
+    from keyseg import cell
+
+    started = []
+    monkeypatch.setattr("torch.cuda._is_in_bad_fork", lambda: True)
+    monkeypatch.setattr("os.execv", lambda program, words: started.append(words))
+    monkeypatch.setattr(cell, "attempt", lambda path: 0)
+    cell.attempt_forked("run")
+    assert started == [[sys.executable, "-m", "keyseg.cell", "run"]]
+
+
 def test_a_worker_of_several_told_to_stop_begins_no_other(small_run, tmp_path):
     runs = [RunDirectory.create(tmp_path / name, small_run(*SHORT)) for name in "ab"]
     with (tmp_path / "worker.txt").open("wb") as log:
