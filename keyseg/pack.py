@@ -41,6 +41,9 @@ def each(paths: Sequence[str], work: Callable[[str], int], stop: Event) -> int:
         run = RunDirectory(path)
         if stop.is_set():
             return EXIT_STOPPED
+        if (told := verdict(run)) is not None:  # before the job was queued again
+            codes.append(told)
+            continue
         sys.stdout.flush()
         sys.stderr.flush()
         worker = os.getpid()

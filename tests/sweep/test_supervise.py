@@ -84,6 +84,17 @@ def test_cells_of_one_worker_outlive_it_and_wait_their_turn(make_cell, finish, m
     assert workers[0] == workers[1]  # both were started by one
 
 
+def test_a_worker_of_several_leaves_alone_what_has_ended(make_cell):
+    cells = [make_cell(fusion) for fusion in ("cross", "self", "full")]
+    runs = [cell.create() for cell in cells]
+    runs[0].update(status="failed", error="no luck")
+    runs[1].update(status="done")
+    code = subprocess.run([*WORKER, *(str(run.path) for run in runs)]).returncode
+    assert code == 1
+    assert [(run.path / "starts.txt").exists() for run in runs] == [False, False, True]
+    assert [run.status for run in runs] == ["failed", "done", "done"]
+
+
 def test_cells_are_spread_before_they_are_packed(make_cell, monkeypatch):
     monkeypatch.setenv("HANG", "self")
     pool = LocalPool(2, 1, worker=WORKER, grace=5, cells_per_job=4)
