@@ -33,7 +33,7 @@ def whole(small_run, tmp_path_factory) -> RunDirectory:
         [sys.executable, "-m", "keyseg.cell", str(run.path)],
         env={**os.environ, "MLFLOW_TRACKING_URI": "none", "OMP_NUM_THREADS": "1"},
         check=True,
-        timeout=240,
+        timeout=600,
     )
     return run
 
