@@ -148,6 +148,10 @@ def ratios(sums: np.ndarray) -> np.ndarray:
 
 
 def majority(samples: pd.DataFrame) -> float:
-    """Keyword accuracy of always naming the most frequent keyword of these examples."""
-    keywords = samples.loc[with_keyword(samples), "keyword"]
+    """Keyword accuracy of always naming the most frequent first token of these examples' keywords.
+
+    Samples that do not hold first tokens: the most frequent keyword.
+    """
+    named = "keyword_token" if "keyword_token" in samples else "keyword"
+    keywords = samples.loc[with_keyword(samples), named]
     return float(keywords.value_counts(normalize=True).max()) if len(keywords) else float("nan")

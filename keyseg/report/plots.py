@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import THRESHOLDS
-from keyseg.report import compare
+from keyseg.report import compare, pathway
 from keyseg.report.curves import learning_curves
 from keyseg.report.measures import WRONG_MASK, with_keyword
 from keyseg.report.store import Sweep
@@ -37,6 +37,7 @@ def draw_all(
     folder.mkdir(parents=True, exist_ok=True)
     makers: dict[str, Callable[[], Any]] = {
         "forest": lambda: compare.forest(sweep, held),
+        "path": lambda: pathway.figure(sweep, scores, held),
         "paired": lambda: compare.paired(sweep),
         "interaction": lambda: compare.interaction(sweep, scores),
         "cost": lambda: compare.cost(sweep, scores),
@@ -49,6 +50,7 @@ def draw_all(
     if sweep.finished:
         wanted += ["precision", "keyword", "cost"]
         wanted += ["forest", "paired"] if len(held) else []
+        wanted += ["path"] if pathway.steps(sweep) else []
         wanted += ["interaction"] if compare.two_factors(sweep) else []
         wanted += ["slices"] if slices else []
     with figure_style():
