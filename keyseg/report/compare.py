@@ -90,8 +90,8 @@ def paired(sweep: Sweep) -> Any:
     for ax, (contrast, both) in zip(axes, pairs, strict=False):
         style = look(contrast.of.index)
         drawn = both.sample(min(len(both), POINTS), random_state=0)
-        size = 9 if len(drawn) < 500 else 4
-        edge = {"s": size, "color": style.colour, "alpha": 0.35, "linewidth": 0}
+        size, alpha = (12, 0.7) if len(drawn) < 500 else (4, 0.4)
+        edge = {"s": size, "color": style.colour, "alpha": alpha, "linewidth": 0}
         ax.scatter(drawn["against"], drawn["of"], rasterized=True, **edge)
         ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -99,7 +99,8 @@ def paired(sweep: Sweep) -> Any:
         ax.set_ylabel(wrap(f"IoU, {contrast.of.label}", 32))
         gap = both["of"] - both["against"]
         sns.ecdfplot(x=100 * gap, ax=last, color=style.colour, linestyle=style.dash)
-        ax.set_title(f"{(gap > 0).mean():.0%} above, {(gap < 0).mean():.0%} below", fontsize=8)
+        above, below = 100 * (gap > 0).mean(), 100 * (gap < 0).mean()
+        ax.set_title(f"{above:.0f} % above, {below:.0f} % below", fontsize=8)
     last.axvline(0, color=INK, linewidth=0.8)
     last.set(xlabel="difference of IoU, points", ylabel="share of examples", title="ECDF")
     last.set_ylim(0, 1)

@@ -48,7 +48,9 @@ def _print(value: float) -> Entry:
 def _told(sweep: Sweep, beside: pd.DataFrame) -> str:
     """Where the numbers in print are from, and in what they differ from the measured ones."""
     place = " ".join(beside.iloc[0][["data", "split"]]).strip()
-    sources = "; ".join(dict.fromkeys(beside["source"]))
+    works = "; ".join(dict.fromkeys(source.split(", table")[0] for source in beside["source"]))
+    numbers = dict.fromkeys(n for text in beside["table"] for n in str(text).split(", ") if n)
+    sources = f"{works}, table {', '.join(numbers)}" if numbers else works
     differ = ", ".join(dict.fromkeys(d for d in printed.differs(sweep, beside) if d))
     said = f"Copied from print, {place} ({sources})."
     if not differ:

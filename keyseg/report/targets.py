@@ -70,7 +70,8 @@ def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
     """Targets of the test split, whole and by the first slice; None where there are no keywords."""
     if not sweep.finished:
         return None
-    first = sweep.finished[0].samples
+    every = [cell.samples for cell in sweep.finished]
+    first = next((samples for samples in every if "keyword_token" in samples), every[0])
     rows = first[first["protocol"] == sweep.protocols[0]].drop_duplicates("id")
     if not with_keyword(rows).any():
         return None

@@ -47,8 +47,12 @@ _ESCAPES = {
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it reads; brackets are guarded, for they may follow a line break."""
-    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+    """Text that LaTeX sets as it reads; brackets are guarded, for they may follow a line break.
+
+    A letter that pdflatex does not know (beyond Latin Extended-A) is a question mark.
+    """
+    known = (_ESCAPES.get(x, x if ord(x) < 0x180 else "?") for x in text)
+    return "".join(known)
 
 
 def document(title: str, tables: Sequence[Path], figures: Sequence[tuple[Path, str]]) -> str:
@@ -60,7 +64,6 @@ def document(title: str, tables: Sequence[Path], figures: Sequence[tuple[Path, s
         "% Written by keyseg report; pdflatex report.tex sets it as it is.",
         "\\documentclass[10pt]{article}",
         "\\usepackage[a4paper,margin=20mm]{geometry}",
-        "\\usepackage[T1]{fontenc}",
         "\\usepackage{booktabs,graphicx}",
         f"\\title{{{escape(title)}}}",
         "\\author{keyseg report}",
