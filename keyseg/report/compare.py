@@ -152,12 +152,19 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
     grid = frame.pivot_table("giou", "row", "column").reindex(
         index=order(rows), columns=order(columns)
     )
-    figure = canvas(1.9 + 0.95 * grid.shape[1], 1.3 + 0.45 * grid.shape[0], [])
+    grid.columns = pd.Index([wrap(name, 16) for name in grid.columns])
+    grid.index = pd.Index([wrap(name, 24) for name in grid.index])
+    # 0.075 inch: a letter of 8 point.
+    width = max([0.95, *(0.075 * len(line) for x in grid.columns for line in x.splitlines())])
+    lines = max(x.count("\n") for x in grid.columns)
+    height = 1.3 + 0.15 * lines + 0.45 * grid.shape[0]
+    figure = canvas(1.9 + width * grid.shape[1], height, [])
     ax = figure.subplots()
     style = {"cmap": "cividis", "annot": True, "fmt": ".1f", "linewidths": 1}
     sns.heatmap(grid, ax=ax, cbar_kws={"label": "gIoU (%)"}, **style)
     ax.set(xlabel=columns, ylabel=rows)
     ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=0)
     return figure
 
 

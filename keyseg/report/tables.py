@@ -100,11 +100,13 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         how += " With several seeds: their mean, ± their standard deviation."
     chance = whole["majority"].dropna()
     floor = (
-        f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
+        f" ({percent(chance.iloc[0])} by always giving the most frequent one)"
+        if len(chance)
+        else ""
     )
     words = (
-        f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
-        "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
+        f"Keyword acc.: KEY's top token is the keyword's first{floor}. Key right, mask wrong: share "
+        "of examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
         f"(teacher-forced answers always have both). {how}"
     )
@@ -258,7 +260,7 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str
         rows = part[part["group"] == value]
         size = f"{int(rows['examples'].max())} examples" if len(rows) else "no examples"
         chance = percent(rows["majority"].max()) if len(rows) else DASH
-        groups[value] = f"{value} ({size}; most frequent keyword {chance})"
+        groups[value] = f"{value} ({size}; most frequent first token {chance})"
     return Table(
         f"slices_{name}",
         f"By {name.replace('_', ' ')}",
