@@ -100,13 +100,11 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         how += " With several seeds: their mean, ± their standard deviation."
     chance = whole["majority"].dropna()
     floor = (
-        f" ({percent(chance.iloc[0])} by always giving the most frequent one)"
-        if len(chance)
-        else ""
+        f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
     )
     words = (
-        f"Keyword acc.: KEY's top token is the keyword's first{floor}. Key right, mask wrong: share "
-        "of examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
+        f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
+        "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
         f"(teacher-forced answers always have both). {how}"
     )
