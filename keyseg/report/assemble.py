@@ -76,7 +76,8 @@ def build(
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
-    written += (page.write_tex(out_dir, parts, written, figures),)
+    set_too = figures if "pdf" in asked.formats else {}
+    written += (page.write_tex(out_dir, parts, written, set_too),)
     for folder in folders:  # of one that was not tuned nothing is written
         tuning.build(folder, out_dir)
     drawn = tuple(file for files in figures.values() for file in files)

@@ -157,7 +157,7 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     }
     for figure in files.figures:
         assert figure.stat().st_size > 5000
-    tex = {f.stem: f.read_text() for f in files.tables if f.suffix == ".tex"}
+    tex = {f.stem: f.read_text() for f in files.tables if f.match("tables/*.tex")}
     assert {"results_masks", "results_words", "results_cost", "contrasts", "slices_style"} <= set(
         tex
     )
