@@ -120,7 +120,7 @@ def test_parent_children_curves_and_report(served: Served, tab: Any) -> None:
     tab.goto(f"{child}/model-metrics")
     tab.wait("document.querySelectorAll('.js-plotly-plot .js-line').length >= 3")
     for section in ("train", "val", "gradient"):
-        assert tab.run(f"/^{section} \\(\\d+\\)$/m.test(document.body.innerText)"), section
+        tab.wait(f"/{section}\\s*\\(\\d+\\)/.test(document.body.textContent)")
 
     tab.goto(f"{parent}/artifacts/report/index.html")
     tab.wait("document.querySelector('iframe')")
