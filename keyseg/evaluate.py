@@ -164,7 +164,7 @@ def compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:
         targets: uint8 (N, W, H): 0, 1, 255 = pixels that do not count.
     """
     several = 1 if masks.device.type == "cpu" else max(1, len(masks))
-    pairs = zip(masks.split(several), targets.split(several), strict=True)
+    pairs = zip(torch.split(masks, several), torch.split(targets, several), strict=True)
     return [row for pair in pairs for row in _compare(*pair)]
 
 

@@ -22,7 +22,7 @@ from keyseg.report.store import Cell, Sweep, Variant
 SLICE = "slice_"
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
-ORDER = ("small", "short", "medium", "large", "long")
+ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
     *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
@@ -58,7 +58,7 @@ class Part:
 
 
 def slices(sweep: Sweep) -> dict[str, list[str]]:
-    """Slices worth splitting by and their values: style first, then size and length, then others.
+    """Slices worth splitting by and their values: style, size, length, distractors, then others.
 
     Values stand in their natural order if they have one, else as they come in the data. A slice
     that has one value only, or more than `MAX_GROUPS`, is left out.
@@ -73,7 +73,7 @@ def slices(sweep: Sweep) -> dict[str, list[str]]:
     def ordered(found: Iterable[str]) -> bool:
         return set(found) <= set(ORDER)
 
-    first = ["style", "size", "length"]
+    first = ["style", "size", "length", "distractors"]
     names = [n for n in first if n in values] + sorted(set(values).difference(first))
     return {
         name: sorted(values[name], key=ORDER.index) if ordered(values[name]) else list(values[name])
