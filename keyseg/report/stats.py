@@ -280,13 +280,13 @@ def both_p(value: np.ndarray, by: Sources) -> np.ndarray:
     with 3 seeds and 4 contrasts. NaN where an interval has no width.
     """
     from scipy.optimize import elementwise
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     def gap(
         log_p: np.ndarray, far: np.ndarray, seeds: np.ndarray, images: np.ndarray, many: np.ndarray
     ) -> np.ndarray:
         few, half = max(by.n_seeds - 1, 1), np.exp(log_p) / 2
-        squares = seeds * t.isf(half, few) ** 2 + images * t.isf(half, many) ** 2
+        squares = seeds * stdtrit(few, half) ** 2 + images * stdtrit(many, half) ** 2
         beyond: np.ndarray = far - np.sqrt(squares / (seeds + images))
         return beyond
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from keyseg.report import stats, verdict
 from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES
+from keyseg.report.resample import draws
 
 METRICS = ("giou", "ciou", "precision@0.5")
 ROWS = [list(BY_NAME).index(name) for name in METRICS]
@@ -234,7 +235,7 @@ def coverage(
             interval = stats.bootstrap(table, seed=seed, resamples=resamples)
             found["images"] = interval, made.of_images[0]
             if naive and seeds > 1:
-                found["naive both"] = _naive(table, resamples, rng), made.both[0]
+                found["naive both"] = _naive(table, seed, resamples, rng), made.both[0]
         if seeds > 1:
             by = stats.sources(table)
             found["seeds"] = stats.student(value, by.seeds, seeds - 1), made.of_seeds[0]
@@ -303,14 +304,16 @@ def verdicts(made: Results, seed: int, resamples: int) -> list[list[str]]:
     return words
 
 
-def _naive(table: np.ndarray, resamples: int, rng: np.random.Generator) -> stats.Estimate:
+def _naive(
+    table: np.ndarray, seed: int, resamples: int, rng: np.random.Generator
+) -> stats.Estimate:
     """Percentile interval of a bootstrap that draws seeds and, apart from them, images."""
     n, seeds = table.shape[:2]
     above = [COLUMNS.index(MEASURES[row].numerator) for row in ROWS]
     below = [COLUMNS.index(MEASURES[row].denominator) for row in ROWS]
     slim = table[..., above + below].reshape(n, -1)
     picked = rng.integers(0, seeds, (resamples, seeds))
-    images = rng.multinomial(n, np.full(n, 1 / n), resamples) @ slim
+    images = draws(n, seed, resamples).astype(np.float32) @ slim.astype(np.float32)
     totals = images.reshape(resamples, seeds, 2, 2, len(ROWS))
     ratio = totals[..., 0, :] / totals[..., 1, :]
     gap = np.take_along_axis(ratio[:, :, 1] - ratio[:, :, 0], picked[..., None], 1).mean(1)
