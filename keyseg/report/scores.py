@@ -161,8 +161,6 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
     by_seed = stats.differences(table)
     value = by_seed.mean(0)
     found = stats.sources(table)
-    seeds, p_seeds = stats.student(value, found.seeds, max(len(pairs) - 1, 1))
-    both, p_both = stats.student(value, found.both, found.freedom)
     above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
@@ -170,13 +168,13 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
         value=value,
         intervals={
             "images": stats.bootstrap(table, seed=seed),
-            "seeds": seeds,
-            "both": both,
+            "seeds": stats.student(value, found.seeds, max(len(pairs) - 1, 1)),
+            "both": stats.student(value, found.both, found.freedom),
         },
         p={
             "images": stats.swap_images(table, seed=seed),
-            "seeds": stats.flip_seeds(by_seed, seed=seed) if len(pairs) > 1 else p_seeds,
-            "both": p_both,
+            "seeds": stats.flip_seeds(by_seed, seed=seed),
+            "both": stats.both_p(value, found),
         },
         sources=found,
         by_seed=by_seed,
