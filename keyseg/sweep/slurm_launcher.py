@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -71,6 +71,7 @@ class SlurmLauncher(SweepLauncher):
         self.options.srun = list(self.options.srun)
         self.options.sbatch = dict(self.options.sbatch)
         check(self.options)
+        self.max_attempts = self.options.max_attempts
 
     def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
         """The script for the cells that are not done."""
@@ -83,11 +84,11 @@ class SlurmLauncher(SweepLauncher):
         text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
         finish.print_line(console, text)
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
-        """Submit one array and follow it.
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> SlurmPool:
+        """Jobs for cells of one sweep.
 
         Raises:
-            ConfigError: there is no SLURM, or it refuses the job. Detached: detach=true.
+            ConfigError: there is no SLURM here.
         """
         if shutil.which("sbatch") is None:
             raise ConfigError(
@@ -95,18 +96,24 @@ class SlurmLauncher(SweepLauncher):
                 "runs the cells here"
             )
         sweep_dir = cells[0].path.parent
-        pool = SlurmPool(
+        return SlurmPool(
             Sbatch(self.options, sweep_dir),
             sweep_dir,
             slots=self.options.array_parallelism,
             threads=self.options.cpus_per_task,
             worker=self.worker,
             every=self.options.poll,
-            say=lambda text: finish.print_line(console, text),
+            say=say,
         )
-        supervisor = Supervisor(
-            pool, rerun=bool(self.config.rerun), max_attempts=self.options.max_attempts
-        )
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Submit one array and follow it.
+
+        Raises:
+            ConfigError: there is no SLURM, or it refuses the job. Detached: detach=true.
+        """
+        pool = self.pool(cells, lambda text: finish.print_line(console, text))
+        supervisor = Supervisor(pool, rerun=bool(self.config.rerun), max_attempts=self.max_attempts)
         for cell in cells:
             supervisor.add(cell)
             keep_threads(cell, pool.threads)

@@ -52,13 +52,15 @@ class Controller:
         width: int,
         same_errors: int = 3,
         judge: Judge | None = None,
+        max_attempts: int = 1,
     ) -> None:
+        """`max_attempts`: how often a cell is started whose machine is lost each time."""
         self.arms = arms
         self.make_cell = make_cell
         self.width = width
         self.same_errors = same_errors
         self.judge = judge
-        self.supervisor = Supervisor(pool)
+        self.supervisor = Supervisor(pool, max_attempts=max_attempts)
         self.flying: dict[Path, Flight] = {}
         self.told = 0
         self._seen = 0
