@@ -54,6 +54,7 @@ def build(
         runs=export.runs(sweep),
         manifest=export.manifest(sweep),
         gallery=gallery.build(sweep, seed),
+        tunings=tuning.sections(folders, out_dir / "figures"),
     )
     frames = {
         "results": export.results(sweep, measured),
@@ -66,9 +67,8 @@ def build(
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
-    for folder in folders:  # of one that was not tuned nothing is written
-        tuning.build(folder, out_dir)
-    drawn = tuple(file for files in figures.values() for file in files)
+    tuned = [figure.files for section in parts.tunings for figure in section.figures]
+    drawn = tuple(file for files in (*figures.values(), *tuned) for file in files)
 
     def kept(files: Iterable[Path]) -> tuple[Path, ...]:
         wanted = []

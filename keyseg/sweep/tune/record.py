@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from keyseg import sweepdir
 from keyseg.rundir import RunDirectory
 from keyseg.sweep.cells import Cell
@@ -29,6 +31,12 @@ class Record:
         self.sweep_dir = sweep_dir
         self.question = question
         self._spans: dict[str, list[tuple[float, float]]] = {}
+        self._earlier = _invocations(sweep_dir / TRIALS)
+        self._begin: float | None = None
+
+    def begin(self) -> None:
+        """Trials are asked for from now on."""
+        self._begin = time.time()
 
     def write_sweep(self, compared: Sequence[Cell] = ()) -> None:
         """sweep.json: trials are the runs in the folder, its cells are those compared at the end.
@@ -70,7 +78,10 @@ class Record:
             "pruner": first.pruner,
             "n_trials": first.n_trials,
             "tune_per": first.tune_per,
-            "workers": width,
+            "invocations": [
+                *self._earlier,
+                *([(self._begin, time.time(), width)] if self._begin is not None else []),
+            ],
             "studies": [self._study(arm) for arm in arms],
         }
         file = self.sweep_dir / TRIALS
@@ -88,6 +99,7 @@ class Record:
             "label": arm.label,
             "fixed": list(arm.question.fixed),
             "space": {key: json.loads(text) for key, text in space.items()},
+            "default": _defaults(arm),
             "trials": [self._trial(t) for t in arm.study.get_trials(deepcopy=False)],
         }
 
@@ -129,3 +141,23 @@ class Record:
                 return spans
             self._spans[key] = spans
         return self._spans[key]
+
+
+def _invocations(file: Path) -> list[Any]:
+    """(begin, end, workers) of each invocation before this one."""
+    try:
+        return list(json.loads(file.read_bytes())["invocations"])
+    except (FileNotFoundError, ValueError, KeyError):  # none, or of another version
+        return []
+
+
+def _defaults(arm: Arm) -> dict[str, Any]:
+    """What the config has at the keys that are searched; of a group, its option's name."""
+    found = {}
+    for dimension in arm.question.space:
+        value = OmegaConf.select(arm.base, dimension.key.lstrip("+"), default=None)
+        if OmegaConf.is_dict(value):
+            value = value.get("name")
+        if isinstance(value, bool | int | float | str):
+            found[dimension.key] = value
+    return found

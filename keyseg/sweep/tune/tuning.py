@@ -180,6 +180,8 @@ class Tuning:
             drawn = saved = time.monotonic()
             try:
                 controller.adopt()
+                if controller.active:
+                    self.record.begin()
                 while controller.active:
                     changed = controller.step()
                     if changed or time.monotonic() - drawn > _REDRAW:
