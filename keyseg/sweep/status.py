@@ -64,7 +64,8 @@ class Watch:
             unlocked = status == RUNNING and not self.run.busy
             if unlocked or (status == QUEUED and attempts):
                 state = STOPPED
-        if state == RUNNING and steps is not None and step >= steps:
+        val_step = max([r.step for n, r in self._last.items() if n.startswith("val/")] or [-1])
+        if state == RUNNING and steps is not None and val_step >= steps:
             state = TESTING
         speed = self._value("train/seconds_per_step")
         return CellStatus(
@@ -80,7 +81,7 @@ class Watch:
                 for name, row in self._last.items()
                 if name.startswith("val/")
             },
-            val_step=max([r.step for n, r in self._last.items() if n.startswith("val/")] or [-1]),
+            val_step=val_step,
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
             error=str(info.get("error") or "") if status == FAILED else None,

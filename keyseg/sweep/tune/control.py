@@ -97,7 +97,7 @@ class Controller:
         return outcomes
 
     def _look(self) -> None:
-        """Report the rows of all cells in flight, those that have just ended too."""
+        """Report the rows of all cells in flight."""
         if self.judge is not None:
             for flight in self.flying.values():
                 self.judge.look(flight.cell.open(), flight.trials)
@@ -143,6 +143,8 @@ class Controller:
         self._seen += len(outcomes)
         for outcome in outcomes:
             flight = self.flying.pop(outcome.cell.path)
+            if self.judge is not None:  # its last rows, or all of one that was found
+                self.judge.look(outcome.cell.open(), flight.trials, ended=True)
             for arm, trial in flight.trials:
                 self._tell(arm, trial, outcome)
         return outcomes

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from keyseg.config import NOT_IN_SIGNATURE
 from keyseg.sweep import finish
 from keyseg.sweep.launcher import command
 from keyseg.sweep.tune.arms import Arm
@@ -25,9 +28,13 @@ def best_overrides(arm: Arm, trial: FrozenTrial) -> list[str]:
 
 
 def write_best(sweep_dir: Path, arm: Arm, trial: FrozenTrial, command: str) -> Path:
-    """Write the best values as a file that can be copied to sweeps/."""
+    """Write the best values as a file that can be copied to sweeps/.
+
+    What all trials had in common because it was asked for (`optim.steps=50`, the value of
+    `tune_per`) is in it, too: the best values are the best with these.
+    """
     groups, values = {}, {}
-    for key, value in trial.params.items():
+    for key, value in [*_asked(arm.question.fixed), *trial.params.items()]:
         plain = key.lstrip("+")
         node = OmegaConf.select(arm.base, plain) if "/" not in plain else None
         if "/" in plain or (OmegaConf.is_dict(node) and not isinstance(value, dict)):
@@ -80,9 +87,21 @@ def print_best(sweep_dir: Path, arm: Arm, console: Console) -> None:
             f"{n} {v:.4g}" for n, v in zip(arm.options.objectives, trial.values, strict=True)
         )
         finish.print_line(console, f"{tried}: trial {trial.number}, {scores}")
-        finish.print_line(console, "  " + _pasted(best_overrides(arm, trial)))
+        variant = arm.question.fixed[-1:] if arm.label else ()
+        finish.print_line(console, "  " + _pasted([*variant, *best_overrides(arm, trial)]))
     file = write_best(sweep_dir, arm, best, command())
     finish.print_line(console, f"  as a file for sweeps/: {finish.short_path(file)}")
+
+
+def _asked(fixed: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of overrides that can change a result."""
+    found = []
+    for override in OverridesParser.create().parse_overrides(list(fixed)):
+        key = override.key_or_group
+        free = any(fnmatch(key, pattern) for pattern in (*NOT_IN_SIGNATURE, "sweeps"))
+        if not free and not override.is_delete():
+            found.append((key, override.value()))
+    return found
 
 
 def _pasted(overrides: Sequence[str]) -> str:
