@@ -32,8 +32,8 @@ def slices(study: Study) -> Any:
         if names is not None:
             ax.set_xticks(range(len(names)), names)
             ax.set_xlim(-0.5, len(names) - 0.5)
-        elif study.is_log(key):
-            ax.set_xscale("log")
+        else:
+            _whole_range(ax, study, key)
         shown = [t for t in study.done if key in t.params]
         sns.scatterplot(
             x=[_number(study, key, t.params[key]) for t in shown], y=[t.values[0] for t in shown],
@@ -87,7 +87,9 @@ def contour(study: Study) -> Any:
     if _has_default(study, x) and _has_default(study, y):
         ax.plot(_place(study, x, study.default[x]), _place(study, y, study.default[y]), "*",
                 color=COLOURS[4], markeredgecolor=INK, markersize=11, label="default")  # fmt: skip
-    for axis, key in ((ax.xaxis, x), (ax.yaxis, y)):
+    for axis, key, limit in ((ax.xaxis, x, ax.set_xlim), (ax.yaxis, y, ax.set_ylim)):
+        low, high = (_place(study, key, end) for end in study.ends(key))
+        limit(low - 0.03 * (high - low), high + 0.03 * (high - low))
         if study.is_log(key):
             _ticks_of_logarithms(axis, *study.ends(key))
     ax.set(xlabel=x, ylabel=y)
@@ -144,9 +146,10 @@ def parallel(study: Study) -> Any:
     ax.spines["left"].set_visible(False)
     bar = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), mpl.colors.ListedColormap(
         [colours(0.15 + 0.8 * q) for q in np.linspace(0, 1, 64)]))  # fmt: skip
-    figure.colorbar(
-        bar, ax=ax, label=f"rank by {study.objectives[0]}", ticks=[]
-    ).outline.set_visible(False)
+    legend = figure.colorbar(bar, ax=ax, ticks=[0, 1])
+    legend.ax.set_yticklabels(["worst", "best"])
+    legend.set_label(f"rank by {study.objectives[0]}")
+    legend.outline.set_visible(False)
     return figure
 
 
@@ -192,6 +195,22 @@ def _share(study: Study, key: str, value: Any) -> float:
         return names.index(str(value)) / max(1, len(names) - 1)
     low, high = (_place(study, key, end) for end in study.ends(key))
     return (_place(study, key, value) - low) / ((high - low) or 1)
+
+
+def _whole_range(ax: Any, study: Study, key: str) -> None:
+    """The x axis on the scale of a number, as far as it was searched."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    low, high = study.ends(key)
+    if study.is_log(key):
+        margin = (high / low) ** 0.04
+        ax.set_xscale("log")
+        ax.set_xlim(low / margin, high * margin)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.04 * (high - low)
+        ax.set_xlim(low - margin, high + margin)
 
 
 def _ticks_of_logarithms(axis: Any, low: float, high: float) -> None:

@@ -36,6 +36,7 @@ def test_a_run_at_work(run):
         assert watch.read().state == "running"  # it reads val once more
         run.log([Row("val/giou", 0.5, 10, now())])
         assert watch.read().state == "testing"
+        assert Watch(run, "trial", 10, tests=False).read().state == "running"
     assert watch.read().state == "stopped"  # nobody holds it any more
 
 

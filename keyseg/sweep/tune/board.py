@@ -35,4 +35,6 @@ class Board:
 
 
 def _watch(cell: Cell) -> Watch:
-    return Watch(cell.open(), cell.label, cell.config.optim.steps)
+    config = cell.config
+    tests = bool(config.evaluation.protocols)
+    return Watch(cell.open(), cell.label, config.optim.steps, tests=tests)
