@@ -47,7 +47,7 @@ def test_controllers_and_workers_killed_at_random_moments(bench, monkeypatch):
     }
     assert len({t.user_attrs["cell"] for t in trials}) == BUDGET
     starts = here.starts()
-    assert len(starts) == BUDGET
+    assert len(starts) >= BUDGET - len(failed)  # some were killed before they had begun
     # A worker that died while there was no controller is started again, and nobody else is.
     assert sum(starts.values()) <= BUDGET + dead["worker"] - len(failed)
 
