@@ -259,9 +259,7 @@ def sources(table: np.ndarray) -> Sources:
     return Sources(images, by_seed, within / (seeds - 1), freedom, n, seeds)
 
 
-def student(
-    value: np.ndarray, variance: np.ndarray, freedom: np.ndarray | float
-) -> Estimate:
+def student(value: np.ndarray, variance: np.ndarray, freedom: np.ndarray | float) -> Estimate:
     """Student's interval of values with estimated variances; NaN stays NaN."""
     from scipy.stats import t
 
