@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.report.declared import contrasts as declared
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.verdict import p_text
@@ -125,6 +126,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             continue
         where = {v.label: v.index for v in sweep.variants}
         lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
+        lines += _without_result(sweep, set(rows["contrast"]))
         out.append(
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
@@ -136,6 +138,18 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
                 text=frozenset({5}),
             )
         )
+    return out
+
+
+def _without_result(sweep: Sweep, known: set[str]) -> list[Line]:
+    """Declared contrasts that nothing can be said on yet, with the reason."""
+    out = []
+    for contrast in declared(sweep):
+        if contrast.name not in known:
+            holes = [f"{v.label}: {v.hole}" for v in (contrast.of, contrast.against) if v.hole]
+            nothing = [Entry(DASH)] * 6
+            reason = "; ".join(holes) or "no examples in common"
+            out.append(Line(contrast.name, nothing, contrast.of.index, reason))
     return out
 
 
