@@ -169,7 +169,8 @@ def _verdict_caption(protocol: str, name: str) -> str:
         "these weights, other images (paired bootstrap over images; p by swapping the variants on "
         "whole images). Seeds: other seeds, these images (Student's t; p by flipping the seeds' "
         "signs). Both: other seeds and other images (variance components; Student's t). In "
-        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts. The "
+        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts, and on "
+        "the safe side over both. The "
         "verdict follows p over both, where there is one seed over images. Effect size: mean over "
         "standard deviation (Hedges's g of paired differences)." + mcnemar
     )

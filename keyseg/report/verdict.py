@@ -32,8 +32,8 @@ class Evidence:
     """All that a verdict rests on. Fractions; NaN = not known.
 
     `low`, `high`: 95 % interval over seeds and images, over images alone where there is one seed;
-    `p`: Holm-corrected, over the same sources. `images`, `seeds`, `shared`: variances, see `stats.Sources`.
-    `hours`: of one more seed of both variants.
+    `p`: Holm-corrected, over the same sources. `images`, `seeds`, `shared`: variances, see
+    `stats.Sources`. `hours`: of one more seed of both variants.
     """
 
     measure: Measure
