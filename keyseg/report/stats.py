@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.report.measures import COLUMNS, DENOMINATORS, NUMERATORS, ratios
-from keyseg.report.resample import RESAMPLES, draws, flips, resampled, terms
+from keyseg.report.resample import RESAMPLES, draws, draws_of, flips, resampled, terms
 
 CONFIDENCE = 0.95
 EXACT_SEEDS = 13
@@ -172,8 +172,9 @@ def bootstrap(
     images = int(kept.sum())
     if images < 2:
         return Estimate(value, nothing, nothing.copy())
-    weights = draws(len(table), seed, resamples)
-    found = resampled(weights if rows is None else weights[:, kept], parts.flat, statistic)
+    every = kept.all()
+    weights = draws(len(table), seed, resamples) if every else draws_of(kept, seed, resamples)
+    found = resampled(weights, parts.flat, statistic)
     freedom = image_freedom(pulls(table[kept]).mean(1))
     level = np.nan_to_num(interval_level(images, freedom, confidence), nan=0.5)
     low, high = _quantiles(found, level), _quantiles(found, 1 - level)
