@@ -7,7 +7,7 @@ itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from keyseg.config import RunConfig
 from keyseg.data.batch import MISSING, Batch
 from keyseg.data.masks import encode_rle
 from keyseg.data.mix import ImageGroup
+from keyseg.distributed import ALONE, Processes
 from keyseg.losses import VOID, keyword_logits
 from keyseg.metrics import intersection_union, iou
 from keyseg.model.sam import to_original
@@ -30,13 +31,22 @@ Record = dict[str, Any]
 
 @torch.no_grad()
 def evaluate(
-    parts: Parts, groups: Sequence[ImageGroup], cfg: RunConfig, protocol: str
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
 ) -> Iterator[Record]:
-    """Score examples under one protocol; puts the model into eval mode for good."""
+    """Score examples under one protocol; puts the model into eval mode for good.
+
+    Several processes take turns at the batches, which are the same for any number of them; see
+    `in_order`.
+    """
     model = parts.model.eval()
     device = next(model.parameters()).device
     per_batch = cfg.evaluation.images_per_batch
-    for start in range(0, len(groups), per_batch):
+    starts = range(0, len(groups), per_batch)
+    for start in starts[processes.rank :: processes.count]:
         batch = parts.collator(groups[start : start + per_batch]).to(device)
         with autocast(cfg, device):
             if protocol == "generated":
@@ -51,6 +61,12 @@ def evaluate(
         masks = _masks(parts, batch, output.mask_logits)
         for n in range(len(batch.examples)):
             yield _record(parts, batch, n, masks[n], words[n], protocol)
+
+
+def in_order(records: Iterable[Record], groups: Sequence[ImageGroup]) -> list[Record]:
+    """Records in the order of the examples."""
+    found = {r["id"]: r for r in records}
+    return [found[e.id] for g in groups for e in g.examples]
 
 
 def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:

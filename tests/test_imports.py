@@ -11,8 +11,8 @@ from keyseg.config import PROJECT
 
 # One line = one floor. A module may import from its own floor and from those above it here.
 FLOORS = (
-    ("config",),
-    ("data", "model", "losses", "metrics", "preflight", "build"),
+    ("config", "ranks"),
+    ("data", "model", "losses", "metrics", "preflight", "build", "distributed"),
     ("train", "evaluate"),
     ("rundir", "sweepdir", "provenance", "snapshot", "tracking"),
     ("cell",),
@@ -34,6 +34,7 @@ LIGHT = (
     "snapshot",
     "tracking",
     "config",
+    "ranks",
     "commands",
     "cli",
 )

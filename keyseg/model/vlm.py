@@ -171,6 +171,11 @@ class Vlm(nn.Module):
         """The adapted model itself."""
         return self.peft.base_model.model
 
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers of the language model."""
+        layers: nn.ModuleList = self.llava.model.language_model.layers
+        return layers
+
     def checkpoint_gradients(self) -> None:
         """Compute activations of the language model again in the backward pass: less memory."""
         model = self.llava.model.language_model
