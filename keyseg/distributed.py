@@ -6,7 +6,9 @@ nobody and waits for nobody: every call below then returns what it was given.
 
 from __future__ import annotations
 
+import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,6 +30,9 @@ T = TypeVar("T")
 
 _PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up."""
+
+_OLD_NAME = "broadcast_buffers"
+"""Of DDP's `forward_sync_buffers`, before torch 2.14."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,20 @@ class Processes:
             return model
         device = next(model.parameters()).device
         if sharding == "none":
-            # Buffers are constants here. Every micro-batch reaches every trained parameter.
-            return DistributedDataParallel(
-                model, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            # Every micro-batch reaches every trained parameter; buffers are constants.
+            known = inspect.signature(DistributedDataParallel).parameters
+            name = "forward_sync_buffers" if "forward_sync_buffers" in known else _OLD_NAME
+            still: dict[str, Any] = {name: False}
+            return DistributedDataParallel(model, gradient_as_bucket_view=True, **still)
         mesh = init_device_mesh(device.type, (self.count,))
         for layer in layers:
             fully_shard(layer, mesh=mesh)
-        root = fully_shard(model, mesh=mesh)
-        root._get_fsdp_state()._lazy_init()  # else the first module to be called is the root
-        return root
+        fully_shard(model, mesh=mesh)
+        assert isinstance(model, FSDPModule)
+        model._get_fsdp_state()._lazy_init()  # else the first module to be called is the root
+        # nothing is done in place to what the model returns
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
+        return model
 
 
 ALONE = Processes()

@@ -32,6 +32,7 @@ WAYS = {
 SMALL = (
     f"optim.steps={two_processes.STEPS}",
     "optim.warmup=0",
+    "optim.schedule=constant",
     "optim.images_per_step=7",  # no process has as many as another
     "optim.eval_every=2",
     "runtime.log_every=1",

@@ -86,7 +86,7 @@ class Collator:
         self, groups: Sequence[ImageGroup], rngs: Sequence[np.random.Generator] | None = None
     ) -> Batch:
         """Teacher-forced batch; an image's templates drawn with its own of `rngs`, else first."""
-        draws = rngs or [None] * len(groups)
+        draws = [None] * len(groups) if rngs is None else rngs
         turns = [
             [self.conversation.turn(e, rng) for e in g.examples]
             for g, rng in zip(groups, draws, strict=True)
