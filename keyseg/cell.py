@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from keyseg import provenance, tracking
-from keyseg.build import build
+from keyseg.build import build, pick_device
 from keyseg.config import ConfigError, RunConfig
 from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
 from keyseg.distributed import Processes, joined, unsharded
@@ -221,13 +221,6 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "backbone": cfg.model.name,
         "selected_by": "val giou (teacher_forced)",
     }
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto": a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def set_threads(cfg: RunConfig) -> None:
