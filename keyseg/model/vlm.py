@@ -258,6 +258,7 @@ class Vlm(nn.Module):
             past_key_values=cache,
             max_new_tokens=limit,
             do_sample=False,
+            synced_gpus=False,  # several processes may have different numbers of answers to write
             pad_token_id=pad,
             eos_token_id=eos,
         )
