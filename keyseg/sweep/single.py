@@ -79,6 +79,7 @@ def _done(cell: Cell, *, rerun: bool) -> Outcome | None:
 def _take_part(cell: Cell, *, dry: bool = False) -> None:
     """Work on a run without a word: the first process shows it, and says what went wrong."""
     if not dry:
+        _take_threads(cell)
         from keyseg.cell import run_cell
 
         try:
@@ -88,15 +89,18 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
             raise SystemExit(EXIT_FAILED) from error
 
 
-def _run(cell: Cell, console: Console) -> Outcome:
-    run = cell.open()
-    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    share = max(1, cores() // neighbours)
-    threads = cell.config.runtime.threads or run.info.get("threads") or share
-    run.update(threads=threads)
-    # Before torch is loaded, which reads them once.
+def _take_threads(cell: Cell) -> int:
+    """This process's threads; before torch is loaded, which reads the variables once."""
+    share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or share
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         os.environ.setdefault(name, str(threads))
+    return threads
+
+
+def _run(cell: Cell, console: Console) -> Outcome:
+    run = cell.open()
+    run.update(threads=_take_threads(cell))
     from keyseg.cell import run_cell
 
     heading = f"{cell.title} · {finish.short_path(run.path)}"
