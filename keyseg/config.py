@@ -169,6 +169,8 @@ class PromptConfig:
 class RuntimeConfig:
     """What changes speed only. `threads`: null = cores divided among the cells at work.
 
+    `accumulation`: micro-batches that a process makes of its share of a step's images, one after
+    the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
     """
 
@@ -178,6 +180,8 @@ class RuntimeConfig:
     show_progress: bool = True
     features: bool = True
     features_gib: float = 50.0
+    accumulation: int = 1
+    sharding: str = "none"
 
 
 @dataclass
@@ -225,6 +229,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("constant", "linear", "cosine"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
+    "runtime.sharding": ("none", "fsdp"),
 }
 
 POSITIVE = (
@@ -240,6 +245,7 @@ POSITIVE = (
     "evaluation.max_new_tokens",
     "runtime.log_every",
     "runtime.features_gib",
+    "runtime.accumulation",
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),

@@ -23,6 +23,7 @@ from keyseg.data.ahead import ahead
 from keyseg.data.batch import MISSING, Batch
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
+from keyseg.distributed import ALONE, Processes
 from keyseg.losses import VOID, keyword_logits
 from keyseg.metrics import iou
 from keyseg.model.resample import drawn
@@ -35,18 +36,24 @@ Record = dict[str, Any]
 
 @torch.no_grad()
 def evaluate(
-    parts: Parts, groups: Sequence[ImageGroup], cfg: RunConfig, protocol: str
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
 ) -> Iterator[Record]:
     """Score examples under one protocol; puts the model into eval mode for good.
 
     Images with rows of like length make a batch, the longest first, so that little is padded and a
-    memory too small shows at once: see `in_order`.
+    memory too small shows at once: see `in_order`. Several processes take turns at the batches,
+    which are the same for any number of them.
     """
     model = parts.model.eval()
     device = next(model.parameters()).device
     by_length = sorted(groups, key=_length, reverse=True)
     per_batch = cfg.evaluation.images_per_batch
-    batches = (by_length[i : i + per_batch] for i in range(0, len(groups), per_batch))
+    starts = range(0, len(groups), per_batch)[processes.rank :: processes.count]
+    batches = (by_length[i : i + per_batch] for i in starts)
     with closing(ahead(parts.collator, batches)) as collated:
         for batch in collated:
             batch = batch.to(device)
@@ -62,15 +69,15 @@ def evaluate(
             yield from _records(parts, batch, output.mask_logits, scores, protocol)
 
 
+def _length(group: ImageGroup) -> int:
+    """About how long a row is, beyond what all rows share: characters of its queries."""
+    return sum(len(e.query) + len(e.text or "") for e in group.examples)
+
+
 def in_order(records: Iterable[Record], groups: Sequence[ImageGroup]) -> list[Record]:
     """Records in the order of the examples."""
     found = {r["id"]: r for r in records}
     return [found[e.id] for g in groups for e in g.examples]
-
-
-def _length(group: ImageGroup) -> int:
-    """About how long a row is, beyond what all rows share: characters of its queries."""
-    return sum(len(e.query) + len(e.text or "") for e in group.examples)
 
 
 def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:

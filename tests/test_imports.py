@@ -11,8 +11,8 @@ from keyseg.config import PROJECT
 
 # One line = one floor. A module may import from its own floor and from those above it here.
 FLOORS = (
-    ("config",),
-    ("data", "model", "losses", "metrics", "preflight", "build"),
+    ("config", "ranks"),
+    ("data", "model", "losses", "metrics", "preflight", "build", "distributed"),
     ("train", "evaluate"),
     ("rundir", "sweepdir", "provenance", "snapshot", "tracking"),
     ("cell", "pack", "fill"),
@@ -36,6 +36,7 @@ LIGHT = (
     "fill",
     "tracking",
     "config",
+    "ranks",
     "commands",
     "cli",
 )
