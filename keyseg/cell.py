@@ -13,15 +13,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 
-from keyseg import provenance, tracking
+from keyseg import disk, provenance, tracking
 from keyseg.build import Parts, build
 from keyseg.config import RunConfig
 from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
+from keyseg.disk import DiskFullError
 from keyseg.evaluate import evaluate
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
@@ -29,6 +31,7 @@ from keyseg.preflight import weights_fingerprint
 from keyseg.rundir import (
     DONE,
     EXIT_BUSY,
+    EXIT_NO_SPACE,
     EXIT_STOPPED,
     FAILED,
     PRUNED,
@@ -64,6 +67,7 @@ def run_cell(run: RunDirectory) -> None:
             return
         cfg = run.config
         set_threads(cfg)
+        disk.remove_leftovers(run.checkpoints)
         state = provenance.record(run)
         attempts = [*run.info.get("attempts", []), provenance.attempt(state)]
         run.update(status=RUNNING, attempts=attempts, error=None)
@@ -76,6 +80,10 @@ def run_cell(run: RunDirectory) -> None:
             except Pruned:
                 _close(run, PRUNED)
                 return
+            except DiskFullError as error:
+                with suppress(DiskFullError):  # there may be no room for that either
+                    _close(run, FAILED, error=str(error))
+                raise
             except Exception as error:
                 reason = "".join(traceback.format_exception_only(error)).strip()
                 _close(run, FAILED, error=reason)
@@ -114,8 +122,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
         rows = table(parts, val_groups, cfg, "teacher_forced")
         if keep_iou:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
-            with run.val_iou_file.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
         return summarise(rows)
 
     run_checkpoint = trainer.saved_step
@@ -126,6 +133,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
             run.log([Row(*value, now())])
             if run_checkpoint != trainer.saved_step:
                 run_checkpoint = trainer.saved_step
+                disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
                 run.update(checkpoint_step=run_checkpoint)
     finally:
         run.update(checkpoint_step=trainer.saved_step)
@@ -212,7 +220,7 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
 
 
 def main() -> int:
-    """Exit codes: 0 done, 1 failed, 75 another process works on it, 85 stopped, 2 wrong use."""
+    """Exit codes: 0 done, 1 failed, 2 wrong use, 74 disk full, 75 at work elsewhere, 85 stopped."""
     signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
     if len(sys.argv) != 2:
         print("usage: python -m keyseg.cell RUN_DIR", file=sys.stderr)
@@ -225,6 +233,10 @@ def main() -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return EXIT_STOPPED
+    except DiskFullError as error:
+        with suppress(OSError):  # the log may lie on that disk
+            print(error, file=sys.stderr)
+        return EXIT_NO_SPACE
     except Exception:
         traceback.print_exc()
         return 1

@@ -8,7 +8,6 @@ ends with the same numbers as one that was not.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from keyseg import disk
 from keyseg.build import DTYPES, Parts
 from keyseg.config import OptimConfig, RunConfig
 from keyseg.data.batch import Batch
@@ -263,12 +263,13 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "cuda_rng": cuda,
         }
-        _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
+        with disk.replacing(self.folder / "last.pt") as file:
+            torch.save(state, file)
         self.saved_step = self.step
 
     def _save_best(self) -> None:
         state = {k: v.detach().contiguous() for k, v in trainable(self.model).items()}
-        _atomically(self.folder / "best.safetensors", lambda path: save_file(state, path))
+        disk.replace(self.folder / "best.safetensors", save(state))
 
 
 def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -284,12 +285,3 @@ def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in state.items():
             parameters[name].copy_(value)
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from keyseg.config import PROJECT
 
 # One line = one floor. A module may import from its own floor and from those above it here.
 FLOORS = (
-    ("config",),
+    ("config", "disk"),
     ("data", "model", "losses", "metrics", "preflight", "build"),
     ("train", "evaluate"),
     ("rundir", "sweepdir", "provenance", "snapshot", "tracking"),
@@ -34,6 +34,7 @@ LIGHT = (
     "snapshot",
     "tracking",
     "config",
+    "disk",
     "commands",
     "cli",
 )

@@ -16,7 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, FAILED, RunBusy, RunDirectory
+from keyseg.disk import DiskFullError
+from keyseg.rundir import (
+    EXIT_BUSY,
+    EXIT_NO_SPACE,
+    EXIT_STOPPED,
+    FAILED,
+    RunBusy,
+    RunDirectory,
+)
 from keyseg.sweep.supervise import close_attempt, reason_of
 from keyseg.sweep.workers import worker_environment
 
@@ -45,6 +53,7 @@ class CellJob:
 
         Raises:
             WorkerFailedError: the worker's exit code is not 0.
+            SystemExit: the disk is full; SLURM is told so by the job's exit code.
         """
         run = RunDirectory(self.path)
         # submitit's: writes the submission again, calls `scontrol requeue`, and exits.
@@ -76,9 +85,11 @@ class CellJob:
         if code in (EXIT_STOPPED, -signal.SIGUSR2):
             _persist(lambda: requeue(signal.SIGUSR2, None))
         if code not in (0, EXIT_BUSY) and (run.status != FAILED or code < 0):
-            with suppress(RunBusy), run.lock():
+            with suppress(RunBusy, DiskFullError), run.lock():
                 reason = reason_of(run, code)
                 close_attempt(run, reason, status=FAILED, error=reason)
+        if code == EXIT_NO_SPACE:  # the code is all that surely arrives: it needs no room
+            raise SystemExit(code)
         if code != 0:
             raise WorkerFailedError(f"{self.path}: the worker ended with {code}; see log.txt there")
         return run.status

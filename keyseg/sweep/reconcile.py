@@ -45,7 +45,8 @@ class Overview:
         job = jobs.get(record.key)
         state = state_of(watch.run, job, asked=self.trouble is None)
         row = watch.read(state)
-        reason = why(job)[0] if state == LOST else row.error
+        log = log_end(watch.run.path.parent, record) if state == LOST else ""
+        reason = why(job, log)[0] if state == LOST else row.error
         known = f"{job.id}" if job else ""
         return replace(row, job=known, node=job.node if job else "", error=reason)
 

@@ -12,9 +12,11 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyseg.disk import DiskFullError
 from keyseg.rundir import (
     DONE,
     EXIT_BUSY,
+    EXIT_NO_SPACE,
     EXIT_STOPPED,
     FAILED,
     PRUNED,
@@ -27,17 +29,23 @@ from keyseg.rundir import (
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.workers import Ended, Pool
 
+NO_SPACE = "no space left to write to (paths.outputs); make room, and give the same command again"
+
 _MOST_YIELDS = 20
 """How often a worker may step back from a lock that is then free, before that is an error."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: done, failed or pruned. `found`: it was done before we came."""
+    """How a cell ended: done, failed or pruned. `found`: it was done before we came.
+
+    `error`: why it failed, where there was no room to write that into its run.json.
+    """
 
     cell: Cell
     status: str
     found: bool = False
+    error: str | None = None
 
 
 class Supervisor:
@@ -144,6 +152,9 @@ class Supervisor:
             except RunBusy:
                 self._elsewhere[cell.path] = cell
                 return
+            except DiskFullError:
+                self.outcomes.append(Outcome(cell, FAILED, error=reason))
+                return
             if again:
                 self._queue.append(cell)
                 return
@@ -167,6 +178,8 @@ def reason_of(run: RunDirectory, code: int) -> str:
             name = f"signal {-code}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{hint}"
+    if code == EXIT_NO_SPACE:
+        return f"the worker ended: {NO_SPACE}"
     last = last_lines(run.log_file, 1)
     said = f": {last}" if last else " and printed nothing"
     return f"the worker ended with exit code {code} before the run was done{said}"

@@ -1,9 +1,9 @@
 """A worker that behaves like a cell as far as the launcher can see, in a fraction of a second.
 
 What it does beyond that is asked for by environment variables, each naming a fusion variant:
-FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (waits until it is ended), EAT
-(takes more and more memory), MUTE (exit code 3 without a word in run.json). It counts its starts
-in starts.txt.
+FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (several by comma; waits until it is ended,
+or until there is a file `go` in its run directory), EAT (takes more and more memory), FILL (fills
+the disk), MUTE (exit code 3 without a word in run.json). It counts its starts in starts.txt.
 """
 
 import json
@@ -11,8 +11,21 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
-from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+from keyseg.disk import DiskFullError
+from keyseg.rundir import (
+    DONE,
+    EXIT_BUSY,
+    EXIT_NO_SPACE,
+    FAILED,
+    RUNNING,
+    Row,
+    RunBusy,
+    RunDirectory,
+    now,
+)
 
 
 def work(run: RunDirectory) -> int:
@@ -25,6 +38,7 @@ def work(run: RunDirectory) -> int:
     run.update(status=RUNNING, attempts=attempts, environment=environment)
     print(f"working on {variant}")
     eaten: list[bytes] = []
+    hanging = os.environ.get("HANG", "").split(",")
     try:
         if variant == os.environ.get("MUTE"):
             print("last words")
@@ -38,7 +52,9 @@ def work(run: RunDirectory) -> int:
                 time.sleep(0.1)
             if variant == os.environ.get("FAIL"):
                 raise RuntimeError("no luck today")
-            while variant == os.environ.get("HANG"):
+            if variant == os.environ.get("FILL"):
+                fill(run.path / "ballast")
+            while variant in hanging and not (run.path / "go").exists():
                 time.sleep(0.05)
             time.sleep(float(os.environ.get("STEP_SECONDS", "0.01")))
     except RuntimeError as error:
@@ -54,11 +70,23 @@ def work(run: RunDirectory) -> int:
     return 0
 
 
+def fill(file: Path) -> None:
+    """To the last byte."""
+    with file.open("wb", buffering=0) as out:
+        for size in (1 << 20, 1 << 10, 1):
+            with suppress(OSError):
+                while True:
+                    out.write(b"x" * size)
+
+
 if __name__ == "__main__":
     cell = RunDirectory(sys.argv[1])
     try:
         with cell.lock():
             code = work(cell)
     except RunBusy:
-        code = 75
+        code = EXIT_BUSY
+    except DiskFullError as error:
+        print(error, file=sys.stderr)
+        code = EXIT_NO_SPACE
     raise SystemExit(code)
