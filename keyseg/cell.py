@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
-from keyseg import disk, provenance, tracking
+from keyseg import disk, provenance, system, tracking
 from keyseg.build import Parts, build
 from keyseg.config import RunConfig
 from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
@@ -69,9 +69,10 @@ def run_cell(run: RunDirectory) -> None:
         set_threads(cfg)
         disk.remove_leftovers(run.checkpoints)
         state = provenance.record(run)
-        attempts = [*run.info.get("attempts", []), provenance.attempt(state)]
+        gpus = len(run.info["hardware"].get("gpus", ()))
+        attempts = [*provenance.attempts_so_far(run), provenance.attempt(state, gpus)]
         run.update(status=RUNNING, attempts=attempts, error=None)
-        with tracking.mirror(run):
+        with tracking.mirror(run), system.watch(run):
             try:
                 results = work(run, cfg)
             except Stopped as stopped:
@@ -210,13 +211,8 @@ def set_threads(cfg: RunConfig) -> None:
 
 def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
-    ended = now()
-    attempts[-1] |= {"ended": ended, "outcome": outcome or status}
-    for attempt in attempts:
-        if "ended" in attempt:
-            attempt["seconds"] = attempt["ended"] - attempt["started"]
-    minutes = sum(a.get("seconds", 0.0) for a in attempts) / 60
-    run.update(status=status, attempts=attempts, minutes=minutes, **fields)
+    attempts[-1] = provenance.ended(attempts[-1], outcome or status)
+    run.update(status=status, attempts=attempts, **provenance.cost(attempts), **fields)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
     config.yaml       the resolved config, frozen
     run.json          status, attempts, summary and whatever else is known of the run
     metrics.jsonl     every row (name, value, step, time), append-only
+    system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
     checkpoints/  gallery/  log.txt  run.lock
 
@@ -69,7 +70,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._appended = False
+        self._appended: set[Path] = set()
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
@@ -184,7 +185,7 @@ class RunDirectory:
         """
         for folder in (self.checkpoints, self.gallery):
             shutil.rmtree(folder, ignore_errors=True)
-        files = ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt")
+        files = ("metrics.jsonl", "system.jsonl", "samples.parquet", "mlflow.json", "log.txt")
         for name in (*files, self.prune_file.name, self.val_iou_file.name):
             (self.path / name).unlink(missing_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -203,22 +204,25 @@ class RunDirectory:
         Raises:
             DiskFullError: there is no room; none of the rows was written.
         """
-        lines = "".join(
-            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
-            + "\n"
-            for r in rows
-        )
-        if not lines:
-            return
-        if not self._appended:
-            self._drop_torn_line()
-            self._appended = True
-        disk.append(self.metrics_file, lines.encode())
+        self._append(self.metrics_file, rows)
+
+    def log_system(self, rows: Iterable[Row]) -> None:
+        """Append rows to system.jsonl. Their `step` is a second of the run, and none is dropped.
+
+        Raises:
+            DiskFullError: there is no room; none of the rows was written.
+        """
+        self._append(self.system_file, rows)
 
     @property
     def metrics_file(self) -> Path:
         """All rows as JSON lines."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def system_file(self) -> Path:
+        """What the run took of its machine, in lines like those of metrics.jsonl."""
+        return self.path / "system.jsonl"
 
     def rows(self) -> list[Row]:
         """All rows in the order they were logged.
@@ -305,13 +309,23 @@ class RunDirectory:
         text = json.dumps(info, indent=1, default=str)
         disk.replace(self.path / "run.json", text.encode())
 
-    def _drop_torn_line(self) -> None:
-        content = _read(self.metrics_file)
-        if content and not content.endswith(b"\n"):
-            os.truncate(self.metrics_file, content.rfind(b"\n") + 1)
+    def _append(self, file: Path, rows: Iterable[Row]) -> None:
+        lines = "".join(
+            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
+            + "\n"
+            for r in rows
+        )
+        if not lines:
+            return
+        if file not in self._appended:
+            content = _read(file)
+            if content and not content.endswith(b"\n"):  # torn by a writer that was killed
+                os.truncate(file, content.rfind(b"\n") + 1)
+            self._appended.add(file)
+        disk.append(file, lines.encode())
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
     """Quotes texts that OmegaConf, other than YAML 1.1, would read as numbers: 1e-3."""
 
 

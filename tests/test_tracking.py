@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from keyseg import sweepdir, tracking
+from keyseg import sweepdir, tracking, trackingstore
 from keyseg.rundir import Row, RunDirectory, now
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def empty_store(tmp_path_factory):
     """A SQLite file with MLflow's tables, which take seconds to make."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._client(f"sqlite:///{file}")
+    trackingstore.client_of(f"sqlite:///{file}")
     return file
 
 
@@ -28,7 +28,7 @@ def store(empty_store, tmp_path, monkeypatch):
     shutil.copy(empty_store, file)
     uri = f"sqlite:///{file}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return tracking._client(uri)
+    return trackingstore.client_of(uri)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     assert not tracking.is_level(run)
     tracking.sync(run)
-    assert history(tracking._client(other), run) == expected(1, 2)
+    assert history(trackingstore.client_of(other), run) == expected(1, 2)
 
 
 def test_parent_and_children(store, sweep, run, tmp_path):

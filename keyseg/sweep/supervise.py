@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyseg import provenance
 from keyseg.disk import DiskFullError
 from keyseg.rundir import (
     DONE,
@@ -24,7 +25,6 @@ from keyseg.rundir import (
     RUNNING,
     RunBusy,
     RunDirectory,
-    now,
 )
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.workers import Ended, Pool
@@ -200,7 +200,5 @@ def close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
     """End the attempt that a worker could not end itself."""
     attempts = list(run.info.get("attempts") or [])
     if attempts and attempts[-1].get("ended") is None:
-        last = attempts[-1]
-        seconds = now() - last["started"] if last.get("started") else None
-        attempts[-1] = {**last, "ended": now(), "seconds": seconds, "outcome": outcome}
-    run.update(attempts=attempts, **fields)
+        attempts[-1] = provenance.ended(attempts[-1], outcome)
+    run.update(attempts=attempts, **provenance.cost(attempts), **fields)
