@@ -116,6 +116,15 @@ def test_truncate_drops_what_came_after_a_step(run):
     assert run.metrics()["step"].tolist() == [1, 2, 3]
 
 
+def test_truncate_drops_the_test_split_which_the_next_attempt_reads_again(run):
+    run.log([*rows(1, 2), Row("test/generated/giou", 0.5, 2, 103.0)])
+    run.truncate(2)
+    assert run.metrics()["name"].unique().tolist() == ["train/loss"]
+    before = run.metrics_file.stat().st_ino
+    run.truncate(2)  # nothing to drop: the same file
+    assert run.metrics_file.stat().st_ino == before
+
+
 def test_samples(run):
     df = pd.DataFrame({"id": ["a", "b"], "iou": [0.5, 1.0]})
     run.write_samples(df)

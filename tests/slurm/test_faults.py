@@ -128,7 +128,7 @@ def test_the_controller_is_down_during_submit_and_during_the_wait(sweep, outcome
         outcome(f"SIGKILL of slurmctld before {when}", "asked again until it is back: done", 1)
 
 
-def test_a_node_is_lost(sweep, outcome):
+def test_a_node_is_lost(sweep, outcome, faults):
     console = Console(sweep.start("fusion=self,cross", HANG="self,cross"))
     for cell in ("self", "cross"):
         sweep.wait_for(cell)
@@ -148,6 +148,7 @@ def test_a_node_is_lost(sweep, outcome):
     sweep.go("self", "cross")
     code, _, err = console.end()
     assert code == 0, err
+    faults.append(("SIGKILL of slurmd, started again", "jobs go on: done", 1))
     outcome("SIGKILL of slurmd and all its jobs", "SLURM queues the job again: done", 2)
     outcome("the same, of a job that may not be requeued", "submitted again: done", 2, "cross")
 
