@@ -107,6 +107,21 @@ def sync(run: RunDirectory) -> None:
         sent.save()
 
 
+def sync_all(runs: Iterable[RunDirectory]) -> list[str]:
+    """Bring MLflow level with many runs; what is wrong with single ones, which hold up no other.
+
+    Raises:
+        Exception: whatever MLflow or the network raises.
+    """
+    problems = []
+    for run in runs:
+        try:
+            sync(run)
+        except ValueError as error:  # a file of it that cannot be read
+            problems.append(f"{run.path.name}: {error}")
+    return problems
+
+
 def is_level(run: RunDirectory) -> bool:
     """Whether this finished run needs no `sync`, judged without asking the store."""
     if store_uri() == OFF:

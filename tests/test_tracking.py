@@ -348,6 +348,19 @@ def test_what_a_run_that_is_told_to_go_has_saved_is_flushed(store, run):
     assert history(store, run) == expected(1, 2)
 
 
+def test_a_run_that_cannot_be_read_holds_up_no_other(store, run, sweep, run_config):
+    other = RunDirectory.create(sweep / "def", run_config, label="self")
+    for one in (run, other):
+        log(one, 1)
+        done(one) if one is run else one.update(status="done")
+    damaged = other.metrics_file.read_bytes()
+    other.metrics_file.write_bytes(b"???\n" + damaged)
+    (problem,) = tracking.sync_all([other, run])
+    assert problem.startswith("def: ")
+    assert "line 1 cannot be read" in problem
+    assert history(store, run) == expected(1)
+
+
 def test_an_error_inside_passes_through_the_mirror(store, run):
     with pytest.raises(ZeroDivisionError), tracking.mirror(run):
         1 / 0  # noqa: B018

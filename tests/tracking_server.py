@@ -75,7 +75,7 @@ def _postgres(root: Path, log: Path) -> Iterator[str]:
 def _create_database(port: int, server: subprocess.Popen[bytes]) -> None:
     import psycopg2
 
-    for _ in range(300):
+    for _ in range(600):
         assert server.poll() is None, "PostgreSQL did not start"
         with suppress(psycopg2.OperationalError):
             connection = psycopg2.connect(
@@ -106,7 +106,7 @@ def _mlflow(root: Path, database: str, log: Path, workers: int) -> Iterator[str]
             command, stdout=out, stderr=out, env=environment, cwd=log, start_new_session=True
         )
     try:
-        for _ in range(1200):
+        for _ in range(3000):
             assert server.poll() is None, (log / "mlflow.log").read_text()[-3000:]
             with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
                 break

@@ -72,9 +72,7 @@ def finish_mlflow(sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | N
 
     def work() -> None:
         try:
-            for run in runs:
-                if not tracking.is_level(run):
-                    tracking.sync(run)
+            failure.extend(tracking.sync_all(r for r in runs if not tracking.is_level(r)))
             tracking.finish_parent(sweep_dir, report.parent if report else None)
         except Exception as error:
             failure.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
