@@ -307,9 +307,11 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
 
 
 def _set_tags(client: MlflowClient, found: Run, tags: dict[str, str]) -> None:
-    for key, value in tags.items():
-        if found.data.tags.get(key) != value:
-            client.set_tag(found.info.run_id, key, value)
+    from mlflow.entities import RunTag
+
+    changed = [RunTag(key, v) for key, v in tags.items() if found.data.tags.get(key) != v]
+    if changed:
+        client.log_batch(found.info.run_id, tags=changed)
 
 
 def _log_params(client: MlflowClient, found: Run, run: RunDirectory) -> None:

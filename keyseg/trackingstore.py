@@ -42,10 +42,13 @@ def client_of(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # at every run's end
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # table creation is told at length
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A kept connection that the server closed is opened again; what fails for good is an error.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     database = _sqlite_file(uri)
     if database is None:
         return MlflowClient(tracking_uri=uri)
