@@ -1,30 +1,33 @@
 """One cell from a frozen config to its results: `python -m keyseg.cell RUN_DIR`.
 
 The work that a launcher starts, and that `python run.py` does in its own process. A run that is
-done is left alone; one that was stopped goes on at its last checkpoint.
+done is left alone; one that was stopped goes on at its last checkpoint. Several run directories
+are worked on one after the other, on what is loaded once (pack.py).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 
-from keyseg import disk, provenance, system, tracking
-from keyseg.build import Parts, build
+from keyseg import disk, pack, provenance, system, tracking
+from keyseg.build import build, pick_device, share_backbones
 from keyseg.config import RunConfig
-from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
+from keyseg.data.example import told_first
+from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
 from keyseg.disk import DiskFullError
-from keyseg.evaluate import evaluate
+from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
@@ -41,6 +44,7 @@ from keyseg.rundir import (
     RunBusy,
     RunDirectory,
     now,
+    verdict,
 )
 from keyseg.train import Stopped, Trainer
 
@@ -96,10 +100,10 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     """The run itself; returns what goes into run.json."""
     device = pick_device(cfg.runtime.device)
     prepare(cfg.data)
-    train, val, test = (load(cfg.data, split) for split in ("train", "val", "test"))
+    train, val, test = read_data(cfg)
     torch.manual_seed(cfg.seed)
     parts = build(cfg, device)
-    rows = manifest(parts.model)
+    rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     run.update(
         manifest=rows,
@@ -120,7 +124,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     def validate() -> dict[str, float]:
         if run.prune_file.exists():
             raise Pruned
-        rows = table(parts, val_groups, cfg, "teacher_forced")
+        rows = table(evaluate(parts, val_groups, cfg, "teacher_forced"), val_groups)
         if keep_iou:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
@@ -141,9 +145,10 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
-    test_groups = groups(e for s in test for e in s.examples)
+    told = [e for s in test for e in s.examples]
+    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
     samples = {
-        p: pd.DataFrame(unless_stopped(evaluate(parts, test_groups, cfg, p)))
+        p: table(unless_stopped(evaluate(parts, test_groups, cfg, p)), test_groups)
         for p in cfg.evaluation.protocols
     }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
@@ -154,7 +159,24 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
-    return {"summary": summary, "seconds_per_step": pace(run)}
+    with (run.checkpoints / "best.safetensors").open("rb") as file:
+        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {
+        "summary": summary,
+        "seconds_per_step": pace(run),
+        "checkpoint_fingerprint": checkpoint,
+    }
+
+
+_data: dict[str, list[list[Source]]] = {}
+
+
+def read_data(cfg: RunConfig) -> list[list[Source]]:
+    """The sources of train, val and test; read once in a process and those forked from it."""
+    key = json.dumps(cfg.data, sort_keys=True)
+    if key not in _data:
+        _data[key] = [load(cfg.data, split) for split in ("train", "val", "test")]
+    return _data[key]
 
 
 def pace(run: RunDirectory) -> float | None:
@@ -164,9 +186,9 @@ def pace(run: RunDirectory) -> float | None:
     return float(seconds.median()) if len(seconds) else None
 
 
-def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:
-    """Records of an evaluation as rows of samples.parquet."""
-    return pd.DataFrame(evaluate(parts, images, cfg, protocol))
+def table(records: Iterator[Record], images: list[ImageGroup]) -> pd.DataFrame:
+    """Records of an evaluation as rows of samples.parquet, in the order of the examples."""
+    return pd.DataFrame(in_order(records, images))
 
 
 def unless_stopped(records: Iterator[T]) -> Iterator[T]:
@@ -186,6 +208,8 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
     return {
         "data": cfg.data["name"],
         "splits": cfg.data["splits"].get("test"),
+        "sources": _sources(cfg),
+        "texts": cfg.evaluation.texts,
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
@@ -195,11 +219,15 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
     }
 
 
-def pick_device(name: str) -> torch.device:
-    """ "auto": a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _sources(cfg: RunConfig) -> dict[str, Any]:
+    """How the sources of test are read: division into splits, sentences, keywords; no paths."""
+    used = {name for entry in cfg.data["splits"].get("test") or () for name in entry["sources"]}
+    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
+    return {
+        name: {key: spec[key] for key in keys if key in spec}
+        for name, spec in cfg.data["sources"].items()
+        if name in used
+    }
 
 
 def set_threads(cfg: RunConfig) -> None:
@@ -215,14 +243,10 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
     run.update(status=status, attempts=attempts, **provenance.cost(attempts), **fields)
 
 
-def main() -> int:
-    """Exit codes: 0 done, 1 failed, 2 wrong use, 74 disk full, 75 at work elsewhere, 85 stopped."""
-    signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
-    if len(sys.argv) != 2:
-        print("usage: python -m keyseg.cell RUN_DIR", file=sys.stderr)
-        return 2
+def attempt(path: str) -> int:
+    """Work on a run directory; an exit code. What goes wrong is printed."""
     try:
-        run_cell(RunDirectory(sys.argv[1]))
+        run_cell(RunDirectory(path))
     except RunBusy as busy:
         print(busy, file=sys.stderr)
         return EXIT_BUSY
@@ -236,9 +260,43 @@ def main() -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    return 0
+
+
+def attempt_forked(path: str) -> int:
+    """`attempt` after a fork; in a new process, should a library have touched the GPU before it."""
+    if torch.cuda._is_in_bad_fork():  # none that we know of does so at import
+        os.execv(sys.executable, [sys.executable, "-m", "keyseg.cell", path])
+    return attempt(path)
+
+
+def share(paths: Sequence[str]) -> None:
+    """Load what these runs will read and not change. What cannot be loaded fails in its run."""
+    torch.set_num_threads(1)  # of a pool of threads no forked process would find any
+    tracking.preload()
+    for run in map(RunDirectory, paths):
+        with suppress(Exception):
+            if verdict(run) is None:
+                cfg = run.config
+                prepare(cfg.data)
+                read_data(cfg)
+                share_backbones(cfg)
+
+
+def main() -> int:
+    """Exit codes: 0 done, 1 failed, 2 wrong use, 74 disk full, 75 at work elsewhere, 85 stopped."""
+    signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
+    paths = sys.argv[1:]
+    if not paths:
+        print("usage: python -m keyseg.cell RUN_DIR ...", file=sys.stderr)
+        return 2
+    try:
+        if len(paths) == 1:
+            return attempt(paths[0])
+        share(paths)
+        return pack.each(paths, attempt_forked, _stop)
     finally:  # Python's own end would give the signal its default back, which kills
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    return 0
 
 
 if __name__ == "__main__":

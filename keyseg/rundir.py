@@ -341,6 +341,17 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _represent_text)
 
 
+def verdict(run: RunDirectory) -> int | None:
+    """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
+
+    A run that is tried again is "failed" without a reason until it begins.
+    """
+    info = run.info
+    if info.get("status") in (DONE, PRUNED):
+        return 0
+    return 1 if info.get("status") == FAILED and info.get("error") else None
+
+
 def parse_rows(file: Path, content: bytes) -> list[Row]:
     """Rows of (a piece of) a metrics.jsonl; what stands after the last newline is torn."""
     rows = []

@@ -40,6 +40,7 @@ from keyseg.trackingstore import (
     experiment,
     get_run,
     name_of,
+    settings,
 )
 from keyseg.trackingstore import OFF as OFF
 from keyseg.trackingstore import store_uri as store_uri
@@ -72,6 +73,13 @@ class _Sent(dict[str, Any]):
 
     def save(self) -> None:
         disk.replace(self.file, json.dumps(self).encode())
+
+
+def preload() -> None:
+    """Import mlflow where there is a store, which takes seconds."""
+    if store_uri() != OFF:
+        settings()
+        import mlflow  # noqa: F401
 
 
 def sync(run: RunDirectory) -> None:

@@ -35,14 +35,18 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{resolve_path('mlflow.db')}"
 
 
-@functools.lru_cache(maxsize=4)
-def client_of(uri: str) -> MlflowClient:
-    """A client of the store; the first process to come makes the tables of a SQLite file."""
-    # Nobody asked for usage reports over the network, nor for minutes of retries per request.
+def settings() -> None:
+    """Nobody asked for usage reports over the network, nor for minutes of retries per request."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # at every run's end
+
+
+@functools.lru_cache(maxsize=4)
+def client_of(uri: str) -> MlflowClient:
+    """A client of the store; the first process to come makes the tables of a SQLite file."""
+    settings()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # table creation is told at length

@@ -16,7 +16,7 @@ from keyseg.provenance import cost_unit
 from keyseg.report import stats, verdict
 from keyseg.report.declared import Contrast
 from keyseg.report.declared import contrasts as declared
-from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios
+from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.store import Cell, Sweep, Variant
 
 SLICE = "slice_"
@@ -108,7 +108,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                     ends = (found.value[m], found.low[m], found.high[m], spread[m])
                     key = (protocol, *group, variant.label, measure.name)
                     rows.append((*key, *map(float, ends), *size))
-    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    return _measured(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), "value")
 
 
 def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
@@ -132,7 +132,13 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 rows.append(
                     {**dict(zip(CONTRAST_COLUMNS, (*names, measure.name), strict=False)), **row}
                 )
-    return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
+    return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
+
+
+def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Without the measures of no-target data where there is none."""
+    absent = rows["metric"].isin(NO_TARGET)
+    return rows if rows.loc[absent, column].notna().any() else rows[~absent].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

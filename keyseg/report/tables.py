@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.measures import BY_NAME
+from keyseg.report.measures import BY_NAME, NO_TARGET, colliding
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.verdict import p_text
 
@@ -101,15 +101,24 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     floor = (
         f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
     )
+    shared = next((colliding(cell.samples) for cell in sweep.finished), nan)
+    if isfinite(shared) and shared:
+        floor += f"; {percent(shared)} of the keywords share their first token with another"
     words = (
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
         f"(teacher-forced answers always have both). {how}"
     )
-    masks = f"P@X: share of examples with IoU > X. {how}"
+    columns, masks = MASKS, "P@X: share of examples with IoU > X."
+    if whole["metric"].isin(NO_TARGET).any():
+        columns = (*MASKS, *NO_TARGET)
+        masks += (
+            " N-acc: share of the examples without a target for which nothing is predicted; "
+            "T-acc: share of the others for which something is."
+        )
     return [
-        _panel(sweep, whole, "results_masks", "Masks", masks, MASKS),
+        _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
         _cost(sweep),
     ]

@@ -11,14 +11,13 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 
+from keyseg.model.resample import at_decoder, drawn, resized, to_original
 from keyseg.model.sam import (
     MaskHead,
     WeightsError,
     build_sam,
     load_sam,
     preprocess,
-    resized,
-    to_original,
 )
 from keyseg.tiny.arch import SAM_SIZES
 
@@ -103,6 +102,25 @@ def test_to_original_is_sams_postprocessing(sam, size):
     theirs = sam.postprocess_masks(logits[:, None], resized(*size, SIDE), size)[:, 0]
     assert theirs.shape == (2, *size)
     torch.testing.assert_close(to_original(logits, SIDE, size), theirs)
+    differs = drawn(logits, SIDE, size).transpose(1, 2) != (theirs > 0)
+    assert differs.sum() <= 1e-5 * theirs.numel()  # a logit that is 0 but for rounding
+    assert drawn(logits.bfloat16(), SIDE, size).shape == (2, size[1], size[0])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_at_the_decoder_a_target_lies_where_its_logits_do(size):
+    """A mask drawn at the decoder's size and brought to the image's own comes back as it was."""
+    height, width = (-(-n // 2) for n in resized(*size, SIDE))
+    logits = torch.full((1, 4 * GRID, 4 * GRID), -1.0)
+    logits[0, height // 4 : height, width // 3 : width // 2] = 1.0
+    target = (to_original(logits, SIDE, size) > 0).byte()
+    small, at_small = at_decoder(logits, target, SIDE)
+    assert small.shape == at_small.shape == (1, height, width)
+    wrong = (small > 0) != (at_small == 1)
+    assert wrong.sum() <= height + width  # its outline may move by a pixel
+    assert at_small.any()
+    _, void = at_decoder(logits, torch.full((1, *size), 255, dtype=torch.uint8), SIDE)
+    assert (void == 255).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -114,7 +132,7 @@ def test_sizes_are_those_of_segment_anything(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_preprocess_resizes_the_longest_side_and_pads(sam, size):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8))
-    out = preprocess(sam, image)
+    out = preprocess(SIDE, image)
     height, width = ResizeLongestSide.get_preprocess_shape(*size, SIDE)
     small = ResizeLongestSide(SIDE).apply_image(image.permute(1, 2, 0).numpy())
     normal = (torch.from_numpy(small).permute(2, 0, 1) - sam.pixel_mean) / sam.pixel_std
@@ -129,7 +147,7 @@ def test_preprocess_resizes_the_longest_side_and_pads(sam, size):
 
 def test_a_picture_of_the_right_size_is_only_normalised(sam):
     image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
-    assert torch.equal(preprocess(sam, image), sam.preprocess(image[None].float())[0])
+    assert torch.equal(preprocess(SIDE, image), sam.preprocess(image[None].float())[0])
 
 
 def test_loading_gives_the_saved_weights_in_float32(sam_folder, tmp_path):

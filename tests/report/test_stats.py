@@ -9,7 +9,7 @@ from pycocotools import mask as coco
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios, records
+from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios, records
 from keyseg.report.resample import draws, terms
 from keyseg.report.stats import (
     bootstrap,
@@ -283,6 +283,23 @@ def test_unstored_targets_leave_emptiness_unknown() -> None:
         zip(BY_NAME, ratios(records(samples(target_rle=[""] * 4)).sum().to_numpy()), strict=True)
     )
     assert np.isnan(values["empty_rate"])
+
+
+def test_no_target_measures_by_hand() -> None:
+    """gRefCOCO: of two examples without a target one is left empty, of two others one."""
+    mixed = samples(
+        iou=[1.0, 0.0, 0.5, 0.0],
+        intersection=[0, 0, 50, 0],
+        union=[0, 30, 100, 60],
+        target_rle=[rle(n) for n in (0, 0, 80, 60)],
+    )
+    values = dict(zip(BY_NAME, ratios(records(mixed).sum().to_numpy()), strict=True))
+    assert (values["n_acc"], values["t_acc"], values["empty_rate"]) == (0.5, 0.5, 0.5)
+    found = records(mixed.assign(intersection=[0, 0, 50, 1], union=[0, 30, 100, 60]))
+    values = dict(zip(BY_NAME, ratios(found.sum().to_numpy()), strict=True))
+    assert (values["n_acc"], values["t_acc"]) == (0.5, 1.0)
+    everywhere = dict(zip(BY_NAME, ratios(records(samples()).sum().to_numpy()), strict=True))
+    assert np.isnan([everywhere[name] for name in NO_TARGET]).all()
 
 
 def test_every_measure_has_its_columns() -> None:
