@@ -23,11 +23,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg import pack, provenance, tracking
+from keyseg import disk, pack, provenance, system, tracking
 from keyseg.build import build, pick_device, share_backbones
 from keyseg.config import ConfigError, RunConfig
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
+from keyseg.disk import DiskFullError
 from keyseg.distributed import Processes, joined, unsharded
 from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
@@ -36,6 +37,7 @@ from keyseg.preflight import weights_fingerprint
 from keyseg.rundir import (
     DONE,
     EXIT_BUSY,
+    EXIT_NO_SPACE,
     EXIT_STOPPED,
     FAILED,
     PRUNED,
@@ -78,6 +80,10 @@ def run_cell(run: RunDirectory) -> None:
         except Pruned:
             _close(mine, PRUNED)
             return
+        except DiskFullError as error:
+            with suppress(DiskFullError):  # there may be no room for that either
+                _close(mine, FAILED, error=str(error))
+            raise
         except Exception as error:
             if run.status == RUNNING:  # the first to fail says why: the others lose it then
                 reason = "".join(traceback.format_exception_only(error)).strip()
@@ -91,10 +97,15 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     held.enter_context(run.lock())
     if run.status in (DONE, PRUNED):
         return False
-    attempt = provenance.attempt(provenance.record(run)) | {"processes": processes.count}
-    attempts = [*run.info.get("attempts", []), attempt]
+    disk.remove_leftovers(run.checkpoints)
+    state = provenance.record(run)
+    seen = len(run.info["hardware"].get("gpus", ()))
+    gpus = max(seen, processes.count) if seen else 0  # each process may see its own only
+    attempt = provenance.attempt(state, gpus) | {"processes": processes.count}
+    attempts = [*provenance.attempts_so_far(run), attempt]
     run.update(status=RUNNING, attempts=attempts, error=None, processes=processes.count)
     held.enter_context(tracking.mirror(run))
+    held.enter_context(system.watch(run))
     return True
 
 
@@ -132,8 +143,7 @@ def work(run: RunDirectory, cfg: RunConfig, processes: Processes) -> dict[str, A
         rows = table(processes.gather(records), val_groups)
         if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
-            with run.val_iou_file.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
         return summarise(rows)
 
     run_checkpoint = trainer.saved_step
@@ -144,6 +154,7 @@ def work(run: RunDirectory, cfg: RunConfig, processes: Processes) -> dict[str, A
             run.log([Row(*value, now())])
             if run_checkpoint != trainer.saved_step:
                 run_checkpoint = trainer.saved_step
+                disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
                 run.update(checkpoint_step=run_checkpoint)
     finally:
         run.update(checkpoint_step=trainer.saved_step)
@@ -267,13 +278,8 @@ def set_threads(cfg: RunConfig) -> None:
 
 def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
-    ended = now()
-    attempts[-1] |= {"ended": ended, "outcome": outcome or status}
-    for attempt in attempts:
-        if "ended" in attempt:
-            attempt["seconds"] = attempt["ended"] - attempt["started"]
-    minutes = sum(a.get("seconds", 0.0) for a in attempts) / 60
-    run.update(status=status, attempts=attempts, minutes=minutes, **fields)
+    attempts[-1] = provenance.ended(attempts[-1], outcome or status)
+    run.update(status=status, attempts=attempts, **provenance.cost(attempts), **fields)
 
 
 def attempt(path: str) -> int:
@@ -286,6 +292,10 @@ def attempt(path: str) -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return EXIT_STOPPED
+    except DiskFullError as error:
+        with suppress(OSError):  # the log may lie on that disk
+            print(error, file=sys.stderr)
+        return EXIT_NO_SPACE
     except Exception:
         traceback.print_exc()
         return 1
@@ -313,7 +323,7 @@ def share(paths: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Exit codes: 0 done, 1 failed, 75 another process works on it, 85 stopped, 2 wrong use."""
+    """Exit codes: 0 done, 1 failed, 2 wrong use, 74 disk full, 75 at work elsewhere, 85 stopped."""
     signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
     paths = sys.argv[1:]
     if not paths:

@@ -12,7 +12,6 @@ one process with one batch.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,9 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from keyseg import disk
 from keyseg.build import Parts, autocast
 from keyseg.config import OptimConfig, RunConfig
 from keyseg.data.ahead import ahead
@@ -380,7 +380,8 @@ class Trainer:
             return
 
         def write() -> None:
-            _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
+            with disk.replacing(self.folder / "last.pt") as file:
+                torch.save(state, file)
             self.saved_step = state["step"]
 
         self._written = self._writer.submit(write)
@@ -393,9 +394,8 @@ class Trainer:
 
     def _save_best(self) -> None:
         state = {k: whole(v.detach()).contiguous() for k, v in trainable(self.model).items()}
-        if not self.processes.first:
-            return
-        _atomically(self.folder / "best.safetensors", lambda path: save_file(state, path))
+        if self.processes.first:
+            disk.replace(self.folder / "best.safetensors", save(state))
 
 
 def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -422,12 +422,3 @@ def _copied(state: Any) -> Any:
     if isinstance(state, list | tuple):
         return type(state)(_copied(value) for value in state)
     return state
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

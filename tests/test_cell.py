@@ -14,6 +14,7 @@ import pytest
 from keyseg.config import signature
 from keyseg.rundir import (
     DONE,
+    EXIT_NO_SPACE,
     EXIT_STOPPED,
     FAILED,
     PRUNED,
@@ -119,7 +120,9 @@ def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_
     process.wait()
     assert run.status != DONE
     assert finish(run) == 0, run.log_file.read_text()
-    assert len(run.info["attempts"]) == 2
+    killed, last = run.info["attempts"]
+    assert killed["outcome"] == "killed"
+    assert 0 < killed["seconds"] < last["started"] - killed["started"]
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
 
@@ -214,6 +217,30 @@ def test_a_failure_is_recorded_with_its_reason(small_run, tmp_path):
     assert run.status == FAILED
     assert "/nowhere/sam" in run.info["error"]
     assert run.info["attempts"][-1]["outcome"] == FAILED
+
+
+def test_a_full_disk_is_told_and_with_room_the_run_goes_on(whole, small_run, tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here: a full disk is not tested")
+    try:
+        run = RunDirectory.create(path, small_run(*SHORT))
+        assert finish(run) == EXIT_NO_SPACE
+        assert run.status == FAILED
+        full = (
+            f"No space left on device: {run.checkpoints / 'best.safetensors'} could not be written"
+        )
+        assert run.info["error"].startswith(full)
+        assert full in run.log_file.read_text()
+        assert list(run.checkpoints.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,size=64m", str(path)], check=True)
+        assert finish(run) == 0, run.log_file.read_text()
+        pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
+        pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def test_a_run_that_is_asked_to_end_does_so_at_its_next_evaluation(small_run, tmp_path):
