@@ -159,12 +159,16 @@ class PromptConfig:
 
 @dataclass
 class RuntimeConfig:
-    """What changes speed only. `threads`: null = cores divided among the cells at work."""
+    """What changes speed only. `threads`: null = cores divided among the cells at work.
+
+    `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
+    """
 
     device: str = "auto"
     threads: int | None = None
     log_every: int = 10
     show_progress: bool = True
+    log_model: bool = True
 
 
 @dataclass

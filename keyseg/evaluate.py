@@ -51,7 +51,8 @@ def evaluate(
         words = scores.softmax(-1).mean(dim=1)
         masks = _masks(parts, batch, output.mask_logits)
         for n in range(len(batch.examples)):
-            yield _record(parts, batch, n, masks[n], words[n], protocol)
+            expected = float(output.predicted_iou[n])
+            yield _record(parts, batch, n, masks[n], words[n], expected, protocol)
 
 
 def _generate(
@@ -90,6 +91,7 @@ def _record(
     n: int,
     mask: np.ndarray[Any, Any],
     words: torch.Tensor,
+    predicted_iou: float,
     protocol: str,
 ) -> Record:
     """One row of samples.parquet."""
@@ -121,6 +123,7 @@ def _record(
         "intersection": int(intersection),
         "union": int(union),
         "iou": float(iou(intersection, union)),
+        "predicted_iou": round(predicted_iou, 4),
         "keyword_rank": rank,
         "predicted_keyword": named[0][0] if has_key else "",
         "top_words": json.dumps(named if has_key else []),

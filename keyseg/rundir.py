@@ -262,6 +262,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def best_file(self) -> Path:
+        """What was trained, at the best val score; the backbones are not in it."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
     def prune_file(self) -> Path:
         """There where the run is asked to end, as pruned, at its next evaluation."""
         return self.path / "prune.json"

@@ -20,6 +20,7 @@ import logging
 import math
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import filelock
 
-from keyseg import sweepdir
+from keyseg import mlmodel, sweepdir
 from keyseg.config import flatten, resolve_path
 from keyseg.rundir import DONE, FAILED, PRUNED, RunDirectory, parse_rows
 
@@ -106,6 +107,8 @@ def sync(run: RunDirectory) -> None:
         for name in _ARTIFACTS:
             if (run.path / name).exists():
                 client.log_artifact(found.info.run_id, str(run.path / name))
+        if status == _FINAL[DONE] and run.config.runtime.log_model:
+            _log_model(client, found.info.run_id, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
             client.log_artifacts(found.info.run_id, str(run.gallery), "gallery")
         ended = (info.get("attempts") or [{}])[-1].get("ended")
@@ -328,6 +331,16 @@ def _send_rows(client: MlflowClient, run: RunDirectory, info: dict[str, Any], se
         sent.save()
         if waiting:
             return
+
+
+def _log_model(client: MlflowClient, run_id: str, run: RunDirectory) -> None:
+    """runs:/ID/model, once."""
+    if not run.best_file.exists() or client.list_artifacts(run_id, mlmodel.NAME):
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / mlmodel.NAME
+        mlmodel.write(run, folder)
+        client.log_artifacts(run_id, str(folder), mlmodel.NAME)
 
 
 def _signature(run: RunDirectory, info: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from keyseg.metrics import summarise
 
 COLUMNS = {
     *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "keyword_rank", "predicted_keyword", "top_words"),
+    *("intersection", "union", "iou", "predicted_iou", "keyword_rank"),
+    *("predicted_keyword", "top_words"),
     *("answer", "has_seg", "has_key", "height", "width"),
     *("target_rle", "mask_rle", "ignore_rle"),
 }
