@@ -90,7 +90,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     train, val, test = (load(cfg.data, split) for split in ("train", "val", "test"))
     torch.manual_seed(cfg.seed)
     parts = build(cfg, device)
-    rows = manifest(parts.model)
+    rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     run.update(
         manifest=rows,

@@ -162,6 +162,7 @@ class RuntimeConfig:
     """What changes speed only. `threads`: null = cores divided among the cells at work.
 
     `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
+    `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
     """
 
     device: str = "auto"
@@ -169,6 +170,8 @@ class RuntimeConfig:
     log_every: int = 10
     show_progress: bool = True
     log_model: bool = True
+    features: bool = True
+    features_gib: float = 50.0
 
 
 @dataclass
@@ -228,6 +231,7 @@ POSITIVE = (
     "evaluation.images_per_batch",
     "evaluation.max_new_tokens",
     "runtime.log_every",
+    "runtime.features_gib",
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),

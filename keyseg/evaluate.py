@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from keyseg.build import Parts
+from keyseg.build import Parts, autocast
 from keyseg.config import RunConfig
 from keyseg.data.batch import MISSING, Batch
 from keyseg.data.masks import encode_rle
@@ -21,7 +21,7 @@ from keyseg.data.mix import ImageGroup
 from keyseg.losses import VOID, keyword_logits
 from keyseg.metrics import intersection_union, iou
 from keyseg.model.sam import to_original
-from keyseg.train import autocast, by_size
+from keyseg.train import by_size
 
 TOP_WORDS = 5
 
@@ -39,11 +39,10 @@ def evaluate(
     for start in range(0, len(groups), per_batch):
         batch = parts.collator(groups[start : start + per_batch]).to(device)
         with autocast(cfg, device):
-            features = model.encode(batch.clip, batch.sam)
             if protocol == "generated":
-                answers = _generate(parts, batch, features.image_tokens, cfg)
+                answers = _generate(parts, batch, cfg)
                 batch = parts.collator.with_answers(batch, answers).to(device)
-            output = model(batch, features)
+            output = model(batch)
         keyword = cfg.loss.keyword
         scores = keyword_logits(
             output.key_query, output.table, keyword.similarity, keyword.temperature
@@ -55,15 +54,15 @@ def evaluate(
             yield _record(parts, batch, n, masks[n], words[n], expected, protocol)
 
 
-def _generate(
-    parts: Parts, batch: Batch, image_tokens: torch.Tensor, cfg: RunConfig
-) -> list[list[int]]:
+def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
     talk = parts.conversation
     tokenizer = talk.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return parts.model.vlm.generate(
-        [talk.prefix + talk.question(e) for e in batch.examples],
-        image_tokens[batch.image_of],
+        talk.prefix,
+        [talk.question(e) for e in batch.examples],
+        batch.features.clip,
+        batch.image_of,
         cfg.evaluation.max_new_tokens,
         pad,
         tokenizer.eos_token_id,
@@ -77,8 +76,7 @@ def _masks(parts: Parts, batch: Batch, logits: torch.Tensor) -> list[np.ndarray[
         drawn &= (batch.key_at != MISSING).all(dim=1)
     masks: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(batch.examples)
     for picked, size in by_size(batch):
-        side = parts.model.sam_encoder.img_size
-        hard = to_original(logits[picked].float(), side, size) > 0
+        hard = to_original(logits[picked].float(), parts.model.side, size) > 0
         hard &= drawn[picked, None, None]
         for n, mask in zip(picked, hard.cpu().numpy(), strict=True):
             masks[n] = mask
@@ -110,7 +108,7 @@ def _record(
         rank = int((words > words[wanted[0]]).sum()) if has_key else len(words)
     height, width = target.shape
     ignored = target == VOID
-    row = int(batch.image_of[n])
+    row = batch.rows[n]
     return {
         "id": example.id,
         "image_id": example.image_id,
@@ -140,6 +138,6 @@ def _record(
 
 def _answer(batch: Batch, row: int, n: int) -> list[int]:
     """Tokens of an expression's answer, read off its labels."""
-    number = 1 + int((batch.image_of[:n] == row).sum())
+    number = 1 + batch.rows[:n].count(row)
     mine = (batch.packed.segments[row] == number) & (batch.labels[row] >= 0)
     return batch.labels[row][mine].tolist()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def load_model(cfg: RunConfig, weights: Path, device: torch.device) -> Parts:
         ConfigError: what `build` says.
     """
     torch.manual_seed(cfg.seed)  # a control may hold frozen random weights
-    parts = build(cfg, device)
+    parts = build(replace(cfg, runtime=replace(cfg.runtime, features=False)), device)
     try:
         load_trainable(parts.model, load_file(weights))
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:

@@ -129,8 +129,13 @@ def weights_fingerprint(cfg: RunConfig) -> str:
     """16 hex digits over the backbones' files; of large ones the size and both ends."""
     if cfg.model.init == "random":
         return "random"
+    return fingerprint(cfg.model.llava, cfg.model.sam)
+
+
+def fingerprint(*names: str) -> str:
+    """16 hex digits over the files of weights; of large ones the size and both ends."""
     total = hashlib.sha256()
-    for name in (cfg.model.llava, cfg.model.sam):
+    for name in names:
         path = Path(weights_path(name))
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in (f for f in files if f.suffix in _WEIGHTS and f.is_file()):

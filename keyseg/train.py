@@ -11,7 +11,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from keyseg.build import DTYPES, Parts
+from keyseg.build import Parts, autocast
 from keyseg.config import OptimConfig, RunConfig
+from keyseg.data.ahead import ahead
 from keyseg.data.batch import Batch
 from keyseg.data.mix import ImageSampler
 from keyseg.losses import (
@@ -58,13 +60,6 @@ class Stopped(RuntimeError):  # noqa: N818 (a state, not a mistake)
     """The run was asked to stop; its checkpoint is written."""
 
 
-def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision of the config; fp32 is no autocast."""
-    if cfg.model.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, DTYPES[cfg.model.precision])
-
-
 def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> Losses:
     """The four losses of a batch. Masks are compared at the images' own sizes (as LISA does)."""
     bce, dice = [], []
@@ -76,7 +71,7 @@ def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> L
     keyword = cfg.loss.keyword
     scores = keyword_logits(output.key_query, output.table, keyword.similarity, keyword.temperature)
     return weigh(
-        text_loss(output.text_logits, batch.labels[batch.labels >= 0]),
+        text_loss(output.text_logits, batch.labels.flatten()[batch.supervised]),
         torch.cat(bce).mean(),
         torch.cat(dice).mean(),
         keyword_loss(scores, batch.keyword_ids, keyword.target),
@@ -87,7 +82,7 @@ def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> L
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Expressions grouped by the size (H, W) of their image."""
     found: dict[tuple[int, int], list[int]] = {}
-    for n, row in enumerate(batch.image_of.tolist()):
+    for n, row in enumerate(batch.rows):
         found.setdefault(batch.sizes[row], []).append(n)
     yield from ((picked, size) for size, picked in found.items())
 
@@ -134,9 +129,10 @@ class Trainer:
         self.saved_step = 0
         """Step of the last checkpoint: where a killed run goes on."""
         self.best = -math.inf
-        self.side = self.model.sam_encoder.img_size
         self._window = torch.zeros(5, device=self.device)
         self._count = 0
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._written: Future[None] | None = None
 
     def resume(self) -> int:
         """Load the last checkpoint if there is one; return its step."""
@@ -175,36 +171,44 @@ class Trainer:
             yield from self._validate(validate)
         self.model.train()
         clock = time.perf_counter()
-        while self.step < optim.steps:
-            self.step += 1
-            self._train_step()
-            if self._count == self.cfg.runtime.log_every or self.step == optim.steps:
-                seconds = time.perf_counter() - clock
-                yield from self._log(seconds)
-                clock = time.perf_counter()
-            if self.step % optim.eval_every == 0 or self.step == optim.steps:
-                yield from self._validate(validate)
-                self.model.train()
-                clock = time.perf_counter()
-            last = self.step == optim.steps
-            stopping = not last and stop()
-            if self.step % optim.checkpoint_every == 0 or last or stopping:
-                self._save_last()
-            if stopping:
-                raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
+        batches = ahead(self._make_batch, range(self.step + 1, optim.steps + 1))
+        with closing(batches), self._writer:
+            for batch in batches:
+                self.step += 1
+                self._train_step(batch)
+                last = self.step == optim.steps
+                if self._count == self.cfg.runtime.log_every or last:
+                    seconds = time.perf_counter() - clock
+                    yield from self._log(seconds)
+                    clock = time.perf_counter()
+                if self.step % optim.eval_every == 0 or last:
+                    yield from self._validate(validate)
+                    self.model.train()
+                    clock = time.perf_counter()
+                stopping = not last and stop()
+                if self.step % optim.checkpoint_every == 0 or last or stopping:
+                    self._save_last()
+                if stopping:
+                    break
+            self._await_checkpoint()
+        if self.step < optim.steps:
+            raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
 
     def load_best(self) -> None:
         """The weights with the best val score."""
         load_trainable(self.model, load_file(self.folder / "best.safetensors"))
 
-    def _train_step(self) -> None:
+    def _make_batch(self, step: int) -> Batch:
+        rng = np.random.default_rng([self.cfg.seed, step])
+        batch = self.parts.collator(self.sampler.step(step - 1), rng)
+        return batch.pin_memory() if self.device.type == "cuda" else batch
+
+    def _train_step(self, batch: Batch) -> None:
         cfg = self.cfg
-        rng = np.random.default_rng([cfg.seed, self.step])
-        batch = self.parts.collator(self.sampler.step(self.step - 1), rng).to(self.device)
+        batch = batch.to(self.device)
         with autocast(cfg, self.device):
-            features = self.model.encode(batch.clip, batch.sam)
-            output = self.model(batch, features)
-            losses = compute_losses(output, batch, cfg, self.side)
+            output = self.model(batch)
+            losses = compute_losses(output, batch, cfg, self.model.side)
         factor = learning_rate(self.step, cfg.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
@@ -251,20 +255,34 @@ class Trainer:
         self._count = 0
 
     def _save_last(self) -> None:
+        """Copy the state now and write it while training goes on."""
+        self._await_checkpoint()
         cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
-        state = {
-            "model": {k: v.detach() for k, v in trainable(self.model).items()},
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "window": self._window,
-            "count": self._count,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": cuda,
-        }
-        _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
-        self.saved_step = self.step
+        state = _copied(
+            {
+                "model": {k: v.detach() for k, v in trainable(self.model).items()},
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "step": self.step,
+                "best": self.best,
+                "window": self._window,
+                "count": self._count,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": cuda,
+            }
+        )
+
+        def write() -> None:
+            _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
+            self.saved_step = state["step"]
+
+        self._written = self._writer.submit(write)
+
+    def _await_checkpoint(self) -> None:
+        """Until the last checkpoint is written; raises what its writing raised."""
+        written, self._written = self._written, None
+        if written:
+            written.result()
 
     def _save_best(self) -> None:
         state = {k: v.detach().contiguous() for k, v in trainable(self.model).items()}
@@ -284,6 +302,17 @@ def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in state.items():
             parameters[name].copy_(value)
+
+
+def _copied(state: Any) -> Any:
+    """Nested dicts and lists with their tensors copied to the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state
 
 
 def _atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -76,13 +76,19 @@ def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_overrides(llava_folder: Path, sam_folder: Path, scenes_folder: Path) -> tuple[str, ...]:
+def small_overrides(
+    llava_folder: Path,
+    sam_folder: Path,
+    scenes_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, ...]:
     """What makes a run small: random backbones and a dozen pictures."""
     counts = "{train: 6, val: 3, test: 3}"
     return (
         f"model.llava={llava_folder}",
         f"model.sam={sam_folder}",
         f"data.root={scenes_folder}",
+        f"paths.data={tmp_path_factory.mktemp('features')}",
         f"data.prepare.refer={counts}",
         f"data.prepare.reason={counts}",
         "optim.images_per_step=2",

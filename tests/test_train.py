@@ -246,7 +246,7 @@ def test_losses_compare_masks_at_each_images_own_size(trainer):
     made, _ = trainer("run", *SHORT)
     batch = made.parts.collator(made.sampler.step(0))
     with torch.no_grad():
-        output = made.model(batch, made.model.encode(batch.clip, batch.sam))
+        output = made.model(batch)
         whole = compute_losses(output, batch, made.cfg, 128)
     small = torch.nn.functional.interpolate
     row = batch.image_of == 0

@@ -7,6 +7,7 @@ S side of SAM's input (1024; 128), E = S / patch, side of the image embedding.
 from __future__ import annotations
 
 import json
+import zipfile
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -30,6 +31,9 @@ from torch.nn import functional as F
 PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 FOLDER_TYPE = "folder"
 """`sam_type` of a folder with config.json and model.safetensors; others are the registry's."""
+
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of the images that SAM was trained on, by colour; the registry gives them to all its models."""
 
 _BROKEN = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
@@ -85,7 +89,8 @@ def build_sam(sizes: dict[str, Any]) -> Sam:
 def load_sam(path: Path, sam_type: str) -> Sam:
     """Read a Sam: a folder (config.json + model.safetensors), or a public .pth of the registry.
 
-    Every key of the file must fit and none may be missing. No code in the file is run.
+    Every key of the file must fit and none may be missing. No code in the file is run. Tensors
+    stay on disk until they are read: who wants the decoder only does not wait for the encoder.
 
     Raises:
         WeightsError: the file is missing, broken or of another size.
@@ -106,12 +111,15 @@ def load_sam(path: Path, sam_type: str) -> Sam:
         raise WeightsError(f"SAM weights not found: {file}. {remedy}")
     try:
         if sam_type == FOLDER_TYPE:
-            sam = build_sam(json.loads((path / "config.json").read_text()))
+            sizes = json.loads((path / "config.json").read_text())
             state = load_file(file)
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            sam = sam_model_registry[sam_type]()
-        sam.load_state_dict({k: v.float() for k, v in state.items()})
+            state = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+            )
+        with torch.device("meta"):  # nothing is drawn at random that the file replaces anyway
+            sam = build_sam(sizes) if sam_type == FOLDER_TYPE else sam_model_registry[sam_type]()
+        sam.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
     except _BROKEN as error:
         # torch's words on a file with code in it are advice to run that code
         unsafe = isinstance(error, UnpicklingError)
@@ -136,17 +144,19 @@ def random_sam(path: Path, sam_type: str) -> Sam:
     return build_sam(json.loads((path / "config.json").read_text())).eval()
 
 
-def preprocess(sam: Sam, image: Tensor) -> Tensor:
-    """(3, H, W) uint8 -> (3, S, S): longest side to S, normalised, padded at right and bottom."""
-    side = sam.image_encoder.img_size
+def preprocess(side: int, image: Tensor) -> Tensor:
+    """(3, H, W) uint8 -> (3, S, S): longest side to S, normalised, padded at right and bottom.
+
+    The same numbers as `Sam.preprocess`, without a Sam: its encoder may not be there.
+    """
     height, width = resized(image.shape[-2], image.shape[-1], side)
     pixels = image[None].float()
     if (height, width) != tuple(image.shape[-2:]):
         pixels = F.interpolate(
             pixels, (height, width), mode="bilinear", align_corners=False, antialias=True
         )
-    out: Tensor = sam.preprocess(pixels)[0]
-    return out
+    mean, std = (torch.tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
+    return F.pad((pixels[0] - mean) / std, (0, side - width, 0, side - height))
 
 
 def resized(height: int, width: int, side: int) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def test_sizes_are_those_of_segment_anything(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_preprocess_resizes_the_longest_side_and_pads(sam, size):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8))
-    out = preprocess(sam, image)
+    out = preprocess(SIDE, image)
     height, width = ResizeLongestSide.get_preprocess_shape(*size, SIDE)
     small = ResizeLongestSide(SIDE).apply_image(image.permute(1, 2, 0).numpy())
     normal = (torch.from_numpy(small).permute(2, 0, 1) - sam.pixel_mean) / sam.pixel_std
@@ -131,7 +131,7 @@ def test_preprocess_resizes_the_longest_side_and_pads(sam, size):
 
 def test_a_picture_of_the_right_size_is_only_normalised(sam):
     image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
-    assert torch.equal(preprocess(sam, image), sam.preprocess(image[None].float())[0])
+    assert torch.equal(preprocess(SIDE, image), sam.preprocess(image[None].float())[0])
 
 
 def test_loading_gives_the_saved_weights_in_float32(sam_folder, tmp_path):
