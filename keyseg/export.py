@@ -44,12 +44,15 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
             fp32.
 
     Raises:
-        ConfigError: `folder` holds something, or its disk has too little space.
+        ConfigError: `folder` holds something, its disk has too little space, or the run's base was
+            random.
         WeightsError: a backbone, or the run's own file, is missing or does not fit.
     """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} holds something already; give another folder")
+    if run.config.model.init == "random":
+        raise ConfigError(f"run {run.path} has model.init=random: it has no base to be merged into")
     # 4-bit weights cannot be merged into: the base is read whole
     cfg = replace(run.config, model=replace(run.config.model, quantization="none"))
     parts = load_model(cfg, run.best_file, torch.device("cpu"))
@@ -60,6 +63,9 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
     try:
         _check_space(parts.model, DTYPES[dtype], aside)
         head = {k: v for k, v in parts.model.state_dict().items() if k.startswith(_HEAD)}
+        talk = parts.conversation
+        # the keyword head's table is the pre-trained one, in which KEY and SEG are untrained
+        head["keyword_head.new_rows"] = parts.model.keyword_head.table[[talk.key_id, talk.seg_id]]
         save_file(
             {k: v.float().contiguous() for k, v in head.items()}, aside / "keyseg.safetensors"
         )

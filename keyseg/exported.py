@@ -48,7 +48,9 @@ class Exported:
         self.key = _mlp(_part(state, "key_projection"))
         self.context = _mlp(_part(state, "context_projection"), "")
         self.keyword = state["keyword_head.project.weight"]
-        self.table = state.get("keyword_head.table", self.llava.get_input_embeddings().weight)
+        table = self.llava.get_input_embeddings().weight.detach().float().clone()
+        table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
+        self.table = state.get("keyword_head.table", table)
 
     @torch.no_grad()
     def __call__(
@@ -107,7 +109,7 @@ class Exported:
         """The five likeliest words for KEY."""
         if not keys:
             return []
-        about, table = self.about, self.table.float()
+        about, table = self.about, self.table
         asked = states[[k - about["reads_state_before_token"] for k in keys]] @ self.keyword.T
         if about["similarity"] == "cosine":
             asked, table = F.normalize(asked, dim=-1), F.normalize(table, dim=-1)
