@@ -123,6 +123,7 @@ def _record(
         "iou": float(iou(intersection, union)),
         "predicted_iou": round(predicted_iou, 4),
         "keyword_rank": rank,
+        "keyword_token": talk.text(wanted[:1]),
         "predicted_keyword": named[0][0] if has_key else "",
         "top_words": json.dumps(named if has_key else []),
         "answer": talk.text(_answer(batch, row, n)),

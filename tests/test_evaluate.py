@@ -15,9 +15,8 @@ from keyseg.metrics import summarise
 
 COLUMNS = {
     *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "predicted_iou", "keyword_rank"),
-    *("predicted_keyword", "top_words"),
-    *("answer", "has_seg", "has_key", "height", "width"),
+    *("intersection", "union", "iou", "predicted_iou", "keyword_rank", "keyword_token"),
+    *("predicted_keyword", "top_words", "answer", "has_seg", "has_key", "height", "width"),
     *("target_rle", "mask_rle", "ignore_rle"),
 }
 HEIGHT, WIDTH = 60, 100
@@ -45,10 +44,12 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     _, _, images = cell
     rows = records[protocol]
     assert [r["id"] for r in rows] == [e.id for g in images for e in g.examples]
-    slices = {f"slice_{name}" for g in images for e in g.examples for name in e.slices}
-    assert {"slice_style", "slice_split", "slice_dataset", "slice_size", "slice_length"} == slices
-    for row in rows:
-        assert row.keys() == COLUMNS | slices
+    slices = [{f"slice_{name}" for name in e.slices} for g in images for e in g.examples]
+    every = {f"slice_{name}" for name in ("style", "split", "dataset", "size", "length")}
+    assert set.intersection(*slices) == every
+    assert set.union(*slices) == {*every, "slice_distractors"}
+    for row, own in zip(rows, slices, strict=True):
+        assert row.keys() == COLUMNS | own
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}
@@ -83,6 +84,7 @@ def test_keyword_columns(cell, records):
         assert 0 < sum(shares) <= 1.001
         assert row["predicted_keyword"] == top[0][0]
         first = row["keyword"].split()[0]
+        assert row["keyword_token"] == first
         names = [word for word, _ in top]
         assert (row["keyword_rank"] == 0) == (names[0] == first)
         if first in names:

@@ -67,6 +67,11 @@ def length_slice(query: str) -> str:
     return "medium" if words <= 9 else "long"
 
 
+def distractor_slice(number: int) -> str:
+    """Slice by how many other objects of the target's category are in the image: 0, 1, 2, 3+."""
+    return str(number) if number < 3 else "3+"
+
+
 def first_or_all(texts: str, of: Sequence[_T]) -> Sequence[_T]:
     """The expressions of a target that count, by the protocol key `texts`: "all" or "first"."""
     if texts not in ("all", "first"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data import plain_pickle
-from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.example import Example, distractor_slice, first_or_all, length_slice, size_slice
 from keyseg.data.files import (
     UNANNOTATED,
     DataError,
@@ -60,7 +60,7 @@ def read(
         dataset: folder in it, such as "refcoco+".
         split_by: "unc", "google" or "umd": which division into splits.
         split: "train", "val", "testA", ...
-        slices: added to every example's own (dataset, split, size, length).
+        slices: added to every example's own (dataset, split, size, length, distractors).
         texts: "all" sentences of a target, or the "first".
         problems: takes what is wrong with single targets, which are then left out.
 
@@ -86,6 +86,7 @@ def read(
             area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
             size = size_slice(area / (mask.height * mask.width))
             own = {"dataset": dataset, "split": split, "size": size}
+            own["distractors"] = distractor_slice(instances.alike(annotation))
             path = folder_of_images / image["file_name"]
             examples += expressions(ref, where, texts, path, keyword, mask, own, slices or {})
     missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
@@ -133,6 +134,9 @@ class Instances:
             self.annotations = {
                 a["id"]: a for a in content["annotations"] if str(a["id"]) in wanted
             }
+            self._alike = Counter(
+                (a.get("image_id"), a.get("category_id")) for a in content["annotations"]
+            )
             kept = {a["image_id"] for a in self.annotations.values()} | set(images)
             self.images = {i["id"]: i for i in content["images"] if i["id"] in kept}
             self.categories = {c["id"]: str(c["name"]) for c in content["categories"]}
@@ -161,6 +165,10 @@ class Instances:
         if category not in self.categories:
             raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
         return annotation, image, self.categories[category]
+
+    def alike(self, annotation: Mapping[str, Any]) -> int:
+        """Other annotations of the same category in the same image."""
+        return self._alike[annotation["image_id"], annotation.get("category_id")] - 1
 
     def image(self, number: Any, what: str) -> dict[str, Any]:
         """An image's entry; `what` starts the sentence of the error."""
