@@ -25,6 +25,8 @@ _NEEDS = (
     *("torch", "torchvision", "transformers", "tokenizers", "peft", "segment-anything"),
     *("safetensors", "omegaconf", "numpy", "pandas", "pycocotools", "pillow", "pyyaml", "filelock"),
 )
+_NOT_COPIED = ("__pycache__", "weights", "commands", "report", "scenes", "sweep", "tiny")
+"""Folders of the code that no prediction needs."""
 _KEPT = ("signature", "label", "seed", "weights_fingerprint")
 """Of run.json."""
 
@@ -32,10 +34,12 @@ _KEPT = ("signature", "label", "seed", "weights_fingerprint")
 def write(run: RunDirectory, folder: Path) -> None:
     """Write the model of a run into `folder`, which must not exist."""
     import mlflow.pyfunc
+    import pandas as pd
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     inputs = Schema([ColSpec(DataType.string, name) for name in ("image", "query")])
+    params = ParamSchema([ParamSpec("protocol", DataType.string, "generated")])
     with tempfile.TemporaryDirectory() as temporary:
         data, code = Path(temporary) / "run", Path(temporary) / "keyseg"
         data.mkdir()
@@ -51,12 +55,13 @@ def write(run: RunDirectory, folder: Path) -> None:
         info = {key: run.info.get(key) for key in _KEPT}
         (data / "run.json").write_text(json.dumps(info))
         package = Path(keyseg.__file__).parent
-        shutil.copytree(package, code, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+        shutil.copytree(package, code, ignore=shutil.ignore_patterns(*_NOT_COPIED))
         mlflow.pyfunc.save_model(
             folder,
             loader_module="keyseg.pyfunc",
             data_path=str(data),
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
-            signature=ModelSignature(inputs=inputs),
+            signature=ModelSignature(inputs=inputs, params=params),
+            input_example=pd.DataFrame({"image": ["street.jpg"], "query": ["the red car"]}),
         )

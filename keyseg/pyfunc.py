@@ -52,19 +52,24 @@ class PyfuncModel:
         name = os.environ.get("KEYSEG_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.predictor = Predictor(cfg, run.best_file, torch.device(name))
 
-    def predict(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    def predict(
+        self, rows: pd.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
         """A dict for each row: answer, top_words, mask (COCO run lengths), predicted_iou ...
+
+        `params`: protocol, "generated" (default) or "teacher_forced".
 
         Raises:
             DataError: an image that cannot be read; names the row.
         """
+        protocol = str((params or {}).get("protocol") or "generated")
         answers = []
         pairs = zip(rows["image"], rows["query"], strict=True)
         with tempfile.TemporaryDirectory() as folder:
             for number, (image, query) in enumerate(pairs):
                 try:
                     path = _image_file(str(image), Path(folder))
-                    answers.append(self.predictor(path, [str(query)])[0].to_dict())
+                    answers.append(self.predictor(path, [str(query)], protocol)[0].to_dict())
                 except DataError as error:
                     raise DataError(f"row {number}: {error}") from error
         return answers
