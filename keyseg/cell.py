@@ -81,6 +81,8 @@ def run_cell(run: RunDirectory) -> None:
                 _close(run, FAILED, error=reason)
                 raise
             _close(run, DONE, **results)
+            # nothing goes on from here; at 7B the optimiser's state is three times the weights
+            (run.checkpoints / "last.pt").unlink(missing_ok=True)
 
 
 def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,8 +34,11 @@ _KEPT = ("signature", "label", "seed", "weights_fingerprint")
 
 def write(run: RunDirectory, folder: Path) -> None:
     """Write the model of a run into `folder`, which must not exist."""
-    import mlflow.pyfunc
     import pandas as pd
+
+    with warnings.catch_warnings():  # importing it, MLflow warns of a type hint of its own
+        warnings.filterwarnings("ignore", ".*AnyType", UserWarning)
+        import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 

@@ -4,7 +4,8 @@
     run.json          status, attempts, summary and whatever else is known of the run
     metrics.jsonl     every row (name, value, step, time), append-only
     samples.parquet   one row per evaluated example and protocol
-    checkpoints/  gallery/  log.txt  run.lock
+    checkpoints/      best.safetensors; last.pt until the run is done
+    gallery/  log.txt  run.lock
 
 Files that are replaced are written to a temporary name and renamed, so a reader never sees half
 of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last

@@ -76,6 +76,7 @@ def test_leaves_what_a_report_needs(whole):
     )
     assert info["attempts"][-1]["outcome"] == DONE
     assert info["minutes"] > 0
+    assert [f.name for f in whole.checkpoints.iterdir()] == [whole.best_file.name]
     samples = whole.samples()
     assert samples.groupby("protocol").size().nunique() == 1
     for protocol, rows in samples.groupby("protocol"):
