@@ -62,8 +62,7 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     import torch
     from hydra import compose, initialize_config_dir
 
-    from keyseg.build import autocast, build
-    from keyseg.cell import pick_device
+    from keyseg.build import autocast, build, pick_device
     from keyseg.config import PROJECT, validate
     from keyseg.data.mix import ImageSampler, Source
     from keyseg.train import Trainer

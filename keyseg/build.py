@@ -36,6 +36,13 @@ class Parts:
     features: FrozenFeatures
 
 
+def pick_device(name: str) -> torch.device:
+    """ "auto": a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
     """The precision of the config; fp32 is no autocast."""
     if cfg.model.precision == "fp32":
@@ -86,6 +93,16 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     conversation = Conversation(tokenizer, cfg.prompt, tokens, image_tokens)
     features = frozen_features(cfg, device, sam, llava.config, processor.image_processor)
     return Parts(model.to(device), Collator(conversation, features), conversation, features)
+
+
+def build_features(cfg: RunConfig, device: torch.device) -> FrozenFeatures:
+    """The features alone: neither language model nor decoder is loaded.
+
+    Raises:
+        WeightsError: a backbone is missing or broken.
+    """
+    sam, llava, processor = load_backbones(cfg, device, part="vision")
+    return frozen_features(cfg, device, sam, llava.config, processor.image_processor)
 
 
 def frozen_features(

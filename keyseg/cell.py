@@ -19,10 +19,10 @@ import pandas as pd
 import torch
 
 from keyseg import provenance, tracking
-from keyseg.build import Parts, build
+from keyseg.build import build, pick_device
 from keyseg.config import RunConfig
 from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
-from keyseg.evaluate import evaluate
+from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
@@ -113,7 +113,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     def validate() -> dict[str, float]:
         if run.prune_file.exists():
             raise Pruned
-        rows = table(parts, val_groups, cfg, "teacher_forced")
+        rows = table(evaluate(parts, val_groups, cfg, "teacher_forced"), val_groups)
         if keep_iou:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             with run.val_iou_file.open("a") as file:
@@ -136,7 +136,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     trainer.load_best()
     test_groups = groups(e for s in test for e in s.examples)
     samples = {
-        p: pd.DataFrame(unless_stopped(evaluate(parts, test_groups, cfg, p)))
+        p: table(unless_stopped(evaluate(parts, test_groups, cfg, p)), test_groups)
         for p in cfg.evaluation.protocols
     }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
@@ -157,9 +157,9 @@ def pace(run: RunDirectory) -> float | None:
     return float(seconds.median()) if len(seconds) else None
 
 
-def table(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> pd.DataFrame:
-    """Records of an evaluation as rows of samples.parquet."""
-    return pd.DataFrame(evaluate(parts, images, cfg, protocol))
+def table(records: Iterator[Record], images: list[ImageGroup]) -> pd.DataFrame:
+    """Records of an evaluation as rows of samples.parquet, in the order of the examples."""
+    return pd.DataFrame(in_order(records, images))
 
 
 def unless_stopped(records: Iterator[T]) -> Iterator[T]:
@@ -186,13 +186,6 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "backbone": cfg.model.name,
         "selected_by": "val giou (teacher_forced)",
     }
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto": a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def set_threads(cfg: RunConfig) -> None:

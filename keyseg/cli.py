@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keyseg.commands import data, export, plan, predict, report, status, sync
+from keyseg.commands import data, export, features, plan, predict, report, status, sync
 from keyseg.config import ConfigError
 
-COMMANDS = (report, status, plan, sync, predict, export, data)
+COMMANDS = (report, status, plan, sync, predict, export, data, features)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

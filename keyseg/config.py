@@ -105,12 +105,16 @@ class KeywordLossConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the four losses. Weight 0: measured and logged, not trained."""
+    """Weights of the four losses. Weight 0: measured and logged, not trained.
+
+    `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
+    """
 
     name: str = MISSING
     text: float = MISSING
     bce: float = MISSING
     dice: float = MISSING
+    resolution: str = MISSING
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
 
 
@@ -212,6 +216,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.attention": ("sdpa", "eager"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
+    "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),

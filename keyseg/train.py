@@ -38,7 +38,7 @@ from keyseg.losses import (
 from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
-from keyseg.model.sam import to_original
+from keyseg.model.sam import at_decoder, to_original
 
 SELECT_BY = "giou"
 """Val score that decides which weights are kept as the best."""
@@ -61,11 +61,18 @@ class Stopped(RuntimeError):  # noqa: N818 (a state, not a mistake)
 
 
 def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> Losses:
-    """The four losses of a batch. Masks are compared at the images' own sizes (as LISA does)."""
+    """The four losses of a batch.
+
+    Masks are compared at the images' own sizes (as LISA does), or at the decoder's resolution:
+    a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
+    """
     bce, dice = [], []
     for picked, size in by_size(batch):
-        logits = to_original(output.mask_logits[picked], side, size)
-        targets = torch.stack([batch.masks[i] for i in picked])
+        logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
+        if cfg.loss.resolution == "decoder":
+            logits, targets = at_decoder(logits, targets, side)
+        else:
+            logits = to_original(logits, side, size)
         bce.append(bce_loss(logits, targets))
         dice.append(dice_loss(logits, targets))
     keyword = cfg.loss.keyword

@@ -46,6 +46,7 @@ OPTIONS = [
     ("loss.keyword.table=trained",),
     ("loss.text=0", "loss.bce=0", "loss.dice=0"),
     ("loss.bce=0", "loss.dice=0"),
+    ("loss.resolution=decoder",),
     ("optim.schedule=constant", "optim.warmup=0", "optim.clip=0"),
 ]
 

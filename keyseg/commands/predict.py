@@ -223,7 +223,7 @@ def _files(out: Path, name: str) -> dict[str, Path]:
 def _load(run: RunDirectory, device: str) -> Predictor:
     import torch
 
-    from keyseg.cell import pick_device
+    from keyseg.build import pick_device
     from keyseg.model.sam import WeightsError
     from keyseg.predict import Predictor
     from keyseg.preflight import check_weights

@@ -17,7 +17,7 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,10 @@ class Store:
     _held: float = field(default=0.0, repr=False)
     _until_count: int = field(default=0, repr=False)
 
+    def size(self) -> int:
+        """Bytes that the folder holds now."""
+        return held(self.folder)
+
     def path(self, encoder: Encoder, image: str) -> Path:
         """Where the features of an image (its hash) are, or will be."""
         return self.folder / folder_name(encoder) / image[:2] / f"{image}.safetensors"
@@ -83,7 +87,7 @@ class Store:
 
     def _write(self, path: Path, encoder: Encoder, features: Tensor, size: tuple[int, int]) -> None:
         if self._until_count == 0:
-            self._held, self._until_count = held(self.folder), _COUNT_AGAIN
+            self._held, self._until_count = self.size(), _COUNT_AGAIN
             if not (about := self.folder / folder_name(encoder) / "key.json").exists():
                 about.parent.mkdir(parents=True, exist_ok=True)
                 about.write_text(json.dumps(encoder.key, indent=1, sort_keys=True))
@@ -156,6 +160,14 @@ class FrozenFeatures:
             for image, digest in hashes
             if not all(store.path(encoder, digest).exists() for encoder in self.encoders)
         ]
+
+    def fill(self, images: Iterable[Path]) -> Iterator[Path]:
+        """See images one by one, for the store; yields each. Ends where nothing more is stored."""
+        for image in images:
+            self._of(image)
+            yield image
+            if self.store is None or self.store.problem:
+                return
 
     def _of(self, image: Path) -> tuple[list[Tensor], tuple[int, int]]:
         content = image.read_bytes()

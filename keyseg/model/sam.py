@@ -210,6 +210,17 @@ class MaskHead(nn.Module):
         return torch.einsum("nc,nchw->nhw", weights, upscaled), expected
 
 
+def at_decoder(logits: Tensor, targets: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Logits without padding and targets of their size: (N, 4E, 4E), (N, H, W) -> two (N, h, w).
+
+    Targets keep their values (0, 1, 255): the nearest pixel's.
+    """
+    shrink = side // logits.shape[-1]
+    height, width = (-(-n // shrink) for n in resized(targets.shape[-2], targets.shape[-1], side))
+    small = F.interpolate(targets[:, None], (height, width), mode="nearest-exact")[:, 0]
+    return logits[:, :height, :width], small
+
+
 def to_original(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
     """(N, h, w) decoder logits -> (N, H, W) at the image's own size (Sam.postprocess_masks)."""
     height, width = resized(*original, side)

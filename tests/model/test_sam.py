@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from keyseg.model.sam import (
     MaskHead,
     WeightsError,
+    at_decoder,
     build_sam,
     load_sam,
     preprocess,
@@ -105,6 +106,22 @@ def test_to_original_is_sams_postprocessing(sam, size):
     theirs = sam.postprocess_masks(logits[:, None], resized(*size, SIDE), size)[:, 0]
     assert theirs.shape == (2, *size)
     torch.testing.assert_close(to_original(logits, SIDE, size), theirs)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_at_the_decoder_a_target_lies_where_its_logits_do(size):
+    """A mask drawn at the decoder's size and brought to the image's own comes back as it was."""
+    height, width = (-(-n // 2) for n in resized(*size, SIDE))
+    logits = torch.full((1, 4 * GRID, 4 * GRID), -1.0)
+    logits[0, height // 4 : height, width // 3 : width // 2] = 1.0
+    target = (to_original(logits, SIDE, size) > 0).byte()
+    small, at_small = at_decoder(logits, target, SIDE)
+    assert small.shape == at_small.shape == (1, height, width)
+    wrong = (small > 0) != (at_small == 1)
+    assert wrong.sum() <= height + width  # its outline may move by a pixel
+    assert at_small.any()
+    _, void = at_decoder(logits, torch.full((1, *size), 255, dtype=torch.uint8), SIDE)
+    assert (void == 255).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
