@@ -41,7 +41,7 @@ from keyseg.evaluate import evaluate
 from keyseg.losses import bce_loss, dice_loss, keyword_logits, keyword_loss, weigh
 from keyseg.model.encoders import Features
 from keyseg.model.keyseg import Output
-from keyseg.model.sam import to_original
+from keyseg.model.resample import to_original
 from keyseg.train import compute_losses, make_optimizer
 
 GAINS = {

@@ -1,27 +1,31 @@
 """One cell from a frozen config to its results: `python -m keyseg.cell RUN_DIR`.
 
 The work that a launcher starts, and that `python run.py` does in its own process. A run that is
-done is left alone; one that was stopped goes on at its last checkpoint.
+done is left alone; one that was stopped goes on at its last checkpoint. Several run directories
+are worked on one after the other, on what is loaded once (pack.py).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 
-from keyseg import provenance, tracking
-from keyseg.build import build, pick_device
+from keyseg import pack, provenance, tracking
+from keyseg.build import build, pick_device, share_backbones
 from keyseg.config import RunConfig
-from keyseg.data.mix import ImageGroup, ImageSampler, fingerprint, groups, load, prepare
+from keyseg.data.example import told_first
+from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
 from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
@@ -38,6 +42,7 @@ from keyseg.rundir import (
     RunBusy,
     RunDirectory,
     now,
+    verdict,
 )
 from keyseg.train import Stopped, Trainer
 
@@ -89,7 +94,7 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     """The run itself; returns what goes into run.json."""
     device = pick_device(cfg.runtime.device)
     prepare(cfg.data)
-    train, val, test = (load(cfg.data, split) for split in ("train", "val", "test"))
+    train, val, test = read_data(cfg)
     torch.manual_seed(cfg.seed)
     parts = build(cfg, device)
     rows = manifest(parts.model, parts.features.encoders)
@@ -134,7 +139,8 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
-    test_groups = groups(e for s in test for e in s.examples)
+    told = [e for s in test for e in s.examples]
+    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
     samples = {
         p: table(unless_stopped(evaluate(parts, test_groups, cfg, p)), test_groups)
         for p in cfg.evaluation.protocols
@@ -147,7 +153,24 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
-    return {"summary": summary, "seconds_per_step": pace(run)}
+    with (run.checkpoints / "best.safetensors").open("rb") as file:
+        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {
+        "summary": summary,
+        "seconds_per_step": pace(run),
+        "checkpoint_fingerprint": checkpoint,
+    }
+
+
+_data: dict[str, list[list[Source]]] = {}
+
+
+def read_data(cfg: RunConfig) -> list[list[Source]]:
+    """The sources of train, val and test; read once in a process and those forked from it."""
+    key = json.dumps(cfg.data, sort_keys=True)
+    if key not in _data:
+        _data[key] = [load(cfg.data, split) for split in ("train", "val", "test")]
+    return _data[key]
 
 
 def pace(run: RunDirectory) -> float | None:
@@ -179,12 +202,25 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
     return {
         "data": cfg.data["name"],
         "splits": cfg.data["splits"].get("test"),
+        "sources": _sources(cfg),
+        "texts": cfg.evaluation.texts,
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
         "selected_by": "val giou (teacher_forced)",
+    }
+
+
+def _sources(cfg: RunConfig) -> dict[str, Any]:
+    """How the sources of test are read: division into splits, sentences, keywords; no paths."""
+    used = {name for entry in cfg.data["splits"].get("test") or () for name in entry["sources"]}
+    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
+    return {
+        name: {key: spec[key] for key in keys if key in spec}
+        for name, spec in cfg.data["sources"].items()
+        if name in used
     }
 
 
@@ -206,14 +242,10 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
     run.update(status=status, attempts=attempts, minutes=minutes, **fields)
 
 
-def main() -> int:
-    """Exit codes: 0 done, 1 failed, 75 another process works on it, 85 stopped, 2 wrong use."""
-    signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
-    if len(sys.argv) != 2:
-        print("usage: python -m keyseg.cell RUN_DIR", file=sys.stderr)
-        return 2
+def attempt(path: str) -> int:
+    """Work on a run directory; an exit code. What goes wrong is printed."""
     try:
-        run_cell(RunDirectory(sys.argv[1]))
+        run_cell(RunDirectory(path))
     except RunBusy as busy:
         print(busy, file=sys.stderr)
         return EXIT_BUSY
@@ -223,9 +255,43 @@ def main() -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    return 0
+
+
+def attempt_forked(path: str) -> int:
+    """`attempt` after a fork; in a new process, should a library have touched the GPU before it."""
+    if torch.cuda._is_in_bad_fork():  # none that we know of does so at import
+        os.execv(sys.executable, [sys.executable, "-m", "keyseg.cell", path])
+    return attempt(path)
+
+
+def share(paths: Sequence[str]) -> None:
+    """Load what these runs will read and not change. What cannot be loaded fails in its run."""
+    torch.set_num_threads(1)  # of a pool of threads no forked process would find any
+    tracking.preload()
+    for run in map(RunDirectory, paths):
+        with suppress(Exception):
+            if verdict(run) is None:
+                cfg = run.config
+                prepare(cfg.data)
+                read_data(cfg)
+                share_backbones(cfg)
+
+
+def main() -> int:
+    """Exit codes: 0 done, 1 failed, 75 another process works on it, 85 stopped, 2 wrong use."""
+    signal.signal(signal.SIGUSR2, lambda number, frame: _stop.set())
+    paths = sys.argv[1:]
+    if not paths:
+        print("usage: python -m keyseg.cell RUN_DIR ...", file=sys.stderr)
+        return 2
+    try:
+        if len(paths) == 1:
+            return attempt(paths[0])
+        share(paths)
+        return pack.each(paths, attempt_forked, _stop)
     finally:  # Python's own end would give the signal its default back, which kills
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    return 0
 
 
 if __name__ == "__main__":

@@ -139,9 +139,13 @@ class OptimConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How val (during training) and test (once, at the end) are read."""
+    """How val (during training) and test (once, at the end) are read.
+
+    `texts`: "all" sentences of a test target, or the "first" of each.
+    """
 
     images_per_batch: int = MISSING
+    texts: str = MISSING
     val_images: int | None = None
     protocols: list[str] = MISSING
     max_new_tokens: int = MISSING
@@ -221,6 +225,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
     "optim.schedule": ("constant", "linear", "cosine"),
+    "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
 }
 

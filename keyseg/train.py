@@ -38,7 +38,7 @@ from keyseg.losses import (
 from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
-from keyseg.model.sam import at_decoder, to_original
+from keyseg.model.resample import at_decoder, to_original
 
 SELECT_BY = "giou"
 """Val score that decides which weights are kept as the best."""

@@ -77,12 +77,33 @@ def test_leaves_what_a_report_needs(whole):
     assert info["attempts"][-1]["outcome"] == DONE
     assert info["minutes"] > 0
     assert [f.name for f in whole.checkpoints.iterdir()] == [whole.best_file.name]
+    assert len(info["checkpoint_fingerprint"]) == 16
+    protocol = info["protocol"]
+    assert (protocol["texts"], protocol["protocols"]) == ("all", ["teacher_forced", "generated"])
+    assert protocol["sources"]["long"] == {
+        "dataset": "scenesg",
+        "split_by": "keyseg",
+        "keyword": "category",
+        "keyword_file": None,
+    }
     samples = whole.samples()
     assert samples.groupby("protocol").size().nunique() == 1
     for protocol, rows in samples.groupby("protocol"):
         assert rows["iou"].mean() == pytest.approx(info["summary"][protocol]["giou"])
     names = set(whole.metrics()["name"])
     assert {"train/loss", "val/giou", "test/generated/giou"} <= names
+
+
+def test_the_first_sentence_protocol_reads_one_expression_of_a_target(whole, small_run, tmp_path):
+    from keyseg.cell import run_cell
+
+    cfg = small_run("optim.steps=0", "evaluation.texts=first", "evaluation.protocols=[generated]")
+    run = RunDirectory.create(tmp_path / "run", cfg)
+    run_cell(run)
+    assert run.info["protocol"]["texts"] == "first"
+    read, every = (set(r.samples()["id"]) for r in (run, whole))
+    assert read == {i for i in every if i.endswith("-0")}
+    assert read < every
 
 
 @pytest.mark.parametrize("after", [2, 4, 6])
@@ -101,6 +122,53 @@ def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_
     assert len(run.info["attempts"]) == 2
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+
+
+def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):
+    names = ("first", "broken", "again")
+    runs = [RunDirectory.create(tmp_path / name, small_run(*SHORT)) for name in names]
+    broken = small_run(*SHORT, "data.root=nowhere")
+    broken.data.pop("prepare")
+    runs[1].freeze(broken)
+    with (tmp_path / "worker.txt").open("wb") as log:
+        paths = [str(run.path) for run in runs]
+        worker = [sys.executable, "-m", "keyseg.cell", *paths]
+        code = subprocess.run(worker, stdout=log, stderr=log, env=environment()).returncode
+    assert code == 1
+    assert [run.status for run in runs] == [DONE, FAILED, DONE]
+    assert "nowhere" in runs[1].info["error"]
+    assert "nowhere" in runs[1].log_file.read_text()
+    for run in (runs[0], runs[2]):
+        pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
+        pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+    assert len({run.info["attempts"][0]["pid"] for run in runs}) == 3
+
+
+def test_where_a_gpu_was_touched_before_the_fork_a_run_gets_a_new_process(monkeypatch):
+    from keyseg import cell
+
+    started = []
+    monkeypatch.setattr("torch.cuda._is_in_bad_fork", lambda: True)
+    monkeypatch.setattr("os.execv", lambda program, words: started.append(words))
+    monkeypatch.setattr(cell, "attempt", lambda path: 0)
+    cell.attempt_forked("run")
+    assert started == [[sys.executable, "-m", "keyseg.cell", "run"]]
+
+
+def test_a_worker_of_several_told_to_stop_begins_no_other(small_run, tmp_path):
+    runs = [RunDirectory.create(tmp_path / name, small_run(*SHORT)) for name in "ab"]
+    with (tmp_path / "worker.txt").open("wb") as log:
+        worker = [*command(runs[0]), str(runs[1].path)]
+        process = subprocess.Popen(worker, stdout=log, stderr=log, env=environment())
+    deadline = time.monotonic() + TIMEOUT
+    while runs[0].metrics().empty:
+        assert process.poll() is None, runs[0].log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(TIMEOUT) == EXIT_STOPPED
+    assert [len(run.info["attempts"]) for run in runs] == [1, 0]
+    assert runs[0].info["attempts"][0]["outcome"].startswith("stopped at step ")
 
 
 def test_told_to_stop_it_leaves_a_checkpoint_and_ends_with_the_same_numbers(

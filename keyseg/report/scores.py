@@ -16,13 +16,13 @@ from keyseg.provenance import cost_unit
 from keyseg.report import stats, verdict
 from keyseg.report.declared import Contrast
 from keyseg.report.declared import contrasts as declared
-from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios
+from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.store import Cell, Sweep, Variant
 
 SLICE = "slice_"
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
-ORDER = ("small", "short", "medium", "large", "long")
+ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
     *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
@@ -58,7 +58,7 @@ class Part:
 
 
 def slices(sweep: Sweep) -> dict[str, list[str]]:
-    """Slices worth splitting by and their values: style first, then size and length, then others.
+    """Slices worth splitting by and their values: style, size, length, distractors, then others.
 
     Values stand in their natural order if they have one, else as they come in the data. A slice
     that has one value only, or more than `MAX_GROUPS`, is left out.
@@ -73,7 +73,7 @@ def slices(sweep: Sweep) -> dict[str, list[str]]:
     def ordered(found: Iterable[str]) -> bool:
         return set(found) <= set(ORDER)
 
-    first = ["style", "size", "length"]
+    first = ["style", "size", "length", "distractors"]
     names = [n for n in first if n in values] + sorted(set(values).difference(first))
     return {
         name: sorted(values[name], key=ORDER.index) if ordered(values[name]) else list(values[name])
@@ -108,7 +108,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                     ends = (found.value[m], found.low[m], found.high[m], spread[m])
                     key = (protocol, *group, variant.label, measure.name)
                     rows.append((*key, *map(float, ends), *size))
-    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    return _measured(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), "value")
 
 
 def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
@@ -132,7 +132,13 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 rows.append(
                     {**dict(zip(CONTRAST_COLUMNS, (*names, measure.name), strict=False)), **row}
                 )
-    return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
+    return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
+
+
+def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Without the measures of no-target data where there is none."""
+    absent = rows["metric"].isin(NO_TARGET)
+    return rows if rows.loc[absent, column].notna().any() else rows[~absent].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,6 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
     by_seed = stats.differences(table)
     value = by_seed.mean(0)
     found = stats.sources(table)
-    seeds, p_seeds = stats.student(value, found.seeds, max(len(pairs) - 1, 1))
-    both, p_both = stats.student(value, found.both, found.freedom)
     above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
@@ -164,13 +168,13 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
         value=value,
         intervals={
             "images": stats.bootstrap(table, seed=seed),
-            "seeds": seeds,
-            "both": both,
+            "seeds": stats.student(value, found.seeds, max(len(pairs) - 1, 1)),
+            "both": stats.student(value, found.both, found.freedom),
         },
         p={
             "images": stats.swap_images(table, seed=seed),
-            "seeds": stats.flip_seeds(by_seed, seed=seed) if len(pairs) > 1 else p_seeds,
-            "both": p_both,
+            "seeds": stats.flip_seeds(by_seed, seed=seed),
+            "both": stats.both_p(value, found),
         },
         sources=found,
         by_seed=by_seed,

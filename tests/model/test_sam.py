@@ -11,15 +11,13 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 
+from keyseg.model.resample import at_decoder, drawn, resized, to_original
 from keyseg.model.sam import (
     MaskHead,
     WeightsError,
-    at_decoder,
     build_sam,
     load_sam,
     preprocess,
-    resized,
-    to_original,
 )
 from keyseg.tiny.arch import SAM_SIZES
 
@@ -106,6 +104,9 @@ def test_to_original_is_sams_postprocessing(sam, size):
     theirs = sam.postprocess_masks(logits[:, None], resized(*size, SIDE), size)[:, 0]
     assert theirs.shape == (2, *size)
     torch.testing.assert_close(to_original(logits, SIDE, size), theirs)
+    differs = drawn(logits, SIDE, size).transpose(1, 2) != (theirs > 0)
+    assert differs.sum() <= 1e-5 * theirs.numel()  # a logit that is 0 but for rounding
+    assert drawn(logits.bfloat16(), SIDE, size).shape == (2, size[1], size[0])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -281,7 +282,7 @@ def test_vit_b_at_full_size_from_a_public_file(tmp_path):
     low = theirs["low_res_logits"][0]
     torch.testing.assert_close(logits, low, rtol=1e-4, atol=1e-4 * float(low.abs().max()))
     torch.testing.assert_close(expected, theirs["iou_predictions"][0], rtol=1e-4, atol=1e-5)
-    drawn = to_original(logits, 1024, (768, 1024))[0]
-    assert ((drawn > 0) == theirs["masks"][0, 0]).float().mean() > 0.999
+    mine = to_original(logits, 1024, (768, 1024))[0]
+    assert ((mine > 0) == theirs["masks"][0, 0]).float().mean() > 0.999
     assert logits.shape == (1, 256, 256)
     assert low.std() > 0.01
