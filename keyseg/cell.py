@@ -90,6 +90,9 @@ def run_cell(run: RunDirectory) -> None:
                 _close(run, FAILED, error=reason)
             raise
         _close(mine, DONE, **results)
+        if processes.first:
+            # nothing goes on from here; at 7B the optimiser's state is three times the weights
+            (run.checkpoints / "last.pt").unlink(missing_ok=True)
 
 
 def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:

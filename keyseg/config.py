@@ -171,6 +171,7 @@ class RuntimeConfig:
 
     `accumulation`: micro-batches that a process makes of its share of a step's images, one after
     the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
+    `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
     """
 
@@ -178,6 +179,7 @@ class RuntimeConfig:
     threads: int | None = None
     log_every: int = 10
     show_progress: bool = True
+    log_model: bool = True
     features: bool = True
     features_gib: float = 50.0
     accumulation: int = 1

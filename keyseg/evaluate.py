@@ -26,6 +26,7 @@ from keyseg.data.mix import ImageGroup
 from keyseg.distributed import ALONE, Processes
 from keyseg.losses import VOID, keyword_logits
 from keyseg.metrics import iou
+from keyseg.model.keyseg import Output
 from keyseg.model.resample import drawn
 from keyseg.train import by_size
 
@@ -66,7 +67,7 @@ def evaluate(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield from _records(parts, batch, output.mask_logits, scores, protocol)
+            yield from _records(parts, batch, output, scores, protocol)
 
 
 def _length(group: ImageGroup) -> int:
@@ -96,9 +97,9 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 
 
 def _records(
-    parts: Parts, batch: Batch, mask_logits: Tensor, scores: Tensor, protocol: str
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
 ) -> list[Record]:
-    """Rows of samples.parquet: mask logits (N, 4E, 4E), keyword scores (N, K, V)."""
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword."""
     words = scores.softmax(-1).mean(dim=1)
     top = words.topk(TOP_WORDS)
     first = [ids[0] if ids else 0 for ids in batch.keyword_ids]
@@ -108,7 +109,8 @@ def _records(
     has_key = (batch.key_at != MISSING).all(dim=1)
     has_seg = batch.seg_at != MISSING
     given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
-    pixels = _pixels(batch, mask_logits, given, parts.model.side)
+    pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
+    expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()
     answers = _answers(batch)
     talk = parts.conversation
@@ -134,6 +136,7 @@ def _records(
                 "intersection": pixels[n]["intersection"],
                 "union": pixels[n]["union"],
                 "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),
+                "predicted_iou": round(expected[n], 4),
                 "keyword_rank": rank,
                 "keyword_token": talk.text(wanted[:1]),
                 "predicted_keyword": named[0][0] if keys[n] else "",

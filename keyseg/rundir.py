@@ -5,7 +5,8 @@
     metrics.jsonl     every row (name, value, step, time), append-only
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
-    checkpoints/  gallery/  log.txt  run.lock
+    checkpoints/      best.safetensors; last.pt until the run is done
+    gallery/  log.txt  run.lock
 
 Files that are replaced are written to a temporary name and renamed, so a reader never sees half
 of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last
@@ -277,6 +278,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints: last and best."""
         return self.path / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """What was trained, at the best val score; the backbones are not in it."""
+        return self.checkpoints / "best.safetensors"
 
     @property
     def prune_file(self) -> Path:

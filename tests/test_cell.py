@@ -78,6 +78,7 @@ def test_leaves_what_a_report_needs(whole):
     )
     assert info["attempts"][-1]["outcome"] == DONE
     assert info["minutes"] > 0
+    assert [f.name for f in whole.checkpoints.iterdir()] == [whole.best_file.name]
     assert len(info["checkpoint_fingerprint"]) == 16
     protocol = info["protocol"]
     assert (protocol["texts"], protocol["protocols"]) == ("all", ["teacher_forced", "generated"])
