@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +58,8 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         WeightsError: a backbone is missing or broken.
         ConfigError: the variant cannot be built, or the words that tokens start from are unknown.
     """
-    sam, llava, processor = load_backbones(cfg, device, part="language")
+    kept = _shared.pop(_backbones_key(cfg), None)  # ours now: what is added would be found there
+    sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
     add_tokens(tokenizer, tokens)
@@ -166,6 +168,26 @@ def frozen_features(
 def _clip_pixels(image_processor: Any, picture: Tensor) -> Tensor:
     pixels: Tensor = image_processor([picture], return_tensors="pt")["pixel_values"][0]
     return pixels
+
+
+_shared: dict[str, tuple[Any, Any, Any]] = {}
+
+
+def share_backbones(cfg: RunConfig) -> None:
+    """Load on the CPU what `build` loads, for the processes that will be forked from this one.
+
+    Nothing is drawn at random by that. Random weights are not shared: they belong to a seed. Nor
+    are quantised ones, which are made on a GPU.
+    """
+    key = _backbones_key(cfg)
+    if cfg.model.init != "random" and cfg.model.quantization == "none" and key not in _shared:
+        _shared[key] = load_backbones(cfg, torch.device("cpu"), part="language")
+
+
+def _backbones_key(cfg: RunConfig) -> str:
+    choice = cfg.model
+    names = (choice.llava, choice.sam, choice.sam_type, choice.attention)
+    return json.dumps([*names, choice.init, choice.precision, choice.frozen, choice.quantization])
 
 
 def load_backbones(

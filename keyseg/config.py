@@ -139,9 +139,13 @@ class OptimConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How val (during training) and test (once, at the end) are read."""
+    """How val (during training) and test (once, at the end) are read.
+
+    `texts`: "all" sentences of a test target, or the "first" of each.
+    """
 
     images_per_batch: int = MISSING
+    texts: str = MISSING
     val_images: int | None = None
     protocols: list[str] = MISSING
     max_new_tokens: int = MISSING
@@ -165,6 +169,8 @@ class PromptConfig:
 class RuntimeConfig:
     """What changes speed only. `threads`: null = cores divided among the cells at work.
 
+    `accumulation`: micro-batches that a process makes of its share of a step's images, one after
+    the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
     """
 
@@ -174,6 +180,8 @@ class RuntimeConfig:
     show_progress: bool = True
     features: bool = True
     features_gib: float = 50.0
+    accumulation: int = 1
+    sharding: str = "none"
 
 
 @dataclass
@@ -219,7 +227,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
     "optim.schedule": ("constant", "linear", "cosine"),
+    "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
+    "runtime.sharding": ("none", "fsdp"),
 }
 
 POSITIVE = (
@@ -235,6 +245,7 @@ POSITIVE = (
     "evaluation.max_new_tokens",
     "runtime.log_every",
     "runtime.features_gib",
+    "runtime.accumulation",
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),

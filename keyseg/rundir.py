@@ -298,6 +298,33 @@ class RunDirectory:
             _replace(self.metrics_file, content[: content.rfind(b"\n") + 1])
 
 
+def verdict(run: RunDirectory) -> int | None:
+    """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
+
+    A run that is tried again is "failed" without a reason until it begins.
+    """
+    info = run.info
+    if info.get("status") in (DONE, PRUNED):
+        return 0
+    return 1 if info.get("status") == FAILED and info.get("error") else None
+
+
+class WatchedRun(RunDirectory):
+    """The directory of a run that another process writes: whatever is written here is dropped."""
+
+    def update(self, **fields: Any) -> None:
+        """Nothing."""
+
+    def log(self, rows: Iterable[Row]) -> None:
+        """Nothing."""
+
+    def truncate(self, step: int) -> None:
+        """Nothing."""
+
+    def write_samples(self, df: pd.DataFrame) -> None:
+        """Nothing."""
+
+
 def parse_rows(file: Path, content: bytes) -> list[Row]:
     """Rows of (a piece of) a metrics.jsonl; what stands after the last newline is torn."""
     rows = []

@@ -78,6 +78,13 @@ def store_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{resolve_path('mlflow.db')}"
 
 
+def preload() -> None:
+    """Import mlflow where there is a store, which takes seconds."""
+    if store_uri() != OFF:
+        _settings()
+        import mlflow  # noqa: F401
+
+
 def sync(run: RunDirectory) -> None:
     """Bring MLflow level with a run directory; twice is the same as once.
 
@@ -365,12 +372,16 @@ def _name(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _client(uri: str) -> MlflowClient:
-    """A client of the store; the first process to come makes the tables of a SQLite file."""
-    # Nobody asked for usage reports over the network, nor for minutes of retries per request.
+def _settings() -> None:
+    """Nobody asked for usage reports over the network, nor for minutes of retries per request."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client of the store; the first process to come makes the tables of a SQLite file."""
+    _settings()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # table creation is told at length

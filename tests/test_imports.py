@@ -11,11 +11,11 @@ from keyseg.config import PROJECT
 
 # One line = one floor. A module may import from its own floor and from those above it here.
 FLOORS = (
-    ("config",),
-    ("data", "model", "losses", "metrics", "preflight", "build"),
+    ("config", "ranks"),
+    ("data", "model", "losses", "metrics", "preflight", "build", "distributed"),
     ("train", "evaluate"),
     ("rundir", "sweepdir", "provenance", "snapshot", "tracking"),
-    ("cell",),
+    ("cell", "pack", "fill"),
     ("sweep", "report"),
     ("commands",),
     ("cli", "__main__"),
@@ -32,8 +32,11 @@ LIGHT = (
     "sweepdir",
     "provenance",
     "snapshot",
+    "pack",
+    "fill",
     "tracking",
     "config",
+    "ranks",
     "commands",
     "cli",
 )

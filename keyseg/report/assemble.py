@@ -64,6 +64,7 @@ def build(
         runs=runs.table(sweep),
         manifest=export.manifest(sweep),
         gallery=gallery.build(sweep, seed),
+        tunings=tuning.sections(folders, out_dir / "figures"),
     )
     frames = {
         "results": export.results(sweep, measured),
@@ -78,9 +79,8 @@ def build(
     html, markdown = page.write(out_dir, parts, figures)
     set_too = figures if "pdf" in asked.formats else {}
     written += (page.write_tex(out_dir, parts, written, set_too),)
-    for folder in folders:  # of one that was not tuned nothing is written
-        tuning.build(folder, out_dir)
-    drawn = tuple(file for files in figures.values() for file in files)
+    tuned = [figure.files for section in parts.tunings for figure in section.figures]
+    drawn = tuple(file for files in (*figures.values(), *tuned) for file in files)
 
     def kept(files: Iterable[Path]) -> tuple[Path, ...]:
         wanted = []

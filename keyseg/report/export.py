@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report import tex
-from keyseg.report.measures import MEASURES
+from keyseg.report.measures import MEASURES, NO_TARGET
 from keyseg.report.store import Sweep
 from keyseg.report.tables import Table
 
@@ -18,6 +18,8 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
     """One row a variant and protocol, holes included; fractions with interval ends."""
     whole = scores[scores["slice"] == ""]
     index = {(r["label"], r["protocol"], r["metric"]): r for r in whole.to_dict("records")}
+    measured = set(whole["metric"])
+    measures = [m for m in MEASURES if m.name in measured or m.name not in NO_TARGET]
     rows = []
     for protocol in sweep.protocols or ("",):
         for variant in sweep.variants:
@@ -30,7 +32,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
             first = index.get((variant.label, protocol, MEASURES[0].name), {})
             for key in ("seeds", "examples", "images", "majority"):
                 row[key] = first.get(key)
-            for measure in MEASURES:
+            for measure in measures:
                 found = index.get((variant.label, protocol, measure.name), {})
                 row[measure.name] = found.get("value")
                 for end in ("low", "high", "sd"):

@@ -18,6 +18,7 @@ from keyseg.report.gallery import Gallery
 from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
 from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
+from keyseg.report.tuning import Section
 
 HERE = Path(__file__).parent
 
@@ -96,6 +97,7 @@ class Parts:
     runs: pd.DataFrame
     manifest: pd.DataFrame
     gallery: Gallery | None
+    tunings: Sequence[Section] = ()
 
     @property
     def tables(self) -> list[Table]:
@@ -118,6 +120,8 @@ def write(
     plain.filters["cell"] = _markdown
     values = _values(parts, figures)
     values["svg"] = {name: overlay.file_uri(files[1]) for name, files in figures.items()}
+    tuned = [figure.files for section in parts.tunings for figure in section.figures]
+    values["svg"] |= {files[1].stem: overlay.file_uri(files[1]) for files in tuned}
     for name in ("style.css", "filter.js"):
         values[name.replace(".", "_")] = (HERE / name).read_text(encoding="utf-8")
     html.write_text(page.get_template("page.html.j2").render(values), encoding="utf-8")

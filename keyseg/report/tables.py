@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report import printed
-from keyseg.report.measures import BY_NAME
+from keyseg.report.declared import contrasts as declared
+from keyseg.report.measures import BY_NAME, NO_TARGET, colliding
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.verdict import p_text
 
@@ -102,15 +103,24 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     floor = (
         f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
     )
+    shared = next((colliding(cell.samples) for cell in sweep.finished), nan)
+    if isfinite(shared) and shared:
+        floor += f"; {percent(shared)} of the keywords share their first token with another"
     words = (
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
         f"(teacher-forced answers always have both). {how}"
     )
-    masks = f"P@X: share of examples with IoU > X. {how}"
+    columns, masks = MASKS, "P@X: share of examples with IoU > X."
+    if whole["metric"].isin(NO_TARGET).any():
+        columns = (*MASKS, *NO_TARGET)
+        masks += (
+            " N-acc: share of the examples without a target for which nothing is predicted; "
+            "T-acc: share of the others for which something is."
+        )
     return [
-        _panel(sweep, whole, "results_masks", "Masks", masks, MASKS),
+        _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
         _cost(sweep),
     ]
@@ -126,6 +136,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             continue
         where = {v.label: v.index for v in sweep.variants}
         lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
+        lines += _without_result(sweep, set(rows["contrast"]))
         out.append(
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
@@ -137,6 +148,18 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
                 text=frozenset({5}),
             )
         )
+    return out
+
+
+def _without_result(sweep: Sweep, known: set[str]) -> list[Line]:
+    """Declared contrasts that nothing can be said on yet, with the reason."""
+    out = []
+    for contrast in declared(sweep):
+        if contrast.name not in known:
+            holes = [f"{v.label}: {v.hole}" for v in (contrast.of, contrast.against) if v.hole]
+            nothing = [Entry(DASH)] * 6
+            reason = "; ".join(holes) or "no examples in common"
+            out.append(Line(contrast.name, nothing, contrast.of.index, reason))
     return out
 
 
@@ -156,7 +179,8 @@ def _verdict_caption(protocol: str, name: str) -> str:
         "these weights, other images (paired bootstrap over images; p by swapping the variants on "
         "whole images). Seeds: other seeds, these images (Student's t; p by flipping the seeds' "
         "signs). Both: other seeds and other images (variance components; Student's t). In "
-        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts. The "
+        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts, and on "
+        "the safe side over both. The "
         "verdict follows p over both, where there is one seed over images. Effect size: mean over "
         "standard deviation (Hedges's g of paired differences)." + mcnemar
     )

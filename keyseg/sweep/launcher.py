@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,8 @@ _TICK, _REDRAW = 0.1, 0.5  # seconds
 class LocalConfig:
     """`hydra/launcher=local`.
 
-    `n_jobs`: cells at the same time; null = one per core, or per GPU where there are any.
+    `n_jobs`: workers at the same time; null = one per core, or per GPU where there are any.
+    `cells_per_job`: cells that a worker takes, one after the other, on one load of the imports.
     `worker`: command that works on a run directory; empty = this Python with `-m keyseg.cell`.
     `grace`: seconds that a worker has to stop before it is killed. `prepare`: look for weights and
     make the data once, before any cell starts. `report`: build one at the end.
@@ -57,6 +58,7 @@ class LocalConfig:
 
     _target_: str = "hydra_plugins.keyseg.LocalLauncher"
     n_jobs: int | None = None
+    cells_per_job: int = 1
     worker: list[str] = field(default_factory=list)
     grace: float = 30.0
     prepare: bool = True
@@ -97,6 +99,9 @@ class SweepLauncher(Launcher):
 
     stopped = "stopped; the same command goes on from here: {command}"
     """What is said after Ctrl-C."""
+
+    max_attempts = 1
+    """How often a cell is started whose machine is lost each time."""
 
     def __init__(self, prepare: bool = True, report: bool = True) -> None:
         self.prepare = prepare
@@ -180,6 +185,14 @@ class SweepLauncher(Launcher):
         text = self.stopped.format(sweep=sweep_dir.name, command=command())
         finish.print_line(console, text)
 
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> Pool:
+        """What works on these cells, or on any that are like them; `say` tells the user of trouble.
+
+        Raises:
+            ConfigError: nothing can.
+        """
+        raise ConfigError("this launcher has no workers: take hydra/launcher=local or slurm")
+
     def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
@@ -212,17 +225,21 @@ class LocalLauncher(SweepLauncher):
     def __init__(
         self,
         n_jobs: int | None = None,
+        cells_per_job: int = 1,
         worker: Sequence[str] = (),
         grace: float = 30.0,
         prepare: bool = True,
         report: bool = True,
     ) -> None:
         super().__init__(prepare, report)
+        if cells_per_job < 1:
+            raise ConfigError(f"hydra.launcher.cells_per_job={cells_per_job}: must be above 0")
         self.n_jobs = n_jobs
+        self.cells_per_job = cells_per_job
         self.worker = list(worker) or list(WORKER)
         self.grace = grace
 
-    def pool(self, cells: Sequence[Cell]) -> LocalPool:
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> LocalPool:
         """The pool for these cells.
 
         The share of each depends on all cells of the design, not on those that are left: the last
@@ -233,7 +250,14 @@ class LocalLauncher(SweepLauncher):
         most = len(devices) or cores()
         slots = max(1, min(self.n_jobs or most, len(cells)))
         threads = max(1, cores() // slots)
-        return LocalPool(slots, threads, worker=self.worker, gpus=devices, grace=self.grace)
+        return LocalPool(
+            slots,
+            threads,
+            worker=self.worker,
+            gpus=devices,
+            grace=self.grace,
+            cells_per_job=self.cells_per_job,
+        )
 
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Keep the pool busy until every cell has an outcome, and show how it goes."""

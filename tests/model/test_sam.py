@@ -11,15 +11,13 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 
+from keyseg.model.resample import at_decoder, drawn, resized, to_original
 from keyseg.model.sam import (
     MaskHead,
     WeightsError,
-    at_decoder,
     build_sam,
     load_sam,
     preprocess,
-    resized,
-    to_original,
 )
 from keyseg.tiny.arch import SAM_SIZES
 
@@ -104,6 +102,9 @@ def test_to_original_is_sams_postprocessing(sam, size):
     theirs = sam.postprocess_masks(logits[:, None], resized(*size, SIDE), size)[:, 0]
     assert theirs.shape == (2, *size)
     torch.testing.assert_close(to_original(logits, SIDE, size), theirs)
+    differs = drawn(logits, SIDE, size).transpose(1, 2) != (theirs > 0)
+    assert differs.sum() <= 1e-5 * theirs.numel()  # a logit that is 0 but for rounding
+    assert drawn(logits.bfloat16(), SIDE, size).shape == (2, size[1], size[0])
 
 
 @pytest.mark.parametrize("size", SIZES)

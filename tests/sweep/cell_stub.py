@@ -1,23 +1,25 @@
 """A worker that behaves like a cell as far as the launcher can see, in a fraction of a second.
 
 What it does beyond that is asked for by environment variables, each naming a fusion variant:
-FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (waits until it is ended), EAT
-(takes more and more memory), MUTE (exit code 3 without a word in run.json). It counts its starts
-in starts.txt.
+FAIL (raises), DIE (SIGKILL to itself at step 2), TAKE_ALONG (SIGKILL to who started it), HANG
+(waits until it is ended), EAT (takes more and more memory), MUTE (exit code 3 without a word in
+run.json). It counts its starts in starts.txt.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
 import time
 
+from keyseg import pack
 from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
 
 
 def work(run: RunDirectory) -> int:
     with (run.path / "starts.txt").open("a") as starts:
-        starts.write(f"{os.getpid()}\n")
+        starts.write(f"{os.getpid()} {os.getppid()}\n")
     variant = run.config.fusion["name"]
     names = ("KEYSEG_THREADS", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
     environment = {name: os.environ.get(name) for name in names}
@@ -33,6 +35,9 @@ def work(run: RunDirectory) -> int:
             run.log([Row("train/loss", 1 / step, step, now()), Row("val/giou", 0.1, step, now())])
             if variant == os.environ.get("DIE") and step == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if variant == os.environ.get("TAKE_ALONG") and len(sys.argv) > 2:
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)
             while variant == os.environ.get("EAT"):
                 eaten.append(b"x" * 50_000_000)
                 time.sleep(0.1)
@@ -54,11 +59,21 @@ def work(run: RunDirectory) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    cell = RunDirectory(sys.argv[1])
+def attempt(path: str) -> int:
+    cell = RunDirectory(path)
+    if rank := os.environ.get("RANK"):
+        told = " ".join(os.environ[name] for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"))
+        (cell.path / f"rank{rank}.txt").write_text(told)
+        if rank != "0":
+            return 0
     try:
         with cell.lock():
-            code = work(cell)
+            return work(cell) if cell.status != DONE else 0
     except RunBusy:
-        code = 75
+        return 75
+
+
+if __name__ == "__main__":
+    paths = sys.argv[1:]
+    code = attempt(paths[0]) if len(paths) == 1 else pack.each(paths, attempt, threading.Event())
     raise SystemExit(code)
