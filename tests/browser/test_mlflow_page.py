@@ -123,7 +123,7 @@ def test_parent_children_curves_and_report(served: Served, tab: Any) -> None:
         tab.wait(f"/{section}\\s*\\(\\d+\\)/.test(document.body.textContent)")
 
     tab.goto(f"{parent}/artifacts/report/index.html")
-    tab.wait("document.querySelector('iframe')")
-    assert tab.run(f"{said}('report.md') && {said}('index.html')")
+    tab.wait("document.querySelectorAll('iframe').length")
+    tab.wait(f"{said}('report.md') && {said}('index.html')")
     # MLflow's own question who is logged in finds nothing where nobody logs in.
     assert [e for e in tab.errors if "users/current" not in e] == []
