@@ -199,7 +199,7 @@ def _smoothed(noise: float) -> tuple[np.ndarray, np.ndarray]:
 
     grid = np.linspace(-6, 6, 2401)
     steps = noise * ndtri((np.arange(500) + 0.5) / 500)
-    return grid, sum(outcome(grid + step) for step in steps) / len(steps)
+    return grid, np.mean([outcome(grid + step) for step in steps], axis=0)
 
 
 def coverage(
@@ -291,10 +291,16 @@ def verdicts(made: Results, seed: int, resamples: int) -> list[list[str]]:
             [
                 verdict.word(
                     verdict.Evidence(
-                        MEASURES[row],
-                        *(float(x[row]) for x in (interval.value, interval.low, interval.high)),
-                        *(float(p), seeds, by.n_images),
-                        *(float(x[row]) for x in (by.images, by.seeds, by.shared)),
+                        measure=MEASURES[row],
+                        difference=float(interval.value[row]),
+                        low=float(interval.low[row]),
+                        high=float(interval.high[row]),
+                        p=float(p),
+                        n_seeds=seeds,
+                        n_images=by.n_images,
+                        images=float(by.images[row]),
+                        seeds=float(by.seeds[row]),
+                        shared=float(by.shared[row]),
                         hours=float("nan"),
                     )
                 )
