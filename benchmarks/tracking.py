@@ -91,6 +91,7 @@ def training(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
             for name, store in stores.items():
                 place = folder / f"{name}-{number}" / "cell"
                 took.setdefault(name, []).append(train(place, cfg, store))
+                say(f"{name}, round {number + 1}: {took[name][-1][0]:.3f} s a step")
     found: dict[str, Any] = {}
     for name, pairs in took.items():
         steps_took, whole = zip(*pairs, strict=True)
@@ -165,10 +166,16 @@ def server(folder: Path) -> dict[str, Any]:
     cfg = config()
     with tracking_server(folder) as address:
         os.environ["MLFLOW_TRACKING_URI"] = address
-        return {
-            "postgres": at_once(folder / "mirrored", cfg, mirrored=True),
-            "none": at_once(folder / "plain", cfg, mirrored=False),
-        }
+        found = {}
+        for name in ("none", "postgres"):
+            found[name] = at_once(folder / name, cfg, mirrored=name == "postgres")
+            say(f"{RUNS} runs, {name}: {found[name]}")
+        return found
+
+
+def say(text: str) -> None:
+    """Progress, beside the figures."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -176,14 +183,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="of the training (3)")
     parser.add_argument("--steps", type=int, default=30, help="of the cell (30)")
+    parser.add_argument("--only", choices=("training", "server"), help="one half")
     options = parser.parse_args()
+    halves = {"training": lambda at: training(at, options.rounds, options.steps), "server": server}
     with tempfile.TemporaryDirectory(prefix="keyseg-tracking-") as name:
         found = {
-            "rounds": options.rounds,
-            "training": training(Path(name), options.rounds, options.steps),
-            "server": server(Path(name)),
+            half: measure(Path(name))
+            for half, measure in halves.items()
+            if options.only in (None, half)
         }
-    for store, figures in found["training"].items():
+    for store, figures in found.get("training", {}).items():
         print(f"{store:>8}: {figures['seconds_per_step']:.3f} s a step, ", end="")
         print(f"{figures['step_ratio_to_none']:.2f} of that without MLflow, ", end="")
         print(f"{figures['whole_seconds']:.1f} s in all")

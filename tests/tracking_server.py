@@ -25,7 +25,7 @@ def missing() -> str | None:
     if _program("initdb") is None or _program("postgres") is None:
         return "PostgreSQL is not installed (apt-get install postgresql)"
     if find_spec("psycopg2") is None:
-        return "psycopg2 is not installed (pip install 'keyseg[postgres]')"
+        return "psycopg2 is not installed (pip install -e '.[postgres]')"
     if os.geteuid() == 0 and USER not in {entry.pw_name for entry in pwd.getpwall()}:
         return f"PostgreSQL does not run as root, and there is no user {USER}"
     return None
