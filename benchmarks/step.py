@@ -41,7 +41,7 @@ from keyseg.evaluate import evaluate
 from keyseg.losses import bce_loss, dice_loss, keyword_logits, keyword_loss, weigh
 from keyseg.model.encoders import Features
 from keyseg.model.keyseg import Output
-from keyseg.model.sam import to_original
+from keyseg.model.resample import to_original
 from keyseg.train import compute_losses, make_optimizer
 
 GAINS = {
@@ -121,13 +121,13 @@ class Bench:
             text, labels = model.vlm.logits(states).flatten(0, 1), batch.labels.flatten()
         embeddings = batch.features.sam
         if "decoder" in ours:
-            masks = model.mask_head(embeddings[rows], prompt)
+            masks, expected = model.mask_head(embeddings[rows], prompt)
         else:
-            masks = torch.cat(
-                [self._decode(embeddings[i], prompt[rows == i]) for i in _rows(batch)]
-            )
+            by_image = range(len(batch.sizes))
+            masks = torch.cat([self._decode(embeddings[i], prompt[rows == i]) for i in by_image])
+            expected = masks.new_zeros(len(masks))
         head = model.keyword_head
-        return Output(text, head(key_states), head.table, masks), labels
+        return Output(text, head(key_states), head.table, masks, expected), labels
 
     def _states(self, batch: Batch, *, every_layer: bool) -> Tensor:
         vlm = self.parts.model.vlm

@@ -13,6 +13,7 @@ from contextlib import closing
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,11 @@ from keyseg.data.ahead import ahead
 from keyseg.data.batch import MISSING, Batch
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
+from keyseg.distributed import ALONE, Processes
 from keyseg.losses import VOID, keyword_logits
 from keyseg.metrics import iou
-from keyseg.model.sam import to_original
+from keyseg.model.keyseg import Output
+from keyseg.model.resample import drawn
 from keyseg.train import by_size
 
 TOP_WORDS = 5
@@ -34,18 +37,24 @@ Record = dict[str, Any]
 
 @torch.no_grad()
 def evaluate(
-    parts: Parts, groups: Sequence[ImageGroup], cfg: RunConfig, protocol: str
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
 ) -> Iterator[Record]:
     """Score examples under one protocol; puts the model into eval mode for good.
 
     Images with rows of like length make a batch, the longest first, so that little is padded and a
-    memory too small shows at once: see `in_order`.
+    memory too small shows at once: see `in_order`. Several processes take turns at the batches,
+    which are the same for any number of them.
     """
     model = parts.model.eval()
     device = next(model.parameters()).device
     by_length = sorted(groups, key=_length, reverse=True)
     per_batch = cfg.evaluation.images_per_batch
-    batches = (by_length[i : i + per_batch] for i in range(0, len(groups), per_batch))
+    starts = range(0, len(groups), per_batch)[processes.rank :: processes.count]
+    batches = (by_length[i : i + per_batch] for i in starts)
     with closing(ahead(parts.collator, batches)) as collated:
         for batch in collated:
             batch = batch.to(device)
@@ -58,18 +67,18 @@ def evaluate(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield from _records(parts, batch, output.mask_logits, scores, protocol)
+            yield from _records(parts, batch, output, scores, protocol)
+
+
+def _length(group: ImageGroup) -> int:
+    """About how long a row is, beyond what all rows share: characters of its queries."""
+    return sum(len(e.query) + len(e.text or "") for e in group.examples)
 
 
 def in_order(records: Iterable[Record], groups: Sequence[ImageGroup]) -> list[Record]:
     """Records in the order of the examples."""
     found = {r["id"]: r for r in records}
     return [found[e.id] for g in groups for e in g.examples]
-
-
-def _length(group: ImageGroup) -> int:
-    """About how long a row is, beyond what all rows share: characters of its queries."""
-    return sum(len(e.query) + len(e.text or "") for e in group.examples)
 
 
 def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
@@ -88,9 +97,9 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 
 
 def _records(
-    parts: Parts, batch: Batch, mask_logits: Tensor, scores: Tensor, protocol: str
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
 ) -> list[Record]:
-    """Rows of samples.parquet: mask logits (N, 4E, 4E), keyword scores (N, K, V)."""
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword."""
     words = scores.softmax(-1).mean(dim=1)
     top = words.topk(TOP_WORDS)
     first = [ids[0] if ids else 0 for ids in batch.keyword_ids]
@@ -99,8 +108,9 @@ def _records(
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
     has_key = (batch.key_at != MISSING).all(dim=1)
     has_seg = batch.seg_at != MISSING
-    drawn = has_seg & has_key if parts.model.fusion.uses_key else has_seg
-    pixels = _pixels(batch, mask_logits, drawn, parts.model.side)
+    given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
+    pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
+    expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()
     answers = _answers(batch)
     talk = parts.conversation
@@ -126,6 +136,7 @@ def _records(
                 "intersection": pixels[n]["intersection"],
                 "union": pixels[n]["union"],
                 "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),
+                "predicted_iou": round(expected[n], 4),
                 "keyword_rank": rank,
                 "keyword_token": talk.text(wanted[:1]),
                 "predicted_keyword": named[0][0] if keys[n] else "",
@@ -143,49 +154,62 @@ def _records(
     return rows
 
 
-def _pixels(batch: Batch, logits: Tensor, drawn: Tensor, side: int) -> list[dict[str, Any]]:
-    """Of each mask at its image's own size: pixels counted, run lengths; empty if not `drawn`."""
+def _pixels(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[dict[str, Any]]:
+    """Of each mask at its image's own size: pixels counted, run lengths; empty if not `given`."""
     found: list[dict[str, Any]] = [{}] * len(batch.examples)
     for picked, size in by_size(batch):
-        hard = to_original(logits[picked].float(), side, size) > 0
-        hard &= drawn[picked, None, None]
-        target = torch.stack([batch.masks[n] for n in picked])
-        for n, row in zip(picked, compare(hard, target), strict=True):
+        masks = drawn(logits[picked], side, size) & given[picked, None, None]
+        targets = torch.stack([batch.masks[n] for n in picked]).transpose(1, 2)
+        for n, row in zip(picked, compare(masks, targets), strict=True):
             found[n] = row
     return found
 
 
-def compare(hard: Tensor, target: Tensor) -> list[dict[str, Any]]:
-    """Counts and run lengths of masks of one size, all at once, where they are.
+def compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    """Counts and run lengths of masks of one size: all at once on a GPU, on a CPU one by one,
+    so that a mask stays in its cache.
 
     Args:
-        hard: predictions, bool (N, H, W).
-        target: uint8 (N, H, W): 0, 1, 255 = pixels that do not count.
+        masks: predictions, bool (N, W, H): columns are rows, as run lengths want them.
+        targets: uint8 (N, W, H): 0, 1, 255 = pixels that do not count.
     """
-    foreground, ignored = target == 1, target == VOID
-    if bool((foreground | ignored | (target == 0)).logical_not().any()):
+    several = 1 if masks.device.type == "cpu" else max(1, len(masks))
+    pairs = zip(torch.split(masks, several), torch.split(targets, several), strict=True)
+    return [row for pair in pairs for row in _compare(*pair)]
+
+
+def _compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    targets = targets.contiguous()  # a transposed view would make all below slow
+    foreground, ignored = targets == 1, targets == VOID
+    if bool(((targets > 1) != ignored).any()):
         raise ValueError(f"target has values other than 0, 1, {VOID}")
-    intersection = (hard & foreground).flatten(1).sum(1).tolist()
-    union = ((hard | foreground) & ~ignored).flatten(1).sum(1).tolist()
-    masks, targets = encode_rles(hard), encode_rles(foreground)
-    has_ignored = ignored.flatten(1).any(1).tolist()
-    ignores = iter(encode_rles(ignored[torch.tensor(has_ignored)]) if any(has_ignored) else ())
+    intersection = _count(masks & foreground)
+    union = _count((masks | foreground) & ~ignored)
+    voids = encode_rles(ignored) if any(of_void := _count(ignored)) else [""] * len(masks)
+    rows = zip(intersection, union, encode_rles(masks), encode_rles(foreground), strict=True)
     return [
         {
-            "intersection": intersection[n],
-            "union": union[n],
-            "mask_rle": masks[n],
-            "target_rle": targets[n],
-            "ignore_rle": next(ignores) if has_ignored[n] else "",
+            "intersection": i,
+            "union": u,
+            "mask_rle": mask,
+            "target_rle": target,
+            "ignore_rle": voids[n] if of_void[n] else "",
         }
-        for n in range(len(hard))
+        for n, (i, u, mask, target) in enumerate(rows)
     ]
 
 
-def encode_rles(masks: Tensor) -> list[str]:
-    """COCO run lengths of bool masks (N, H, W); they run down columns."""
-    columns = masks.transpose(1, 2).contiguous().to("cpu", torch.uint8).numpy()
-    return encode_columns(columns)
+def _count(masks: Tensor) -> list[int]:
+    """True pixels of each mask. numpy counts bools much faster than torch does on a CPU."""
+    if masks.device.type == "cpu":
+        return [int(np.count_nonzero(mask)) for mask in masks.numpy()]
+    counts: list[int] = masks.flatten(1).sum(1).tolist()
+    return counts
+
+
+def encode_rles(columns: Tensor) -> list[str]:
+    """COCO run lengths of bool masks (N, W, H); the empty string for the empty mask."""
+    return encode_columns(columns.to("cpu", torch.uint8).contiguous().numpy())
 
 
 def _answers(batch: Batch) -> list[list[int]]:

@@ -17,7 +17,7 @@ from keyseg.metrics import intersection_union, summarise
 
 COLUMNS = {
     *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "keyword_rank", "keyword_token"),
+    *("intersection", "union", "iou", "predicted_iou", "keyword_rank", "keyword_token"),
     *("predicted_keyword", "top_words", "answer", "has_seg", "has_key", "height", "width"),
     *("target_rle", "mask_rle", "ignore_rle"),
 }
@@ -67,7 +67,7 @@ def test_many_masks_at_once_equal_one_by_one():
     target[3] = 0
     target[4][target[4] == 255] = 0
     hard[5] = False
-    rows = compare(torch.from_numpy(hard), torch.from_numpy(target))
+    rows = compare(*(torch.from_numpy(m).transpose(1, 2) for m in (hard, target)))
     for n, row in enumerate(rows):
         intersection, union = intersection_union(hard[n], target[n])
         assert (row["intersection"], row["union"]) == (intersection, union)
@@ -76,7 +76,7 @@ def test_many_masks_at_once_equal_one_by_one():
             assert np.array_equal(decode_rle(row[f"{name}_rle"], 30, 40), mask)
         ignored = target[n] == 255
         assert row["ignore_rle"] == (encode_rle(ignored) if ignored.any() else "")
-    assert encode_rles(torch.zeros(0, 3, 4, dtype=torch.bool)) == []
+    assert encode_rles(torch.zeros(0, 4, 3, dtype=torch.bool)) == []
     with pytest.raises(ValueError, match="values other than 0, 1, 255"):
         compare(torch.from_numpy(hard), torch.from_numpy(target + target))
 

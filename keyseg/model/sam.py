@@ -28,6 +28,8 @@ from segment_anything.modeling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from keyseg.model.resample import resized
+
 PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 FOLDER_TYPE = "folder"
 """`sam_type` of a folder with config.json and model.safetensors; others are the registry's."""
@@ -159,12 +161,6 @@ def preprocess(side: int, image: Tensor) -> Tensor:
     return F.pad((pixels[0] - mean) / std, (0, side - width, 0, side - height))
 
 
-def resized(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width when the longest side becomes `side` (segment_anything's rounding)."""
-    scale = side / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
-
-
 class MaskHead(nn.Module):
     """SAM's decoder for one mask per prompt, each prompt with its own image embedding.
 
@@ -189,8 +185,11 @@ class MaskHead(nn.Module):
         """Parts that the single-mask output does not use: frozen on purpose."""
         return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
 
-    def forward(self, embeddings: Tensor, prompts: Tensor) -> Tensor:
-        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E)."""
+    def forward(self, embeddings: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,).
+
+        The IoU is what SAM itself expects of its mask; its head stays as it was pre-trained.
+        """
         decoder = self.decoder
         n = prompts.shape[0]
         assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
@@ -202,23 +201,6 @@ class MaskHead(nn.Module):
         c, h, w = embeddings.shape[1:]
         upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(n, c, h, w))
         weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
-        return torch.einsum("nc,nchw->nhw", weights, upscaled)
-
-
-def at_decoder(logits: Tensor, targets: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Logits without padding and targets of their size: (N, 4E, 4E), (N, H, W) -> two (N, h, w).
-
-    Targets keep their values (0, 1, 255): the nearest pixel's.
-    """
-    shrink = side // logits.shape[-1]
-    height, width = (-(-n // shrink) for n in resized(targets.shape[-2], targets.shape[-1], side))
-    small = F.interpolate(targets[:, None], (height, width), mode="nearest-exact")[:, 0]
-    return logits[:, :height, :width], small
-
-
-def to_original(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
-    """(N, h, w) decoder logits -> (N, H, W) at the image's own size (Sam.postprocess_masks)."""
-    height, width = resized(*original, side)
-    masks = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
-    masks = masks[..., :height, :width]
-    return F.interpolate(masks, original, mode="bilinear", align_corners=False)[:, 0]
+        with torch.no_grad():
+            expected: Tensor = decoder.iou_prediction_head(states[:, 0])[:, 0]
+        return torch.einsum("nc,nchw->nhw", weights, upscaled), expected

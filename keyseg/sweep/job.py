@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keyseg.disk import DiskFullError
 from keyseg.sweep.share import worker_environment
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class CellJob:
 
         Raises:
             WorkerFailedError: a run failed.
+            SystemExit: the disk is full; SLURM is told so by the job's exit code.
         """
         # submitit's: writes the submission again, calls `scontrol requeue`, and exits.
         requeue: Any = signal.getsignal(signal.SIGUSR2)
@@ -59,7 +61,7 @@ class CellJob:
         while left:
             # Before anything is imported here: the worker needs its time to load what it needs.
             process = self._start(left)
-            from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, RunDirectory
+            from keyseg.rundir import EXIT_BUSY, EXIT_NO_SPACE, EXIT_STOPPED, RunDirectory
             from keyseg.sweep.workers import as_signal, shares
 
             code = as_signal(_wait(process, told))
@@ -74,6 +76,8 @@ class CellJob:
                     failed.append(str(end.path))
                     if rank() == 0:
                         _record(RunDirectory(end.path), end.code)
+        if code == EXIT_NO_SPACE:  # the code is all that surely arrives: it needs no room
+            raise SystemExit(code)
         if failed:
             raise WorkerFailedError(f"{', '.join(failed)}: failed; see log.txt there")
         return "done"
@@ -167,7 +171,7 @@ def _record(run: RunDirectory, code: int) -> None:
     from keyseg.sweep.supervise import close_attempt, reason_of
 
     if verdict(run) is None or code < 0:
-        with suppress(RunBusy), run.lock():
+        with suppress(RunBusy, DiskFullError), run.lock():
             reason = reason_of(run, code)
             close_attempt(run, reason, status=FAILED, error=reason)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROJECT, ConfigError, RunConfig
+from keyseg.disk import DiskFullError
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -36,7 +37,7 @@ def plain_flags(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> Iterator[None]:
-    """Check the overrides among `arguments`; end with one line for what is wrong with a config.
+    """Check the overrides among `arguments`; end with one line for a wrong config or a full disk.
 
     Everything else passes through: a traceback is for our own mistakes, not for the user's.
     """
@@ -52,6 +53,8 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
         yield
     except (ConfigError, DataError) as error:
         fail(str(error))
+    except DiskFullError as error:
+        fail(str(error), code=1)  # nothing is wrong with the command line
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__
         detail = f": {_first(str(cause))}" if isinstance(cause, OmegaConfBaseException) else ""
@@ -120,6 +123,9 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
             continue
         if added and _may_be_added(key):
             continue
+        if _may_be_added(key) and _is_empty(key.rpartition(".")[0], config):
+            text = f"{override.input_line}: a new key is added with +{override.input_line}"
+            raise ConfigError(text)
         raise _unknown(override, key, groups, keys)
 
 
@@ -206,6 +212,14 @@ def _in_list(key: str, config: DictConfig) -> bool:
     from omegaconf import OmegaConf
 
     return OmegaConf.is_list(OmegaConf.select(config, key.rpartition(".")[0]))
+
+
+def _is_empty(key: str, config: DictConfig) -> bool:
+    """Whether this is a mapping whose keys are the user's to give, like pruner_args."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(config, key) if key else None
+    return OmegaConf.is_dict(node) and not node
 
 
 def _groups(loader: ConfigLoaderImpl, parent: str = "") -> list[str]:

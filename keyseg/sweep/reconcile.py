@@ -51,7 +51,8 @@ class Overview:
         if packed and state == RUNNING and not record.begun(watch.run):
             state = QUEUED  # behind the others of its job
         row = watch.read(state)
-        reason = why(job)[0] if state == LOST else row.error
+        log = log_end(watch.run.path.parent, record) if state == LOST else ""
+        reason = why(job, log)[0] if state == LOST else row.error
         known = f"{job.id}" if job else ""
         return replace(row, job=known, node=job.node if job else "", error=reason)
 

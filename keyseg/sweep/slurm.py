@@ -9,7 +9,7 @@ finds the job instead of submitting a second one.
 from __future__ import annotations
 
 import json
-import os
+import re
 import secrets
 import signal
 import threading
@@ -20,16 +20,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keyseg import sweepdir
-from keyseg.rundir import EXIT_STOPPED, FAILED, RunDirectory, now, verdict
+from keyseg import disk, sweepdir
+from keyseg.rundir import EXIT_NO_SPACE, EXIT_STOPPED, FAILED, RunDirectory, now, verdict
 from keyseg.sweep import slurmqueue
 from keyseg.sweep.job import CellJob
 from keyseg.sweep.sbatch import job_folder
 from keyseg.sweep.slurmqueue import ENDED, LOST, WAITING, Job, Key, SlurmError
+from keyseg.sweep.supervise import NO_SPACE, last_lines
 from keyseg.sweep.workers import WORKER, Ended, packs
 
 MAX_ARRAY = 1000
 """Jobs of one array: SLURM's default for MaxArraySize is 1001."""
+
+_OUT_OF_MEMORY = re.compile(r"exceeded (job )?memory limit|oom.?kill", re.IGNORECASE)
+"""In what slurmstepd writes into a job's log; the job's state often is FAILED or CANCELLED only."""
+
+_KILLED = re.compile(r"task \d+: Killed")
+"""What srun writes; accounting, which has the signal, may be late or missing."""
+
+_CUT_OFF = "could not find submitted jobs"
+"""In what submitit says when sbatch had the job, and the one who called it died before the rest."""
+
+_LATE = 2.0
+"""Seconds that the end of a run, or sacct's word on it, may come after the end of its job."""
 
 _SOON = 0.2  # seconds between two looks at run directories
 
@@ -68,9 +81,7 @@ class Record:
 
     def write(self, run: RunDirectory) -> None:
         """Replace job.json."""
-        temporary = run.path / f".job.json.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.replace(run.path / "job.json")
+        disk.replace(run.path / "job.json", json.dumps(asdict(self)).encode())
 
 
 class SlurmPool:
@@ -268,13 +279,12 @@ class SlurmPool:
             return None
         # A shared file system may show the end of a run later than SLURM shows the end of its job.
         since = self._gone.setdefault(run.path, self._clock())
-        if self._clock() - since < 2 * self.every:
+        if self._clock() - since < max(2 * self.every, _LATE):
             return None
         if job is not None and job.state != "CANCELLED" and self._spared(run, record):
             return Ended(run.path, EXIT_STOPPED)
-        reason, lost = why(job)
-        last = log_end(self._sweep_dir, record) if not lost else ""
-        return Ended(run.path, 1, reason=f"{reason}: {last}" if last else reason, lost=lost)
+        reason, lost = why(job, log_end(self._sweep_dir, record))
+        return Ended(run.path, 1, reason=reason, lost=lost)
 
     def _spared(self, run: RunDirectory, record: Record) -> bool:
         """Whether a job died of another of its runs, before this one began."""
@@ -282,33 +292,39 @@ class SlurmPool:
         return not record.begun(run) and any(record.begun(other) for other in others)
 
 
-def why(job: Job | None) -> tuple[str, bool]:
-    """Why a job ended without its run being done, in words; whether the cell may try again."""
+def why(job: Job | None, log: str = "") -> tuple[str, bool]:
+    """Why a job ended without its run being done, in words; whether the cell may try again.
+
+    `log`: the last lines that the job, not its worker, wrote.
+    """
     if job is None:
         return "the job is gone: neither squeue nor sacct knows it", True
     where = f"job {job.id}" + (f" on {job.node}" if job.node else "")
     code, _, number = job.exit_code.partition(":")
-    if job.state == "OUT_OF_MEMORY":
+    if job.state == "OUT_OF_MEMORY" or _OUT_OF_MEMORY.search(log):
         return f"{where} ran out of memory (hydra.launcher.memory=...)", False
     if job.state == "CANCELLED":
         by = f" ({job.reason.lower()})" if "by" in job.reason else ""
         return f"{where} was cancelled{by}", False
     if job.state in LOST:
         return f"{where} was lost ({job.state})", True
-    if number not in ("", "0") or code in ("137", "9"):
+    if _CUT_OFF in log:
+        return f"{where} found no work: who submitted it was killed while doing so", True
+    if code == str(EXIT_NO_SPACE):
+        return f"{where} ended: {NO_SPACE}", False
+    if number not in ("", "0") or code in ("137", "9") or _KILLED.search(log):
         name = _signal_name(number if number not in ("", "0") else "9")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"{where} was killed by {name}{hint}", False
-    return f"{where} ended as {job.state} before the run was done", False
+    last = f": {log.splitlines()[-1]}" if log else ""
+    return f"{where} ended as {job.state} before the run was done{last}", False
 
 
-def log_end(sweep_dir: Path, record: Record) -> str:
-    """The last line that a job wrote itself (what its worker printed is in the run's log.txt)."""
-    from keyseg.sweep.supervise import last_lines
-
+def log_end(sweep_dir: Path, record: Record, count: int = 10) -> str:
+    """The last lines that a job wrote itself (what its worker printed is in the run's log.txt)."""
     folder = job_folder(sweep_dir, record.name)
     files = [*folder.glob(f"*_{record.index}_0_log.err"), *folder.glob("[0-9]*_0_log.err")]
-    return last_lines(files[0], 1) if files else ""
+    return last_lines(files[0], count) if files else ""
 
 
 def _signal_name(number: str) -> str:

@@ -2,8 +2,9 @@
 
 What it does beyond that is asked for by environment variables, each naming a fusion variant:
 FAIL (raises), DIE (SIGKILL to itself at step 2), TAKE_ALONG (SIGKILL to who started it), HANG
-(waits until it is ended), EAT (takes more and more memory), MUTE (exit code 3 without a word in
-run.json). It counts its starts in starts.txt.
+(several by comma; waits until it is ended, or until there is a file `go` in its run directory), EAT
+(takes more and more memory), FILL (fills the disk), MUTE (exit code 3 without a word in run.json).
+It counts its starts in starts.txt.
 """
 
 import json
@@ -12,9 +13,22 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from keyseg import pack
-from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+from keyseg.disk import DiskFullError
+from keyseg.rundir import (
+    DONE,
+    EXIT_BUSY,
+    EXIT_NO_SPACE,
+    FAILED,
+    RUNNING,
+    Row,
+    RunBusy,
+    RunDirectory,
+    now,
+)
 
 
 def work(run: RunDirectory) -> int:
@@ -27,6 +41,7 @@ def work(run: RunDirectory) -> int:
     run.update(status=RUNNING, attempts=attempts, environment=environment)
     print(f"working on {variant}")
     eaten: list[bytes] = []
+    hanging = os.environ.get("HANG", "").split(",")
     try:
         if variant == os.environ.get("MUTE"):
             print("last words")
@@ -43,7 +58,9 @@ def work(run: RunDirectory) -> int:
                 time.sleep(0.1)
             if variant == os.environ.get("FAIL"):
                 raise RuntimeError("no luck today")
-            while variant == os.environ.get("HANG"):
+            if variant == os.environ.get("FILL"):
+                fill(run.path / "ballast")
+            while variant in hanging and not (run.path / "go").exists():
                 time.sleep(0.05)
             time.sleep(float(os.environ.get("STEP_SECONDS", "0.01")))
     except RuntimeError as error:
@@ -59,6 +76,15 @@ def work(run: RunDirectory) -> int:
     return 0
 
 
+def fill(file: Path) -> None:
+    """To the last byte."""
+    with file.open("wb", buffering=0) as out:
+        for size in (1 << 20, 1 << 10, 1):
+            with suppress(OSError):
+                while True:
+                    out.write(b"x" * size)
+
+
 def attempt(path: str) -> int:
     cell = RunDirectory(path)
     if rank := os.environ.get("RANK"):
@@ -70,7 +96,10 @@ def attempt(path: str) -> int:
         with cell.lock():
             return work(cell) if cell.status != DONE else 0
     except RunBusy:
-        return 75
+        return EXIT_BUSY
+    except DiskFullError as error:
+        print(error, file=sys.stderr)
+        return EXIT_NO_SPACE
 
 
 if __name__ == "__main__":
