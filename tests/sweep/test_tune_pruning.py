@@ -79,7 +79,7 @@ def test_a_real_training_that_goes_wrong_is_pruned_through_its_run_directory(
         enqueue=[{"optim.lr_decoder": 0.0005}, {"optim.lr_decoder": 1.0}],
         n_trials=2,
     )
-    good, bad = here.run(patience=240)
+    good, bad = here.run(patience=600)
     log = RunDirectory(here.root / bad.user_attrs["cell"]).log_file.read_text()
     assert [good.state.name, bad.state.name] == ["COMPLETE", "PRUNED"], log
     assert sorted(good.intermediate_values) == [0, 1, 2, 3, 4]

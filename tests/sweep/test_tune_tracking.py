@@ -29,7 +29,7 @@ def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
         env={**os.environ, "MLFLOW_TRACKING_URI": store},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

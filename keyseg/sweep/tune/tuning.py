@@ -170,7 +170,8 @@ class Tuning:
         budget = sum(arm.budget() for arm in arms)
         heading = f"tuning {self.name} · {budget} trials, {self.width} at a time"
         heading += f" · {before} there already" if before else ""
-        if self.width > 1 and 2 * self.width > budget - before > 0:
+        learns = self.options.sampler in ("tpe", "gp", "cmaes")
+        if learns and self.width > 1 and 2 * self.width > budget - before > 0:
             self._say(
                 f"{min(self.width, budget - before)} of {budget - before} trials are chosen before "
                 "one has ended: a smaller hydra.sweeper.n_jobs lets more of them learn",
