@@ -179,6 +179,11 @@ def test_runs_by_all_their_names(run, predict, make_finished, tmp_path, capsys, 
     assert predict(image, "x", name="fusion/full/1") == 2
     assert "is not finished (status: running)" in capsys.readouterr().err
     again.update(status="done")
+    config = again.config_file.read_text()
+    again.config_file.write_text(config.replace("seed: 1", "sead: 1"))
+    assert predict(image, "x", name="fusion/full/1") == 2
+    assert "does not fit this version of keyseg (config key 'sead'" in capsys.readouterr().err
+    again.config_file.write_text(config)
     again.best_file.unlink()
     assert predict(image, "x", name="fusion/full/1") == 2
     assert "holds no weights" in capsys.readouterr().err

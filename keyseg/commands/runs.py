@@ -29,6 +29,14 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
             f"`keyseg status {run.path.parent.name}` shows where it stands, and the command that "
             "started it goes on with it"
         )
+    try:
+        run.config  # noqa: B018 (read for its errors)
+    except ConfigError as error:
+        commit = (run.info.get("git") or {}).get("commit") or "unknown"
+        raise ConfigError(
+            f"{run.config_file} does not fit this version of keyseg ({error}); the run was made "
+            f"at commit {commit}"
+        ) from error
     if not run.best_file.exists():
         raise ConfigError(f"run {run.path} holds no weights: {run.best_file} is missing")
     return run
