@@ -63,25 +63,19 @@ def watch(run: RunDirectory, *, shortest: float = SHORTEST) -> Iterator[None]:
     `step` of a row is the second of the run, counted from the start of its first attempt.
     """
     begun = (run.info.get("attempts") or [{}])[0].get("started") or now()
-    sampler = Sampler()
     stop = threading.Event()
 
-    last = -1
-
-    def sample() -> None:
-        nonlocal last
-        moment = now()
-        second = int(moment - begun)
-        if second <= last:
-            return
-        last = second
-        with suppress(DiskFullError):  # the run itself says so, with what it has to lose
-            run.log_system(Row(n, v, second, moment) for n, v in sampler.read().items())
-
     def follow() -> None:
-        started = now()
-        while not stop.wait(min(max(shortest, (now() - started) / 10), LONGEST)):
-            sample()
+        sampler = Sampler()  # psutil remembers the call before by thread
+        started, last, stopped = now(), -1, False
+        while not stopped:
+            stopped = stop.wait(min(max(shortest, (now() - started) / 10), LONGEST))
+            moment = now()
+            second = int(moment - begun)
+            if second > last:
+                last = second
+                with suppress(DiskFullError):  # the run says so itself, with what it has to lose
+                    run.log_system(Row(n, v, second, moment) for n, v in sampler.read().items())
 
     thread = threading.Thread(target=follow, name="system-metrics", daemon=True)
     thread.start()
@@ -90,4 +84,3 @@ def watch(run: RunDirectory, *, shortest: float = SHORTEST) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        sample()

@@ -6,7 +6,11 @@ from types import SimpleNamespace
 
 from keyseg import system
 from keyseg.disk import DiskFullError
-from keyseg.rundir import RunDirectory, now
+from keyseg.rundir import Row, RunDirectory, now, parse_rows
+
+
+def system_rows(run: RunDirectory) -> list[Row]:
+    return parse_rows(run.system_file, run.system_file.read_bytes())
 
 
 def test_samples_are_rows_of_a_file_of_their_own(tmp_path, run_config):
@@ -17,6 +21,8 @@ def test_samples_are_rows_of_a_file_of_their_own(tmp_path, run_config):
     rows = [line for line in run.system_file.read_text().splitlines() if "process_memory" in line]
     assert len(rows) == 2  # no two of the same second
     assert '"step": 100' in rows[0]
+    loads = [r for r in system_rows(run) if r.name == "system/cpu_utilization_percentage"]
+    assert max(row.value for row in loads) > 0
     assert run.metrics().empty
     read = system.Sampler().read()
     assert 10 < read["system/process_memory_megabytes"] < 100_000

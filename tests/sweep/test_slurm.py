@@ -133,6 +133,7 @@ def test_a_lost_node_is_tried_again_until_it_is_too_often(fake, start, gone):
         ("OUT_OF_MEMORY", "0:125", "ran out of memory (hydra.launcher.memory=...)"),
         ("CANCELLED", "0:15", "was cancelled"),
         ("FAILED", "0:9", "was killed by SIGKILL (out of memory?)"),
+        ("FAILED", "74:0", "ended: no space left to write to (paths.outputs); make room"),
         ("FAILED", "2:0", "ended as FAILED before the run was done"),
     ],
 )
@@ -283,6 +284,23 @@ def test_options_that_make_no_sense(key, value):
 def test_a_signal_needs_time_before_it():
     with pytest.raises(ConfigError, match=r"signal_delay=120 s leaves nothing of .*time=1 min"):
         check(SlurmOptions(time=1))
+
+
+@pytest.mark.parametrize(
+    ("log", "words", "again"),
+    [
+        ("slurmstepd: error: Exceeded job memory limit\nsrun: error: n7: task 0: Killed",
+         "ran out of memory (hydra.launcher.memory=...)", False),
+        ("srun: error: n7: task 0: Killed\nsrun: Force Terminated StepId=7.0",
+         "was killed by SIGKILL (out of memory?)", False),
+        ("RuntimeError: Waited for 60 seconds but could not find submitted jobs in path:\n/x",
+         "found no work: who submitted it was killed while doing so", True),
+        ("module: command not found\n", "ended as FAILED before the run was done: module: command"
+         " not found", False),
+    ],
+)  # fmt: skip
+def test_what_a_job_wrote_says_more_than_its_state(log, words, again):
+    assert why(Job("7_1", "FAILED", "n7"), log) == (f"job 7_1 on n7 {words}", again)
 
 
 def test_why_without_a_node():
