@@ -335,7 +335,10 @@ class Trainer:
             scores = validate()
         for name, value in scores.items():
             yield Value(f"val/{name}", value, self.step)
-        if scores[SELECT_BY] > self.best:
+        # Untrained weights are where curves begin, and no result of a training: a variant that never
+        # beats them would be reported with keywords it never learnt.
+        counts = self.step > 0 or self.cfg.optim.steps == 0
+        if counts and scores[SELECT_BY] > self.best:
             self.best = scores[SELECT_BY]
             self._save_best()
 

@@ -191,6 +191,18 @@ def test_a_finished_run_has_nothing_left_to_do(trainer):
     assert list(again.fit(validate)) == []
 
 
+def test_the_best_weights_are_trained_ones_though_the_untrained_score_better(trainer):
+    made, _ = trainer("run", *SHORT)
+    before = {n: p.clone() for n, p in made.model.named_parameters() if p.requires_grad}
+    falling = iter((0.9, 0.5))
+    list(made.fit(lambda: {"giou": next(falling)}))
+    assert made.best == 0.5
+    trained = {n: p.clone() for n, p in made.model.named_parameters() if p.requires_grad}
+    made.load_best()
+    assert all(torch.equal(p, trained[n]) for n, p in made.model.named_parameters() if n in trained)
+    assert any(not torch.equal(before[n], trained[n]) for n in trained)
+
+
 def test_without_steps_the_model_is_measured_and_left_as_it_was_built(trainer):
     made, validate = trainer("run", *SHORT, "optim.steps=0")
     before = {n: p.clone() for n, p in made.model.named_parameters()}
