@@ -335,8 +335,8 @@ class Trainer:
             scores = validate()
         for name, value in scores.items():
             yield Value(f"val/{name}", value, self.step)
-        # Untrained weights are where curves begin, and no result of a training: a variant that never
-        # beats them would be reported with keywords it never learnt.
+        # Untrained weights are where curves begin, not what came of a training: a variant that does
+        # not beat them would be reported without the keywords that it learnt.
         counts = self.step > 0 or self.cfg.optim.steps == 0
         if counts and scores[SELECT_BY] > self.best:
             self.best = scores[SELECT_BY]
