@@ -33,6 +33,7 @@ from keyseg.rundir import DONE, RunDirectory
 SMALL = (
     *("data.prepare.refer={train: 6, val: 3, test: 3}", "optim.steps=2", "optim.eval_every=2"),
     *("data.prepare.reason={train: 6, val: 3, test: 3}", "evaluation.protocols=[]"),
+    *("optim.images_per_step=2", "optim.expressions_per_image=1", "evaluation.val_images=3"),
     *("runtime.threads=1", "runtime.device=cpu", "runtime.log_every=1"),
 )
 

@@ -121,12 +121,13 @@ class Bench:
             text, labels = model.vlm.logits(states).flatten(0, 1), batch.labels.flatten()
         embeddings = batch.features.sam
         if "decoder" in ours:
-            masks = model.mask_head(embeddings[rows], prompt)
+            masks, expected = model.mask_head(embeddings[rows], prompt)
         else:
             by_image = range(len(batch.sizes))
             masks = torch.cat([self._decode(embeddings[i], prompt[rows == i]) for i in by_image])
+            expected = masks.new_zeros(len(masks))
         head = model.keyword_head
-        return Output(text, head(key_states), head.table, masks), labels
+        return Output(text, head(key_states), head.table, masks, expected), labels
 
     def _states(self, batch: Batch, *, every_layer: bool) -> Tensor:
         vlm = self.parts.model.vlm

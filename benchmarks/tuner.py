@@ -5,28 +5,36 @@
 Both run the project's controller, journal and sampler on the same durations and the same analytic
 objective; only the clock is virtual, so that hours of trials take a minute. The alternative asks
 for the next batch when the last cell of the one before has ended, which is what the public Optuna
-sweeper does. Prints utilisation, time to the same best value, and what the controller itself costs.
+sweeper does. Prints utilisation, time to the same best value, and what the controller itself costs,
+also with 1,000 trials in the study already.
+
+The last trials of any budget run out one by one. How much of the workers' time that takes depends
+on the durations alone; it is given for many draws of them, from a plain list schedule.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
+import json
 import math
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna import Trial
+from optuna.trial import create_trial
 
 from keyseg.config import PROJECT, signature
 from keyseg.rundir import DONE, Row, RunDirectory, now
 from keyseg.sweep.cells import Cell, frozen
 from keyseg.sweep.design import Point
 from keyseg.sweep.tune import samplers, storage
-from keyseg.sweep.tune.arms import Arm, questions
+from keyseg.sweep.tune.arms import WARM, Arm, questions
 from keyseg.sweep.tune.control import Controller
 from keyseg.sweep.tune.options import options
 from keyseg.sweep.tune.quick import with_values
@@ -94,9 +102,18 @@ class BatchController(Controller):
 
 
 def tune(
-    kind: type[Controller], root: Path, workers: int, durations: np.ndarray, seed: int
+    kind: type[Controller],
+    root: Path,
+    workers: int,
+    durations: np.ndarray,
+    seed: int,
+    *,
+    history: int = 0,
 ) -> tuple[VirtualPool, float]:
-    """One study; its pool, and real seconds of the controller per trial."""
+    """One study; its pool, and seconds of CPU of the controller per trial.
+
+    `history`: trials that are in the study before.
+    """
     given = options({"n_trials": len(durations)})
     space, fixed = split(OverridesParser.create().parse_overrides(list(SPACE)))
     (question,) = questions(space, fixed, None)
@@ -108,6 +125,7 @@ def tune(
     pruner = samplers.pruner(given, 1, 1)
     study = storage.open_study(store, "benchmark", given, space, pruner, "base")
     arm = Arm(question, study, given, seed, base)
+    fill(arm, history, np.random.default_rng(seed))
 
     def make_cell(arm: Arm, trial: Trial) -> Cell:
         overrides = arm.draw(trial)
@@ -136,6 +154,29 @@ def tune(
     return pool, (time.process_time() - began - worked) / len(durations)
 
 
+def fill(arm: Arm, count: int, rng: np.random.Generator) -> None:
+    """Add trials that somebody else has paid for, with values drawn at random."""
+    kinds = {d.key: d.distribution for d in arm.question.space}
+    for _ in range(count):
+        params = {
+            key: float(np.exp(rng.uniform(np.log(d.low), np.log(d.high))))
+            for key, d in kinds.items()
+        }
+        arm.study.add_trial(
+            create_trial(
+                params=params, distributions=kinds, value=rng.uniform(), user_attrs={WARM: "x"}
+            )
+        )
+
+
+def scheduled(durations: np.ndarray, workers: int) -> float:
+    """Utilisation where each worker takes the next duration the moment it is free."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + float(duration))
+    return float(durations.sum()) / (workers * max(free))
+
+
 def main() -> None:
     """Run both on the same durations and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -143,6 +184,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=5.0, help="median of a trial")
     parser.add_argument("--sigma", type=float, default=0.8, help="of the logarithm of durations")
+    parser.add_argument("--history", type=int, default=1000, help="trials before the overhead's")
+    parser.add_argument("--draws", type=int, default=100, help="of durations, for the schedule")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     rng = np.random.default_rng(given.seed)
@@ -152,26 +195,60 @@ def main() -> None:
         for name, kind in (("as they end", Controller), ("in batches", BatchController)):
             root = Path(folder) / name.replace(" ", "-")
             found[name] = tune(kind, root, given.workers, durations, given.seed)
+        _, later = tune(
+            Controller,
+            Path(folder) / "later",
+            given.workers,
+            durations[:50],
+            given.seed,
+            history=given.history,
+        )
     target = min(max(value for _, value in pool.ended) for pool, _ in found.values())
-    reached = {}
+    result: dict[str, Any] = dict(vars(given))
+    result["target_giou"] = target
     print(f"{given.trials} trials, {given.workers} workers, sigma {given.sigma}, seed {given.seed}")
     for name, (pool, seconds) in found.items():
-        reached[name] = next(moment for moment, value in pool.ended if value >= target)
         # The last trials of any study run out one by one; until then every worker has work.
-        last_start = sorted(moment for moment, _ in pool.ended)[-given.workers]
-        used = pool.busy / (given.workers * pool.clock)
-        steady = sum(
-            min(moment, last_start) - min(begin, last_start) for begin, moment in pool.spans
-        ) / (given.workers * last_start)
+        last_start = max(begin for begin, _ in pool.spans)
+        row = {
+            "utilisation": pool.busy / (given.workers * pool.clock),
+            "until_last_start": sum(
+                min(end, last_start) - min(begin, last_start) for begin, end in pool.spans
+            )
+            / (given.workers * last_start),
+            "minutes": pool.clock / 60,
+            "minutes_to_target": next(m for m, value in pool.ended if value >= target) / 60,
+            "cpu_ms_per_trial": 1000 * seconds,
+        }
+        result[name] = row
         print(
-            f"{name:12}  utilisation {100 * used:5.1f} % (before the last trials run out "
-            f"{100 * steady:5.1f} %)  all after {pool.clock / 60:7.1f} min  "
-            f"gIoU {target:.4f} after {reached[name] / 60:7.1f} min  "
-            f"controller {1000 * seconds:.1f} ms CPU a trial"
+            f"{name:12}  utilisation {row['utilisation']:.1%} (until the last trial starts "
+            f"{row['until_last_start']:.1%})  all after {row['minutes']:.1f} min  "
+            f"gIoU {target:.4f} after {row['minutes_to_target']:.1f} min  "
+            f"controller {row['cpu_ms_per_trial']:.1f} ms CPU a trial"
         )
-    first, second = (found[name][0].clock for name in found)
-    print(f"ratio of total time {second / first:.2f}")
-    print(f"ratio of time to the same value {reached['in batches'] / reached['as they end']:.2f}")
+    ours, theirs = (found[name][0] for name in found)
+    result["ratio_of_total_time"] = theirs.clock / ours.clock
+    result["ratio_of_time_to_target"] = (
+        result["in batches"]["minutes_to_target"] / result["as they end"]["minutes_to_target"]
+    )
+    print(f"ratio of total time {result['ratio_of_total_time']:.2f}")
+    print(f"ratio of time to the same value {result['ratio_of_time_to_target']:.2f}")
+    result["cpu_ms_per_trial_with_history"] = 1000 * later
+    print(f"controller with {given.history} trials in the study {1000 * later:.1f} ms CPU a trial")
+    schedule = {}
+    for trials in (given.trials, 5 * given.trials):
+        drawn = [
+            scheduled(np.random.default_rng(i).lognormal(0, given.sigma, trials), given.workers)
+            for i in range(given.draws)
+        ]
+        schedule[trials] = {"mean": float(np.mean(drawn)), "sd": float(np.std(drawn, ddof=1))}
+        print(
+            f"a schedule without a gap, {trials} trials, {given.draws} draws of durations: "
+            f"utilisation {np.mean(drawn):.1%} ± {np.std(drawn, ddof=1):.1%}"
+        )
+    result["schedule"] = schedule
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

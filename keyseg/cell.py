@@ -2,7 +2,8 @@
 
 The work that a launcher starts, and that `python run.py` does in its own process. A run that is
 done is left alone; one that was stopped goes on at its last checkpoint. Several run directories
-are worked on one after the other, on what is loaded once (pack.py).
+are worked on one after the other, on what is loaded once (pack.py). Where `srun`, torchrun or
+`accelerate launch` starts several processes they share the work, and the first one writes.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from contextlib import ExitStack, suppress
+from itertools import takewhile
+from typing import Any
 
 import pandas as pd
 import torch
 
 from keyseg import disk, pack, provenance, system, tracking
 from keyseg.build import build, pick_device, share_backbones
-from keyseg.config import RunConfig
+from keyseg.config import ConfigError, RunConfig
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
 from keyseg.disk import DiskFullError
+from keyseg.distributed import Processes, joined, unsharded
 from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
 from keyseg.model.manifest import manifest
@@ -43,12 +46,11 @@ from keyseg.rundir import (
     Row,
     RunBusy,
     RunDirectory,
+    WatchedRun,
     now,
     verdict,
 )
 from keyseg.train import Stopped, Trainer
-
-T = TypeVar("T")
 
 _stop = threading.Event()
 """Set by SIGUSR2, which schedulers send before they take a machine away."""
@@ -66,39 +68,55 @@ def run_cell(run: RunDirectory) -> None:
         Stopped: SIGUSR2 came; a checkpoint is written, and the run is queued again.
         Exception: what went wrong, after it was recorded (status failed, the error's last lines).
     """
-    with run.lock():
-        if run.status in (DONE, PRUNED):
+    with joined() as processes, ExitStack() as held:
+        if not processes.led(lambda: _begin(run, processes, held)):
             return
-        cfg = run.config
-        set_threads(cfg)
-        disk.remove_leftovers(run.checkpoints)
-        state = provenance.record(run)
-        gpus = len(run.info["hardware"].get("gpus", ()))
-        attempts = [*provenance.attempts_so_far(run), provenance.attempt(state, gpus)]
-        run.update(status=RUNNING, attempts=attempts, error=None)
-        with tracking.mirror(run), system.watch(run):
-            try:
-                results = work(run, cfg)
-            except Stopped as stopped:
-                _close(run, QUEUED, outcome=str(stopped))
-                raise
-            except Pruned:
-                _close(run, PRUNED)
-                return
-            except DiskFullError as error:
-                with suppress(DiskFullError):  # there may be no room for that either
-                    _close(run, FAILED, error=str(error))
-                raise
-            except Exception as error:
+        mine = run if processes.first else WatchedRun(run.path)
+        try:
+            results = work(mine, run.config, processes)
+        except Stopped as stopped:
+            _close(mine, QUEUED, outcome=str(stopped))
+            raise
+        except Pruned:
+            _close(mine, PRUNED)
+            return
+        except DiskFullError as error:
+            with suppress(DiskFullError):  # there may be no room for that either
+                _close(mine, FAILED, error=str(error))
+            raise
+        except Exception as error:
+            if run.status == RUNNING:  # the first to fail says why: the others lose it then
                 reason = "".join(traceback.format_exception_only(error)).strip()
                 _close(run, FAILED, error=reason)
-                raise
-            _close(run, DONE, **results)
+            raise
+        _close(mine, DONE, **results)
+        if processes.first:
+            # nothing goes on from here; at 7B the optimiser's state is three times the weights
+            (run.checkpoints / "last.pt").unlink(missing_ok=True)
 
 
-def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
+def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
+    """Whether there is something to do. Then the run is held, and mirrored, until `held` closes."""
+    held.enter_context(run.lock())
+    if run.status in (DONE, PRUNED):
+        return False
+    disk.remove_leftovers(run.checkpoints)
+    state = provenance.record(run)
+    seen = len(run.info["hardware"].get("gpus", ()))
+    gpus = max(seen, processes.count) if seen else 0  # each process may see its own only
+    attempt = provenance.attempt(state, gpus) | {"processes": processes.count}
+    attempts = [*provenance.attempts_so_far(run), attempt]
+    run.update(status=RUNNING, attempts=attempts, error=None, processes=processes.count)
+    held.enter_context(tracking.mirror(run))
+    held.enter_context(system.watch(run))
+    return True
+
+
+def work(run: RunDirectory, cfg: RunConfig, processes: Processes) -> dict[str, Any]:
     """The run itself; returns what goes into run.json."""
-    device = pick_device(cfg.runtime.device)
+    device = processes.device(pick_device(cfg.runtime.device))
+    set_threads(cfg)
+    check_shares(cfg, processes.count)
     prepare(cfg.data)
     train, val, test = read_data(cfg)
     torch.manual_seed(cfg.seed)
@@ -115,17 +133,18 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     )
     optim = cfg.optim
     sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
-    trainer = Trainer(parts, sampler, cfg, run.checkpoints)
+    trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
     run.truncate(trainer.resume() or -1)  # without a checkpoint it begins anew, before step 0
     val_groups = groups(e for s in val for e in s.examples)[: cfg.evaluation.val_images]
 
     keep_iou = bool(run.info.get("keep_val_iou"))
 
     def validate() -> dict[str, float]:
-        if run.prune_file.exists():
+        if processes.any(run.prune_file.exists()):
             raise Pruned
-        rows = table(evaluate(parts, val_groups, cfg, "teacher_forced"), val_groups)
-        if keep_iou:
+        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
+        rows = table(processes.gather(records), val_groups)
+        if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
         return summarise(rows)
@@ -147,10 +166,14 @@ def work(run: RunDirectory, cfg: RunConfig) -> dict[str, Any]:
     trainer.load_best()
     told = [e for s in test for e in s.examples]
     test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
-    samples = {
-        p: table(unless_stopped(evaluate(parts, test_groups, cfg, p)), test_groups)
-        for p in cfg.evaluation.protocols
-    }
+    with unsharded(parts.model):
+        samples = {
+            p: table(
+                unless_stopped(evaluate(parts, test_groups, cfg, p, processes), processes),
+                test_groups,
+            )
+            for p in cfg.evaluation.protocols
+        }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
     summary = {p: summarise(rows) for p, rows in samples.items()}
     moment = now()
@@ -186,21 +209,40 @@ def pace(run: RunDirectory) -> float | None:
     return float(seconds.median()) if len(seconds) else None
 
 
-def table(records: Iterator[Record], images: list[ImageGroup]) -> pd.DataFrame:
+def table(records: list[Record], images: list[ImageGroup]) -> pd.DataFrame:
     """Records of an evaluation as rows of samples.parquet, in the order of the examples."""
     return pd.DataFrame(in_order(records, images))
 
 
-def unless_stopped(records: Iterator[T]) -> Iterator[T]:
-    """The same records; an evaluation that is asked to stop is made anew by the next attempt.
+def unless_stopped(records: Iterator[Record], processes: Processes) -> list[Record]:
+    """The records of all processes; the next attempt makes an evaluation anew that was stopped.
 
     Raises:
-        Stopped: SIGUSR2 came.
+        Stopped: SIGUSR2 came, to one of the processes or to all.
     """
-    for record in records:
-        if _stop.is_set():
-            raise Stopped("stopped while it read the test split; the training is complete")
-        yield record
+    mine = list(takewhile(lambda record: not _stop.is_set(), records))
+    if processes.any(_stop.is_set()):
+        raise Stopped("stopped while it read the test split; the training is complete")
+    return processes.gather(mine)
+
+
+def check_shares(cfg: RunConfig, processes: int) -> None:
+    """Whether there is an image for every micro-batch of every process.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    images, parts = cfg.optim.images_per_step, cfg.runtime.accumulation
+    if images < processes * parts:
+        raise ConfigError(
+            f"optim.images_per_step={images}: too few for {processes} processes with "
+            f"runtime.accumulation={parts} micro-batches each"
+        )
+    if cfg.runtime.sharding != "none" and cfg.model.quantization != "none":
+        raise ConfigError(
+            f"runtime.sharding={cfg.runtime.sharding} does not go together with "
+            f"model.quantization={cfg.model.quantization}: set one of them to none"
+        )
 
 
 def protocol_keys(cfg: RunConfig) -> dict[str, Any]:

@@ -6,10 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keyseg.commands import data, features, keywords, plan, report, status, sync
+from keyseg.commands import (
+    data,
+    export,
+    features,
+    keywords,
+    plan,
+    predict,
+    report,
+    status,
+    sync,
+)
 from keyseg.config import ConfigError
 
-COMMANDS = (report, status, plan, sync, data, features, keywords)
+COMMANDS = (report, status, plan, sync, predict, export, data, features, keywords)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

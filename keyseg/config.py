@@ -169,6 +169,9 @@ class PromptConfig:
 class RuntimeConfig:
     """What changes speed only. `threads`: null = cores divided among the cells at work.
 
+    `accumulation`: micro-batches that a process makes of its share of a step's images, one after
+    the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
+    `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
     """
 
@@ -176,8 +179,11 @@ class RuntimeConfig:
     threads: int | None = None
     log_every: int = 10
     show_progress: bool = True
+    log_model: bool = True
     features: bool = True
     features_gib: float = 50.0
+    accumulation: int = 1
+    sharding: str = "none"
 
 
 @dataclass
@@ -225,6 +231,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("constant", "linear", "cosine"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
+    "runtime.sharding": ("none", "fsdp"),
 }
 
 POSITIVE = (
@@ -240,6 +247,7 @@ POSITIVE = (
     "evaluation.max_new_tokens",
     "runtime.log_every",
     "runtime.features_gib",
+    "runtime.accumulation",
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),

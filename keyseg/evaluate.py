@@ -23,8 +23,10 @@ from keyseg.data.ahead import ahead
 from keyseg.data.batch import MISSING, Batch
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
+from keyseg.distributed import ALONE, Processes
 from keyseg.losses import VOID, keyword_logits
 from keyseg.metrics import iou
+from keyseg.model.keyseg import Output
 from keyseg.model.resample import drawn
 from keyseg.train import by_size
 
@@ -35,18 +37,24 @@ Record = dict[str, Any]
 
 @torch.no_grad()
 def evaluate(
-    parts: Parts, groups: Sequence[ImageGroup], cfg: RunConfig, protocol: str
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
 ) -> Iterator[Record]:
     """Score examples under one protocol; puts the model into eval mode for good.
 
     Images with rows of like length make a batch, the longest first, so that little is padded and a
-    memory too small shows at once: see `in_order`.
+    memory too small shows at once: see `in_order`. Several processes take turns at the batches,
+    which are the same for any number of them.
     """
     model = parts.model.eval()
     device = next(model.parameters()).device
     by_length = sorted(groups, key=_length, reverse=True)
     per_batch = cfg.evaluation.images_per_batch
-    batches = (by_length[i : i + per_batch] for i in range(0, len(groups), per_batch))
+    starts = range(0, len(groups), per_batch)[processes.rank :: processes.count]
+    batches = (by_length[i : i + per_batch] for i in starts)
     with closing(ahead(parts.collator, batches)) as collated:
         for batch in collated:
             batch = batch.to(device)
@@ -59,18 +67,18 @@ def evaluate(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield from _records(parts, batch, output.mask_logits, scores, protocol)
+            yield from _records(parts, batch, output, scores, protocol)
+
+
+def _length(group: ImageGroup) -> int:
+    """About how long a row is, beyond what all rows share: characters of its queries."""
+    return sum(len(e.query) + len(e.text or "") for e in group.examples)
 
 
 def in_order(records: Iterable[Record], groups: Sequence[ImageGroup]) -> list[Record]:
     """Records in the order of the examples."""
     found = {r["id"]: r for r in records}
     return [found[e.id] for g in groups for e in g.examples]
-
-
-def _length(group: ImageGroup) -> int:
-    """About how long a row is, beyond what all rows share: characters of its queries."""
-    return sum(len(e.query) + len(e.text or "") for e in group.examples)
 
 
 def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
@@ -89,9 +97,9 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 
 
 def _records(
-    parts: Parts, batch: Batch, mask_logits: Tensor, scores: Tensor, protocol: str
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
 ) -> list[Record]:
-    """Rows of samples.parquet: mask logits (N, 4E, 4E), keyword scores (N, K, V)."""
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword."""
     words = scores.softmax(-1).mean(dim=1)
     top = words.topk(TOP_WORDS)
     first = [ids[0] if ids else 0 for ids in batch.keyword_ids]
@@ -101,7 +109,8 @@ def _records(
     has_key = (batch.key_at != MISSING).all(dim=1)
     has_seg = batch.seg_at != MISSING
     given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
-    pixels = _pixels(batch, mask_logits, given, parts.model.side)
+    pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
+    expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()
     answers = _answers(batch)
     talk = parts.conversation
@@ -127,6 +136,7 @@ def _records(
                 "intersection": pixels[n]["intersection"],
                 "union": pixels[n]["union"],
                 "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),
+                "predicted_iou": round(expected[n], 4),
                 "keyword_rank": rank,
                 "keyword_token": talk.text(wanted[:1]),
                 "predicted_keyword": named[0][0] if keys[n] else "",
@@ -164,7 +174,7 @@ def compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:
         targets: uint8 (N, W, H): 0, 1, 255 = pixels that do not count.
     """
     several = 1 if masks.device.type == "cpu" else max(1, len(masks))
-    pairs = zip(masks.split(several), targets.split(several), strict=True)
+    pairs = zip(torch.split(masks, several), torch.split(targets, several), strict=True)
     return [row for pair in pairs for row in _compare(*pair)]
 
 

@@ -11,6 +11,7 @@ is what a process has to be for its children to be sound.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,7 @@ def each(paths: Sequence[str], work: Callable[[str], int], stop: Event) -> int:
         and the signal that killed it): whoever started us sees to it, and starts the rest again.
     """
     codes = [0]
+    gc.freeze()  # what is loaded stays shared: a collection would touch, and so copy, all of it
     for path in paths:
         run = RunDirectory(path)
         if stop.is_set():

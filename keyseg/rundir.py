@@ -5,7 +5,8 @@
     metrics.jsonl     every row (name, value, step, time), append-only
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
-    checkpoints/  gallery/  log.txt  run.lock
+    checkpoints/      best.safetensors; last.pt until the run is done
+    gallery/  log.txt  run.lock
 
 Files that are replaced are written to a temporary name and renamed, so a reader never sees half
 of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last
@@ -279,6 +280,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def best_file(self) -> Path:
+        """What was trained, at the best val score; the backbones are not in it."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
     def prune_file(self) -> Path:
         """There where the run is asked to end, as pruned, at its next evaluation."""
         return self.path / "prune.json"
@@ -350,6 +356,22 @@ def verdict(run: RunDirectory) -> int | None:
     if info.get("status") in (DONE, PRUNED):
         return 0
     return 1 if info.get("status") == FAILED and info.get("error") else None
+
+
+class WatchedRun(RunDirectory):
+    """The directory of a run that another process writes: whatever is written here is dropped."""
+
+    def update(self, **fields: Any) -> None:
+        """Nothing."""
+
+    def log(self, rows: Iterable[Row]) -> None:
+        """Nothing."""
+
+    def truncate(self, step: int) -> None:
+        """Nothing."""
+
+    def write_samples(self, df: pd.DataFrame) -> None:
+        """Nothing."""
 
 
 def parse_rows(file: Path, content: bytes) -> list[Row]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from keyseg import disk, sweepdir
+from keyseg import disk, mlmodel, sweepdir
 from keyseg.config import flatten
 from keyseg.provenance import told
 from keyseg.rundir import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
@@ -107,6 +108,8 @@ def sync(run: RunDirectory) -> None:
                 client.update_run(found.info.run_id, status="RUNNING")
             return
         _log_artifacts(client, found, run, _ARTIFACTS)
+        if status == _FINAL[DONE] and run.config.runtime.log_model:
+            _log_model(client, found.info.run_id, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
             client.log_artifacts(found.info.run_id, str(run.gallery), "gallery")
         ended = (info.get("attempts") or [{}])[-1].get("ended")
@@ -391,6 +394,16 @@ def _send_file(
         sent.save()
         if waiting:
             return
+
+
+def _log_model(client: MlflowClient, run_id: str, run: RunDirectory) -> None:
+    """runs:/ID/model, once."""
+    if not run.best_file.exists() or client.list_artifacts(run_id, mlmodel.NAME):
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / mlmodel.NAME
+        mlmodel.write(run, folder)
+        client.log_artifacts(run_id, str(folder), mlmodel.NAME)
 
 
 def _signature(run: RunDirectory, info: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -77,6 +78,7 @@ def test_leaves_what_a_report_needs(whole):
     )
     assert info["attempts"][-1]["outcome"] == DONE
     assert info["minutes"] > 0
+    assert [f.name for f in whole.checkpoints.iterdir()] == [whole.best_file.name]
     assert len(info["checkpoint_fingerprint"]) == 16
     protocol = info["protocol"]
     assert (protocol["texts"], protocol["protocols"]) == ("all", ["teacher_forced", "generated"])
@@ -280,3 +282,50 @@ def test_a_run_at_work_is_not_started_again(whole, monkeypatch):
 
     with whole.lock(), pytest.raises(RunBusy, match=str(Path(whole.path))):
         run_cell(RunDirectory(whole.path))
+
+
+def test_several_processes_end_together_and_one_goes_on_alone(whole, small_run, tmp_path):
+    """The first one writes. One that is lost ends the others; one that is told stops all."""
+    exact = ("model.precision=fp32", "model.lora.dropout=0", "runtime.sharding=fsdp")
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, *exact))
+
+    processes = start_two(run, until=0)
+    processes[1].kill()
+    assert processes[0].wait(TIMEOUT) == 1
+    assert run.status == FAILED
+
+    processes = start_two(run, until=2)
+    processes[1].send_signal(signal.SIGUSR2)
+    assert [p.wait(TIMEOUT) for p in processes] == [EXIT_STOPPED] * 2, run.log_file.read_text()
+    assert run.status == QUEUED
+    assert 2 <= run.info["checkpoint_step"] < 8
+
+    assert finish(run) == 0, run.log_file.read_text()
+    assert [a["processes"] for a in run.info["attempts"]] == [2, 2, 1]
+    assert not values(run).duplicated(["name", "step"]).any()
+    assert set(values(run)["name"]) == set(values(whole)["name"])
+    assert run.samples()["id"].tolist() == whole.samples()["id"].tolist()
+
+
+def start_two(run: RunDirectory, until: int) -> list[subprocess.Popen[bytes]]:
+    """Two processes, as torchrun starts them, that have logged a step."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with run.log_file.open("ab") as log:
+        processes = [
+            subprocess.Popen(
+                command(run),
+                stdout=log,
+                stderr=log,
+                env=environment() | told | {"RANK": rank, "LOCAL_RANK": rank},
+            )
+            for rank in ("0", "1")
+        ]
+    deadline = time.monotonic() + TIMEOUT
+    while run.metrics().empty or run.metrics()["step"].max() < until:
+        assert all(p.poll() is None for p in processes), run.log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return processes

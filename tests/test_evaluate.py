@@ -17,7 +17,7 @@ from keyseg.metrics import intersection_union, summarise
 
 COLUMNS = {
     *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "keyword_rank", "keyword_token"),
+    *("intersection", "union", "iou", "predicted_iou", "keyword_rank", "keyword_token"),
     *("predicted_keyword", "top_words", "answer", "has_seg", "has_key", "height", "width"),
     *("target_rle", "mask_rle", "ignore_rle"),
 }

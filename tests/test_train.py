@@ -36,6 +36,7 @@ OPTIONS = [
     ("model.lora.dropout=0.1", "model.lora.targets=[q_proj,v_proj]"),
     ("model.precision=bf16",),
     ("model.precision=bf16", "model.frozen=precision"),
+    ("model.precision=fp16", "model.frozen=precision"),
     ("model.attention=eager", "model.gradient_checkpointing=true"),
     ("model.init=random",),
     ("fusion=self", "fusion.residual=false"),

@@ -83,10 +83,14 @@ class Collator:
         self.features = features
 
     def __call__(
-        self, groups: Sequence[ImageGroup], rng: np.random.Generator | None = None
+        self, groups: Sequence[ImageGroup], rngs: Sequence[np.random.Generator] | None = None
     ) -> Batch:
-        """Teacher-forced batch; templates drawn with `rng`, the first ones without."""
-        turns = [[self.conversation.turn(e, rng) for e in g.examples] for g in groups]
+        """Teacher-forced batch; an image's templates drawn with its own of `rngs`, else first."""
+        draws = [None] * len(groups) if rngs is None else rngs
+        turns = [
+            [self.conversation.turn(e, rng) for e in g.examples]
+            for g, rng in zip(groups, draws, strict=True)
+        ]
         rows = [row for row, g in enumerate(groups) for _ in g.examples]
         batch = Batch(
             examples=[e for g in groups for e in g.examples],

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Output:
     """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
-    against the vocabulary table (V, D); mask_logits (N, 4E, 4E) of the decoder."""
+    against the vocabulary table (V, D); mask_logits (N, 4E, 4E) of the decoder; predicted_iou (N,),
+    SAM's own judgement of the mask: measured, never trained."""
 
     text_logits: Tensor
     key_query: Tensor
     table: Tensor
     mask_logits: Tensor
+    predicted_iou: Tensor
 
 
 class KeywordHead(nn.Module):
@@ -105,11 +107,13 @@ class KeySeg(nn.Module):
         key_at = (batch.key_at - self.shift).clamp(min=0)
         key_states = states[rows[:, None], key_at]
         prompt = self._prompt(batch, states, rows, seg_at, key_states)
+        drawn, expected = self.mask_head(batch.features.sam[rows], prompt[:, None])
         return Output(
             text_logits=self.vlm.logits(states.flatten(0, 1)[batch.supervised]),
             key_query=self.keyword_head(key_states),
             table=self.keyword_head.table,
-            mask_logits=self.mask_head(batch.features.sam[rows], prompt[:, None]),
+            mask_logits=drawn,
+            predicted_iou=expected,
         )
 
     def _prompt(

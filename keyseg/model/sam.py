@@ -185,8 +185,11 @@ class MaskHead(nn.Module):
         """Parts that the single-mask output does not use: frozen on purpose."""
         return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
 
-    def forward(self, embeddings: Tensor, prompts: Tensor) -> Tensor:
-        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E)."""
+    def forward(self, embeddings: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,).
+
+        The IoU is what SAM itself expects of its mask; its head stays as it was pre-trained.
+        """
         decoder = self.decoder
         n = prompts.shape[0]
         assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
@@ -198,4 +201,6 @@ class MaskHead(nn.Module):
         c, h, w = embeddings.shape[1:]
         upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(n, c, h, w))
         weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
-        return torch.einsum("nc,nchw->nhw", weights, upscaled)
+        with torch.no_grad():
+            expected: Tensor = decoder.iou_prediction_head(states[:, 0])[:, 0]
+        return torch.einsum("nc,nchw->nhw", weights, upscaled), expected

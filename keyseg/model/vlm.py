@@ -171,6 +171,11 @@ class Vlm(nn.Module):
         """The adapted model itself."""
         return self.peft.base_model.model
 
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers of the language model."""
+        layers: nn.ModuleList = self.llava.model.language_model.layers
+        return layers
+
     def checkpoint_gradients(self) -> None:
         """Compute activations of the language model again in the backward pass: less memory."""
         model = self.llava.model.language_model
@@ -253,6 +258,7 @@ class Vlm(nn.Module):
             past_key_values=cache,
             max_new_tokens=limit,
             do_sample=False,
+            synced_gpus=False,  # several processes may have different numbers of answers to write
             pad_token_id=pad,
             eos_token_id=eos,
         )

@@ -8,60 +8,101 @@ from typing import Any
 import numpy as np
 
 from keyseg.report.style import COLOURS, INK
-from keyseg.report.tuning_data import Study, Trial
+from keyseg.report.tuning_data import Study, Trial, Tuning
+from keyseg.report.tuning_time import timeline as time_of
 
-BEST, QUIET = COLOURS[1], "#9a9a9a"
+GOOD, BEST, QUIET = COLOURS[0], COLOURS[1], "#9a9a9a"
+STATES = {"complete": GOOD, "pruned": QUIET, "fail": BEST}
 
 
-def draw(study: Study, workers: int) -> dict[str, Any]:
-    """All figures of one study; None for one that there is no data for."""
-    two = len(study.objectives) > 1
+def shared(tuning: Tuning) -> dict[str, Any]:
+    """Figures of all studies together; None for one that there is no data for."""
+    return {"best_of_n": best_of_n(tuning.studies), "timeline": timeline(tuning)}
+
+
+def single(study: Study) -> dict[str, Any]:
+    """Figures of one study; None for one that there is no data for."""
+    from keyseg.report.tuning_space import contour, parallel, slices
+
     return {
         "history": history(study),
-        "pareto": pareto(study) if two else None,
-        "slices": slices(study),
-        "parallel": parallel(study),
+        "pareto": pareto(study) if len(study.objectives) > 1 else None,
         "importances": importances(study),
-        "timeline": timeline(study, workers),
+        "slices": slices(study),
+        "contour": contour(study),
+        "parallel": parallel(study),
     }
 
 
 def history(study: Study) -> Any:
     """Value by number, and the best so far."""
+    import pandas as pd
+    import seaborn as sns
+
     if not study.done:
         return None
-    figure = _figure(8, 3)
+    shown = [t for t in study.trials if t.values and t.state in ("complete", "pruned")]
+    kinds = {"drawn": ("o", GOOD), "known point": ("s", COLOURS[4]), "pruned": ("X", QUIET)}
+    data = pd.DataFrame(
+        {
+            "trial": [t.number for t in shown],
+            study.objectives[0]: [t.values[0] for t in shown],
+            "kind": [_kind(t) for t in shown],
+        }
+    )
+    figure = new_figure(8.5, 3.2)
     ax = figure.subplots()
-    for hollow in (False, True):
-        mine = [t for t in study.done if t.enqueued == hollow]
-        face = "none" if hollow else COLOURS[0]
-        ax.scatter(
-            [t.number for t in mine], [t.values[0] for t in mine], 16, facecolors=face,
-            edgecolors=COLOURS[0], linewidths=0.9,
-        )  # fmt: skip
-    pruned = [t for t in study.trials if t.state == "pruned" and t.values]
-    ax.scatter([t.number for t in pruned], [t.values[0] for t in pruned], 14, QUIET, marker="x")
-    failed = [t.number for t in study.trials if t.state == "fail"]
-    ax.plot(failed, [0.02] * len(failed), "|", color=BEST, transform=ax.get_xaxis_transform())
     best = study.sign * np.maximum.accumulate([study.sign * t.values[0] for t in study.done])
-    ax.step([t.number for t in study.done], best, where="post", color=BEST)
-    ax.set(xlabel="trial", ylabel=study.objectives[0])
+    ax.step([t.number for t in study.done], best, where="post", color=BEST, label="best so far")
+    present = [kind for kind in kinds if (data["kind"] == kind).any()]
+    sns.scatterplot(
+        data, x="trial", y=study.objectives[0], hue="kind", style="kind", hue_order=present,
+        style_order=present, palette={k: kinds[k][1] for k in present},
+        markers={k: kinds[k][0] for k in present}, s=26, ax=ax,
+    )  # fmt: skip
+    failed = [t.number for t in study.trials if t.state == "fail"]
+    if failed:
+        ax.plot(failed, [0.02] * len(failed), "|", color=BEST, markersize=8, label="failed",
+                transform=ax.get_xaxis_transform())  # fmt: skip
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _kind(trial: Trial) -> str:
+    if trial.state == "pruned":
+        return "pruned"
+    return "known point" if trial.enqueued or trial.taken_over else "drawn"
 
 
 def best_of_n(studies: Sequence[Study]) -> Any:
     """Expected best of n trials, one line a study."""
-    if not any(len(s.done) > 1 for s in studies):
+    import pandas as pd
+    import seaborn as sns
+
+    curves = {s.label or "all trials": expected_best([s.sign * t.values[0] for t in s.done])
+              for s in studies}  # fmt: skip
+    if not any(len(curve) > 1 for curve in curves.values()):
         return None
-    figure = _figure(8, 3)
+    objective = f"expected best {studies[0].objectives[0]}"
+    data = pd.DataFrame(
+        [
+            {"n completed trials": n, objective: study.sign * value, "study": label}
+            for study, (label, curve) in zip(studies, curves.items(), strict=True)
+            for n, value in enumerate(curve, start=1)
+        ]
+    )
+    figure = new_figure(8.5, 3)
     ax = figure.subplots()
-    for i, study in enumerate(studies):
-        curve = expected_best([study.sign * t.values[0] for t in study.done])
-        colour = COLOURS[i % len(COLOURS)]
-        label = study.label or "all trials"
-        ax.plot(range(1, len(curve) + 1), study.sign * curve, color=colour, label=label)
-    ax.set(xlabel="n trials", ylabel=f"expected best {studies[0].objectives[0]}")
-    ax.legend()
+    several = len(studies) > 1
+    sns.lineplot(
+        data, x="n completed trials", y=objective, hue="study", style="study",
+        palette=[COLOURS[i % len(COLOURS)] for i in range(data["study"].nunique())],
+        legend=several, ax=ax,
+    )  # fmt: skip
+    if several:
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
@@ -82,151 +123,95 @@ def expected_best(values: Sequence[float]) -> np.ndarray[Any, Any]:
     return curve
 
 
-def slices(study: Study) -> Any:
-    """Value against each parameter."""
-    keys = list(study.space)
-    if not study.done or not keys:
-        return None
-    columns = min(3, len(keys))
-    rows = -(-len(keys) // columns)
-    figure = _figure(10, 2.6 * rows)
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
-    for ax in axes[len(keys) :]:
-        ax.set_axis_off()
-    for ax, key in zip(axes, keys, strict=False):
-        shown = [t for t in study.done if key in t.params]
-        if "choices" in (study.space[key].get("attributes") or {}):
-            names = [str(c) for c in study.space[key]["attributes"]["choices"]]
-            x = [names.index(str(t.params[key])) for t in shown]
-            ax.set_xticks(range(len(names)), names)
-        else:
-            x = [t.params[key] for t in shown]
-            if study.is_log(key):
-                ax.set_xscale("log")
-        ax.scatter(x, [t.values[0] for t in shown], 14, [t.number for t in shown], cmap="Blues",
-                   edgecolors=COLOURS[0], linewidths=0.5)  # fmt: skip
-        ax.set_title(key)
-    figure.supylabel(study.objectives[0], fontsize=8.5, color=INK)
-    return figure
-
-
-def parallel(study: Study) -> Any:
-    """One line a trial through all parameters."""
-    keys = list(study.space)
-    shown = [t for t in study.done if all(k in t.params for k in keys)]
-    if len(shown) < 2 or len(keys) < 2:
-        return None
-    import matplotlib as mpl
-
-    figure = _figure(max(6, 1.9 * len(keys)), 3.4)
-    ax = figure.subplots()
-    values = np.array([study.sign * t.values[0] for t in shown])
-    rank = values.argsort().argsort() / (len(shown) - 1)
-    for i in values.argsort():
-        line = [_scaled(study, k, shown[i].params[k]) for k in keys]
-        best = i == values.argmax()
-        colour = BEST if best else mpl.colormaps["Blues"](0.15 + 0.8 * rank[i])
-        ax.plot(range(len(keys)), line, color=colour, linewidth=1.8 if best else 0.8)
-    for i, key in enumerate(keys):
-        low, high = _ends(study, key)
-        ax.text(i, -0.03, low, ha="center", va="top", fontsize=7)
-        ax.text(i, 1.03, high, ha="center", va="bottom", fontsize=7)
-    ax.set_xticks(range(len(keys)), [k.rpartition(".")[0] + ".\n" + k.rpartition(".")[2]
-                                     if "." in k else k for k in keys])  # fmt: skip
-    ax.set(yticks=[], ylim=(-0.12, 1.12))
-    return figure
-
-
 def importances(study: Study) -> Any:
     """Importances by fANOVA and PED-ANOVA."""
-    found = study.importances()
+    import pandas as pd
+    import seaborn as sns
+
+    found = study.importances
     if not found:
         return None
-    keys = sorted(study.space, key=lambda k: next(iter(found.values())).get(k, 0))
-    figure = _figure(7, 0.8 + 0.42 * len(keys))
+    data = pd.DataFrame(
+        [
+            {"parameter": key, "importance": shares.get(key, 0.0), "method": method}
+            for method, shares in found.items()
+            for key in study.by_importance()
+        ]
+    )
+    figure = new_figure(7, 0.8 + 0.44 * len(study.space))
     ax = figure.subplots()
-    for i, (method, shares) in enumerate(found.items()):
-        places = np.arange(len(keys)) + (0.2 - 0.4 * i if len(found) > 1 else 0)
-        ax.barh(places, [shares.get(k, 0) for k in keys], 0.38, color=COLOURS[i], label=method)
-    ax.set_yticks(range(len(keys)), keys)
-    ax.set(xlabel="importance", xlim=(0, None))
-    ax.legend(loc="lower right")
+    sns.barplot(
+        data, y="parameter", x="importance", hue="method", orient="h", saturation=1,
+        palette=[GOOD, COLOURS[5]][: len(found)], ax=ax,
+    )  # fmt: skip
+    ax.set(ylabel="", xlabel="importance (shares of 1)")
+    ax.legend(loc="lower right", title=None)
     return figure
 
 
-def timeline(study: Study, workers: int) -> Any:
+def timeline(tuning: Tuning) -> Any:
     """One bar a trial, on the first line that is free."""
-    shown = [t for t in study.trials if t.started and t.ended and not t.taken_over]
-    if not shown:
+    from matplotlib.patches import Patch
+
+    found = time_of(tuning)
+    if found is None:
         return None
-    lines, used = lanes(shown, workers)
-    start = min(float(t.started or 0) for t in shown)
-    colours = {"complete": COLOURS[0], "pruned": QUIET, "fail": BEST}
-    figure = _figure(9, 0.9 + 0.22 * (max(lines) + 1))
+    lines = max(bar.line for bar in found.bars) + 1
+    unit, name = (60, "minutes") if max(b.end for b in found.bars) > 180 else (1, "seconds")
+    figure = new_figure(9.5, 1.1 + 0.26 * lines)
     ax = figure.subplots()
-    for trial, line in zip(shown, lines, strict=True):
-        begin, end = float(trial.started or 0) - start, float(trial.ended or 0) - start
-        ax.barh(line, (end - begin) / 60, 0.8, begin / 60, color=colours.get(trial.state, QUIET),
-                edgecolor="white", linewidth=0.4)  # fmt: skip
-    ax.set(xlabel="minutes", ylabel="worker", title=f"utilisation {100 * used:.0f} %")
-    ax.set_yticks([])
+    for bar in found.bars:
+        ax.barh(bar.line, (bar.end - bar.begin) / unit, 0.82, bar.begin / unit, linewidth=0.5,
+                color=STATES.get(bar.trial.state, QUIET), edgecolor="white")  # fmt: skip
+    for seam in found.seams:
+        ax.axvline(seam / unit, color=INK, linewidth=0.8, linestyle=":")
+    ax.set(xlabel=f"{name} of tuning", ylabel="worker", xlim=(0, None), ylim=(lines - 0.4, -0.6))
+    title = f"utilisation {100 * found.used:.1f} %; until the last trial was started "
+    ax.set_title(f"{title}{100 * found.steady:.1f} %", loc="left")
+    ax.set_yticks(range(lines), [str(i + 1) for i in range(lines)])
+    ax.grid(axis="y", visible=False)
+    there = [s for s in STATES if any(bar.trial.state == s for bar in found.bars)]
+    ax.legend(
+        handles=[Patch(color=STATES[s], label=s) for s in there],
+        loc="center left", bbox_to_anchor=(1.01, 0.5),
+    )  # fmt: skip
     return figure
-
-
-def lanes(trials: Sequence[Trial], workers: int) -> tuple[list[int], float]:
-    """A line for each trial, and the share of all workers' time that trials took."""
-    ends: list[float] = []
-    placed = {}
-    for trial in sorted(trials, key=lambda t: float(t.started or 0)):
-        begin, end = float(trial.started or 0), float(trial.ended or 0)
-        line = next((i for i, free in enumerate(ends) if free <= begin), len(ends))
-        ends[line:] = [end, *ends[line + 1 :]]
-        placed[trial.number] = line
-    begins = [float(t.started or 0) for t in trials]
-    span = max(float(t.ended or 0) for t in trials) - min(begins)
-    busy = sum(float(t.ended or 0) - float(t.started or 0) for t in trials)
-    return [placed[t.number] for t in trials], min(1.0, busy / (workers * span)) if span else 1.0
 
 
 def pareto(study: Study) -> Any:
     """The first two objectives, and the front."""
+    import pandas as pd
+    import seaborn as sns
+
     if not study.done:
         return None
     signs = [1 if d == "maximize" else -1 for d in study.directions[:2]]
-    figure = _figure(5, 3.6)
+    x, y = study.objectives[:2]
+    figure = new_figure(6, 3.8)
     ax = figure.subplots()
-    ax.scatter(*zip(*[t.values[:2] for t in study.done], strict=True), 14, QUIET)
-    front: list[tuple[float, ...]] = []
+    front: list[Trial] = []
     for trial in sorted(
         study.done, key=lambda t: (-signs[0] * t.values[0], -signs[1] * t.values[1])
     ):
-        if not front or signs[1] * trial.values[1] > signs[1] * front[-1][1]:
-            front.append(trial.values[:2])
-    ax.plot(*zip(*front, strict=True), "o-", color=BEST)
-    ax.set(xlabel=study.objectives[0], ylabel=study.objectives[1])
+        if not front or signs[1] * trial.values[1] > signs[1] * front[-1].values[1]:
+            front.append(trial)
+    data = pd.DataFrame(
+        {x: [t.values[0] for t in study.done], y: [t.values[1] for t in study.done]}
+    )
+    sns.scatterplot(data, x=x, y=y, color=QUIET, s=24, label="dominated", ax=ax)
+    ax.step(
+        *zip(*[t.values[:2] for t in front], strict=True), "o-", color=BEST, label="Pareto front",
+        where="post",
+    )  # fmt: skip
+    for trial in front:
+        ax.annotate(f" {trial.number}", trial.values[:2], fontsize=7, color=INK, va="bottom")
+    ax.set(xlabel=f"{x} ({study.directions[0]})", ylabel=f"{y} ({study.directions[1]})")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure of this size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _scaled(study: Study, key: str, value: Any) -> float:
-    """0 to 1 within the range searched."""
-    attributes = study.space[key]["attributes"]
-    if "choices" in attributes:
-        names = [str(c) for c in attributes["choices"]]
-        return names.index(str(value)) / max(1, len(names) - 1)
-    low, high = float(attributes["low"]), float(attributes["high"])
-    if study.is_log(key):
-        low, high, value = np.log(low), np.log(high), np.log(value)
-    return float((value - low) / ((high - low) or 1))
-
-
-def _ends(study: Study, key: str) -> tuple[str, str]:
-    attributes = study.space[key]["attributes"]
-    if "choices" in attributes:
-        return str(attributes["choices"][0]), str(attributes["choices"][-1])
-    return f"{attributes['low']:g}", f"{attributes['high']:g}"

@@ -136,7 +136,8 @@ def print_end(
     problems: Sequence[str],
 ) -> None:
     """Result table, failures with their logs, and where everything is."""
-    console.print(result_table(outcomes, console.width))
+    if outcomes:
+        console.print(result_table(outcomes, console.width))
     found = sum(outcome.found for outcome in outcomes)
     if found:
         what = (

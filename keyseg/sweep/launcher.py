@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,9 @@ class SweepLauncher(Launcher):
     stopped = "stopped; the same command goes on from here: {command}"
     """What is said after Ctrl-C."""
 
+    max_attempts = 1
+    """How often a cell is started whose machine is lost each time."""
+
     def __init__(self, prepare: bool = True, report: bool = True) -> None:
         self.prepare = prepare
         self.report = report
@@ -182,6 +185,14 @@ class SweepLauncher(Launcher):
         text = self.stopped.format(sweep=sweep_dir.name, command=command())
         finish.print_line(console, text)
 
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> Pool:
+        """What works on these cells, or on any that are like them; `say` tells the user of trouble.
+
+        Raises:
+            ConfigError: nothing can.
+        """
+        raise ConfigError("this launcher has no workers: take hydra/launcher=local or slurm")
+
     def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
@@ -228,7 +239,7 @@ class LocalLauncher(SweepLauncher):
         self.worker = list(worker) or list(WORKER)
         self.grace = grace
 
-    def pool(self, cells: Sequence[Cell]) -> LocalPool:
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> LocalPool:
         """The pool for these cells.
 
         The share of each depends on all cells of the design, not on those that are left: the last

@@ -123,6 +123,9 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
             continue
         if added and _may_be_added(key):
             continue
+        if _may_be_added(key) and _is_empty(key.rpartition(".")[0], config):
+            text = f"{override.input_line}: a new key is added with +{override.input_line}"
+            raise ConfigError(text)
         raise _unknown(override, key, groups, keys)
 
 
@@ -209,6 +212,14 @@ def _in_list(key: str, config: DictConfig) -> bool:
     from omegaconf import OmegaConf
 
     return OmegaConf.is_list(OmegaConf.select(config, key.rpartition(".")[0]))
+
+
+def _is_empty(key: str, config: DictConfig) -> bool:
+    """Whether this is a mapping whose keys are the user's to give, like pruner_args."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(config, key) if key else None
+    return OmegaConf.is_dict(node) and not node
 
 
 def _groups(loader: ConfigLoaderImpl, parent: str = "") -> list[str]:

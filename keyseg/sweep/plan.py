@@ -15,7 +15,7 @@ from keyseg import sweepdir
 from keyseg.config import PROJECT
 from keyseg.provenance import cost_unit
 from keyseg.rundir import DONE, FAILED, RUNNING, RunDirectory
-from keyseg.sweep.tune.results import TRIALS
+from keyseg.sweep.tune.record import TRIALS
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg import disk, sweepdir
-from keyseg.rundir import EXIT_NO_SPACE, EXIT_STOPPED, RunDirectory, now, verdict
+from keyseg.rundir import EXIT_NO_SPACE, EXIT_STOPPED, FAILED, RunDirectory, now, verdict
 from keyseg.sweep import slurmqueue
 from keyseg.sweep.job import CellJob
 from keyseg.sweep.sbatch import job_folder
@@ -231,7 +231,10 @@ class SlurmPool:
             for run, threads in self._asked:
                 record = known[run.path]
                 job = alive.get(record.key) if record else None
-                if record and ((job and job.state not in ENDED) or run.busy):
+                alive_job = job is not None and job.state not in ENDED
+                # A job of several goes on behind a run that failed, and does not come back to it.
+                passed = record is not None and record.begun(run) and run.status == FAILED
+                if record and ((alive_job and not passed) or run.busy):
                     self._follow(run, record)
                 else:
                     fresh.append((run, threads))

@@ -42,14 +42,20 @@ class CellStatus:
 class Watch:
     """Follows one run directory; a call reads only what was added since the last."""
 
-    def __init__(self, run: RunDirectory, title: str, steps: int | None = None) -> None:
-        """`steps`: of the whole run, where the caller knows them; else its config is read."""
+    def __init__(
+        self, run: RunDirectory, title: str, steps: int | None = None, *, tests: bool = True
+    ) -> None:
+        """`steps`: of the whole run, where the caller knows them; else its config is read.
+
+        `tests`: whether the run reads the test split; a tuner's trial does not.
+        """
         self.run = run
         self.title = title
         self._file = (0, 0)  # inode and offset
         self._last: dict[str, Row] = {}
         self._first: Row | None = None
         self._steps = steps
+        self._tests = tests
 
     def read(self, state: str | None = None) -> CellStatus:
         """The status now. `state`: what the caller knows better than run.json."""
@@ -64,7 +70,8 @@ class Watch:
             unlocked = status == RUNNING and not self.run.busy
             if unlocked or (status == QUEUED and attempts):
                 state = STOPPED
-        if state == RUNNING and steps is not None and step >= steps:
+        val_step = max([r.step for n, r in self._last.items() if n.startswith("val/")] or [-1])
+        if state == RUNNING and self._tests and steps is not None and val_step >= steps:
             state = TESTING
         speed = self._value("train/seconds_per_step")
         return CellStatus(
@@ -80,7 +87,7 @@ class Watch:
                 for name, row in self._last.items()
                 if name.startswith("val/")
             },
-            val_step=max([r.step for n, r in self._last.items() if n.startswith("val/")] or [-1]),
+            val_step=val_step,
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
             error=str(info.get("error") or "") if status == FAILED else None,
@@ -122,6 +129,7 @@ class Watch:
         if self._steps is None and self.run.config_file.exists():
             loaded = OmegaConf.load(self.run.config_file)
             self._steps = OmegaConf.select(loaded, "optim.steps")
+            self._tests = bool(OmegaConf.select(loaded, "evaluation.protocols"))
         return self._steps
 
 

@@ -1,8 +1,9 @@
 """Masks for any annotation: what must hold whatever the polygons are."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -17,18 +18,11 @@ shape = st.fixed_dictionaries(
 )
 
 
-@st.composite
-def painted(draw):
-    """A mask, as run lengths that are not compressed (COCO's crowds)."""
-    mask = np.array(
-        draw(st.lists(st.booleans(), min_size=HEIGHT * WIDTH, max_size=HEIGHT * WIDTH)), np.uint8
-    ).reshape(HEIGHT, WIDTH)
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff([0, *edges, flat.size]).tolist()
-    return mask, [0, *counts] if flat[0] else counts
+pixels = hnp.arrays(np.uint8, (HEIGHT, WIDTH), elements=st.integers(0, 1))
+patient = settings(deadline=None)  # the machine's load is no fault of a mask
 
 
+@patient
 @given(st.lists(ring, min_size=1, max_size=4))
 def test_parts_are_united(parts):
     whole = CocoMask(parts, HEIGHT, WIDTH)()
@@ -38,15 +32,19 @@ def test_parts_are_united(parts):
     assert set(np.unique(whole)) <= {0, 1}
 
 
-@given(painted())
-def test_crowds_compressed_or_not(crowd):
-    mask, counts = crowd
-    size = [HEIGHT, WIDTH]
+@patient
+@given(pixels)
+def test_crowds_compressed_or_not(mask):
+    flat, size = mask.ravel(order="F"), [HEIGHT, WIDTH]
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    counts = [0, *runs] if flat[0] else runs  # they begin with background
     np.testing.assert_array_equal(CocoMask({"size": size, "counts": counts}, *size)(), mask)
     packed = coco.encode(np.asfortranarray(mask))["counts"].decode()
     np.testing.assert_array_equal(CocoMask({"size": size, "counts": packed}, *size)(), mask)
 
 
+@patient
 @given(polygon)
 def test_area_is_what_is_drawn(points):
     canvas = Image.new("L", (WIDTH, HEIGHT))
@@ -54,6 +52,7 @@ def test_area_is_what_is_drawn(points):
     assert raster_area(points, HEIGHT, WIDTH) == np.count_nonzero(np.asarray(canvas))
 
 
+@patient
 @given(st.lists(shape, max_size=5), st.randoms(use_true_random=False))
 def test_a_pixel_belongs_to_the_smallest_shape_on_it(shapes, random):
     """A slow painter by another road: of the shapes on a pixel, the one of least area counts."""

@@ -43,10 +43,10 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
     owner = torch.tensor([0, 0, 1, 2, 2, 2])
     prompts = torch.randn(6, prompts_each, CHANNELS, generator=rng)
     with torch.no_grad():
-        drawn = head(images[owner], prompts)
+        drawn, expected = head(images[owner], prompts)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         for image in range(3):
-            theirs, _ = sam.mask_decoder(
+            theirs, quality = sam.mask_decoder(
                 image_embeddings=images[image : image + 1],
                 image_pe=sam.prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=prompts[owner == image],
@@ -54,8 +54,10 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
                 multimask_output=False,
             )
             torch.testing.assert_close(drawn[owner == image], theirs[:, 0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(expected[owner == image], quality[:, 0])
     assert drawn.shape == (6, 4 * GRID, 4 * GRID)
     assert drawn.std() > 0.01  # not equal for being constant
+    assert expected.std() > 0
 
 
 def test_images_and_prompts_must_go_together(head):
@@ -66,7 +68,7 @@ def test_images_and_prompts_must_go_together(head):
 def test_idle_parts_are_frozen_and_all_others_get_a_gradient(sam_folder):
     head = MaskHead(load_sam(sam_folder, "folder"))
     images, prompts = torch.randn(2, CHANNELS, GRID, GRID), torch.randn(2, 1, CHANNELS)
-    head(images, prompts).square().mean().backward()
+    head(images, prompts)[0].square().mean().backward()
     frozen, pulled, still = set(), set(), set()
     for name, p in head.named_parameters():
         if not p.requires_grad:
@@ -249,3 +251,38 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path, small_public_type, wrap):
         load_sam(file, "vit_b")
     assert not trap.exists()
     assert "weights_only" not in str(caught.value)  # torch's advice: run it all the same
+
+
+def test_vit_b_at_full_size_from_a_public_file(tmp_path):
+    """Written as the public file is, read with every key, and drawn with on one image.
+
+    The encoder is segment_anything's own module, so its pass in `Sam.forward` serves both sides.
+    """
+    torch.manual_seed(0)
+    state = sam_model_registry["vit_b"]().state_dict()
+    torch.save(state, tmp_path / "sam_vit_b.pth")
+    sam = load_sam(tmp_path / "sam_vit_b.pth", "vit_b")
+    loaded = sam.state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    del loaded, state
+
+    image = torch.randint(0, 256, (3, 768, 1024), dtype=torch.uint8)
+    point = (torch.tensor([[[500.0, 300.0]]]), torch.ones(1, 1))
+    passed = []
+    sam.image_encoder.register_forward_hook(lambda module, given, out: passed.extend([*given, out]))
+    asked = {"image": image.float(), "original_size": (768, 1024)}
+    asked |= {"point_coords": point[0], "point_labels": point[1]}
+    theirs = sam([asked], multimask_output=False)[0]
+    pixels, embedding = passed
+    torch.testing.assert_close(preprocess(1024, image)[None], pixels)
+    with torch.no_grad():
+        sparse, _ = sam.prompt_encoder(points=point, boxes=None, masks=None)
+        logits, expected = MaskHead(sam)(embedding, sparse)
+    low = theirs["low_res_logits"][0]
+    torch.testing.assert_close(logits, low, rtol=1e-4, atol=1e-4 * float(low.abs().max()))
+    torch.testing.assert_close(expected, theirs["iou_predictions"][0], rtol=1e-4, atol=1e-5)
+    mine = to_original(logits, 1024, (768, 1024))[0]
+    assert ((mine > 0) == theirs["masks"][0, 0]).float().mean() > 0.999
+    assert logits.shape == (1, 256, 256)
+    assert low.std() > 0.01

@@ -14,8 +14,8 @@ from keyseg.rundir import DONE, RunDirectory
 
 SLOW = Path(__file__).with_name("slow_cell.py")
 SHORT = (
-    "optim.steps=10",
-    "optim.eval_every=10",
+    "optim.steps=6",
+    "optim.eval_every=6",
     "optim.checkpoint_every=100",  # so that the only checkpoints on the way are the signal's
     "evaluation.protocols=[teacher_forced]",
     "runtime.log_every=1",
@@ -83,7 +83,7 @@ def test_a_time_limit_is_met_again_and_again(sweep, small_overrides, whole):
         f"hydra.launcher.worker=[{sys.executable},'{SLOW}']",
         *("hydra.launcher.time=1", "hydra.launcher.signal_delay=30"),
         stub=False,
-        STEP_SLEEP="6",  # all of them take a minute, and more
+        STEP_SLEEP="10",  # all of them take a minute, and more
     )
     _, err = process.communicate(timeout=600)
     run = sweep.cells["full"]

@@ -184,6 +184,18 @@ def test_what_a_job_that_died_means_for_its_cells(
     assert len(fake.submissions) == submissions
 
 
+def test_a_cell_that_failed_is_tried_again_while_its_job_goes_on(fake, start, tmp_path):
+    start("self", "cross", cells_per_job=2)
+    fake.all_become("RUNNING")
+    run = RunDirectory(tmp_path / "t" / "self0")
+    begins(run)
+    ends(run, "failed")
+    start("self", "cross", cells_per_job=2)  # the same command
+    first, second = fake.submissions.values()
+    assert len(first) == 2
+    assert second == [str(run.path)]
+
+
 def test_a_run_that_ends_late_on_a_shared_file_system_is_not_failed(fake, start):
     supervisor = start("self")
     (path,) = supervisor.states()

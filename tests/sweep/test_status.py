@@ -33,7 +33,10 @@ def test_a_run_at_work(run):
         assert status.left == pytest.approx(70, rel=0.01)  # 7 steps at 10 s, evaluation included
         assert status.seconds == pytest.approx(60, rel=0.1)
         run.log(train(10, now()))
+        assert watch.read().state == "running"  # it reads val once more
+        run.log([Row("val/giou", 0.5, 10, now())])
         assert watch.read().state == "testing"
+        assert Watch(run, "trial", 10, tests=False).read().state == "running"
     assert watch.read().state == "stopped"  # nobody holds it any more
 
 

@@ -1,121 +1,20 @@
 """The controller, with real worker processes that are quick and a formula for a score."""
 
-import functools
 import math
-import os
-import random
-import signal
-import sys
-import time
-import warnings
-from pathlib import Path
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from keyseg.config import ConfigError, signature
+from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory
-from keyseg.sweep.cells import Cell, frozen
-from keyseg.sweep.design import Point
-from keyseg.sweep.tune import enqueue, samplers, storage
-from keyseg.sweep.tune.arms import Arm, Question, questions
+from keyseg.sweep.tune import enqueue
+from keyseg.sweep.tune.arms import Question, load_hook, questions
 from keyseg.sweep.tune.control import Controller, SameError
-from keyseg.sweep.tune.options import SAMPLERS, OptunaConfig, options
-from keyseg.sweep.tune.prune import Judge, WilcoxonTest
-from keyseg.sweep.tune.space import split
 from keyseg.sweep.tune.warm import warm_start
-from keyseg.sweep.workers import LocalPool
 
-STUB = Path(__file__).with_name("analytic_worker.py")
-WORKER = (sys.executable, "-S", "-E", str(STUB))
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
 GRID = ("loss.keyword.temperature=0.1,0.3,1", "loss.bce=range(1,4)")
-
-
-class Bench:
-    """A study in a folder, and controllers of it that come and go."""
-
-    def __init__(self, root: Path, base, texts=SPACE, **values) -> None:
-        self.root = root
-        self.base = OmegaConf.create(OmegaConf.to_container(base))
-        self.options = options({"n_trials": 8, **values})
-        space, fixed = split(OverridesParser.create().parse_overrides(list(texts)))
-        self.questions = questions(space, fixed, self.options.tune_per)
-
-    def arms(self) -> list[Arm]:
-        self.root.mkdir(exist_ok=True)
-        store = storage.open_storage(self.root, self.options.storage)
-        found = []
-        for q in self.questions:
-            pruner = samplers.pruner(self.options, 4, 1)
-            study = storage.open_study(store, f"t{q.label}", self.options, q.space, pruner, "base")
-            found.append(Arm(q, study, self.options, 0, self.base))
-            enqueue.enqueue(found[-1], self.options)
-        return found
-
-    def cell(self, arm: Arm, trial: optuna.Trial) -> Cell:
-        overrides = arm.draw(trial)
-        config = self.base.copy()
-        for override in OverridesParser.create().parse_overrides(
-            [o for o in [*arm.question.fixed, *overrides] if not o.startswith("fusion")]
-        ):
-            OmegaConf.update(config, override.key_or_group, override.value())
-        checked = frozen(config)
-        key = signature(checked)
-        point = Point(f"{arm.label} {trial.number}", dict(trial.params), 0, overrides)
-        return Cell(key, point.label, point, checked, self.root / arm.label / key)
-
-    def controller(self, workers: int = 1) -> Controller:
-        pool = LocalPool(workers, 1, worker=WORKER, grace=5)
-        judge = Judge(self.options) if self.options.pruner != "none" else None
-        return Controller(self.arms(), pool, self.cell, width=workers, judge=judge)
-
-    def run(self, workers: int = 1, each=lambda controller: None) -> list[optuna.trial.FrozenTrial]:
-        controller = self.controller(workers)
-        controller.adopt()
-        deadline = time.monotonic() + 120
-        try:
-            while controller.active:
-                assert time.monotonic() < deadline, "waited too long"
-                controller.step()
-                each(controller)
-                time.sleep(0.002)
-        except BaseException:
-            controller.supervisor.stop()
-            raise
-        return [t for arm in controller.arms for t in arm.study.trials]
-
-    def starts(self) -> dict[str, int]:
-        return {
-            f.parent.name: len(f.read_text().splitlines()) for f in self.root.glob("**/starts.txt")
-        }
-
-
-@pytest.fixture
-def bench(tmp_path, compose_run):
-    return functools.partial(Bench, tmp_path / "s", OmegaConf.structured(compose_run()))
-
-
-def params(trials):
-    return [t.params for t in sorted(trials, key=lambda t: t.number)]
-
-
-@pytest.mark.parametrize("name", [s for s in SAMPLERS if s not in ("grid", "gp")])
-def test_a_seed_and_one_worker_give_the_same_trials_stopped_or_not(tmp_path, compose_run, name):
-    base = OmegaConf.structured(compose_run())
-    args = {"n_startup_trials": 2} if name == "tpe" else {}
-    through = Bench(tmp_path / "a", base, sampler=name, sampler_args=args, n_trials=5)
-    trials = through.run()
-    assert [t.state.name for t in trials] == ["COMPLETE"] * 5
-    assert len({str(p) for p in params(trials)}) == 5
-
-    stopped = Bench(tmp_path / "b", base, sampler=name, sampler_args=args, n_trials=3)
-    stopped.run()
-    stopped.options.n_trials = 5
-    assert params(stopped.run()) == params(trials)
-    assert [t.values for t in stopped.run()] == [t.values for t in trials]
 
 
 def test_the_value_told_is_the_one_the_run_has(bench):
@@ -124,10 +23,18 @@ def test_the_value_told_is_the_one_the_run_has(bench):
         assert trial.value == math.exp(-(math.log(t / 0.3) ** 2) - math.log(b / 2) ** 2)
 
 
-def test_all_workers_are_always_at_work_and_a_straggler_holds_nobody_back(bench):
+def test_all_workers_are_always_at_work_and_a_straggler_holds_nobody_back(bench, monkeypatch):
+    monkeypatch.setenv("STRAGGLER", "1")  # works until it is let go
     seen = []
     here = bench(n_trials=9)
-    here.run(3, lambda c: seen.append((len(c.flying), c._left[id(c.arms[0])])))
+
+    def look(controller: Controller) -> None:
+        seen.append((len(controller.flying), controller._left[id(controller.arms[0])]))
+        if controller.told == 8:
+            assert [t.number for f in controller.flying.values() for _, t in f.trials] == [1]
+            (here.root / "go").touch()
+
+    here.run(3, look)
     # While the budget lasts, as many cells as workers are in flight at every look.
     assert {flying for flying, left in seen if left > 0} == {3}
 
@@ -199,11 +106,13 @@ def test_points_are_tried_first_and_only_once(bench):
             enqueue.check(here.questions[0], [wrong])
 
 
-def test_finished_cells_of_others_are_taken_over_once_and_cost_no_budget(tmp_path, compose_run):
+def test_finished_cells_of_others_are_taken_over_once_and_cost_no_budget(
+    tmp_path, compose_run, make_bench
+):
     base = OmegaConf.structured(compose_run())
-    Bench(tmp_path / "other", base, n_trials=3).run()
-    Bench(tmp_path / "far", OmegaConf.structured(compose_run("seed=7")), n_trials=1).run()
-    here = Bench(tmp_path / "here", base, n_trials=2)
+    make_bench(tmp_path / "other", base, n_trials=3).run()
+    make_bench(tmp_path / "far", OmegaConf.structured(compose_run("seed=7")), n_trials=1).run()
+    here = make_bench(tmp_path / "here", base, n_trials=2)
     (arm,) = here.arms()
     assert warm_start(arm, tmp_path, here.root, True) == 3
     assert warm_start(arm, tmp_path, here.root, "other") == 0
@@ -215,137 +124,50 @@ def test_finished_cells_of_others_are_taken_over_once_and_cost_no_budget(tmp_pat
         run = RunDirectory(trial.user_attrs["warm_start"])
         assert trial.params["loss.bce"] == run.config.loss.bce
         assert trial.value == run.rows()[-1].value
-    narrow = Bench(tmp_path / "narrow", base, ("loss.bce=interval(7.9,8)",))
+    narrow = make_bench(tmp_path / "narrow", base, ("loss.bce=interval(7.9,8)",))
     assert warm_start(narrow.arms()[0], tmp_path, narrow.root, ["other"]) == 0
     with pytest.raises(ConfigError, match="there is no sweep 'none'"):
         warm_start(arm, tmp_path, here.root, "none")
-
-
-def test_another_space_under_the_same_name_is_refused(bench):
-    bench(n_trials=1).run()
-    with pytest.raises(ConfigError, match="was started with another space"):
-        bench(("loss.bce=interval(0,1)",)).arms()
-
-
-def test_a_torn_line_of_the_journal_costs_nothing(bench):
-    here = bench(n_trials=2)
-    here.run()
-    journal = here.root / storage.JOURNAL
-    journal.write_bytes(journal.read_bytes() + b'{"op_code": 5, "wor')
-    here.options.n_trials = 3
-    assert [t.state.name for t in here.run()] == ["COMPLETE"] * 3
-
-
-def test_controllers_killed_at_random_moments_lose_no_trial_and_count_none_twice(
-    bench, monkeypatch
-):
-    """`KEYSEG_KILLS=20` for a longer go."""
-    monkeypatch.setenv("SLOW", "0.05")
-    kills = int(os.environ.get("KEYSEG_KILLS", "6"))
-    here = bench(n_trials=6 * kills)
-    here.arms()  # the imports, once
-    rng = random.Random(0)
-    for _ in range(kills):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads
-            child = os.fork()
-        if child == 0:
-            try:
-                here.run(3)
-            finally:
-                os._exit(0)
-        time.sleep(rng.uniform(0.02, 0.4))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    trials = here.run(3)
-    assert len(trials) == 6 * kills
-    assert {t.state.name for t in trials} == {"COMPLETE"}
-    assert len({t.user_attrs["cell"] for t in trials}) == 6 * kills
-    assert set(here.starts().values()) == {1}
-    assert here.arms()[0].used() == 6 * kills
-
-
-def test_workers_killed_are_failed_trials_and_the_others_go_on(bench, monkeypatch):
-    monkeypatch.setenv("SLOW", "0.2")
-    here, killed = bench(n_trials=6), set()
-
-    def kill_one(controller: Controller) -> None:
-        for path, flight in controller.flying.items():
-            starts = path / "starts.txt"
-            if flight.trials[0][1].number in (1, 4) and starts.exists() and path not in killed:
-                if not starts.read_text().endswith("\n"):
-                    continue
-                os.kill(int(starts.read_text()), signal.SIGKILL)
-                killed.add(path)
-
-    trials = here.run(2, kill_one)
-    states = [t.state.name for t in trials]
-    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
-    assert trials[1].user_attrs["error"] == "the worker was killed by SIGKILL (out of memory?)"
-
-
-@pytest.mark.parametrize("name", ["median", "wilcoxon"])
-def test_a_lost_cause_is_asked_to_end_and_is_told_as_pruned(bench, monkeypatch, name):
-    monkeypatch.setenv("ROWS", "4")
-    monkeypatch.setenv("PATIENCE", "60")
-    best = {"loss.keyword.temperature": 0.3, "loss.bce": 2.0}
-    bad = {"loss.keyword.temperature": 4.0, "loss.bce": 0.6}
-    here = bench(
-        sampler="random",
-        pruner=name,
-        pruner_args={"n_startup_trials": 1} if name == "median" else {},
-        enqueue=[best, bad],
-        n_trials=2,
-    )
-    trials = here.run()
-    assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED"]
-    assert trials[0].intermediate_values == {1: 0.25, 2: 0.5, 3: 0.75, 4: 1.0}
-    assert list(trials[1].intermediate_values) == [1, 2]
-    assert trials[1].value == trials[1].intermediate_values[2]
-    assert RunDirectory(here.root / trials[1].user_attrs["cell"]).status == "pruned"
-    assert here.arms()[0].best().number == 0
-    assert here.run() == trials  # pruned trials count, and are not run again
-
-
-def test_hyperband_knows_the_length_of_a_run():
-    hyperband = samplers.pruner(options({"pruner": "hyperband"}), 150, 25)
-    assert (hyperband._min_resource, hyperband._max_resource) == (25, 150)
-
-
-def test_the_paired_test_needs_examples_and_a_difference():
-    test = WilcoxonTest()
-    best = {str(i): 0.5 + 0.01 * i for i in range(20)}
-    assert test.worse({k: v - 0.1 for k, v in best.items()}, best)
-    assert not test.worse({k: v + 0.1 for k, v in best.items()}, best)
-    assert not test.worse(best, best)
-    assert not test.worse({k: v - 0.1 for k, v in list(best.items())[:7]}, best)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"sampler": "tpee"}, "Did you mean tpe?"),
-        ({"objectives": {"val/giou": "max"}}, "one of maximize, minimize"),
-        ({"n_trials": 0}, "must be 1 or more"),
-        (
-            {"objectives": {"a/b": "maximize", "c": "minimize"}, "pruner": "median"},
-            "nothing can be pruned",
-        ),
-        ({"objectives": {"minutes": "minimize"}, "pruner": "median"}, "known at the end only"),
-        ({"objectives": {"val/ciou": "maximize"}, "pruner": "wilcoxon"}, "example by example"),
-    ],
-)
-def test_wrong_options_say_what_is_possible(wrong, said):
-    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
-        options(wrong)
-
-
-def test_arguments_that_a_sampler_does_not_take():
-    with pytest.raises(ConfigError, match=r"sampler_args=.*luck"):
-        samplers.sampler(OptunaConfig(sampler_args={"luck": 1}), 0, 0)
 
 
 def test_nothing_to_choose_from_for_tune_per():
     with pytest.raises(ConfigError, match="sweep it with values"):
         questions([], [], "fusion")
     assert questions([], ["a=1"], None) == [Question("", (), ("a=1",))]
+
+
+def conditional(cfg: DictConfig, trial: optuna.Trial) -> None:
+    """A space that depends on a value drawn before, and on the config."""
+    if trial.suggest_categorical("loss.keyword.similarity", ["dot", "cosine"]) == "cosine":
+        trial.suggest_float("loss.keyword.temperature", 0.1 * cfg.loss.keyword.temperature, 0.5)
+
+
+def test_a_hook_draws_what_depends_on_what_was_drawn(bench):
+    assert load_hook(None) is None
+    here = bench(("loss.bce=interval(0.5,8)",), hook=conditional, space="a:b", n_trials=14)
+    trials = here.run()
+    assert [t.state.name for t in trials] == ["COMPLETE"] * 14
+    seen = set()
+    for trial in trials:
+        cosine = trial.params["loss.keyword.similarity"] == "cosine"
+        assert ("loss.keyword.temperature" in trial.params) == cosine
+        config = RunDirectory(here.root / trial.user_attrs["cell"]).config
+        assert config.loss.keyword.similarity == trial.params["loss.keyword.similarity"]
+        temperature = trial.params.get("loss.keyword.temperature", 1.0)
+        assert config.loss.keyword.temperature == temperature
+        seen.add(cosine)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere:f", "No module named 'nowhere'"),
+        ("math:nothing", "has no attribute 'nothing'"),
+        ("math", "give package.module:function"),
+        ("math:pi", "not a function"),
+    ],
+)
+def test_a_hook_that_is_none_says_so(name, said):
+    with pytest.raises(ConfigError, match=f"hydra.sweeper.space={name}: .*{said}"):
+        load_hook(name)

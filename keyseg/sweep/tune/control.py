@@ -52,13 +52,15 @@ class Controller:
         width: int,
         same_errors: int = 3,
         judge: Judge | None = None,
+        max_attempts: int = 1,
     ) -> None:
+        """`max_attempts`: how often a cell is started whose machine is lost each time."""
         self.arms = arms
         self.make_cell = make_cell
         self.width = width
         self.same_errors = same_errors
         self.judge = judge
-        self.supervisor = Supervisor(pool)
+        self.supervisor = Supervisor(pool, max_attempts=max_attempts)
         self.flying: dict[Path, Flight] = {}
         self.told = 0
         self._seen = 0
@@ -95,7 +97,7 @@ class Controller:
         return outcomes
 
     def _look(self) -> None:
-        """Report the rows of all cells in flight, those that have just ended too."""
+        """Report the rows of all cells in flight."""
         if self.judge is not None:
             for flight in self.flying.values():
                 self.judge.look(flight.cell.open(), flight.trials)
@@ -141,6 +143,8 @@ class Controller:
         self._seen += len(outcomes)
         for outcome in outcomes:
             flight = self.flying.pop(outcome.cell.path)
+            if self.judge is not None:  # its last rows, or all of one that was found
+                self.judge.look(outcome.cell.open(), flight.trials, ended=True)
             for arm, trial in flight.trials:
                 self._tell(arm, trial, outcome)
         return outcomes

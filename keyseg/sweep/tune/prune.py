@@ -69,8 +69,10 @@ class Judge:
         if self.test is not None and not run.info.get("keep_val_iou"):
             run.update(keep_val_iou=True)
 
-    def look(self, run: RunDirectory, trials: Sequence[tuple[Arm, Trial]]) -> None:
-        """Report what is new; ask the worker to end where that is the verdict."""
+    def look(
+        self, run: RunDirectory, trials: Sequence[tuple[Arm, Trial]], *, ended: bool = False
+    ) -> None:
+        """Report what is new; ask the worker to end, if it has not, where that is the verdict."""
         for step, value in self._new(run):
             seen = self._reported.setdefault(run.path, set())
             if step in seen:  # a run that went on from a checkpoint writes some rows again
@@ -80,7 +82,7 @@ class Judge:
                 told = arm.study.get_trials(deepcopy=False)[trial.number].intermediate_values
                 if step not in told:
                     trial.report(value, step)
-            if all(self._given_up(run, arm, trial, step) for arm, trial in trials):
+            if not ended and all(self._given_up(run, a, trial, step) for a, trial in trials):
                 request_prune(run, step, value)
 
     def _given_up(self, run: RunDirectory, arm: Arm, trial: Trial, step: int) -> bool:

@@ -1,41 +1,25 @@
-"""What a tuning leaves: its trials as plain data, the best values as overrides and as a file."""
+"""What a tuning hands over: the best values as overrides to paste, and as a file for sweeps/."""
 
 from __future__ import annotations
 
-import json
-import os
+import shlex
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from rich.console import Console
 
-from keyseg.sweep.tune.arms import WARM, Arm
+from keyseg.config import NOT_IN_SIGNATURE
+from keyseg.sweep import finish
+from keyseg.sweep.launcher import command
+from keyseg.sweep.tune.arms import Arm
 from keyseg.sweep.tune.space import overrides
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-TRIALS = "trials.json"
-
-
-def write_trials(sweep_dir: Path, arms: Sequence[Arm], width: int) -> Path:
-    """Write trials.json: all that the report needs, whatever storage the study lies in."""
-    first = arms[0].options
-    content = {
-        "objectives": first.objectives,
-        "sampler": first.sampler,
-        "pruner": first.pruner,
-        "n_trials": first.n_trials,
-        "tune_per": first.tune_per,
-        "workers": width,
-        "studies": [_study(arm) for arm in arms],
-    }
-    file = sweep_dir / TRIALS
-    temporary = sweep_dir / f".{TRIALS}.{os.getpid()}"
-    temporary.write_text(json.dumps(content))
-    temporary.replace(file)
-    return file
 
 
 def best_overrides(arm: Arm, trial: FrozenTrial) -> list[str]:
@@ -44,9 +28,13 @@ def best_overrides(arm: Arm, trial: FrozenTrial) -> list[str]:
 
 
 def write_best(sweep_dir: Path, arm: Arm, trial: FrozenTrial, command: str) -> Path:
-    """Write the best values as a file that can be copied to sweeps/."""
+    """Write the best values as a file that can be copied to sweeps/.
+
+    What all trials had in common because it was asked for (`optim.steps=50`, the value of
+    `tune_per`) is in it, too: the best values are the best with these.
+    """
     groups, values = {}, {}
-    for key, value in trial.params.items():
+    for key, value in [*_asked(arm.question.fixed), *trial.params.items()]:
         plain = key.lstrip("+")
         node = OmegaConf.select(arm.base, plain) if "/" not in plain else None
         if "/" in plain or (OmegaConf.is_dict(node) and not isinstance(value, dict)):
@@ -80,35 +68,41 @@ def pareto(arm: Arm) -> list[FrozenTrial]:
     return sorted(arm.study.best_trials, key=lambda t: -sign * t.values[0])
 
 
-def _study(arm: Arm) -> dict[str, Any]:
-    from optuna.distributions import distribution_to_json
+def print_best(sweep_dir: Path, arm: Arm, console: Console) -> None:
+    """The best values as overrides to paste, and where the file with them is."""
+    from optuna.trial import TrialState
 
-    space = {d.key: json.loads(distribution_to_json(d.distribution)) for d in arm.question.space}
-    trials = [_trial(t) for t in arm.study.get_trials(deepcopy=False)]
-    return {
-        "name": arm.study.study_name,
-        "label": arm.label,
-        "fixed": list(arm.question.fixed),
-        "space": space,
-        "trials": trials,
-    }
+    name = f"{arm.label}: " if arm.label else ""
+    states = [t.state for t in arm.study.get_trials(deepcopy=False)]
+    count = {s: states.count(s) for s in (TrialState.PRUNED, TrialState.FAIL)}
+    ended = ", ".join(f"{n} {s.name.lower()}" for s, n in count.items() if n)
+    best = arm.best()
+    if best is None:
+        finish.print_line(console, f"{name}no trial has a value ({ended})", "red")
+        return
+    tried = f"{name}best of {arm.used()} trials{f' ({ended})' if ended else ''}"
+    shown = pareto(arm) if len(arm.options.objectives) > 1 else [best]
+    for trial in shown:
+        scores = ", ".join(
+            f"{n} {v:.4g}" for n, v in zip(arm.options.objectives, trial.values, strict=True)
+        )
+        finish.print_line(console, f"{tried}: trial {trial.number}, {scores}")
+        variant = arm.question.fixed[-1:] if arm.label else ()
+        finish.print_line(console, "  " + _pasted([*variant, *best_overrides(arm, trial)]))
+    file = write_best(sweep_dir, arm, best, command())
+    finish.print_line(console, f"  as a file for sweeps/: {finish.short_path(file)}")
 
 
-def _trial(trial: FrozenTrial) -> dict[str, Any]:
-    from optuna.distributions import distribution_to_json
+def _asked(fixed: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of overrides that can change a result."""
+    found = []
+    for override in OverridesParser.create().parse_overrides(list(fixed)):
+        key = override.key_or_group
+        free = any(fnmatch(key, pattern) for pattern in (*NOT_IN_SIGNATURE, "sweeps"))
+        if not free and not override.is_delete():
+            found.append((key, override.value()))
+    return found
 
-    started, ended = trial.datetime_start, trial.datetime_complete
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "params": trial.params,
-        "distributions": {k: distribution_to_json(d) for k, d in trial.distributions.items()},
-        "values": trial.values,
-        "intermediate": trial.intermediate_values,
-        "started": started.timestamp() if started else None,
-        "ended": ended.timestamp() if ended else None,
-        "cell": trial.user_attrs.get("cell"),
-        "error": trial.user_attrs.get("error"),
-        "from": trial.user_attrs.get(WARM),
-        "enqueued": "fixed_params" in trial.system_attrs,
-    }
+
+def _pasted(overrides: Sequence[str]) -> str:
+    return " ".join(shlex.quote(o) for o in overrides)

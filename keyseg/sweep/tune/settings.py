@@ -1,0 +1,81 @@
+"""From parameters to cells: those of trials, and of the default and the best settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from keyseg.config import RunConfig
+from keyseg.sweep.cells import Cell, Compose, cell_of, frozen
+from keyseg.sweep.design import Point
+from keyseg.sweep.tune.arms import Arm, Question
+from keyseg.sweep.tune.quick import with_values
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+class Settings:
+    """Makes the cells of a sweep. `trial_overrides`: of trials, not of what is compared."""
+
+    def __init__(self, compose: Compose, sweep: str, trial_overrides: Sequence[str]) -> None:
+        self.compose = compose
+        self.sweep = sweep
+        self.trial_overrides = list(trial_overrides)
+        self._checked: dict[str, RunConfig] = {}
+
+    def base(self, question: Question) -> DictConfig:
+        """What the parameters of a question are put into."""
+        return self.compose([*question.fixed, *self.trial_overrides])
+
+    def probe(self, question: Question, base: DictConfig) -> Cell:
+        """The trial that changes nothing: it is looked at, not run.
+
+        Raises:
+            ConfigError: the config is wrong before anything is searched.
+        """
+        return self._cell(question, base, [], "default", {})
+
+    def of_trial(self, arm: Arm, trial: Trial) -> Cell:
+        """The cell of a trial.
+
+        Raises:
+            ConfigError: parameters that make no valid config.
+        """
+        overrides = arm.draw(trial)
+        label = f"{arm.label} · trial {trial.number}" if arm.label else f"trial {trial.number}"
+        return self._cell(arm.question, arm.base, overrides, label, dict(trial.params))
+
+    def compared(
+        self, question: Question, overrides: Sequence[str], factors: Mapping[str, str]
+    ) -> Cell:
+        """A cell with all protocols, for the comparison at the end."""
+        given = [*question.fixed, *overrides]
+        config = frozen(self.compose(given))
+        point = Point(" · ".join(factors.values()), dict(factors), config.seed, given)
+        return cell_of(config, point, self.sweep)
+
+    def _cell(
+        self,
+        question: Question,
+        base: DictConfig,
+        overrides: list[str],
+        label: str,
+        params: dict[str, Any],
+    ) -> Cell:
+        config = self._config(question, base, overrides, params)
+        point = Point(label, params, config.seed, [*question.fixed, *overrides])
+        return cell_of(config, point, self.sweep)
+
+    def _config(
+        self, question: Question, base: DictConfig, overrides: list[str], params: dict[str, Any]
+    ) -> RunConfig:
+        """The base with a trial's values in it; Hydra composes anew only where it has to."""
+        if question.label not in self._checked:
+            self._checked[question.label] = frozen(base)
+        quick = with_values(self._checked[question.label], base, params)
+        if quick is not None:
+            return quick
+        return frozen(self.compose([*question.fixed, *self.trial_overrides, *overrides]))

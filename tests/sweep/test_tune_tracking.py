@@ -1,0 +1,50 @@
+"""A tuning in MLflow: the parent has the figures, its children number and state of their trial."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from keyseg.config import PROJECT
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+STUB = Path(__file__).with_name("analytic_worker.py")
+
+
+def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    done = subprocess.run(
+        [
+            *(sys.executable, str(PROJECT / "run.py"), "-m", "hydra/sweeper=optuna", "name=t"),
+            *("loss.bce=1,2", "hydra.sweeper.sampler=grid", "hydra.sweeper.final=false"),
+            f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
+            *("hydra.launcher.prepare=false", f"paths.outputs={tmp_path / 'outputs'}"),
+            f"paths.reports={tmp_path / 'reports'}",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": store},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stdout
+    assert "report  reports/t/index.html" in done.stdout
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("t")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run is not parent]
+    assert parent.info.status == "FINISHED"
+    assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parent.info.run_id}
+    assert sorted(c.data.tags["keyseg.trial"] for c in children) == ["0", "1"]
+    assert {c.data.tags["keyseg.state"] for c in children} == {"done"}
+    assert {c.data.tags["keyseg.study"] for c in children} == {"t"}
+    figures = {f.path for f in client.list_artifacts(parent.info.run_id, "report/figures")}
+    for name in ("history", "slices", "best_of_n", "timeline"):
+        assert f"report/figures/tuning_{name}.png" in figures
