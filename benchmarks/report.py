@@ -1,18 +1,24 @@
 """What the statistics of a large report cost: time, memory, start.
 
-    python benchmarks/report.py                  200 runs x 5,000 examples, 9999 resamples
+    python benchmarks/report.py                  200 runs x 5,000 examples, 10,000 resamples
     python benchmarks/report.py --runs 20 --examples 1000
 
+Every score of every variant and slice, and every contrast with all its intervals and p values;
+files are not read and nothing is drawn (`--figures` draws all figures and says what they add).
 Wanted on 2 cores: under 60 s and 2 GB, and a start within 2 s. The alternative, measured in the
 same run on one contrast, is `scipy.stats.bootstrap` on two columns of per-image sums with as many
-resamples; times the number of intervals that the report gives.
+resamples; times the number of intervals that the report gives. The last line is one JSON object
+with every figure.
 """
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +27,7 @@ from scipy import stats as scipy_stats
 
 from keyseg.report.measures import MEASURES
 from keyseg.report.resample import RESAMPLES
-from keyseg.report.scores import contrasts, scores
+from keyseg.report.scores import contrasts, scores, slices
 from keyseg.report.store import Cell, Sweep, Variant
 
 STYLES = ("short", "short+location", "long", "reasoning")
@@ -55,7 +61,7 @@ def samples(examples: int, rng: np.random.Generator, skill: float) -> pd.DataFra
 def sweep(variants: int, seeds: int, examples: int) -> Sweep:
     """A finished sweep in memory."""
     rng = np.random.default_rng(0)
-    empty = pd.DataFrame()
+    empty = pd.DataFrame({name: [] for name in ("name", "value", "step", "time")})
     made = []
     for v in range(variants):
         cells = []
@@ -85,32 +91,62 @@ def alternative(images: int) -> float:
     return time.perf_counter() - start
 
 
+def first_output() -> float:
+    """Seconds until the command line answers."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "keyseg", "report", "--help"], check=True, stdout=-3)
+    return time.perf_counter() - start
+
+
+def peak() -> float:
+    """GB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def main() -> None:
     """Print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--examples", type=int, default=5000)
+    parser.add_argument("--figures", action="store_true", help="also draw every figure")
     options = parser.parse_args()
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "keyseg", "report", "--help"], check=True, stdout=-3)
-    print(f"start: {time.perf_counter() - start:.2f} s", flush=True)
+    facts: dict[str, object] = {**vars(options), "resamples": RESAMPLES, "start": first_output()}
+    print(f"start: {facts['start']:.2f} s", flush=True)
+
+    def timed(name: str, work: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        start, cpu = time.perf_counter(), time.process_time()
+        found = work()
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        print(f"{name}: {len(found)} rows, {wall:.1f} s ({cpu:.1f} s of CPU)", flush=True)
+        facts[name] = {"rows": len(found), "seconds": wall, "cpu_seconds": cpu}
+        return found
 
     made = sweep(options.runs // options.seeds, options.seeds, options.examples)
-    found = {}
-    for name, work in (("scores and slices", scores), ("contrasts", contrasts)):
-        start, cpu = time.perf_counter(), time.process_time()
-        found[name] = work(made, 0)
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        print(f"{name}: {len(found[name])} rows, {wall:.1f} s ({cpu:.1f} s of CPU)", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory: {peak:.2f} GiB")
-    one = alternative(options.examples // 2)
-    intervals = len(found["contrasts"]) + len(found["scores and slices"])
+    facts["data_gb"] = peak()
+    print(f"the runs' samples in memory: {facts['data_gb']:.2f} GB", flush=True)
+    measured = timed("scores", lambda: scores(made, 0))
+    held = timed("contrasts", lambda: contrasts(made, 0))
+    facts["peak_gb"] = peak()
+    print(f"peak memory: {facts['peak_gb']:.2f} GB", flush=True)
+    if options.figures:
+        from keyseg.report import plots
+
+        def draw() -> pd.DataFrame:
+            with tempfile.TemporaryDirectory() as folder:
+                return pd.DataFrame(
+                    list(plots.draw_all(made, measured, held, slices(made), Path(folder)))
+                )
+
+        timed("figures", draw)
+        facts["peak_gb_with_figures"] = peak()
+    one, intervals = alternative(options.examples // 2), len(held) + len(measured)
+    facts |= {"scipy_seconds_an_interval": one, "intervals": intervals}
     print(
         f"scipy.stats.bootstrap: {one:.2f} s for one interval, so {one * intervals / 60:.0f} min "
         f"for the {intervals} given here ({len(MEASURES)} measures)"
     )
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data.batch import Collator
+from keyseg.data.features import FrozenFeatures, Store
 from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.model.encoders import ClipEncoder, Encoder
 from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
 from keyseg.model.random_llava import random_llava
 from keyseg.model.sam import WeightsError, load_sam, preprocess, random_sam
-from keyseg.model.vlm import Vlm, load_llava
-from keyseg.preflight import weights_path
+from keyseg.model.vlm import Vlm, clip_parameters, load_llava
+from keyseg.preflight import fingerprint, weights_path
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,6 +34,21 @@ class Parts:
     model: KeySeg
     collator: Collator
     conversation: Conversation
+    features: FrozenFeatures
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto": a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision of the config; fp32 is no autocast."""
+    if cfg.model.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[cfg.model.precision])
 
 
 def build(cfg: RunConfig, device: torch.device) -> Parts:
@@ -39,7 +58,8 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         WeightsError: a backbone is missing or broken.
         ConfigError: the variant cannot be built, or the words that tokens start from are unknown.
     """
-    sam, llava, processor = load_backbones(cfg, device)
+    kept = _shared.pop(_backbones_key(cfg), None)  # ours now: what is added would be found there
+    sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
     add_tokens(tokenizer, tokens)
@@ -73,12 +93,107 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
             "in processor_config.json must fit config.json"
         )
     conversation = Conversation(tokenizer, cfg.prompt, tokens, image_tokens)
-    collator = Collator(conversation, processor.image_processor, partial(preprocess, sam))
-    return Parts(model.to(device), collator, conversation)
+    features = frozen_features(cfg, device, sam, llava.config, processor.image_processor)
+    return Parts(model.to(device), Collator(conversation, features), conversation, features)
 
 
-def load_backbones(cfg: RunConfig, device: torch.device) -> tuple[Any, Any, Any]:
-    """SAM, LLaVA and its processor: from files, or of the same sizes with random weights.
+def build_features(cfg: RunConfig, device: torch.device) -> FrozenFeatures:
+    """The features alone: neither language model nor decoder is loaded.
+
+    Raises:
+        WeightsError: a backbone is missing or broken.
+    """
+    sam, llava, processor = load_backbones(cfg, device, part="vision")
+    return frozen_features(cfg, device, sam, llava.config, processor.image_processor)
+
+
+def frozen_features(
+    cfg: RunConfig, device: torch.device, sam: Any, llava: Any, image_processor: Any
+) -> FrozenFeatures:
+    """The frozen encoders and, unless runtime.features says no, the store of what they see.
+
+    Args:
+        cfg: of the run.
+        device: where the encoders work.
+        sam: a Sam; its encoder is moved to the device with the first image that needs it.
+        llava: LLaVA's config.
+        image_processor: LLaVA's.
+    """
+    choice = cfg.model
+    random = choice.init == "random"  # weights that no name stands for: nothing is stored
+    side, config = int(sam.image_encoder.img_size), llava.to_dict()
+    seen = {k: config[k] for k in ("vision_feature_layer", "vision_feature_select_strategy")}
+    same = {"precision": choice.precision, "frozen": choice.frozen, "device": device.type}
+
+    def clip_encoder() -> nn.Module:
+        _, whole, _ = load_backbones(cfg, device, part="vision")
+        return ClipEncoder(whole).to(device)
+
+    def key(weights: str, **more: Any) -> dict[str, Any]:
+        return same | {"weights": "random" if random else fingerprint(weights)} | more
+
+    precision: dict[str, Any] = {
+        "autocast": partial(autocast, cfg, device),
+        "dtype": DTYPES[choice.precision],
+    }
+    clip = Encoder(
+        name="clip",
+        title="CLIP",
+        parameters=clip_parameters(llava),
+        key=key(
+            choice.llava,
+            preprocess=image_processor.to_dict(),
+            attention=choice.attention,
+            **seen,
+        ),
+        load=clip_encoder,
+        preprocess=partial(_clip_pixels, image_processor),
+        **precision,
+    )
+    sam_encoder = Encoder(
+        name="sam",
+        title="SAM's encoder",
+        parameters=sum(p.numel() for p in sam.image_encoder.parameters()),
+        key=key(choice.sam, preprocess=side),
+        load=lambda: sam.image_encoder.to(device),
+        preprocess=partial(preprocess, side),
+        **precision,
+    )
+    if random:  # loaded at once: later, the draws would come between those of the training
+        return FrozenFeatures(clip.loaded(), sam_encoder.loaded())
+    store = Store(resolve_path(cfg.paths.data) / "features", cfg.runtime.features_gib * 2**30)
+    return FrozenFeatures(clip, sam_encoder, store if cfg.runtime.features else None)
+
+
+def _clip_pixels(image_processor: Any, picture: Tensor) -> Tensor:
+    pixels: Tensor = image_processor([picture], return_tensors="pt")["pixel_values"][0]
+    return pixels
+
+
+_shared: dict[str, tuple[Any, Any, Any]] = {}
+
+
+def share_backbones(cfg: RunConfig) -> None:
+    """Load on the CPU what `build` loads, for the processes that will be forked from this one.
+
+    Nothing is drawn at random by that. Random weights are not shared: they belong to a seed. Nor
+    are quantised ones, which are made on a GPU.
+    """
+    key = _backbones_key(cfg)
+    if cfg.model.init != "random" and cfg.model.quantization == "none" and key not in _shared:
+        _shared[key] = load_backbones(cfg, torch.device("cpu"), part="language")
+
+
+def _backbones_key(cfg: RunConfig) -> str:
+    choice = cfg.model
+    names = (choice.llava, choice.sam, choice.sam_type, choice.attention)
+    return json.dumps([*names, choice.init, choice.precision, choice.frozen, choice.quantization])
+
+
+def load_backbones(
+    cfg: RunConfig, device: torch.device, part: str = "whole"
+) -> tuple[Any, Any, Any]:
+    """SAM, LLaVA (`part` of it) and its processor: from files, or random ones of the same sizes.
 
     Raises:
         WeightsError: a backbone is missing or broken.
@@ -90,7 +205,7 @@ def load_backbones(cfg: RunConfig, device: torch.device) -> tuple[Any, Any, Any]
         with device:
             sam = random_sam(sam_path, choice.sam_type)
             llava, processor = random_llava(
-                path, choice.sizes, dtype=dtype, attention=choice.attention
+                path, choice.sizes, dtype=dtype, attention=choice.attention, part=part
             )
     else:
         sam = load_sam(sam_path, choice.sam_type)
@@ -98,8 +213,9 @@ def load_backbones(cfg: RunConfig, device: torch.device) -> tuple[Any, Any, Any]
             path,
             dtype=dtype,
             attention=choice.attention,
-            quantization=choice.quantization,
+            quantization="none" if part == "vision" else choice.quantization,
             device=device,
+            part=part,
         )
     sam.image_encoder.to(dtype)
     return sam, llava, processor

@@ -6,15 +6,33 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keyseg.commands import data, plan, report, status, sync
+from keyseg.commands import (
+    data,
+    export,
+    features,
+    keywords,
+    plan,
+    predict,
+    report,
+    status,
+    sync,
+)
 from keyseg.config import ConfigError
 
-COMMANDS = (report, status, plan, sync, data)
+COMMANDS = (report, status, plan, sync, predict, export, data, features, keywords)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 1 if something failed, with 2 for a wrong command line."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes a list of arguments in one piece only: what follows an option is left over.
+    if rest and (
+        not hasattr(options, "overrides") or any(r[:1] == "-" or "=" not in r for r in rest)
+    ):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
     try:
         code: int = options.run(options)
     except ConfigError as error:

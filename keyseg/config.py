@@ -105,12 +105,16 @@ class KeywordLossConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the four losses. Weight 0: measured and logged, not trained."""
+    """Weights of the four losses. Weight 0: measured and logged, not trained.
+
+    `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
+    """
 
     name: str = MISSING
     text: float = MISSING
     bce: float = MISSING
     dice: float = MISSING
+    resolution: str = MISSING
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
 
 
@@ -135,9 +139,13 @@ class OptimConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How val (during training) and test (once, at the end) are read."""
+    """How val (during training) and test (once, at the end) are read.
+
+    `texts`: "all" sentences of a test target, or the "first" of each.
+    """
 
     images_per_batch: int = MISSING
+    texts: str = MISSING
     val_images: int | None = None
     protocols: list[str] = MISSING
     max_new_tokens: int = MISSING
@@ -159,12 +167,23 @@ class PromptConfig:
 
 @dataclass
 class RuntimeConfig:
-    """What changes speed only. `threads`: null = cores divided among the cells at work."""
+    """What changes speed only. `threads`: null = cores divided among the cells at work.
+
+    `accumulation`: micro-batches that a process makes of its share of a step's images, one after
+    the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
+    `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
+    `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
+    """
 
     device: str = "auto"
     threads: int | None = None
     log_every: int = 10
     show_progress: bool = True
+    log_model: bool = True
+    features: bool = True
+    features_gib: float = 50.0
+    accumulation: int = 1
+    sharding: str = "none"
 
 
 @dataclass
@@ -205,11 +224,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.attention": ("sdpa", "eager"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
+    "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
     "optim.schedule": ("constant", "linear", "cosine"),
+    "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
+    "runtime.sharding": ("none", "fsdp"),
 }
 
 POSITIVE = (
@@ -224,6 +246,8 @@ POSITIVE = (
     "evaluation.images_per_batch",
     "evaluation.max_new_tokens",
     "runtime.log_every",
+    "runtime.features_gib",
+    "runtime.accumulation",
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),

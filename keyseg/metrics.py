@@ -6,6 +6,8 @@ order, the batch size or the number of processes. All scores are shares, 0 to 1.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,27 +148,64 @@ class MaskScores:
         return scores
 
 
-def keyword_scores(ranks: ArrayLike, keywords: ArrayLike, ious: ArrayLike) -> dict[str, float]:
+@dataclass(frozen=True)
+class Collisions:
+    """How far the first tokens of keywords, which the keyword loss takes for targets, tell apart.
+
+    keywords: how many there are. distinct: different ones. colliding: those that share their first
+    token with a different keyword. majority: those with the most frequent first token, which is
+    what a model that always says it would get right.
+    """
+
+    keywords: int
+    distinct: int
+    colliding: int
+    majority: int
+
+
+def collisions(keywords: Iterable[str], tokens: Iterable[str]) -> Collisions:
+    """Count keywords by their first tokens, given beside them."""
+    pairs = Counter(zip(keywords, tokens, strict=True))
+    by_token = Counter[str]()
+    for (_, token), n in pairs.items():
+        by_token[token] += n
+    shared = Counter(token for _, token in pairs)
+    return Collisions(
+        keywords=sum(pairs.values()),
+        distinct=len({keyword for keyword, _ in pairs}),
+        colliding=sum(n for (_, token), n in pairs.items() if shared[token] > 1),
+        majority=max(by_token.values(), default=0),
+    )
+
+
+def keyword_scores(
+    ranks: ArrayLike, keywords: ArrayLike, ious: ArrayLike, tokens: ArrayLike | None = None
+) -> dict[str, float]:
     """Keyword accuracy, its majority-class baseline, and how often keyword and mask disagree.
 
     Args:
         ranks: int (N,), 0 = right; -1 = none was predicted, which is wrong.
         keywords: str or None (N,), the true ones. Examples without one do not count.
         ious: float (N,), of the masks.
+        tokens: str (N,), the keywords' first tokens, by which right and wrong are told; None (old
+            results) = the keywords themselves.
 
     Returns:
-        `keyword_majority` is the accuracy of always saying the commonest keyword of these
-        examples. Every value is NaN where no example has a keyword.
+        `keyword_majority` is the accuracy of always saying the commonest first token of these
+        examples; `keyword_collisions` the share whose first token is another keyword's as well.
+        Every value is NaN where no example has a keyword.
     """
-    truth = pd.Series(np.asarray(keywords, object))
-    known = truth.notna().to_numpy(bool)
+    truth = np.asarray(keywords, object)
+    known = pd.notna(truth)
     rank, good_mask = np.asarray(ranks)[known], np.asarray(ious)[known] >= RIGHT_MASK
     n, right = len(rank), rank == 0
-    commonest = int(truth[known].value_counts().iloc[0]) if n else 0
+    first = truth if tokens is None else np.asarray(tokens, object)
+    found = collisions(truth[known], first[known])
     return {
         "keyword_accuracy": _share(np.count_nonzero(right), n),
         f"keyword_accuracy_top{TOP}": _share(np.count_nonzero((rank >= 0) & (rank < TOP)), n),
-        "keyword_majority": _share(commonest, n),
+        "keyword_majority": _share(found.majority, n),
+        "keyword_collisions": _share(found.colliding, n),
         "discrepancy_keyword_right_mask_wrong": _share(np.count_nonzero(right & ~good_mask), n),
         "discrepancy_keyword_wrong_mask_right": _share(np.count_nonzero(~right & good_mask), n),
     }
@@ -192,7 +231,8 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
     scores.add(samples["intersection"], samples["union"], _target_areas(samples))
     ious = iou(samples["intersection"], samples["union"])
     summary = scores.summary()
-    summary |= keyword_scores(samples["keyword_rank"], samples["keyword"], ious)
+    tokens = samples.get("keyword_token")
+    summary |= keyword_scores(samples["keyword_rank"], samples["keyword"], ious, tokens)
     if protocols == ["generated"]:
         summary["no_seg_rate"] = float((~samples["has_seg"].astype(bool)).mean())
         summary["no_key_rate"] = float((~samples["has_key"].astype(bool)).mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
@@ -22,6 +22,9 @@ SIZES = {
 """Downloads of the public weights."""
 LLAVA_PAGE = "https://huggingface.co/llava-hf"
 SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
+WEIGHTS = "model.safetensors"
+LLAVA_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
+SAM_FILES = ("config.json", WEIGHTS)  # of a folder; the public ones are a file each
 _WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
 _WEIGHTS = (".safetensors", ".pth", ".bin")
 
@@ -59,15 +62,33 @@ def check_weights(cfg: RunConfig) -> None:
     if choice.init == "random":
         return
     missing = []
-    if not Path(weights_path(choice.llava)).exists():
-        missing.append(_missing_llava(cfg))
-    if not resolve_path(choice.sam).exists():
-        missing.append(_missing_sam(cfg))
+    if lacks := _lacks(Path(weights_path(choice.llava)), LLAVA_FILES):
+        missing.append(_missing_llava(cfg, lacks))
+    if lacks := _lacks(resolve_path(choice.sam), SAM_FILES):
+        missing.append(_missing_sam(cfg, lacks))
     if missing:
         raise ConfigError("; ".join(missing))
 
 
-def _missing_llava(cfg: RunConfig) -> str:
+def _lacks(path: Path, files: Sequence[str]) -> str:
+    """What is not there of a file, or of a folder that should hold `files`; "" if all is.
+
+    Where an index names the files of the weights, those are looked for.
+    """
+    if not path.is_dir():
+        return "" if path.exists() else str(path)
+    index = path / "model.safetensors.index.json"
+    names = [n for n in files if n != WEIGHTS]
+    if index.exists():
+        names += sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    elif not any(path.glob("pytorch_model*.bin")):
+        names.append(WEIGHTS)
+    lacking = [name for name in names if not (path / name).exists()]
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return f"{lacking[0]}{more} in {path}" if lacking else ""
+
+
+def _missing_llava(cfg: RunConfig, lacks: str) -> str:
     name, file = cfg.model.llava, f"experiments/model/{cfg.model.name}.yaml"
     if is_hub_id(name):
         size = SIZES.get(name, "size: see the page")
@@ -77,13 +98,13 @@ def _missing_llava(cfg: RunConfig) -> str:
             "the command line to a folder that holds it"
         )
     return (
-        f"model.llava={name}: there is no {weights_path(name)}. Set model.llava in {file} or on "
+        f"model.llava={name}: there is no {lacks}. Set model.llava in {file} or on "
         f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
         f"{SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
     )
 
 
-def _missing_sam(cfg: RunConfig) -> str:
+def _missing_sam(cfg: RunConfig, lacks: str) -> str:
     kind = cfg.model.sam_type
     option = "tiny" if kind == "folder" else kind
     remedy = (
@@ -92,7 +113,7 @@ def _missing_sam(cfg: RunConfig) -> str:
         else f"{kind} is at {SAM_PAGE} ({SIZES.get(kind, 'size: see the page')})"
     )
     return (
-        f"model.sam={cfg.model.sam}: there is no {resolve_path(cfg.model.sam)}. {remedy}. Set "
+        f"model.sam={cfg.model.sam}: there is no {lacks}. {remedy}. Set "
         f"model.sam in experiments/model/sam/{option}.yaml or on the command line to where it is"
     )
 
@@ -113,24 +134,26 @@ def _cached(name: str) -> str | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
-    index = folder / "model.safetensors.index.json"
-    files = ["model.safetensors"]
-    if index.exists():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    return str(folder) if all((folder / file).exists() for file in files) else None
+    return None if _lacks(folder, LLAVA_FILES) else str(folder)
 
 
 def is_hub_id(name: str) -> bool:
     """`owner/name`, unless a folder is called so."""
-    return name.count("/") == 1 and not resolve_path(name).exists() and not name.startswith(".")
+    path = name.startswith((".", "/", "~"))
+    return name.count("/") == 1 and not path and not resolve_path(name).exists()
 
 
 def weights_fingerprint(cfg: RunConfig) -> str:
     """16 hex digits over the backbones' files; of large ones the size and both ends."""
     if cfg.model.init == "random":
         return "random"
+    return fingerprint(cfg.model.llava, cfg.model.sam)
+
+
+def fingerprint(*names: str) -> str:
+    """16 hex digits over the files of weights; of large ones the size and both ends."""
     total = hashlib.sha256()
-    for name in (cfg.model.llava, cfg.model.sam):
+    for name in names:
         path = Path(weights_path(name))
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in (f for f in files if f.suffix in _WEIGHTS and f.is_file()):

@@ -68,6 +68,9 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.version.cuda:
+        found["cuda"] = torch.version.cuda
     return found
 
 
@@ -81,8 +84,9 @@ def hardware() -> dict[str, Any]:
     }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        count = range(torch.cuda.device_count())
-        found["gpus"] = [torch.cuda.get_device_name(i) for i in count]
+        cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        found["gpus"] = [card.name for card in cards]
+        found["gpu_memory_gib"] = [round(card.total_memory / 2**30, 1) for card in cards]
     return found
 
 
@@ -92,12 +96,20 @@ def cores() -> int:
 
 
 def slurm() -> dict[str, str]:
-    """What SLURM says of the job that this process belongs to; {} outside of SLURM."""
-    return {key: value for key, value in sorted(os.environ.items()) if key.startswith("SLURM_")}
+    """What SLURM says of the job that this process belongs to; {} outside of SLURM.
+
+    Without the token that speaks for the user.
+    """
+    names = sorted(name for name in os.environ if name.startswith("SLURM_"))
+    return {name: os.environ[name] for name in names if name != "SLURM_JWT"}
 
 
-def attempt(state: Git) -> dict[str, Any]:
-    """First fields of an entry in `attempts`: who works on the run, since when, on what code."""
+Attempt = dict[str, Any]
+"""An entry of `attempts` in run.json: one execution of a run, from its start to its end."""
+
+
+def attempt(state: Git, gpus: int = 0) -> Attempt:
+    """An attempt that begins: who works on the run, since when, on what code and how many GPUs."""
     return {
         "started": now(),
         "host": socket.gethostname(),
@@ -105,7 +117,66 @@ def attempt(state: Git) -> dict[str, Any]:
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "git_commit": state.commit,
         "git_dirty": state.dirty,
+        "gpus": gpus,
     }
+
+
+def ended(begun: Attempt, outcome: str, moment: float | None = None) -> Attempt:
+    """An attempt with its end (now, if not said), its outcome, its seconds and its GPU-hours."""
+    end = now() if moment is None else moment
+    closed = {**begun, "ended": end, "outcome": outcome}
+    if begun.get("started"):
+        closed["seconds"] = end - begun["started"]
+        closed["gpu_hours"] = closed["seconds"] / 3600 * begun.get("gpus", 0)
+    return closed
+
+
+def attempts_so_far(run: RunDirectory) -> list[Attempt]:
+    """The attempts before one that begins now; the last may have been killed without a word.
+
+    That one ended when it was last seen: by its rows, its samples of the machine, its checkpoint.
+    """
+    attempts = list(run.info.get("attempts") or [])
+    if attempts and "ended" not in attempts[-1]:
+        traces = (run.metrics_file, run.system_file, run.checkpoints / "last.pt")
+        seen = [file.stat().st_mtime for file in traces if file.exists()]
+        last = max([attempts[-1].get("started") or 0.0, *seen])
+        attempts[-1] = ended(attempts[-1], "killed", last)
+    return attempts
+
+
+def cost(attempts: Iterable[Attempt]) -> dict[str, float]:
+    """Minutes and GPU-hours of all attempts."""
+    finished = [a for a in attempts if a.get("seconds")]
+    return {
+        "minutes": sum(a["seconds"] for a in finished) / 60,
+        "gpu_hours": sum(a.get("gpu_hours", 0.0) for a in finished),
+    }
+
+
+def told(info: Mapping[str, Any]) -> dict[str, str]:
+    """What run.json knows of machine, versions, job and attempts, a line each, for people."""
+    hardware, slurm = info.get("hardware") or {}, info.get("slurm") or {}
+    lines = {
+        "host": hardware.get("host"),
+        "hardware": " · ".join(
+            [
+                *hardware.get("gpus", ()),
+                *([f"{hardware['cores']} cores, {hardware['cpu']}"] if hardware else ()),
+                *([f"{hardware['memory_gib']} GiB"] if hardware else ()),
+            ]
+        ),
+        "versions": " · ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
+        "slurm_partition": slurm.get("SLURM_JOB_PARTITION"),
+        "gpu_hours": f"{info['gpu_hours']:.3f}" if info.get("gpu_hours") else None,
+    }
+    for number, one in enumerate(info.get("attempts") or [], start=1):
+        job = f", job {one['slurm_job_id']}" if one.get("slurm_job_id") else ""
+        spent = f"{one['seconds']:.0f} s, " if one.get("seconds") else ""
+        gpu = f"{one['gpu_hours']:.3f} GPU-hours, " if one.get("gpu_hours") else ""
+        outcome = one.get("outcome") or "at work"
+        lines[f"attempt_{number}"] = f"{one.get('host')}{job}: {spent}{gpu}{outcome}"
+    return {name: line for name, line in lines.items() if line}
 
 
 def record(run: RunDirectory) -> Git:

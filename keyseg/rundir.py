@@ -3,8 +3,10 @@
     config.yaml       the resolved config, frozen
     run.json          status, attempts, summary and whatever else is known of the run
     metrics.jsonl     every row (name, value, step, time), append-only
+    system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
-    checkpoints/  gallery/  log.txt  run.lock
+    checkpoints/      best.safetensors; last.pt until the run is done
+    gallery/  log.txt  run.lock
 
 Files that are replaced are written to a temporary name and renamed, so a reader never sees half
 of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last
@@ -18,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,8 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import filelock
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf._utils import get_omega_conf_dumper
 
+from keyseg import disk
 from keyseg.config import RunConfig, signature, validate
 
 if TYPE_CHECKING:
@@ -38,6 +40,12 @@ EXIT_BUSY = 75
 
 EXIT_STOPPED = 85
 """Exit code of a worker that was asked to stop: it left a checkpoint and wants to go on later."""
+
+EXIT_NO_SPACE = 74
+"""Exit code of a worker that could not write (EX_IOERR): the disk may be too full to say why."""
+
+TEST = "test/"
+"""Names of rows of the test split begin so; a run that is not done may log them again."""
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 
@@ -63,7 +71,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._appended = False
+        self._appended: set[Path] = set()
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
@@ -115,9 +123,9 @@ class RunDirectory:
                 default_flow_style=False,
                 allow_unicode=True,
                 sort_keys=False,
-                Dumper=get_omega_conf_dumper(),
+                Dumper=_Dumper,
             )
-        _replace(self.config_file, text.encode())
+        disk.replace(self.config_file, text.encode())
 
     @property
     def info(self) -> dict[str, Any]:
@@ -178,7 +186,7 @@ class RunDirectory:
         """
         for folder in (self.checkpoints, self.gallery):
             shutil.rmtree(folder, ignore_errors=True)
-        files = ("metrics.jsonl", "samples.parquet", "mlflow.json", "log.txt")
+        files = ("metrics.jsonl", "system.jsonl", "samples.parquet", "mlflow.json", "log.txt")
         for name in (*files, self.prune_file.name, self.val_iou_file.name):
             (self.path / name).unlink(missing_ok=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -192,24 +200,30 @@ class RunDirectory:
     # -- results ----------------------------------------------------------------------------
 
     def log(self, rows: Iterable[Row]) -> None:
-        """Append rows to metrics.jsonl in one write."""
-        lines = "".join(
-            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
-            + "\n"
-            for r in rows
-        )
-        if not lines:
-            return
-        if not self._appended:
-            self._drop_torn_line()
-            self._appended = True
-        with self.metrics_file.open("a") as file:
-            file.write(lines)
+        """Append rows to metrics.jsonl in one write.
+
+        Raises:
+            DiskFullError: there is no room; none of the rows was written.
+        """
+        self._append(self.metrics_file, rows)
+
+    def log_system(self, rows: Iterable[Row]) -> None:
+        """Append rows to system.jsonl. Their `step` is a second of the run, and none is dropped.
+
+        Raises:
+            DiskFullError: there is no room; none of the rows was written.
+        """
+        self._append(self.system_file, rows)
 
     @property
     def metrics_file(self) -> Path:
         """All rows as JSON lines."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def system_file(self) -> Path:
+        """What the run took of its machine, in lines like those of metrics.jsonl."""
+        return self.path / "system.jsonl"
 
     def rows(self) -> list[Row]:
         """All rows in the order they were logged.
@@ -227,17 +241,21 @@ class RunDirectory:
         return pd.DataFrame(self.rows(), columns=list(types)).astype(types)
 
     def truncate(self, step: int) -> None:
-        """Drop the rows after `step`: what a killed attempt logged after its last checkpoint."""
-        kept = [row for row in self.rows() if row.step <= step]
-        lines = "".join(json.dumps(row._asdict()) + "\n" for row in kept)
-        if self.metrics_file.exists():
-            _replace(self.metrics_file, lines.encode())
+        """Drop what the next attempt logs anew: rows after `step`, and those of the test split.
+
+        `step`: of the last checkpoint. The test split is read again by an attempt that was not
+        done.
+        """
+        rows = self.rows()
+        kept = [row for row in rows if row.step <= step and not row.name.startswith(TEST)]
+        if len(kept) < len(rows):
+            lines = "".join(json.dumps(row._asdict()) + "\n" for row in kept)
+            disk.replace(self.metrics_file, lines.encode())
 
     def write_samples(self, df: pd.DataFrame) -> None:
         """Write samples.parquet: one row per evaluated example and protocol."""
-        temporary = self.path / f".samples.parquet.{os.getpid()}"
-        df.to_parquet(temporary, index=False)
-        temporary.replace(self.samples_file)
+        with disk.replacing(self.samples_file) as file:
+            df.to_parquet(file, index=False)
 
     @property
     def samples_file(self) -> Path:
@@ -260,6 +278,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints: last and best."""
         return self.path / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """What was trained, at the best val score; the backbones are not in it."""
+        return self.checkpoints / "best.safetensors"
 
     @property
     def prune_file(self) -> Path:
@@ -290,12 +313,65 @@ class RunDirectory:
 
     def _write_info(self, info: dict[str, Any]) -> None:
         text = json.dumps(info, indent=1, default=str)
-        _replace(self.path / "run.json", text.encode())
+        disk.replace(self.path / "run.json", text.encode())
 
-    def _drop_torn_line(self) -> None:
-        content = _read(self.metrics_file)
-        if content and not content.endswith(b"\n"):
-            _replace(self.metrics_file, content[: content.rfind(b"\n") + 1])
+    def _append(self, file: Path, rows: Iterable[Row]) -> None:
+        lines = "".join(
+            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
+            + "\n"
+            for r in rows
+        )
+        if not lines:
+            return
+        if file not in self._appended:
+            content = _read(file)
+            if content and not content.endswith(b"\n"):  # torn by a writer that was killed
+                os.truncate(file, content.rfind(b"\n") + 1)
+            self._appended.add(file)
+        disk.append(file, lines.encode())
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
+    """Quotes texts that OmegaConf, other than YAML 1.1, would read as numbers: 1e-3."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
+    try:
+        float(text)
+        style = "'"
+    except ValueError:
+        style = None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def verdict(run: RunDirectory) -> int | None:
+    """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
+
+    A run that is tried again is "failed" without a reason until it begins.
+    """
+    info = run.info
+    if info.get("status") in (DONE, PRUNED):
+        return 0
+    return 1 if info.get("status") == FAILED and info.get("error") else None
+
+
+class WatchedRun(RunDirectory):
+    """The directory of a run that another process writes: whatever is written here is dropped."""
+
+    def update(self, **fields: Any) -> None:
+        """Nothing."""
+
+    def log(self, rows: Iterable[Row]) -> None:
+        """Nothing."""
+
+    def truncate(self, step: int) -> None:
+        """Nothing."""
+
+    def write_samples(self, df: pd.DataFrame) -> None:
+        """Nothing."""
 
 
 def parse_rows(file: Path, content: bytes) -> list[Row]:
@@ -320,18 +396,3 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError:
         return b""
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a machine that loses power, sees the old or the new."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-    try:
-        with temporary.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import filelock
+
+from keyseg import disk
 
 
 def read(sweep_dir: Path) -> dict[str, Any]:
@@ -21,9 +22,7 @@ def read(sweep_dir: Path) -> dict[str, Any]:
 
 def write(sweep_dir: Path, content: dict[str, Any]) -> None:
     """Replace sweep.json; a reader sees the old one or the new one."""
-    temporary = sweep_dir / f".sweep.json.{os.getpid()}"
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(sweep_dir / "sweep.json")
+    disk.replace(sweep_dir / "sweep.json", json.dumps(content, indent=1).encode())
 
 
 def lock(sweep_dir: Path, name: str = "sweep", timeout: float = 60) -> filelock.BaseFileLock:

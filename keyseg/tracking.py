@@ -1,50 +1,59 @@
-"""MLflow, the window on the run directories. The only file that imports mlflow, and only when used.
+"""MLflow, the window on the run directories. It is imported only here and in trackingstore.py.
 
 The run directory is written first and by itself; `sync` brings MLflow level with it, now or later,
 once or many times. What was sent is kept in `mlflow.json` beside the rows:
 
     store, run_id   where this run lives in MLflow
     sent            highest step sent, by metric name: a row is never sent twice
-    file, offset    how far metrics.jsonl was read (a truncated file is a new file: read again)
+    read            how far metrics.jsonl and system.jsonl were read: file and offset of each (a
+                    truncated file is a new file, and read again)
     level           what the run looked like when everything of it had been sent
 
-Rows that a killed run may still take back (those after its last checkpoint, `checkpoint_step` in
-run.json) wait until they are settled, because MLflow cannot delete a metric.
+Rows that a killed run may still take back wait until they are settled, because MLflow cannot delete
+a metric: those after its last checkpoint (`checkpoint_step` in run.json), and those of the test
+split until it is done.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-import math
 import os
-import re
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from keyseg import sweepdir
-from keyseg.config import flatten, resolve_path
-from keyseg.rundir import DONE, FAILED, PRUNED, RunDirectory, parse_rows
+from keyseg import disk, mlmodel, sweepdir
+from keyseg.config import flatten
+from keyseg.provenance import told
+from keyseg.rundir import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
+from keyseg.trackingstore import (
+    LONGEST_PARAM,
+    LONGEST_TAG,
+    batched,
+    client_of,
+    experiment,
+    get_run,
+    name_of,
+    settings,
+)
+from keyseg.trackingstore import OFF as OFF
+from keyseg.trackingstore import store_uri as store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _FINAL = {DONE: "FINISHED", FAILED: "FAILED", PRUNED: "KILLED"}
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens on runs, not on chats
 _ARTIFACTS = ("config.yaml", "run.json", "samples.parquet", "code.diff", "log.txt")
-_LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
-"""Longest values that every MLflow store takes, in characters."""
 
 
 class _Sent(dict[str, Any]):
@@ -61,21 +70,17 @@ class _Sent(dict[str, Any]):
 
     def start_over(self, run_id: str | None) -> None:
         self.clear()
-        self.update(store=store_uri(), run_id=run_id, sent={}, file=None, offset=0, level=None)
+        self.update(store=store_uri(), run_id=run_id, sent={}, read={}, level=None)
 
     def save(self) -> None:
-        temporary = self.file.with_name(f".mlflow.json.{os.getpid()}")
-        temporary.write_text(json.dumps(self))
-        temporary.replace(self.file)
+        disk.replace(self.file, json.dumps(self).encode())
 
 
-OFF = "none"
-"""MLFLOW_TRACKING_URI=none: no MLflow at all."""
-
-
-def store_uri() -> str:
-    """The tracking store: MLFLOW_TRACKING_URI, or a SQLite file in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{resolve_path('mlflow.db')}"
+def preload() -> None:
+    """Import mlflow where there is a store, which takes seconds."""
+    if store_uri() != OFF:
+        settings()
+        import mlflow  # noqa: F401
 
 
 def sync(run: RunDirectory) -> None:
@@ -87,7 +92,7 @@ def sync(run: RunDirectory) -> None:
     if store_uri() == OFF:
         return
     with filelock.FileLock(run.path / ".mlflow.lock", timeout=60):
-        client = _client(store_uri())
+        client = client_of(store_uri())
         sent = _Sent(run)
         found = _find(client, run, sent) or _create(client, run, sent)
         info = run.info
@@ -95,23 +100,37 @@ def sync(run: RunDirectory) -> None:
         _set_tags(client, found, _tags(run, info))
         if "keyseg.error" in found.data.tags and not info.get("error"):
             client.delete_tag(found.info.run_id, "keyseg.error")
-        if not found.data.params:
-            _log_params(client, found.info.run_id, run)
+        _log_params(client, found, run)
         _send_rows(client, run, info, sent)
         status = _FINAL.get(str(info.get("status")))
         if status is None:
             if found.info.status != "RUNNING":
                 client.update_run(found.info.run_id, status="RUNNING")
             return
-        for name in _ARTIFACTS:
-            if (run.path / name).exists():
-                client.log_artifact(found.info.run_id, str(run.path / name))
+        _log_artifacts(client, found, run, _ARTIFACTS)
+        if status == _FINAL[DONE] and run.config.runtime.log_model:
+            _log_model(client, found.info.run_id, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
             client.log_artifacts(found.info.run_id, str(run.gallery), "gallery")
         ended = (info.get("attempts") or [{}])[-1].get("ended")
         client.set_terminated(found.info.run_id, status, int(ended * 1000) if ended else None)
         sent["level"] = level
         sent.save()
+
+
+def sync_all(runs: Iterable[RunDirectory]) -> list[str]:
+    """Bring MLflow level with many runs; what is wrong with single ones, which hold up no other.
+
+    Raises:
+        Exception: whatever MLflow or the network raises.
+    """
+    problems = []
+    for run in runs:
+        try:
+            sync(run)
+        except ValueError as error:  # a file of it that cannot be read
+            problems.append(f"{run.path.name}: {error}")
+    return problems
 
 
 def is_level(run: RunDirectory) -> bool:
@@ -126,45 +145,63 @@ def mirror(run: RunDirectory, *, every: float = 5.0, patience: float = 20.0) -> 
     """Sync a run from a thread of its own while the body runs, and once more at the end.
 
     A store that is down or slow costs the body nothing: it is warned of once, and tried again
-    every `every` seconds. The end waits at most `patience` seconds for the last sync.
+    every `every` seconds. The end waits at most `patience` seconds for the last sync, and a quarter
+    of that where the one before failed or has not come back.
     """
     if store_uri() == OFF:
         yield
         return
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=_keep_level, args=(run, stop, every), name="mlflow-mirror", daemon=True
-    )
+    thread = _Mirror(run, every, patience)
     thread.start()
     try:
         yield
     finally:
-        stop.set()
-        thread.join(patience)
-        if thread.is_alive():
-            log.warning(
-                "MLflow at %s did not take the last rows in %.0f s; they are safe in %s, and "
-                "`keyseg sync %s` sends them later",
-                *(store_uri(), patience, run.path, run.path.parent.name),
+        thread.end()
+
+
+class _Mirror(threading.Thread):
+    """Follows a run. `last_answer`: when the store last had all, by the monotonic clock."""
+
+    def __init__(self, run: RunDirectory, every: float, patience: float) -> None:
+        super().__init__(name="mlflow-mirror", daemon=True)
+        self.run_directory = run
+        self.every = every
+        self.patience = patience
+        self.last_answer = time.monotonic()
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        warned = last = False
+        while not last:
+            last = self.stop.wait(self.every)
+            try:
+                sync(self.run_directory)
+                self.last_answer = time.monotonic()
+            except Exception as error:  # a broken window must not stop the run behind it
+                if not warned:
+                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    self.warn(
+                        f"cannot be written ({reason}); the run goes on, its rows are in "
+                        f"{self.run_directory.path}"
+                    )
+                warned = True
+
+    def end(self) -> None:
+        """The last sync, as long as the store may be expected to answer."""
+        self.stop.set()
+        silent = time.monotonic() - self.last_answer > self.every + self.patience
+        patience = self.patience / 4 if silent else self.patience
+        self.join(patience)
+        if self.is_alive():
+            self.warn(
+                f"did not take the last rows in {patience:.0f} s; they are safe in "
+                f"{self.run_directory.path}"
             )
 
-
-def _keep_level(run: RunDirectory, stop: threading.Event, every: float) -> None:
-    warned = False
-    last = False
-    while not last:
-        last = stop.wait(every)
-        try:
-            sync(run)
-        except Exception as error:  # a broken window must not stop the run behind it
-            if not warned:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                log.warning(
-                    "MLflow at %s cannot be written (%s); the run goes on, its rows are in %s, and "
-                    "`keyseg sync %s` sends them later",
-                    *(store_uri(), reason, run.path, run.path.parent.name),
-                )
-            warned = True
+    def warn(self, what: str) -> None:
+        sweep = self.run_directory.path.parent.name
+        later = f"and `keyseg sync {sweep}` sends them later"
+        log.warning("MLflow at %s %s, %s", store_uri(), what, later)
 
 
 # -- the parent run of a sweep -------------------------------------------------------------------
@@ -176,9 +213,9 @@ def start_parent(sweep_dir: Path) -> None:
         return
     with sweepdir.lock(sweep_dir):
         sweep = sweepdir.read(sweep_dir)
-        client = _client(store_uri())
+        client = client_of(store_uri())
         known = sweep.get("mlflow_parent")
-        parent = _get(client, known) if known else None
+        parent = get_run(client, known) if known else None
         if parent is None:
             tags = {
                 "mlflow.runName": f"sweep {sweep['name']}",
@@ -188,8 +225,8 @@ def start_parent(sweep_dir: Path) -> None:
                 "keyseg.command": str(sweep.get("command") or ""),
                 "mlflow.note.content": str(sweep.get("question") or ""),
             }
-            tags = {key: value[:_LONGEST_TAG] for key, value in tags.items()}
-            parent = client.create_run(_experiment(client, sweep["name"]), tags=tags)
+            tags = {key: value[:LONGEST_TAG] for key, value in tags.items()}
+            parent = client.create_run(experiment(client, sweep["name"]), tags=tags)
             sweep["mlflow_parent"] = parent.info.run_id
             sweepdir.write(sweep_dir, sweep)
         elif parent.info.status != "RUNNING":
@@ -202,7 +239,7 @@ def finish_parent(sweep_dir: Path, report_dir: Path | None) -> None:
     parent = sweep.get("mlflow_parent")
     if parent is None or store_uri() == OFF:
         return
-    client = _client(store_uri())
+    client = client_of(store_uri())
     if report_dir is not None and report_dir.is_dir():
         client.log_artifacts(parent, str(report_dir), "report")
     states = {RunDirectory(sweep_dir / c["signature"]).status for c in sweep.get("cells", [])}
@@ -216,15 +253,15 @@ def _find(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run | None:
     """The MLflow run of this run directory: the one it remembers, else by its tags."""
     info = run.info
     remembered = sent["run_id"]
-    found = _get(client, remembered) if remembered else None
+    found = get_run(client, remembered) if remembered else None
     if found is not None:
         return found
     if info.get("mlflow_run_id"):
-        found = _get(client, info["mlflow_run_id"])
+        found = get_run(client, info["mlflow_run_id"])
     if found is None:
         wanted = f"tags.`keyseg.signature` = '{_signature(run, info)}'"
         superseded = info.get("mlflow_superseded", [])
-        candidates = client.search_runs([_experiment(client, run.path.parent.name)], wanted)
+        candidates = client.search_runs([experiment(client, run.path.parent.name)], wanted)
         found = next((c for c in candidates if c.info.run_id not in superseded), None)
     if found is None:
         return None
@@ -241,7 +278,7 @@ def _create(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run:
     info = run.info
     started = (info.get("attempts") or [{}])[0].get("started")
     created = client.create_run(
-        _experiment(client, run.path.parent.name),
+        experiment(client, run.path.parent.name),
         start_time=int(started * 1000) if started else None,
         tags=_tags(run, info),
     )
@@ -270,64 +307,103 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         "keyseg.data_fingerprint": info.get("data_fingerprint"),
         "keyseg.weights_fingerprint": info.get("weights_fingerprint"),
         "keyseg.slurm_job_id": attempts[-1].get("slurm_job_id"),
+        **{f"keyseg.{name}": value for name, value in told(info).items()},
         "keyseg.attempts": len(info.get("attempts") or []),
         "keyseg.state": info.get("status"),
         "keyseg.trial": info.get("trial"),
         "keyseg.study": info.get("study"),
         "keyseg.error": info.get("error"),
     }
-    return {key: str(value)[:_LONGEST_TAG] for key, value in tags.items() if value is not None}
+    return {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value is not None}
 
 
 def _set_tags(client: MlflowClient, found: Run, tags: dict[str, str]) -> None:
-    for key, value in tags.items():
-        if found.data.tags.get(key) != value:
-            client.set_tag(found.info.run_id, key, value)
+    from mlflow.entities import RunTag
+
+    changed = [RunTag(key, v) for key, v in tags.items() if found.data.tags.get(key) != v]
+    if changed:
+        client.log_batch(found.info.run_id, tags=changed)
 
 
-def _log_params(client: MlflowClient, run_id: str, run: RunDirectory) -> None:
+def _log_params(client: MlflowClient, found: Run, run: RunDirectory) -> None:
+    """Log the config, and what explains it; those params that are not there yet."""
     from mlflow.entities import Param
 
     config = {k: v for k, v in flatten(run.config).items() if not k.startswith("ablation")}
-    params = [Param(_name(key), str(value)[:_LONGEST_PARAM]) for key, value in config.items()]
-    for batch in _batched(params, 100):
-        client.log_batch(run_id, params=batch)
+    named = {name_of(key): str(value)[:LONGEST_PARAM] for key, value in config.items()}
+    missing = [Param(key, value) for key, value in named.items() if key not in found.data.params]
+    for batch in batched(missing, 100):
+        client.log_batch(found.info.run_id, params=batch)
+    if missing:  # a run that is lost for good still says what it was
+        _log_artifacts(client, found, run, ("config.yaml", "code.diff"))
+
+
+def _log_artifacts(
+    client: MlflowClient, found: Run, run: RunDirectory, names: Iterable[str]
+) -> None:
+    for name in names:
+        if (run.path / name).exists():
+            client.log_artifact(found.info.run_id, str(run.path / name))
 
 
 def _send_rows(client: MlflowClient, run: RunDirectory, info: dict[str, Any], sent: _Sent) -> None:
-    """Send the settled rows of metrics.jsonl that were not sent yet, in batches."""
+    """Send the settled rows that were not sent yet: results, then what they took of the machine."""
+    step = info.get("checkpoint_step")
+    done = info.get("status") in (DONE, PRUNED)
+
+    def settled(row: Row) -> bool:
+        return done or not ((step is not None and row.step > step) or row.name.startswith(TEST))
+
+    _send_file(client, run.metrics_file, settled, sent)
+    _send_file(client, run.system_file, lambda row: True, sent)
+
+
+def _send_file(
+    client: MlflowClient, path: Path, settled: Callable[[Row], bool], sent: _Sent
+) -> None:
+    """Send the rows of a file, in batches, up to the first that is not settled."""
     from mlflow.entities import Metric
 
-    if not run.metrics_file.exists():
+    if not path.exists():
         return
-    with run.metrics_file.open("rb") as file:
+    with path.open("rb") as file:
         stat = os.fstat(file.fileno())
-        if sent["file"] != stat.st_ino or stat.st_size < sent["offset"]:
-            sent["file"], sent["offset"] = stat.st_ino, 0
-        file.seek(sent["offset"])
+        inode, offset = sent["read"].get(path.name, (None, 0))
+        if inode != stat.st_ino or stat.st_size < offset:
+            offset = 0
+        file.seek(offset)
         lines = file.read().splitlines(keepends=True)
-    step = info.get("checkpoint_step")
-    settled = math.inf if step is None or info.get("status") in (DONE, PRUNED) else step
-    for batch in _batched(lines, 1000):
+    for batch in batched(lines, 1000):
         waiting = False
         metrics = []
         for line in batch:
-            rows = parse_rows(run.metrics_file, line)
-            if not rows or rows[0].step > settled:
+            rows = parse_rows(path, line)
+            if not rows or not settled(rows[0]):
                 waiting = True
                 break
             row = rows[0]
-            if row.step > sent["sent"].get(_name(row.name), -1):
+            if row.step > sent["sent"].get(name_of(row.name), -1):
                 stamp = int(row.time * 1000)
-                metrics.append(Metric(_name(row.name), row.value, stamp, row.step))
-            sent["offset"] += len(line)
+                metrics.append(Metric(name_of(row.name), row.value, stamp, row.step))
+            offset += len(line)
         if metrics:
             client.log_batch(sent["run_id"], metrics=metrics)
         for metric in metrics:
             sent["sent"][metric.key] = max(metric.step, sent["sent"].get(metric.key, -1))
+        sent["read"][path.name] = (stat.st_ino, offset)
         sent.save()
         if waiting:
             return
+
+
+def _log_model(client: MlflowClient, run_id: str, run: RunDirectory) -> None:
+    """runs:/ID/model, once."""
+    if not run.best_file.exists() or client.list_artifacts(run_id, mlmodel.NAME):
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / mlmodel.NAME
+        mlmodel.write(run, folder)
+        client.log_artifacts(run_id, str(folder), mlmodel.NAME)
 
 
 def _signature(run: RunDirectory, info: dict[str, Any]) -> str:
@@ -348,75 +424,3 @@ def _fingerprint(run: RunDirectory) -> list[Any]:
     size = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
     parent = _parent_of(run, _signature(run, info))
     return [info.get("status"), len(info.get("attempts") or []), size, parent]
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
-
-
-def _name(name: str) -> str:
-    """A name that MLflow takes: `precision@0.5` becomes `precision_at_0.5`."""
-    return re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_"))
-
-
-# -- the store -----------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=4)
-def _client(uri: str) -> MlflowClient:
-    """A client of the store; the first process to come makes the tables of a SQLite file."""
-    # Nobody asked for usage reports over the network, nor for minutes of retries per request.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):  # table creation is told at length
-        logging.getLogger(name).setLevel(logging.WARNING)
-    database = _sqlite_file(uri)
-    if database is None:
-        return MlflowClient(tracking_uri=uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{database}.lock", timeout=120):
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-    return client
-
-
-def _experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment of a sweep; made where it is missing."""
-    from mlflow.exceptions import MlflowException
-
-    known = client.get_experiment_by_name(name)
-    if known is None:
-        database = _sqlite_file(store_uri())
-        # Without a place MLflow writes artifacts to ./mlruns of whatever the cwd is.
-        place = (database.parent / "mlartifacts" / name).as_uri() if database else None
-        try:
-            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
-        except MlflowException:  # another process was first
-            known = client.get_experiment_by_name(name)
-            if known is None:
-                raise
-    if known.lifecycle_stage == "deleted":
-        client.restore_experiment(known.experiment_id)
-    return str(known.experiment_id)
-
-
-def _get(client: MlflowClient, run_id: str) -> Run | None:
-    """A run by id; None where the store does not have it, or has it in its bin."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    return found if found.info.lifecycle_stage == "active" else None
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None

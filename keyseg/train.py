@@ -3,27 +3,34 @@
 Checkpoints hold everything that the rest of a run depends on (trainable parameters, optimiser,
 random state, sums of the logging window, best score), so that a run that was killed at any step
 ends with the same numbers as one that was not.
+
+A step's images are divided among the processes, and a process's share into micro-batches. Each
+loss counts by its part of what it is the mean of in the whole step, so that the sums are those of
+one process with one batch.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from keyseg.build import DTYPES, Parts
+from keyseg import disk
+from keyseg.build import Parts, autocast
 from keyseg.config import OptimConfig, RunConfig
+from keyseg.data.ahead import ahead
 from keyseg.data.batch import Batch
 from keyseg.data.mix import ImageSampler
+from keyseg.distributed import ALONE, Processes, accumulating, shared, unsharded, whole
 from keyseg.losses import (
     Losses,
     bce_loss,
@@ -36,7 +43,7 @@ from keyseg.losses import (
 from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
-from keyseg.model.sam import to_original
+from keyseg.model.resample import at_decoder, to_original
 
 SELECT_BY = "giou"
 """Val score that decides which weights are kept as the best."""
@@ -58,28 +65,54 @@ class Stopped(RuntimeError):  # noqa: N818 (a state, not a mistake)
     """The run was asked to stop; its checkpoint is written."""
 
 
-def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision of the config; fp32 is no autocast."""
-    if cfg.model.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, DTYPES[cfg.model.precision])
+class Counts(NamedTuple):
+    """How many of each the losses are means over: supervised tokens, masks, keywords.
+
+    As a share: of what there is in the step.
+    """
+
+    tokens: float
+    masks: float
+    keywords: float
+
+    @classmethod
+    def of(cls, batch: Batch) -> Counts:
+        """Those of a batch."""
+        keywords = sum(bool(ids) for ids in batch.keyword_ids)
+        return cls(len(batch.supervised), len(batch.examples), keywords)
+
+    def share(self, total: Counts) -> Counts:
+        """Of `total`; nothing of nothing is 0."""
+        return Counts(*(mine / max(all_, 1) for mine, all_ in zip(self, total, strict=True)))
 
 
-def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> Losses:
-    """The four losses of a batch. Masks are compared at the images' own sizes (as LISA does)."""
+WHOLE = Counts(1.0, 1.0, 1.0)
+
+
+def compute_losses(
+    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = WHOLE
+) -> Losses:
+    """The four losses of a batch, times its share of the step's.
+
+    Masks are compared at the images' own sizes (as LISA does), or at the decoder's resolution:
+    a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
+    """
     bce, dice = [], []
     for picked, size in by_size(batch):
-        logits = to_original(output.mask_logits[picked], side, size)
-        targets = torch.stack([batch.masks[i] for i in picked])
+        logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
+        if cfg.loss.resolution == "decoder":
+            logits, targets = at_decoder(logits, targets, side)
+        else:
+            logits = to_original(logits, side, size)
         bce.append(bce_loss(logits, targets))
         dice.append(dice_loss(logits, targets))
     keyword = cfg.loss.keyword
     scores = keyword_logits(output.key_query, output.table, keyword.similarity, keyword.temperature)
     return weigh(
-        text_loss(output.text_logits, batch.labels[batch.labels >= 0]),
-        torch.cat(bce).mean(),
-        torch.cat(dice).mean(),
-        keyword_loss(scores, batch.keyword_ids, keyword.target),
+        share.tokens * text_loss(output.text_logits, batch.labels.flatten()[batch.supervised]),
+        share.masks * torch.cat(bce).mean(),
+        share.masks * torch.cat(dice).mean(),
+        share.keywords * keyword_loss(scores, batch.keyword_ids, keyword.target),
         cfg.loss,
     )
 
@@ -87,7 +120,7 @@ def compute_losses(output: Output, batch: Batch, cfg: RunConfig, side: int) -> L
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Expressions grouped by the size (H, W) of their image."""
     found: dict[tuple[int, int], list[int]] = {}
-    for n, row in enumerate(batch.image_of.tolist()):
+    for n, row in enumerate(batch.rows):
         found.setdefault(batch.sizes[row], []).append(n)
     yield from ((picked, size) for size, picked in found.items())
 
@@ -120,10 +153,19 @@ def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
 class Trainer:
     """State of one training run."""
 
-    def __init__(self, parts: Parts, sampler: ImageSampler, cfg: RunConfig, folder: Path) -> None:
-        """`folder`: of the checkpoints."""
+    def __init__(
+        self,
+        parts: Parts,
+        sampler: ImageSampler,
+        cfg: RunConfig,
+        folder: Path,
+        processes: Processes = ALONE,
+    ) -> None:
+        """`folder`: of the checkpoints, which the first process writes."""
         self.parts = parts
         self.model = parts.model
+        self.processes = processes
+        self.forward = processes.parallel(self.model, cfg.runtime.sharding, self.model.vlm.layers())
         self.sampler = sampler
         self.cfg = cfg
         self.folder = folder
@@ -134,24 +176,60 @@ class Trainer:
         self.saved_step = 0
         """Step of the last checkpoint: where a killed run goes on."""
         self.best = -math.inf
-        self.side = self.model.sam_encoder.img_size
+        self._attentions = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, Attention) and not module.single
+        }
         self._window = torch.zeros(5, device=self.device)
+        self._entropies = torch.zeros(len(self._attentions), device=self.device)
         self._count = 0
+        if not processes.first:  # what is dropped out differs; everything else is told
+            torch.manual_seed(self._own_seed())
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._written: Future[None] | None = None
 
     def resume(self) -> int:
         """Load the last checkpoint if there is one; return its step."""
-        if (self.folder / "last.pt").exists():
-            state = torch.load(self.folder / "last.pt", map_location=self.device, weights_only=True)
+        path = self.folder / "last.pt"
+
+        def read() -> dict[str, Any] | None:
+            return torch.load(path, "cpu", weights_only=True) if path.exists() else None
+
+        if (state := self.processes.led(read)) is not None:
             load_trainable(self.model, state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self._load_optimizer(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.step = self.saved_step = state["step"]
             self.best = state["best"]
-            self._window, self._count = state["window"], state["count"]
-            torch.set_rng_state(state["rng"].cpu())
-            if state["cuda_rng"] is not None and self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["cuda_rng"].cpu())
+            self._window, self._count = state["window"].to(self.device), state["count"]
+            self._load_random(state["random"])
         return self.step
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Its values lie as the parameters do."""
+        numbered = enumerate(p for group in self.optimizer.param_groups for p in group["params"])
+        for number, parameter in numbered:
+            values = state["state"].get(number, {})
+            for name, value in values.items():
+                if name != "step":  # stays on the CPU
+                    values[name] = shared(value, parameter)
+        self.optimizer.load_state_dict(state)
+
+    def _load_random(self, states: list[dict[str, Tensor | None]]) -> None:
+        """Go on with the random state of this process; one that was not there begins anew."""
+        if self.processes.rank >= len(states):
+            torch.manual_seed(self._own_seed())
+            return
+        state = states[self.processes.rank]
+        assert state["cpu"] is not None
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def _own_seed(self) -> int:
+        words = np.random.SeedSequence([self.cfg.seed, self.step, self.processes.rank])
+        return int(words.generate_state(1, np.uint64)[0] >> 1)
 
     def fit(
         self,
@@ -175,41 +253,62 @@ class Trainer:
             yield from self._validate(validate)
         self.model.train()
         clock = time.perf_counter()
-        while self.step < optim.steps:
-            self.step += 1
-            self._train_step()
-            if self._count == self.cfg.runtime.log_every or self.step == optim.steps:
-                seconds = time.perf_counter() - clock
-                yield from self._log(seconds)
-                clock = time.perf_counter()
-            if self.step % optim.eval_every == 0 or self.step == optim.steps:
-                yield from self._validate(validate)
-                self.model.train()
-                clock = time.perf_counter()
-            last = self.step == optim.steps
-            stopping = not last and stop()
-            if self.step % optim.checkpoint_every == 0 or last or stopping:
-                self._save_last()
-            if stopping:
-                raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
+        steps = ahead(self._make_batches, range(self.step + 1, optim.steps + 1))
+        with closing(steps), self._writer:
+            for batches in steps:
+                self.step += 1
+                self._train_step(batches)
+                last = self.step == optim.steps
+                if self._count == self.cfg.runtime.log_every or last:
+                    seconds = time.perf_counter() - clock
+                    yield from self._log(seconds)
+                    clock = time.perf_counter()
+                if self.step % optim.eval_every == 0 or last:
+                    yield from self._validate(validate)
+                    self.model.train()
+                    clock = time.perf_counter()
+                stopping = not last and self.processes.any(stop())
+                if self.step % optim.checkpoint_every == 0 or last or stopping:
+                    self._save_last()
+                if stopping:
+                    break
+            self._await_checkpoint()
+        if self.step < optim.steps:
+            raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
 
     def load_best(self) -> None:
         """The weights with the best val score."""
-        load_trainable(self.model, load_file(self.folder / "best.safetensors"))
+        best = self.processes.led(lambda: load_file(self.folder / "best.safetensors"))
+        load_trainable(self.model, best)
 
-    def _train_step(self) -> None:
+    def _make_batches(self, step: int) -> list[Batch]:
+        """This process's micro-batches. An image's templates do not depend on whose it is."""
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)  # of this thread: memory is pinned for it
+        images = self.sampler.step(step - 1)
+        batches = []
+        for part in self.processes.parts(len(images), self.cfg.runtime.accumulation):
+            rngs = [np.random.default_rng([self.cfg.seed, step, position]) for position in part]
+            batch = self.parts.collator([images[i] for i in part], rngs)
+            batches.append(batch.pin_memory() if self.device.type == "cuda" else batch)
+        return batches
+
+    def _train_step(self, batches: list[Batch]) -> None:
         cfg = self.cfg
-        rng = np.random.default_rng([cfg.seed, self.step])
-        batch = self.parts.collator(self.sampler.step(self.step - 1), rng).to(self.device)
-        with autocast(cfg, self.device):
-            features = self.model.encode(batch.clip, batch.sam)
-            output = self.model(batch, features)
-            losses = compute_losses(output, batch, cfg, self.side)
+        counts = [Counts.of(batch) for batch in batches]
+        total = Counts(*self.processes.sum([sum(column) for column in zip(*counts, strict=True)]))
+        self.optimizer.zero_grad(set_to_none=True)
+        row = torch.zeros(5 + len(self._attentions), device=self.device)
+        for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
+            with accumulating(self.forward, more=number < len(batches)):
+                row += self._backward(batch.to(self.device), count.share(total))
+        row = self.processes.add_up(row)
+        self._window += row[:5]  # stays on the device: read once per logging interval
+        self._entropies = row[5:]
+        self._count += 1
         factor = learning_rate(self.step, cfg.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         if self.step == 1:
             assert_trained(self.model)
@@ -217,13 +316,23 @@ class Trainer:
             nn.utils.clip_grad_norm_(trainable(self.model).values(), cfg.optim.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _backward(self, batch: Batch, share: Counts) -> Tensor:
+        """Add a micro-batch's gradients; its losses and its attentions' entropies as one row."""
+        with autocast(self.cfg, self.device):
+            output = self.forward(batch)
+            losses = compute_losses(output, batch, self.cfg, self.model.side, share)
+        # gradients are averaged over the processes, and losses here are parts of a sum
+        loss = losses.total * self.processes.count
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        entropies = [share.masks * module.entropy for module in self._attentions.values()]
         row = (losses.total.detach(), losses.text, losses.bce, losses.dice, losses.keyword)
-        self._window += torch.stack(row)  # stays on the device: read once per logging interval
-        self._count += 1
+        return torch.stack([value.float() for value in (*row, *entropies)])
 
     def _validate(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
         self.model.eval()
-        scores = validate()
+        with unsharded(self.model):
+            scores = validate()
         for name, value in scores.items():
             yield Value(f"val/{name}", value, self.step)
         if scores[SELECT_BY] > self.best:
@@ -244,31 +353,49 @@ class Trainer:
         yield Value("train/lr", self.optimizer.param_groups[0]["lr"], self.step)
         for name, norm in gradient_norms(self.model):
             yield Value(f"gradient/{name}", float(norm), self.step)
-        for name, module in self.model.named_modules():
-            if isinstance(module, Attention) and not module.single:
-                yield Value(f"entropy/{name}", float(module.entropy), self.step)
+        for name, entropy in zip(self._attentions, self._entropies.tolist(), strict=True):
+            yield Value(f"entropy/{name}", entropy, self.step)
         self._window = torch.zeros_like(self._window)
         self._count = 0
 
     def _save_last(self) -> None:
-        cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
-        state = {
-            "model": {k: v.detach() for k, v in trainable(self.model).items()},
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "window": self._window,
-            "count": self._count,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": cuda,
-        }
-        _atomically(self.folder / "last.pt", lambda path: torch.save(state, path))
-        self.saved_step = self.step
+        """Copy the state now and write it while training goes on."""
+        self._await_checkpoint()
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        random = self.processes.gather([{"cpu": torch.get_rng_state(), "cuda": cuda}])
+        state = _copied(
+            {
+                "model": {k: v.detach() for k, v in trainable(self.model).items()},
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "step": self.step,
+                "best": self.best,
+                "window": self._window,
+                "count": self._count,
+                "random": random,
+            }
+        )
+        if not self.processes.first:
+            self.saved_step = self.step
+            return
+
+        def write() -> None:
+            with disk.replacing(self.folder / "last.pt") as file:
+                torch.save(state, file)
+            self.saved_step = state["step"]
+
+        self._written = self._writer.submit(write)
+
+    def _await_checkpoint(self) -> None:
+        """Until the last checkpoint is written; raises what its writing raised."""
+        written, self._written = self._written, None
+        if written:
+            written.result()
 
     def _save_best(self) -> None:
-        state = {k: v.detach().contiguous() for k, v in trainable(self.model).items()}
-        _atomically(self.folder / "best.safetensors", lambda path: save_file(state, path))
+        state = {k: whole(v.detach()).contiguous() for k, v in trainable(self.model).items()}
+        if self.processes.first:
+            disk.replace(self.folder / "best.safetensors", save(state))
 
 
 def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -283,13 +410,15 @@ def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
         raise KeyError(f"checkpoint does not fit this model: {', '.join(differing[:5])} ...")
     with torch.no_grad():
         for name, value in state.items():
-            parameters[name].copy_(value)
+            parameters[name].copy_(shared(value, parameters[name]))
 
 
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _copied(state: Any) -> Any:
+    """Nested dicts and lists with their tensors whole, copied to the CPU."""
+    if isinstance(state, Tensor):
+        return whole(state.detach()).to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state

@@ -76,13 +76,19 @@ def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_overrides(llava_folder: Path, sam_folder: Path, scenes_folder: Path) -> tuple[str, ...]:
+def small_overrides(
+    llava_folder: Path,
+    sam_folder: Path,
+    scenes_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, ...]:
     """What makes a run small: random backbones and a dozen pictures."""
     counts = "{train: 6, val: 3, test: 3}"
     return (
         f"model.llava={llava_folder}",
         f"model.sam={sam_folder}",
         f"data.root={scenes_folder}",
+        f"paths.data={tmp_path_factory.mktemp('features')}",
         f"data.prepare.refer={counts}",
         f"data.prepare.reason={counts}",
         "optim.images_per_step=2",
@@ -126,5 +132,31 @@ def make_parts(small_run: Compose, shake: Callable[[Any], None]) -> Callable[...
         if shaken:
             shake(parts.model)
         return parts, cfg
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_finished(
+    make_parts: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """The directory of a run that is done (SWEEP/SIGNATURE), what it trained moved at random."""
+    from safetensors.torch import save_file
+
+    from keyseg.config import signature
+    from keyseg.model.manifest import trainable
+    from keyseg.preflight import weights_fingerprint
+    from keyseg.rundir import DONE, RunDirectory
+
+    def make(*overrides: str, outputs: Path | None = None) -> RunDirectory:
+        parts, cfg = make_parts("model.precision=fp32", *overrides)
+        name = signature(cfg)
+        outputs = outputs or tmp_path_factory.mktemp("outputs")
+        run = RunDirectory.create(outputs / "fusion" / name, cfg, label=str(cfg.fusion["name"]))
+        state = {k: v.detach().contiguous() for k, v in trainable(parts.model).items()}
+        save_file(state, run.best_file)
+        scores = {"teacher_forced": {"giou": 0.5, "ciou": 0.25, "keyword_accuracy": 1.0}}
+        run.update(status=DONE, weights_fingerprint=weights_fingerprint(cfg), summary=scores)
+        return run
 
     return make

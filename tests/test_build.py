@@ -1,6 +1,7 @@
 """Backbones of every size through one path: random ones here, full sizes without memory."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_the_full_sizes(name, size, trained, compose_run):
     """Published: LLaVA 7.06 and 13.35 billion, SAM ViT-H 0.64; nothing is allocated for it."""
     cfg = compose_run(f"model={name}", "model.init=random", "prompt=lisa")
     parts = build(cfg, META)
-    rows = manifest(parts.model)
+    rows = manifest(parts.model, parts.features.encoders)
     assert billions(rows) == pytest.approx(size, rel=0.02)
     assert billions(rows, trainable=True) == pytest.approx(trained, rel=0.2)
     kept = {p.dtype for n, p in parts.model.named_parameters() if not p.requires_grad}
@@ -64,7 +65,7 @@ def test_image_tokens_come_from_the_processor(side, positions, small_run):
     train = groups(e for s in load(cfg.data, "train") for e in s.examples)
     batch = parts.collator(train[:2])
     with torch.no_grad(), autocast(cfg, CPU):
-        output = parts.model(batch, parts.model.encode(batch.clip, batch.sam))
+        output = parts.model(batch)
     assert output.mask_logits.isfinite().all()
 
 
@@ -119,8 +120,9 @@ def test_attention_and_checkpointing_do_not_change_the_numbers(option, make_part
     gradients = []
     for parts in (first, second):
         model = parts.model.double().train()
-        features = model.encode(batch.clip.double(), batch.sam.double())
-        model(batch, features).mask_logits.mean().backward()
+        model(
+            replace(batch, features=batch.features.to(torch.float64))
+        ).mask_logits.mean().backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     first_on, second_on = (
         any(getattr(m, "gradient_checkpointing", False) for m in parts.model.modules())

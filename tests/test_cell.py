@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from keyseg.config import signature
 from keyseg.rundir import (
     DONE,
+    EXIT_NO_SPACE,
     EXIT_STOPPED,
     FAILED,
     PRUNED,
@@ -76,12 +78,34 @@ def test_leaves_what_a_report_needs(whole):
     )
     assert info["attempts"][-1]["outcome"] == DONE
     assert info["minutes"] > 0
+    assert [f.name for f in whole.checkpoints.iterdir()] == [whole.best_file.name]
+    assert len(info["checkpoint_fingerprint"]) == 16
+    protocol = info["protocol"]
+    assert (protocol["texts"], protocol["protocols"]) == ("all", ["teacher_forced", "generated"])
+    assert protocol["sources"]["long"] == {
+        "dataset": "scenesg",
+        "split_by": "keyseg",
+        "keyword": "category",
+        "keyword_file": None,
+    }
     samples = whole.samples()
     assert samples.groupby("protocol").size().nunique() == 1
     for protocol, rows in samples.groupby("protocol"):
         assert rows["iou"].mean() == pytest.approx(info["summary"][protocol]["giou"])
     names = set(whole.metrics()["name"])
     assert {"train/loss", "val/giou", "test/generated/giou"} <= names
+
+
+def test_the_first_sentence_protocol_reads_one_expression_of_a_target(whole, small_run, tmp_path):
+    from keyseg.cell import run_cell
+
+    cfg = small_run("optim.steps=0", "evaluation.texts=first", "evaluation.protocols=[generated]")
+    run = RunDirectory.create(tmp_path / "run", cfg)
+    run_cell(run)
+    assert run.info["protocol"]["texts"] == "first"
+    read, every = (set(r.samples()["id"]) for r in (run, whole))
+    assert read == {i for i in every if i.endswith("-0")}
+    assert read < every
 
 
 @pytest.mark.parametrize("after", [2, 4, 6])
@@ -97,9 +121,58 @@ def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_
     process.wait()
     assert run.status != DONE
     assert finish(run) == 0, run.log_file.read_text()
-    assert len(run.info["attempts"]) == 2
+    killed, last = run.info["attempts"]
+    assert killed["outcome"] == "killed"
+    assert 0 < killed["seconds"] < last["started"] - killed["started"]
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+
+
+def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):
+    names = ("first", "broken", "again")
+    runs = [RunDirectory.create(tmp_path / name, small_run(*SHORT)) for name in names]
+    broken = small_run(*SHORT, "data.root=nowhere")
+    broken.data.pop("prepare")
+    runs[1].freeze(broken)
+    with (tmp_path / "worker.txt").open("wb") as log:
+        paths = [str(run.path) for run in runs]
+        worker = [sys.executable, "-m", "keyseg.cell", *paths]
+        code = subprocess.run(worker, stdout=log, stderr=log, env=environment()).returncode
+    assert code == 1
+    assert [run.status for run in runs] == [DONE, FAILED, DONE]
+    assert "nowhere" in runs[1].info["error"]
+    assert "nowhere" in runs[1].log_file.read_text()
+    for run in (runs[0], runs[2]):
+        pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
+        pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+    assert len({run.info["attempts"][0]["pid"] for run in runs}) == 3
+
+
+def test_where_a_gpu_was_touched_before_the_fork_a_run_gets_a_new_process(monkeypatch):
+    from keyseg import cell
+
+    started = []
+    monkeypatch.setattr("torch.cuda._is_in_bad_fork", lambda: True)
+    monkeypatch.setattr("os.execv", lambda program, words: started.append(words))
+    monkeypatch.setattr(cell, "attempt", lambda path: 0)
+    cell.attempt_forked("run")
+    assert started == [[sys.executable, "-m", "keyseg.cell", "run"]]
+
+
+def test_a_worker_of_several_told_to_stop_begins_no_other(small_run, tmp_path):
+    runs = [RunDirectory.create(tmp_path / name, small_run(*SHORT)) for name in "ab"]
+    with (tmp_path / "worker.txt").open("wb") as log:
+        worker = [*command(runs[0]), str(runs[1].path)]
+        process = subprocess.Popen(worker, stdout=log, stderr=log, env=environment())
+    deadline = time.monotonic() + TIMEOUT
+    while runs[0].metrics().empty:
+        assert process.poll() is None, runs[0].log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(TIMEOUT) == EXIT_STOPPED
+    assert [len(run.info["attempts"]) for run in runs] == [1, 0]
+    assert runs[0].info["attempts"][0]["outcome"].startswith("stopped at step ")
 
 
 def test_told_to_stop_it_leaves_a_checkpoint_and_ends_with_the_same_numbers(
@@ -147,6 +220,30 @@ def test_a_failure_is_recorded_with_its_reason(small_run, tmp_path):
     assert run.info["attempts"][-1]["outcome"] == FAILED
 
 
+def test_a_full_disk_is_told_and_with_room_the_run_goes_on(whole, small_run, tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here: a full disk is not tested")
+    try:
+        run = RunDirectory.create(path, small_run(*SHORT))
+        assert finish(run) == EXIT_NO_SPACE
+        assert run.status == FAILED
+        full = (
+            f"No space left on device: {run.checkpoints / 'best.safetensors'} could not be written"
+        )
+        assert run.info["error"].startswith(full)
+        assert full in run.log_file.read_text()
+        assert list(run.checkpoints.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,size=64m", str(path)], check=True)
+        assert finish(run) == 0, run.log_file.read_text()
+        pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
+        pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
 def test_a_run_that_is_asked_to_end_does_so_at_its_next_evaluation(small_run, tmp_path):
     """As a tuner's trial: no test split, IoUs of val by example, pruned for good."""
     cfg = small_run(*SHORT, "evaluation.protocols=[]")
@@ -185,3 +282,50 @@ def test_a_run_at_work_is_not_started_again(whole, monkeypatch):
 
     with whole.lock(), pytest.raises(RunBusy, match=str(Path(whole.path))):
         run_cell(RunDirectory(whole.path))
+
+
+def test_several_processes_end_together_and_one_goes_on_alone(whole, small_run, tmp_path):
+    """The first one writes. One that is lost ends the others; one that is told stops all."""
+    exact = ("model.precision=fp32", "model.lora.dropout=0", "runtime.sharding=fsdp")
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, *exact))
+
+    processes = start_two(run, until=0)
+    processes[1].kill()
+    assert processes[0].wait(TIMEOUT) == 1
+    assert run.status == FAILED
+
+    processes = start_two(run, until=2)
+    processes[1].send_signal(signal.SIGUSR2)
+    assert [p.wait(TIMEOUT) for p in processes] == [EXIT_STOPPED] * 2, run.log_file.read_text()
+    assert run.status == QUEUED
+    assert 2 <= run.info["checkpoint_step"] < 8
+
+    assert finish(run) == 0, run.log_file.read_text()
+    assert [a["processes"] for a in run.info["attempts"]] == [2, 2, 1]
+    assert not values(run).duplicated(["name", "step"]).any()
+    assert set(values(run)["name"]) == set(values(whole)["name"])
+    assert run.samples()["id"].tolist() == whole.samples()["id"].tolist()
+
+
+def start_two(run: RunDirectory, until: int) -> list[subprocess.Popen[bytes]]:
+    """Two processes, as torchrun starts them, that have logged a step."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with run.log_file.open("ab") as log:
+        processes = [
+            subprocess.Popen(
+                command(run),
+                stdout=log,
+                stderr=log,
+                env=environment() | told | {"RANK": rank, "LOCAL_RANK": rank},
+            )
+            for rank in ("0", "1")
+        ]
+    deadline = time.monotonic() + TIMEOUT
+    while run.metrics().empty or run.metrics()["step"].max() < until:
+        assert all(p.poll() is None for p in processes), run.log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return processes

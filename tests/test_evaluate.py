@@ -1,22 +1,24 @@
 """Records of an evaluation: what a protocol scores, and how it is written down."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from keyseg.data.example import Example
-from keyseg.data.masks import decode_rle
+from keyseg.data.masks import decode_rle, encode_rle
 from keyseg.data.mix import ImageGroup, groups, load
-from keyseg.evaluate import TOP_WORDS, evaluate
-from keyseg.metrics import summarise
+from keyseg.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
+from keyseg.metrics import intersection_union, summarise
 
 COLUMNS = {
     *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "keyword_rank", "predicted_keyword", "top_words"),
-    *("answer", "has_seg", "has_key", "height", "width"),
+    *("intersection", "union", "iou", "predicted_iou", "keyword_rank", "keyword_token"),
+    *("predicted_keyword", "top_words", "answer", "has_seg", "has_key", "height", "width"),
     *("target_rle", "mask_rle", "ignore_rle"),
 }
 HEIGHT, WIDTH = 60, 100
@@ -32,11 +34,51 @@ def cell(make_parts):
 @pytest.fixture(scope="module")
 def records(cell):
     parts, cfg, images = cell
-    return {p: list(evaluate(parts, images, cfg, p)) for p in ("teacher_forced", "generated")}
+    protocols = ("teacher_forced", "generated")
+    return {p: in_order(evaluate(parts, images, cfg, p), images) for p in protocols}
 
 
 def decode(counts, record):
     return decode_rle(counts, record["height"], record["width"]) == 1
+
+
+def test_rows_of_like_length_make_a_batch_the_longest_first(cell):
+    parts, cfg, images = cell
+    seen = []
+    real = parts.collator.__call__
+
+    class Watch(type(parts.collator)):
+        def __call__(self, groups, rng=None):
+            batch = real(groups, rng)
+            seen.append(batch.packed.input_ids.shape[1])
+            return batch
+
+    watched = replace(parts, collator=Watch(parts.collator.conversation, parts.collator.features))
+    list(evaluate(watched, images, cfg, "teacher_forced"))
+    assert len(seen) == -(-len(images) // 2)
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] > seen[-1]
+
+
+def test_many_masks_at_once_equal_one_by_one():
+    rng = np.random.default_rng(0)
+    hard = rng.random((7, 30, 40)) < 0.4
+    target = rng.choice([0, 1, 255], (7, 30, 40), p=[0.6, 0.35, 0.05]).astype(np.uint8)
+    target[3] = 0
+    target[4][target[4] == 255] = 0
+    hard[5] = False
+    rows = compare(*(torch.from_numpy(m).transpose(1, 2) for m in (hard, target)))
+    for n, row in enumerate(rows):
+        intersection, union = intersection_union(hard[n], target[n])
+        assert (row["intersection"], row["union"]) == (intersection, union)
+        for name, mask in (("mask", hard[n]), ("target", target[n] == 1)):
+            assert row[f"{name}_rle"] == encode_rle(mask)
+            assert np.array_equal(decode_rle(row[f"{name}_rle"], 30, 40), mask)
+        ignored = target[n] == 255
+        assert row["ignore_rle"] == (encode_rle(ignored) if ignored.any() else "")
+    assert encode_rles(torch.zeros(0, 4, 3, dtype=torch.bool)) == []
+    with pytest.raises(ValueError, match="values other than 0, 1, 255"):
+        compare(torch.from_numpy(hard), torch.from_numpy(target + target))
 
 
 @pytest.mark.parametrize("protocol", ["teacher_forced", "generated"])
@@ -44,10 +86,12 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     _, _, images = cell
     rows = records[protocol]
     assert [r["id"] for r in rows] == [e.id for g in images for e in g.examples]
-    slices = {f"slice_{name}" for g in images for e in g.examples for name in e.slices}
-    assert {"slice_style", "slice_split", "slice_dataset", "slice_size", "slice_length"} == slices
-    for row in rows:
-        assert row.keys() == COLUMNS | slices
+    slices = [{f"slice_{name}" for name in e.slices} for g in images for e in g.examples]
+    every = {f"slice_{name}" for name in ("style", "split", "dataset", "size", "length")}
+    assert set.intersection(*slices) == every
+    assert set.union(*slices) == {*every, "slice_distractors"}
+    for row, own in zip(rows, slices, strict=True):
+        assert row.keys() == COLUMNS | own
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}
@@ -82,6 +126,7 @@ def test_keyword_columns(cell, records):
         assert 0 < sum(shares) <= 1.001
         assert row["predicted_keyword"] == top[0][0]
         first = row["keyword"].split()[0]
+        assert row["keyword_token"] == first
         names = [word for word, _ in top]
         assert (row["keyword_rank"] == 0) == (names[0] == first)
         if first in names:
@@ -112,7 +157,7 @@ def test_batch_size_does_not_matter(cell, records):
     parts, cfg, images = cell
     cfg.evaluation.images_per_batch = 1
     try:
-        alone = list(evaluate(parts, images[:3], cfg, "generated"))
+        alone = in_order(evaluate(parts, images[:3], cfg, "generated"), images[:3])
     finally:
         cfg.evaluation.images_per_batch = 2
     for one, other in zip(alone, records["generated"], strict=False):

@@ -12,7 +12,9 @@ from pycocotools import mask as coco
 
 from keyseg.metrics import (
     THRESHOLDS,
+    Collisions,
     MaskScores,
+    collisions,
     intersection_union,
     iou,
     keyword_scores,
@@ -197,9 +199,22 @@ def test_keyword_scores():
         "keyword_accuracy": 2 / 5,
         "keyword_accuracy_top5": 3 / 5,
         "keyword_majority": 3 / 5,
+        "keyword_collisions": 0.0,
         "discrepancy_keyword_right_mask_wrong": 1 / 5,
         "discrepancy_keyword_wrong_mask_right": 2 / 5,
     }
+
+
+def test_the_majority_is_by_the_first_token():
+    """Accuracy is; "traffic" for two signs is right for both, whatever the commonest sign."""
+    keywords = ["traffic light", "traffic cone", "dog", "dog", "the dog", None]
+    tokens = ["traffic", "traffic", "dog", "dog", "the", None]
+    scores = keyword_scores([0] * 6, keywords, [1.0] * 6, tokens)
+    assert (scores["keyword_majority"], scores["keyword_collisions"]) == (2 / 5, 2 / 5)
+    assert collisions(["a b", "a b", "a c", "d"], "aaad") == Collisions(
+        keywords=4, distinct=3, colliding=3, majority=3
+    )
+    assert collisions([], []) == Collisions(keywords=0, distinct=0, colliding=0, majority=0)
 
 
 def test_no_keywords():

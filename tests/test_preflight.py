@@ -23,7 +23,8 @@ def snapshot(tmp_path):
         folder.mkdir(parents=True)
         (repo / "refs").mkdir()
         (repo / "refs" / "main").write_text("abc")
-        (folder / "config.json").write_text("{}")
+        for name in ("config.json", "tokenizer_config.json"):
+            (folder / name).write_text("{}")
         names = {"a": "1.safetensors", "b": "2.safetensors"}
         index = json.dumps({"weight_map": names})
         (folder / "model.safetensors.index.json").write_text(index)
@@ -57,6 +58,27 @@ def test_nothing_there_is_one_error(compose_run, tmp_path):
 def test_a_folder_that_is_not_there(run_config, tmp_path):
     run_config.model.llava, run_config.model.sam = f"{tmp_path}/llava", f"{tmp_path}/sam"
     with pytest.raises(ConfigError, match=r"no .*/llava\. .*keyseg\.tiny.*; model\.sam=.*sam/tiny"):
+        preflight.check_weights(run_config)
+
+
+def test_a_folder_that_lacks_a_part(run_config, llava_folder, sam_folder, tmp_path):
+    for source, name in ((llava_folder, "llava"), (sam_folder, "sam")):
+        (tmp_path / name).mkdir()
+        for file in source.iterdir():
+            (tmp_path / name / file.name).symlink_to(file)
+    run_config.model.llava, run_config.model.sam = f"{tmp_path}/llava", f"{tmp_path}/sam"
+    preflight.check_weights(run_config)
+    (tmp_path / "llava" / "config.json").unlink()
+    (tmp_path / "sam" / "model.safetensors").unlink()
+    wanted = r"no config\.json in .*/llava\. .*; model\.sam=.*no model\.safetensors in .*/sam\."
+    with pytest.raises(ConfigError, match=wanted):
+        preflight.check_weights(run_config)
+
+
+@pytest.mark.parametrize("name", ["/llava", "~/llava", "./llava"])
+def test_a_path_is_no_hub_id(name, run_config):
+    run_config.model.llava = name
+    with pytest.raises(ConfigError, match=f"model.llava={name}: there is no "):
         preflight.check_weights(run_config)
 
 

@@ -1,10 +1,11 @@
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from keyseg import provenance
-from keyseg.rundir import RunDirectory
+from keyseg.rundir import Row, RunDirectory
 
 
 @pytest.fixture
@@ -44,12 +45,25 @@ def test_uncommitted_changes_and_new_files_are_kept(checkout, tmp_path):
     assert (other / "new é.yaml").read_text() == "lr: 1\n"
 
 
+def test_an_attempt_that_was_killed_ended_when_it_was_last_seen(tmp_path, run_config):
+    run = RunDirectory.create(tmp_path / "x", run_config)
+    run.update(attempts=[{"started": 1000.0, "gpus": 2}])
+    run.log([Row("train/loss", 1.0, 1, 1500.0)])
+    os.utime(run.metrics_file, (2800.0, 2800.0))
+    (attempt,) = provenance.attempts_so_far(run)
+    assert attempt["outcome"] == "killed"
+    assert (attempt["ended"], attempt["seconds"], attempt["gpu_hours"]) == (2800.0, 1800.0, 1.0)
+    second = provenance.ended({"started": 3000.0, "gpus": 2}, "done", 3900.0)
+    assert provenance.cost([attempt, second, {"started": 1.0}]) == {"minutes": 45, "gpu_hours": 1.5}
+
+
 def test_outside_of_git(tmp_path):
     assert provenance.git(tmp_path) == provenance.Git(None, False, "")
 
 
 def test_what_is_recorded(tmp_path, run_config, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_JWT", "secret")
     run = RunDirectory.create(tmp_path / "x", run_config)
     for diff in ("changed", ""):
         state = provenance.Git("c0ffee", bool(diff), diff)
@@ -62,6 +76,7 @@ def test_what_is_recorded(tmp_path, run_config, monkeypatch):
     assert info["hardware"]["cores"] >= 1
     assert info["hardware"]["memory_gib"] > 0
     assert info["slurm"]["SLURM_JOB_ID"] == "42"
+    assert "secret" not in str(info)
     attempt = provenance.attempt(state)
     assert attempt["slurm_job_id"] == "42"
     assert attempt["git_commit"] == "c0ffee"

@@ -2,10 +2,12 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from keyseg.config import ConfigError, RunConfig, signature
 from keyseg.rundir import Row, RunBusy, RunDirectory
@@ -33,6 +35,28 @@ def test_create_freezes_the_config_and_keeps_what_is_there(run, run_config):
     again = RunDirectory.create(run.path, run_config, label="other")
     assert again.status == "done"
     assert again.info["label"] == "full"
+
+
+def test_the_config_file_is_what_omegaconf_writes_and_reads(run, run_config):
+    structured = OmegaConf.create(asdict(run_config))
+    assert run.config_file.read_text() == OmegaConf.to_yaml(structured)
+    texts = [
+        "1e-3",
+        "1_000",
+        ".5e+3",
+        "nan",
+        "yes",
+        "null",
+        "~",
+        "0x1F",
+        "1:30",
+        "",
+        " é: {",
+        "a\nb",
+    ]
+    run_config.data["texts"] = texts
+    run.freeze(run_config)
+    assert OmegaConf.load(run.config_file).data.texts == texts
 
 
 def test_opening_writes_nothing(tmp_path):
@@ -90,6 +114,15 @@ def test_truncate_drops_what_came_after_a_step(run):
     assert run.metrics()["step"].tolist() == [1, 2]
     run.log(rows(3))
     assert run.metrics()["step"].tolist() == [1, 2, 3]
+
+
+def test_truncate_drops_the_test_split_which_the_next_attempt_reads_again(run):
+    run.log([*rows(1, 2), Row("test/generated/giou", 0.5, 2, 103.0)])
+    run.truncate(2)
+    assert run.metrics()["name"].unique().tolist() == ["train/loss"]
+    before = run.metrics_file.stat().st_ino
+    run.truncate(2)  # nothing to drop: the same file
+    assert run.metrics_file.stat().st_ino == before
 
 
 def test_samples(run):

@@ -6,9 +6,11 @@ import threading
 import time
 
 import pytest
+from mlflow import MlflowClient
 
-from keyseg import sweepdir, tracking
+from keyseg import sweepdir, tracking, trackingstore
 from keyseg.rundir import Row, RunDirectory, now
+from keyseg.trackingstore import batched
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def empty_store(tmp_path_factory):
     """A SQLite file with MLflow's tables, which take seconds to make."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking._client(f"sqlite:///{file}")
+    trackingstore.client_of(f"sqlite:///{file}")
     return file
 
 
@@ -28,7 +30,7 @@ def store(empty_store, tmp_path, monkeypatch):
     shutil.copy(empty_store, file)
     uri = f"sqlite:///{file}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return tracking._client(uri)
+    return trackingstore.client_of(uri)
 
 
 @pytest.fixture
@@ -135,6 +137,61 @@ def test_rows_after_the_last_checkpoint_wait(store, run):
     assert history(store, run) == expected(1, 2, 3)
 
 
+def test_rows_of_the_test_split_wait_until_the_run_is_done(store, run):
+    run.update(checkpoint_step=2)
+    log(run, 1, 2)
+    run.log([Row("test/generated/giou", 0.5, 2, 1003.0)])
+    tracking.sync(run)
+    assert history(store, run, "test/generated/giou") == []
+    run.truncate(2)  # it was killed before it was done
+    run.log([Row("test/generated/giou", 0.5, 2, 1004.0)])
+    done(run)
+    tracking.sync(run)
+    assert history(store, run, "test/generated/giou") == [(2, 0.5, 1_004_000)]
+    assert history(store, run) == expected(1, 2)
+
+
+def test_params_that_did_not_arrive_are_sent_by_the_next_sync(store, run, monkeypatch):
+    sending = MlflowClient.log_batch
+    requests = []
+
+    def second_fails(client, run_id, **what):
+        requests.append(what)
+        if len(requests) == 2:
+            raise ConnectionError("reset by peer")
+        sending(client, run_id, **what)
+
+    monkeypatch.setattr(tracking, "batched", lambda items, size: batched(items, 20))
+    monkeypatch.setattr(MlflowClient, "log_batch", second_fails)
+    with pytest.raises(ConnectionError):
+        tracking.sync(run)
+    assert len(found(store, run).data.params) == 20
+    tracking.sync(run)
+    assert len(found(store, run).data.params) > 60
+
+
+def test_load_of_the_machine_and_attempts_are_there(store, run):
+    run.log_system([Row("system/process_cores", 1.5, 3, 1003.0)])
+    killed = {"started": 1000.0, "ended": 1360.0, "seconds": 360.0, "gpu_hours": 0.2}
+    first = {**killed, "host": "n1", "slurm_job_id": "77", "outcome": "killed"}
+    run.update(
+        attempts=[first, {"started": 1400.0, "host": "n2"}],
+        gpu_hours=0.2,
+        hardware={"host": "n2", "gpus": ["A100"], "cpu": "EPYC", "cores": 8, "memory_gib": 64.0},
+        versions={"torch": "2.11"},
+    )
+    tracking.sync(run)
+    assert history(store, run, "system/process_cores") == [(3, 1.5, 1_003_000)]
+    tags = found(store, run).data.tags
+    assert tags["keyseg.attempt_1"] == "n1, job 77: 360 s, 0.200 GPU-hours, killed"
+    assert tags["keyseg.attempt_2"] == "n2: at work"
+    assert tags["keyseg.hardware"] == "A100 · 8 cores, EPYC · 64.0 GiB"
+    assert tags["keyseg.versions"] == "torch 2.11"
+    assert tags["keyseg.gpu_hours"] == "0.200"
+    artifacts = {a.path for a in store.list_artifacts(run.info["mlflow_run_id"])}
+    assert artifacts == {"config.yaml"}  # at once: a run may be lost for good
+
+
 def test_rows_that_were_sent_are_not_sent_again_after_a_truncation(store, run):
     run.log(Row("train/loss", 1 / s, s, 1000.5 + s) for s in (1, 2, 3))
     tracking.sync(run)
@@ -205,7 +262,7 @@ def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     assert not tracking.is_level(run)
     tracking.sync(run)
-    assert history(tracking._client(other), run) == expected(1, 2)
+    assert history(trackingstore.client_of(other), run) == expected(1, 2)
 
 
 def test_parent_and_children(store, sweep, run, tmp_path):
@@ -270,6 +327,38 @@ def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
     assert time.monotonic() - started < 5
     assert "did not take the last rows" in caplog.text
     release.set()
+
+
+def test_a_store_that_was_silent_is_not_waited_for_in_full(run, monkeypatch, caplog):
+    release = threading.Event()
+    monkeypatch.setattr(tracking, "sync", lambda run: release.wait(30))
+    with tracking.mirror(run, every=0.01, patience=1.0):
+        time.sleep(1.2)
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 0.9
+    assert "did not take the last rows" in caplog.text
+    release.set()
+
+
+def test_what_a_run_that_is_told_to_go_has_saved_is_flushed(store, run):
+    log(run, 1, 2, 3)
+    run.update(checkpoint_step=2, status="queued")
+    with pytest.raises(InterruptedError), tracking.mirror(run, every=60):
+        raise InterruptedError
+    assert history(store, run) == expected(1, 2)
+
+
+def test_a_run_that_cannot_be_read_holds_up_no_other(store, run, sweep, run_config):
+    other = RunDirectory.create(sweep / "def", run_config, label="self")
+    for one in (run, other):
+        log(one, 1)
+        done(one) if one is run else one.update(status="done")
+    damaged = other.metrics_file.read_bytes()
+    other.metrics_file.write_bytes(b"???\n" + damaged)
+    (problem,) = tracking.sync_all([other, run])
+    assert problem.startswith("def: ")
+    assert "line 1 cannot be read" in problem
+    assert history(store, run) == expected(1)
 
 
 def test_an_error_inside_passes_through_the_mirror(store, run):

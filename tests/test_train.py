@@ -36,6 +36,7 @@ OPTIONS = [
     ("model.lora.dropout=0.1", "model.lora.targets=[q_proj,v_proj]"),
     ("model.precision=bf16",),
     ("model.precision=bf16", "model.frozen=precision"),
+    ("model.precision=fp16", "model.frozen=precision"),
     ("model.attention=eager", "model.gradient_checkpointing=true"),
     ("model.init=random",),
     ("fusion=self", "fusion.residual=false"),
@@ -46,6 +47,7 @@ OPTIONS = [
     ("loss.keyword.table=trained",),
     ("loss.text=0", "loss.bce=0", "loss.dice=0"),
     ("loss.bce=0", "loss.dice=0"),
+    ("loss.resolution=decoder",),
     ("optim.schedule=constant", "optim.warmup=0", "optim.clip=0"),
 ]
 
@@ -246,7 +248,7 @@ def test_losses_compare_masks_at_each_images_own_size(trainer):
     made, _ = trainer("run", *SHORT)
     batch = made.parts.collator(made.sampler.step(0))
     with torch.no_grad():
-        output = made.model(batch, made.model.encode(batch.clip, batch.sam))
+        output = made.model(batch)
         whole = compute_losses(output, batch, made.cfg, 128)
     small = torch.nn.functional.interpolate
     row = batch.image_of == 0

@@ -36,6 +36,9 @@ def register(commands: Any) -> None:
         metavar="PATH",
         help="folder or hub id whose sub-tokens keywords are compared by; else by their words",
     )
+    check.add_argument(
+        "--images", action="store_true", help="decode every image as well, which takes long"
+    )
     check.set_defaults(run=_check)
     show.add_argument("--n", type=int, default=12, help="examples on the sheet (12)")
     show.add_argument("--split", default="train", help="train, val or test (train)")
@@ -53,11 +56,14 @@ def _check(options: argparse.Namespace) -> int:
     cfg = _config(options)
     first = _first_token(options.tokenizer)
     try:
-        result = check(cfg.data, first)
+        result = check(cfg.data, first, decode=options.images)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    Console().print(_table(options.data, result))
+    console = Console()
+    console.print(_table(options.data, result))
+    if result.policies:
+        console.print(_policies(cfg.data["keyword"], result))
     print(_overlap(result))
     problems = list(result.problems())
     for line in problems[:_SHOWN]:
@@ -139,9 +145,9 @@ def _table(name: str, result: Result) -> Table:
                 "missing images": str(missing),
                 "without annotation": str(bare),
                 "damaged": str(len(row.errors) - missing - bare),
-                "keywords": _share(row.keywords, row.expressions),
-                "collide": _share(row.colliding, row.keywords),
-                "majority": _share(row.majority, row.keywords),
+                "keywords": _share(row.keywords.keywords, row.expressions),
+                "collide": _share(row.keywords.colliding, row.keywords.keywords),
+                "majority": _share(row.keywords.majority, row.keywords.keywords),
             }
         )
     shown = {k for line in lines for k, v in line.items() if v not in ("0", "-")}
@@ -156,6 +162,29 @@ def _table(name: str, result: Result) -> Table:
         table.add_column(title, justify="left" if left else "right", no_wrap=left)
     for line in lines:
         table.add_row(*(v for k, v in line.items() if k in shown))
+    return table
+
+
+def _policies(chosen: str, result: Result) -> Table:
+    """What the keyword policies would give for the refer data in train."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title="keywords of refer data in train", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("data.keyword=", no_wrap=True)
+    for title in ("keywords", "distinct", "collide", "majority"):
+        table.add_column(title, justify="right")
+    for policy, found in result.policies.items():
+        table.add_row(
+            policy + (" *" if policy == chosen else ""),
+            str(found.keywords),
+            str(found.distinct),
+            _share(found.colliding, found.keywords),
+            _share(found.majority, found.keywords),
+        )
+    table.caption, table.caption_justify = "* as configured", "left"
     return table
 
 

@@ -31,8 +31,7 @@ def _sync(options: argparse.Namespace) -> int:
             in_sweep = bool(sweepdir.read(sweep_dir))
             if in_sweep:
                 tracking.start_parent(sweep_dir)
-            for run in runs:
-                tracking.sync(run)
+            problems = tracking.sync_all(runs)
             if in_sweep:
                 page = resolve_path(options.out) / name
                 tracking.finish_parent(sweep_dir, page if page.is_dir() else None)
@@ -41,6 +40,11 @@ def _sync(options: argparse.Namespace) -> int:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             print(f"error: {name}: {tracking.store_uri()}: {reason}", file=sys.stderr)
             continue
-        noun = "run" if len(runs) == 1 else "runs"
-        print(f"{name}: {len(runs)} {noun} level with {tracking.store_uri()}")
+        for problem in problems:
+            failed += 1
+            print(f"error: {name}/{problem}", file=sys.stderr)
+        level = len(runs) - len(problems)
+        print(
+            f"{name}: {level} {'run' if level == 1 else 'runs'} level with {tracking.store_uri()}"
+        )
     return 1 if failed else 0

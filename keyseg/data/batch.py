@@ -1,22 +1,23 @@
 """Batches: images with several expressions each, as tensors.
 
-Shapes: B images, N expressions, L tokens in a row, K KEY tokens, S side of SAM's input.
+Shapes: B images, N expressions, L tokens in a row, M supervised positions, K KEY tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup
 from keyseg.data.prompts import Conversation, Turn
+from keyseg.model.encoders import Features
 from keyseg.model.packing import Packed, pack
 
 IGNORE = -100
@@ -30,31 +31,43 @@ MISSING = -1
 class Batch:
     """Everything a step needs.
 
-    examples: N; image_of (N,): row of each expression's image; packed: token rows (B, L);
+    examples: N; rows, image_of (N,): row of each expression's image, as a list and as a tensor
+    (reading a tensor back makes a GPU wait); packed: token rows (B, L);
     labels (B, L): the next token where it is part of an answer, else IGNORE;
+    supervised (M,): where that is, in the flattened rows;
     key_at (N, K), seg_at (N,): places of the tokens in their row, or MISSING;
     keyword_ids: sub-tokens of each keyword, may be empty;
-    clip (B, 3, h, w) and sam (B, 3, S, S): pixels; sizes: (H, W) of each image;
+    features: what the frozen encoders see of the B images;
     masks: N targets uint8 (H, W) in {0, 1, 255 = ignore}.
     """
 
     examples: list[Example]
+    rows: list[int]
     image_of: Tensor
     packed: Packed
     labels: Tensor
+    supervised: Tensor
     key_at: Tensor
     seg_at: Tensor
     keyword_ids: list[list[int]]
-    clip: Tensor
-    sam: Tensor
-    sizes: list[tuple[int, int]]
+    features: Features
     masks: list[Tensor]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each image."""
+        return self.features.sizes
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on another device."""
-        names = ("image_of", "packed", "labels", "key_at", "seg_at", "clip", "sam")
+        names = ("image_of", "packed", "labels", "supervised", "key_at", "seg_at", "features")
         moved: dict[str, Any] = {k: getattr(self, k).to(device) for k in names}
         return replace(self, **moved, masks=[m.to(device) for m in self.masks])
+
+    def pin_memory(self) -> Batch:
+        """The same batch with its images and masks where a GPU can fetch them while it works."""
+        masks = [m.pin_memory() for m in self.masks]
+        return replace(self, features=self.features.pin_memory(), masks=masks)
 
 
 class Collator:
@@ -63,35 +76,34 @@ class Collator:
     def __init__(
         self,
         conversation: Conversation,
-        image_processor: Any,
-        sam_preprocess: Callable[[Tensor], Tensor],
+        features: Callable[[Sequence[Path]], Features],
     ) -> None:
+        """`features`: what the frozen encoders see of images."""
         self.conversation = conversation
-        self.image_processor = image_processor
-        self.sam_preprocess = sam_preprocess
+        self.features = features
 
     def __call__(
-        self, groups: Sequence[ImageGroup], rng: np.random.Generator | None = None
+        self, groups: Sequence[ImageGroup], rngs: Sequence[np.random.Generator] | None = None
     ) -> Batch:
-        """Teacher-forced batch; templates drawn with `rng`, the first ones without."""
-        turns = [[self.conversation.turn(e, rng) for e in g.examples] for g in groups]
-        pictures = [_read(g.image) for g in groups]
-        pixels = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        """Teacher-forced batch; an image's templates drawn with its own of `rngs`, else first."""
+        draws = [None] * len(groups) if rngs is None else rngs
+        turns = [
+            [self.conversation.turn(e, rng) for e in g.examples]
+            for g, rng in zip(groups, draws, strict=True)
+        ]
+        rows = [row for row, g in enumerate(groups) for _ in g.examples]
         batch = Batch(
             examples=[e for g in groups for e in g.examples],
-            image_of=torch.tensor([row for row, g in enumerate(groups) for _ in g.examples]),
+            rows=rows,
+            image_of=torch.tensor(rows),
             keyword_ids=[
                 self.conversation.keyword_ids(e.keyword) for g in groups for e in g.examples
             ],
-            clip=pixels,
-            sam=torch.stack([self.sam_preprocess(p) for p in pictures]),
-            sizes=[(p.shape[1], p.shape[2]) for p in pictures],
+            features=self.features([g.image for g in groups]),
             masks=[torch.from_numpy(e.mask()) for g in groups for e in g.examples],
             **self._rows(turns),
         )
-        for example, mask, row in zip(
-            batch.examples, batch.masks, batch.image_of.tolist(), strict=True
-        ):
+        for example, mask, row in zip(batch.examples, batch.masks, rows, strict=True):
             if tuple(mask.shape) != batch.sizes[row]:
                 raise ValueError(
                     f"mask of {example.id} is {tuple(mask.shape)} (height, width), its image "
@@ -103,9 +115,7 @@ class Collator:
         """The same batch with other answers (tokens), such as generated ones."""
         rows: list[list[Turn]] = [[] for _ in batch.sizes]
         talk = self.conversation
-        for example, row, answer in zip(
-            batch.examples, batch.image_of.tolist(), answers, strict=True
-        ):
+        for example, row, answer in zip(batch.examples, batch.rows, answers, strict=True):
             rows[row].append(talk.read(talk.question(example), answer))
         return replace(batch, **self._rows(rows))
 
@@ -126,6 +136,7 @@ class Collator:
         return {
             "packed": packed,
             "labels": labels,
+            "supervised": (labels.flatten() >= 0).nonzero().flatten(),
             "key_at": torch.tensor(key_at),
             "seg_at": torch.tensor(seg_at),
         }
@@ -133,10 +144,3 @@ class Collator:
     def _pad(self) -> int:
         pad = self.conversation.tokenizer.pad_token_id
         return int(self.conversation.tokenizer.eos_token_id if pad is None else pad)
-
-
-def _read(path: Any) -> Tensor:
-    """An image file as uint8 (3, H, W), turned as its EXIF says (masks are drawn on that)."""
-    with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-        return torch.from_numpy(np.array(upright)).permute(2, 0, 1)

@@ -6,17 +6,21 @@ One row for each split of each source; keywords and overlap are counted over the
 from __future__ import annotations
 
 import importlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from keyseg.data.example import Example
 from keyseg.data.files import IMAGE, DataError
+from keyseg.data.keywords.policy import POLICIES
+from keyseg.data.masks import image_size
 from keyseg.data.mix import read_source
+from keyseg.metrics import Collisions, collisions
 
-MASK = "damaged mask"
-"""Kind of error: the annotation is there and cannot be drawn."""
+MASK, PICTURE = "damaged mask", "damaged image"
+"""Kinds of error: the annotation is there and cannot be drawn, the image and cannot be decoded."""
 
 FirstToken = Callable[[str], str]
 """The first token of a keyword: what the keyword loss takes for its target."""
@@ -28,8 +32,7 @@ class Row:
 
     published: targets in print, None where none are known; targets and expressions: as read.
     no_target: expressions that name nothing on purpose; empty: masks that are empty and should not
-    be. keywords: expressions with a keyword; colliding: those whose keyword shares its first token
-    with another keyword; majority: expressions with the most frequent first token.
+    be. keywords: of the expressions that have one.
     """
 
     split: str
@@ -41,9 +44,7 @@ class Row:
     expressions: int
     no_target: int
     empty: int
-    keywords: int
-    colliding: int
-    majority: int
+    keywords: Collisions
     errors: list[DataError] = field(default_factory=list)
 
     def count(self, kind: str) -> int:
@@ -55,15 +56,19 @@ class Row:
         """Targets on disk, those left out included; None where absent images hide their number."""
         if self.count(IMAGE):
             return None
-        return self.targets + len(self.errors) - self.count(MASK)
+        return self.targets + len(self.errors) - self.count(MASK) - self.count(PICTURE)
 
 
 @dataclass(frozen=True)
 class Result:
-    """`overlap`: images that training shares with another split, by that split's name."""
+    """`overlap`: images that training shares with another split, by that split's name.
+
+    policies: what each keyword policy gives for the refer data in train, all sources together.
+    """
 
     rows: list[Row]
     overlap: dict[str, set[str]]
+    policies: dict[str, Collisions] = field(default_factory=dict)
 
     def problems(self) -> Iterator[str]:
         """One line for each thing that is wrong."""
@@ -81,8 +86,10 @@ class Result:
                 yield f"{len(images)} images of {split} are in train as well: {few}"
 
 
-def check(data_cfg: Mapping[str, Any], first_token: FirstToken) -> Result:
+def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool = False) -> Result:
     """Read and draw everything that the splits of a `data` group name. Writes nothing.
+
+    `decode`: open every image as well, which takes most of the time (about 100 images a second).
 
     Raises:
         DataError: a file that everything else needs is absent, or the config is wrong.
@@ -100,9 +107,54 @@ def check(data_cfg: Mapping[str, Any], first_token: FirstToken) -> Result:
                 counted = None if data_cfg.get("prepare") else _published(spec, source_split)
                 rows.append(_row(names, examples, counted, first_token))
                 rows[-1].errors.extend(errors)
+                if decode:
+                    rows[-1].errors.extend(_damaged(examples))
                 images.setdefault(split, set()).update(e.image_id for e in examples)
     train = images.get("train", set())
-    return Result(rows, {s: found & train for s, found in images.items() if s != "train"})
+    overlap = {s: found & train for s, found in images.items() if s != "train"}
+    return Result(rows, overlap, _policies(data_cfg, first_token))
+
+
+def _damaged(examples: Sequence[Example]) -> Iterator[DataError]:
+    """Images that are cut off or not of the size that their masks have."""
+    for e in {e.image: e for e in examples}.values():
+        try:
+            with Image.open(e.image) as picture:
+                picture.load()
+            if (size := image_size(e.image)) != (drawn := e.mask().shape):
+                yield DataError(f"{e.image} is {size} (height, width), its mask {drawn}", PICTURE)
+        except (OSError, SyntaxError) as error:  # what Pillow raises, by format
+            yield DataError(f"{e.image} cannot be decoded ({error}): get it again", PICTURE)
+        except DataError:
+            pass  # its mask cannot be drawn, which is counted already
+
+
+def _policies(data_cfg: Mapping[str, Any], first_token: FirstToken) -> dict[str, Collisions]:
+    """Reads train once more for each policy; sources without the choice are left out."""
+    entries = data_cfg["splits"].get("train") or ()
+    found = {}
+    for policy in POLICIES:
+        examples: list[Example] = []
+        for entry in entries:
+            for source in entry["sources"]:
+                spec = dict(data_cfg["sources"][source])
+                if "keyword" not in spec:
+                    continue
+                spec |= {"keyword": policy}
+                if policy != "head_noun":
+                    spec["keyword_file"] = None
+                changed = {**data_cfg, "sources": {source: spec}}
+                examples += read_source(changed, source, str(entry.get("split", "train")), [])
+        if examples:
+            found[policy] = first_tokens(examples, first_token)
+    return found
+
+
+def first_tokens(examples: Iterable[Example], first_token: FirstToken) -> Collisions:
+    """The keywords of examples and how their first tokens collide."""
+    words = [e.keyword for e in examples if e.keyword]
+    known = {word: first_token(word) for word in set(words)}
+    return collisions(words, [known[word] for word in words])
 
 
 def _published(spec: Mapping[str, Any], split: str) -> int | None:
@@ -133,10 +185,6 @@ def _row(
                 errors.append(DataError(f"{e.id}: {error}", MASK))
                 continue
             empty += not drawn[id(e.load_mask)]
-    words = [e.keyword for e in examples if e.keyword]
-    first = {word: first_token(word) for word in set(words)}
-    shared = {token for token, n in Counter(first.values()).items() if n > 1}
-    frequent = Counter(first[word] for word in words).most_common(1)
     return Row(
         *names,
         targets=len({e.id.rpartition("-")[0] for e in examples}),
@@ -145,8 +193,6 @@ def _row(
         expressions=len(examples),
         no_target=no_target,
         empty=empty,
-        keywords=len(words),
-        colliding=sum(first[word] in shared for word in words),
-        majority=frequent[0][1] if frequent else 0,
+        keywords=first_tokens(examples, first_token),
         errors=errors,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 IGNORE = 255
 """Value of pixels that count neither as target nor as background."""
+
+NAMELESS = "target"
+"""What an answer calls an object that has neither a text nor a keyword (most of ReasonSeg)."""
 
 Mask = NDArray[np.uint8]
 """(H, W), values 0, 1 and IGNORE."""
@@ -26,6 +29,7 @@ _T = TypeVar("_T")
 class Example:
     """One image, one expression, one mask.
 
+    `id` is the target's, "-" and the number of the expression, from 0, among the target's own.
     `image_id` is the cluster: the same for all expressions of an image, in whatever data set of
     the same folder. `text` names the target in the answer ("the red ball"); None = the keyword.
     """
@@ -65,6 +69,16 @@ def length_slice(query: str) -> str:
     if words <= 3:
         return "short"
     return "medium" if words <= 9 else "long"
+
+
+def told_first(examples: Iterable[Example]) -> list[Example]:
+    """The first expression of every target."""
+    return [e for e in examples if e.id.endswith("-0")]
+
+
+def distractor_slice(number: int) -> str:
+    """Slice by how many other objects of the target's category are in the image: 0, 1, 2, 3+."""
+    return str(number) if number < 3 else "3+"
 
 
 def first_or_all(texts: str, of: Sequence[_T]) -> Sequence[_T]:

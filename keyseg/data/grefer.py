@@ -1,7 +1,8 @@
 """Reader of gRefCOCO: an expression may name several targets, or none at all.
 
 {root}/{dataset}/grefs({split_by}).json   list of refs like those of refCOCO, but `ann_id` is a
-                                          list, and [-1] (or no_target) means no target
+                                          list, and [-1] (or no_target) means no target; the same
+                                          as a pickle, .p, comes first
 {root}/{dataset}/instances.json, {root}/images/...   as in the refer data sets
 """
 
@@ -11,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keyseg.data import plain_pickle
 from keyseg.data.example import Example, size_slice
 from keyseg.data.files import DataError, Problems, check_images, collecting, read_json, require
+from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
 from keyseg.data.refer import IMAGE_PAGE, IMAGES, Instances, draw, expressions, of_split
 
@@ -28,18 +31,21 @@ def read(
     split_by: str = "unc",
     slices: Mapping[str, str] | None = None,
     texts: str = "all",
+    keyword: str = "category",
+    keyword_file: str | None = None,
     problems: Problems | None = None,
 ) -> list[Example]:
     """Read one split. The mask is the union of the targets, empty for none.
 
-    The keyword is the category name where all targets share one, else None. Arguments and errors
-    are those of `keyseg.data.refer.read`; slices have "targets": none, one or several.
+    The category is known where all targets share one. Arguments and errors are those of
+    `keyseg.data.refer.read`; slices have "targets": none, one or several.
     """
     root = Path(root)
+    policy = Policy.of(keyword, root / keyword_file if keyword_file else None)
     folder = require(root / dataset, f"data set '{dataset}'", PAGE)
-    file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", PAGE)
+    file, content = _refs(folder, dataset, split_by)
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
-    refs = of_split(read_json(file), file, split, PAGE)
+    refs = of_split(content, file, split, PAGE)
     wanted = {number for ref in refs for number in _numbers(ref)}
     instances = Instances(instances_file, wanted, (ref.get("image_id") for ref in refs))
     folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
@@ -47,7 +53,7 @@ def read(
     for ref in refs:
         with collecting(problems):
             where = f"{file}: ref {ref['ref_id']}"
-            image, mask, keyword, count = _target(ref, instances, where)
+            image, mask, category, count = _target(ref, instances, where)
             path = folder_of_images / image["file_name"]
             share = min(_area(mask) / (mask.height * mask.width), 1.0)
             own = {
@@ -56,9 +62,19 @@ def read(
                 "size": size_slice(share),
                 "targets": {0: "none", 1: "one"}.get(count, "several"),
             }
-            examples += expressions(ref, where, texts, path, keyword, mask, own, slices or {})
+            named = (policy, category)
+            examples += expressions(ref, where, texts, path, named, mask, own, slices or {})
     missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
     return [e for e in examples if e.image not in missing]
+
+
+def _refs(folder: Path, dataset: str, split_by: str) -> tuple[Path, Any]:
+    """The refs file and its content: a pickle if there is one, as the original loader prefers."""
+    pickled = folder / f"grefs({split_by}).p"
+    if pickled.exists():
+        return pickled, plain_pickle.load(pickled)
+    file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", PAGE)
+    return file, read_json(file)
 
 
 def _numbers(ref: Mapping[str, Any]) -> list[Any]:
@@ -71,20 +87,21 @@ def _numbers(ref: Mapping[str, Any]) -> list[Any]:
 def _target(
     ref: Mapping[str, Any], instances: Instances, where: str
 ) -> tuple[dict[str, Any], CocoMask, str | None, int]:
-    """Image, mask, keyword and number of targets."""
+    """Image, mask, category and number of targets. Crowds are no targets, as in the original."""
     numbers = _numbers(ref)
-    image = instances.image(ref.get("image_id"), f"ref {ref['ref_id']} is on image")
+    image = instances.image(ref.get("image_id"), f"{where} is on image")
     parts: list[Any] = []
     categories = set()
-    for number in numbers:
-        annotation, its_image, category = instances.of(number, where)
+    found = [(number, *instances.of(number, where)) for number in numbers]
+    single = [target for target in found if not target[1].get("iscrowd")]
+    for number, annotation, its_image, category in single or found:
         if its_image is not image:
             raise DataError(f"{where}: annotation {number} is on image {its_image['id']}, not its")
         one = draw(annotation, image, f"{instances.path}: annotation {number}")
         parts += one.segmentation if isinstance(one.segmentation, list) else [one.segmentation]
         categories.add(category)
     mask = CocoMask(parts, image["height"], image["width"])
-    return image, mask, categories.pop() if len(categories) == 1 else None, len(numbers)
+    return image, mask, categories.pop() if len(categories) == 1 else None, len(single or found)
 
 
 def _area(mask: CocoMask) -> float:

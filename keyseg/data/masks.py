@@ -171,8 +171,15 @@ def polygon_area(points: Points) -> float:
 
 def encode_rle(mask: np.ndarray[Any, Any]) -> str:
     """COCO run lengths of a mask (H, W); whatever is not 0 counts. The inverse of `decode_rle`."""
-    runs = coco.encode(np.asfortranarray(mask != 0, np.uint8))
-    return bytes(runs["counts"]).decode("ascii")
+    return encode_columns(np.ascontiguousarray(mask.T != 0, np.uint8)[None])[0]
+
+
+def encode_columns(masks: np.ndarray[Any, Any]) -> list[str]:
+    """COCO run lengths of masks whose columns are their rows: uint8 (N, W, H), C order, 0 or 1.
+
+    This is how pycocotools wants them; others are copied, one by one.
+    """
+    return [bytes(runs["counts"]).decode("ascii") for runs in coco.encode(masks.transpose(2, 1, 0))]
 
 
 def decode_rle(counts: str, height: int, width: int) -> Mask:

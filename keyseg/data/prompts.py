@@ -15,11 +15,9 @@ import numpy as np
 from tokenizers import AddedToken
 
 from keyseg.config import ConfigError, PromptConfig, TokensConfig
-from keyseg.data.example import Example
+from keyseg.data.example import NAMELESS, Example
 
 IMAGE = "<image>"
-NAMELESS = "target"
-"""What an answer calls an object that has neither a text nor a keyword (most of ReasonSeg)."""
 
 
 def add_tokens(tokenizer: Any, tokens: TokensConfig) -> None:

@@ -2,6 +2,7 @@
 
 {root}/ReasonSeg/{split}/X.jpg + X.json            image, queries and shapes
 {root}/explanatory_key/keyword_outputs.json        keyword and answer by (json name, query)
+{root}/explanatory/train.json                      answers alone, from which keywords are extracted
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from keyseg.data.files import (
     read_json,
     require,
 )
+from keyseg.data.keywords import file as keyword_file
 from keyseg.data.masks import ReasonMask, image_size
 
 PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
 KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"
+ANSWERS = "explanatory/train.json"
 KEYWORDS = "explanatory_key/keyword_outputs.json"
 PUBLISHED = {"train": 239, "val": 200, "test": 779}
 """Images of each split, as published."""
@@ -32,6 +35,22 @@ PUBLISHED = {"train": 239, "val": 200, "test": 779}
 def published(split: str, **_: Any) -> int | None:
     """Published number of images of a split."""
     return PUBLISHED.get(split)
+
+
+def answers(root: str | Path, **_: Any) -> dict[tuple[str, str], str]:
+    """LISA's explanatory answers to training queries, by image stem and query; {} without them.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(root) / ANSWERS
+    if not path.exists():
+        return {}
+    found: dict[tuple[str, str], str] = {}
+    for item in keyword_file.entries(path, ("image", "query", "outputs")):
+        key = Path(str(item["image"])).stem, str(item["query"]).strip()
+        found.setdefault(key, str(item["outputs"]).strip())
+    return found
 
 
 def read(
@@ -139,15 +158,9 @@ def _keywords(path: Path) -> dict[tuple[str, str], tuple[str | None, str | None]
             "To read ReasonSeg without keywords set keywords: null in the source's YAML",
             ABSENT,
         )
-    content = read_json(path)
     found: dict[tuple[str, str], tuple[str | None, str | None]] = {}
-    for i, item in enumerate(content if isinstance(content, list) else [content]):
-        if not isinstance(item, dict) or not {"json", "query", "keyword"} <= item.keys():
-            raise DataError(f"{path}: item {i} needs json, query and keyword: {str(item)[:60]}")
+    for item in keyword_file.entries(path, ("json", "query", "keyword")):
         key = (str(item["json"]), str(item["query"]).strip())
-        found.setdefault(key, (_text(item["keyword"]), _text(item.get("outputs"))))
+        words = [keyword_file.text_or_none(item.get(name)) for name in ("keyword", "outputs")]
+        found.setdefault(key, (words[0], words[1]))
     return found
-
-
-def _text(value: Any) -> str | None:
-    return str(value).strip() or None if value is not None else None

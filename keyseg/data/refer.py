@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data import plain_pickle
-from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.example import (
+    NAMELESS,
+    Example,
+    distractor_slice,
+    first_or_all,
+    length_slice,
+    size_slice,
+)
 from keyseg.data.files import (
     UNANNOTATED,
     DataError,
@@ -25,6 +32,7 @@ from keyseg.data.files import (
     read_json,
     require,
 )
+from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
 
 PAGE = "https://github.com/lichengunc/refer (about 50 MB a data set)"
@@ -51,17 +59,21 @@ def read(
     split: str,
     slices: Mapping[str, str] | None = None,
     texts: str = "all",
+    keyword: str = "category",
+    keyword_file: str | None = None,
     problems: Problems | None = None,
 ) -> list[Example]:
-    """Read one split; the keyword is the target's category name.
+    """Read one split.
 
     Args:
         root: the `refer_seg` folder.
         dataset: folder in it, such as "refcoco+".
         split_by: "unc", "google" or "umd": which division into splits.
         split: "train", "val", "testA", ...
-        slices: added to every example's own (dataset, split, size, length).
+        slices: added to every example's own (dataset, split, size, length, distractors).
         texts: "all" sentences of a target, or the "first".
+        keyword: the policy: "category", "head_noun" or "expression".
+        keyword_file: of "head_noun", relative to root; rules for what it does not hold.
         problems: takes what is wrong with single targets, which are then left out.
 
     Raises:
@@ -69,6 +81,7 @@ def read(
             category that is not there, or the split has no refs.
     """
     root = Path(root)
+    policy = Policy.of(keyword, root / keyword_file if keyword_file else None)
     folder = require(root / dataset, f"data set '{dataset}'", PAGE)
     refs_file = require(folder / f"refs({split_by}).p", f"the refs of '{dataset}'", PAGE)
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
@@ -79,15 +92,17 @@ def read(
     for ref in refs:
         with collecting(problems):
             where = f"{refs_file}: ref {ref.get('ref_id')}"
-            annotation, image, keyword = instances.of(
+            annotation, image, category = instances.of(
                 ref.get("ann_id"), where, ref.get("category_id")
             )
             mask = draw(annotation, image, f"{instances_file}: annotation {annotation.get('id')}")
             area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
             size = size_slice(area / (mask.height * mask.width))
             own = {"dataset": dataset, "split": split, "size": size}
+            own["distractors"] = distractor_slice(instances.alike(annotation))
             path = folder_of_images / image["file_name"]
-            examples += expressions(ref, where, texts, path, keyword, mask, own, slices or {})
+            named = (policy, category)
+            examples += expressions(ref, where, texts, path, named, mask, own, slices or {})
     missing = check_images((e.image for e in examples), IMAGE_PAGE, problems)
     return [e for e in examples if e.image not in missing]
 
@@ -97,12 +112,18 @@ def expressions(
     where: str,
     texts: str,
     image: Path,
-    keyword: str | None,
+    named: tuple[Policy, str | None],
     mask: CocoMask,
     own: Mapping[str, str],
     slices: Mapping[str, str],
 ) -> list[Example]:
-    """The examples of one ref; `own`: its slices, dataset and split among them."""
+    """The examples of one ref.
+
+    named: how keywords are made, and the target's category. own: the ref's slices, dataset and
+    split among them. An answer calls the target by its category whatever the keyword is, so that
+    keyword policies differ in nothing else.
+    """
+    policy, category = named
     return [
         Example(
             id=f"{own['dataset']}/{own['split']}/{ref['ref_id']}-{i}",
@@ -110,8 +131,8 @@ def expressions(
             image_id=f"{IMAGES.name}/{image.stem}",
             query=query,
             is_sentence=False,
-            keyword=keyword,
-            text=None,
+            keyword=policy.keyword(image, query, category),
+            text=None if policy.name == "category" else f"the {category or NAMELESS}",
             slices={**own, "length": length_slice(query), **slices},
             load_mask=mask,
         )
@@ -133,6 +154,9 @@ class Instances:
             self.annotations = {
                 a["id"]: a for a in content["annotations"] if str(a["id"]) in wanted
             }
+            self._alike = Counter(
+                (a.get("image_id"), a.get("category_id")) for a in content["annotations"]
+            )
             kept = {a["image_id"] for a in self.annotations.values()} | set(images)
             self.images = {i["id"]: i for i in content["images"] if i["id"] in kept}
             self.categories = {c["id"]: str(c["name"]) for c in content["categories"]}
@@ -161,6 +185,10 @@ class Instances:
         if category not in self.categories:
             raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
         return annotation, image, self.categories[category]
+
+    def alike(self, annotation: Mapping[str, Any]) -> int:
+        """Other annotations of the same category in the same image."""
+        return self._alike[annotation["image_id"], annotation.get("category_id")] - 1
 
     def image(self, number: Any, what: str) -> dict[str, Any]:
         """An image's entry; `what` starts the sentence of the error."""

@@ -25,22 +25,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Features:
-    """What the frozen encoders see: image_tokens (B, P, D), embeddings (B, C, E, E)."""
-
-    image_tokens: Tensor
-    embeddings: Tensor
-
-
-@dataclass(frozen=True)
 class Output:
     """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
-    against the vocabulary table (V, D); mask_logits (N, 4E, 4E) of the decoder."""
+    against the vocabulary table (V, D); mask_logits (N, 4E, 4E) of the decoder; predicted_iou (N,),
+    SAM's own judgement of the mask: measured, never trained."""
 
     text_logits: Tensor
     key_query: Tensor
     table: Tensor
     mask_logits: Tensor
+    predicted_iou: Tensor
 
 
 class KeywordHead(nn.Module):
@@ -74,7 +68,10 @@ def projection(width: int, dim: int, layers: int) -> nn.Sequential:
 
 
 class KeySeg(nn.Module):
-    """Frozen: CLIP, projector, language model's own weights, SAM's encoders. Trained: the rest."""
+    """Frozen: projector, language model's own weights, SAM's prompt encoder. Trained: the rest.
+
+    What the two image encoders see comes with the batch (`keyseg.model.encoders`).
+    """
 
     def __init__(
         self,
@@ -89,7 +86,8 @@ class KeySeg(nn.Module):
         """`previous_state`: read the state before a token instead of the token's own (LISA)."""
         super().__init__()
         self.vlm = vlm
-        self.sam_encoder = sam.image_encoder.requires_grad_(False)
+        self.side = int(sam.image_encoder.img_size)
+        """Of SAM's input: mask logits cover a square of this many pixels."""
         self.mask_head = MaskHead(sam)
         self.fusion = fusion
         self.shift = int(previous_state)
@@ -101,24 +99,21 @@ class KeySeg(nn.Module):
         self.keyword_head = KeywordHead(table, train_table=train_table)
         self.dim = dim
 
-    @torch.no_grad()
-    def encode(self, clip: Tensor, sam: Tensor) -> Features:
-        """The frozen part: pixels (B, 3, h, w) and (B, 3, S, S)."""
-        return Features(self.vlm.encode(clip), self.sam_encoder(sam))
-
-    def forward(self, batch: Batch, features: Features) -> Output:
+    def forward(self, batch: Batch) -> Output:
         """Expressions whose answer lacks a token are computed from its row's first state."""
-        states = self.vlm(batch.packed, features.image_tokens)
+        states = self.vlm(batch.packed, batch.features.clip)
         rows = batch.image_of
         seg_at = (batch.seg_at - self.shift).clamp(min=0)
         key_at = (batch.key_at - self.shift).clamp(min=0)
         key_states = states[rows[:, None], key_at]
         prompt = self._prompt(batch, states, rows, seg_at, key_states)
+        drawn, expected = self.mask_head(batch.features.sam[rows], prompt[:, None])
         return Output(
-            text_logits=self.vlm.logits(states[batch.labels >= 0]),
+            text_logits=self.vlm.logits(states.flatten(0, 1)[batch.supervised]),
             key_query=self.keyword_head(key_states),
             table=self.keyword_head.table,
-            mask_logits=self.mask_head(features.embeddings[rows], prompt[:, None]),
+            mask_logits=drawn,
+            predicted_iou=expected,
         )
 
     def _prompt(

@@ -7,10 +7,12 @@ code base the ablated module was never trained (paper.md section 2).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
+
+from keyseg.model.encoders import Encoder
 
 LORA = "LoRA (language model)"
 TOKENS = "KEY and SEG rows"
@@ -41,13 +43,7 @@ def room(name: str) -> str:
     if _TOKENS.search(name):
         return TOKENS
     if name.startswith("vlm."):
-        for part, title in (
-            ("vision_tower", "CLIP"),
-            ("multi_modal_projector", "LLaVA projector"),
-        ):
-            if part in name:
-                return title
-        return "language model"
+        return "LLaVA projector" if "multi_modal_projector" in name else "language model"
     parts = name.split(".")
     if parts[0] == "mask_head":
         return ".".join(["mask_decoder", *parts[2:3]])
@@ -55,8 +51,11 @@ def room(name: str) -> str:
     return ".".join(parts[:depth])
 
 
-def manifest(model: nn.Module) -> list[dict[str, Any]]:
-    """Rows `{module, parameters, trainable, note}`, in the model's order; trainable ones first."""
+def manifest(model: nn.Module, encoders: Iterable[Encoder] = ()) -> list[dict[str, Any]]:
+    """Rows `{module, parameters, trainable, note}`, in the model's order; trainable ones first.
+
+    `encoders`: frozen ones outside the model; the last rows.
+    """
     rows: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         key = (room(name), parameter.requires_grad)
@@ -65,6 +64,9 @@ def manifest(model: nn.Module) -> list[dict[str, Any]]:
             key, {"module": key[0], "parameters": 0, "trainable": key[1], "note": note}
         )
         row["parameters"] += parameter.numel()
+    for encoder in encoders:
+        row = {"module": encoder.title, "parameters": encoder.parameters, "trainable": False}
+        rows[encoder.title, False] = row | {"note": "frozen on purpose"}
     return sorted(rows.values(), key=lambda row: not row["trainable"])
 
 

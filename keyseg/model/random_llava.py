@@ -23,16 +23,23 @@ from transformers import (
 )
 
 from keyseg.model.sam import WeightsError
+from keyseg.model.vlm import set_layers
 
 SPECIAL = ("<s>", "</s>", "<unk>", "<pad>", "<image>")
 
 
 def random_llava(
-    path: str | Path, sizes: dict[str, Any], *, dtype: torch.dtype, attention: str
+    path: str | Path,
+    sizes: dict[str, Any],
+    *,
+    dtype: torch.dtype,
+    attention: str,
+    part: str = "whole",
 ) -> tuple[LlavaForConditionalGeneration, AutoProcessor]:
     """Model and processor from `sizes`, or from the folder's config where they are empty.
 
     Built on torch's default device: under `torch.device("meta")` nothing is allocated.
+    `part`: as in `load_llava`.
 
     Raises:
         WeightsError: neither sizes nor a folder with a config, or sizes that do not go together.
@@ -43,9 +50,11 @@ def random_llava(
         else:
             config = LlavaConfig.from_pretrained(path)
             processor = AutoProcessor.from_pretrained(path)
+        layers = set_layers(config, part, 0)
         model = AutoModelForImageTextToText.from_config(
             config, dtype=dtype, attn_implementation=attention
         )
+        set_layers(model.config, part, layers)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"model.init=random: {type(error).__name__}: {str(error).splitlines()[0]}. Give "

@@ -7,6 +7,7 @@ S side of SAM's input (1024; 128), E = S / patch, side of the image embedding.
 from __future__ import annotations
 
 import json
+import zipfile
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,9 +28,14 @@ from segment_anything.modeling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from keyseg.model.resample import resized
+
 PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 FOLDER_TYPE = "folder"
 """`sam_type` of a folder with config.json and model.safetensors; others are the registry's."""
+
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of the images that SAM was trained on, by colour; the registry gives them to all its models."""
 
 _BROKEN = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
@@ -85,7 +91,8 @@ def build_sam(sizes: dict[str, Any]) -> Sam:
 def load_sam(path: Path, sam_type: str) -> Sam:
     """Read a Sam: a folder (config.json + model.safetensors), or a public .pth of the registry.
 
-    Every key of the file must fit and none may be missing. No code in the file is run.
+    Every key of the file must fit and none may be missing. No code in the file is run. Tensors
+    stay on disk until they are read: who wants the decoder only does not wait for the encoder.
 
     Raises:
         WeightsError: the file is missing, broken or of another size.
@@ -106,12 +113,15 @@ def load_sam(path: Path, sam_type: str) -> Sam:
         raise WeightsError(f"SAM weights not found: {file}. {remedy}")
     try:
         if sam_type == FOLDER_TYPE:
-            sam = build_sam(json.loads((path / "config.json").read_text()))
+            sizes = json.loads((path / "config.json").read_text())
             state = load_file(file)
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            sam = sam_model_registry[sam_type]()
-        sam.load_state_dict({k: v.float() for k, v in state.items()})
+            state = torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+            )
+        with torch.device("meta"):  # nothing is drawn at random that the file replaces anyway
+            sam = build_sam(sizes) if sam_type == FOLDER_TYPE else sam_model_registry[sam_type]()
+        sam.load_state_dict({k: v.float() for k, v in state.items()}, assign=True)
     except _BROKEN as error:
         # torch's words on a file with code in it are advice to run that code
         unsafe = isinstance(error, UnpicklingError)
@@ -136,23 +146,19 @@ def random_sam(path: Path, sam_type: str) -> Sam:
     return build_sam(json.loads((path / "config.json").read_text())).eval()
 
 
-def preprocess(sam: Sam, image: Tensor) -> Tensor:
-    """(3, H, W) uint8 -> (3, S, S): longest side to S, normalised, padded at right and bottom."""
-    side = sam.image_encoder.img_size
+def preprocess(side: int, image: Tensor) -> Tensor:
+    """(3, H, W) uint8 -> (3, S, S): longest side to S, normalised, padded at right and bottom.
+
+    The same numbers as `Sam.preprocess`, without a Sam: its encoder may not be there.
+    """
     height, width = resized(image.shape[-2], image.shape[-1], side)
     pixels = image[None].float()
     if (height, width) != tuple(image.shape[-2:]):
         pixels = F.interpolate(
             pixels, (height, width), mode="bilinear", align_corners=False, antialias=True
         )
-    out: Tensor = sam.preprocess(pixels)[0]
-    return out
-
-
-def resized(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width when the longest side becomes `side` (segment_anything's rounding)."""
-    scale = side / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
+    return F.pad((pixels[0] - mean) / std, (0, side - width, 0, side - height))
 
 
 class MaskHead(nn.Module):
@@ -179,8 +185,11 @@ class MaskHead(nn.Module):
         """Parts that the single-mask output does not use: frozen on purpose."""
         return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
 
-    def forward(self, embeddings: Tensor, prompts: Tensor) -> Tensor:
-        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E)."""
+    def forward(self, embeddings: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,).
+
+        The IoU is what SAM itself expects of its mask; its head stays as it was pre-trained.
+        """
         decoder = self.decoder
         n = prompts.shape[0]
         assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
@@ -192,12 +201,6 @@ class MaskHead(nn.Module):
         c, h, w = embeddings.shape[1:]
         upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(n, c, h, w))
         weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
-        return torch.einsum("nc,nchw->nhw", weights, upscaled)
-
-
-def to_original(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
-    """(N, h, w) decoder logits -> (N, H, W) at the image's own size (Sam.postprocess_masks)."""
-    height, width = resized(*original, side)
-    masks = F.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
-    masks = masks[..., :height, :width]
-    return F.interpolate(masks, original, mode="bilinear", align_corners=False)[:, 0]
+        with torch.no_grad():
+            expected: Tensor = decoder.iou_prediction_head(states[:, 0])[:, 0]
+        return torch.einsum("nc,nchw->nhw", weights, upscaled), expected

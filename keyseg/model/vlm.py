@@ -1,18 +1,27 @@
 """LLaVA with LoRA on its language model and the two new tokens.
 
-Shapes: B images, L tokens in a row, P image tokens, D hidden size, V vocabulary.
+Shapes: B images, N prompts, L tokens in a row, P image tokens, W width of CLIP, D hidden size,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoProcessor, BitsAndBytesConfig, LlavaForConditionalGeneration
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    DynamicCache,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
@@ -29,6 +38,7 @@ def load_llava(
     attention: str = "sdpa",
     quantization: str = "none",
     device: torch.device | None = None,
+    part: str = "whole",
 ) -> tuple[LlavaForConditionalGeneration, AutoProcessor]:
     """Model and processor from a `save_pretrained` folder or a hub id.
 
@@ -38,6 +48,7 @@ def load_llava(
         attention: transformers' attn_implementation.
         quantization: "nf4" keeps the linear layers of the language model in 4 bits on `device`.
         device: only for quantization; otherwise the CPU.
+        part: "language" leaves CLIP's layers on disk, "vision" those of the language model.
 
     Raises:
         WeightsError: nothing there, or something that is no LLaVA.
@@ -46,17 +57,28 @@ def load_llava(
     try:
         more = {}
         if quantization != "none":
-            config = BitsAndBytesConfig(
+            bits = BitsAndBytesConfig(
                 load_in_4bit=True,
                 bnb_4bit_quant_type=quantization,
                 bnb_4bit_compute_dtype=dtype,
                 # what is read as a table or runs once per image stays whole
                 llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
             )
-            more = {"quantization_config": config, "device_map": {"": device}}
-        model = LlavaForConditionalGeneration.from_pretrained(
-            path, dtype=dtype, attn_implementation=attention, **more
-        )
+            more = {"quantization_config": bits, "device_map": {"": device}}
+        config = LlavaConfig.from_pretrained(path)
+        layers = set_layers(config, part, 0)
+        with _quiet():
+            model, info = LlavaForConditionalGeneration.from_pretrained(
+                path,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                **more,
+            )
+        set_layers(model.config, part, layers)
+        if missing := sorted(info["missing_keys"]):
+            raise ValueError(f"{len(missing)} weights are missing: {', '.join(missing[:3])} ...")
         return model, AutoProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -64,6 +86,36 @@ def load_llava(
             f"LLaVA weights not found: {path} ({reason}). Set model.llava to a folder or hub id "
             f"in the Hugging Face layout ({PUBLIC}); the bundled one: `python -m keyseg.tiny`"
         ) from error
+
+
+def set_layers(config: LlavaConfig, part: str, count: int) -> int:
+    """Set the layers of what `part` leaves out; return how many they were.
+
+    "language" leaves out CLIP's, "vision" the language model's, "whole" nothing.
+    """
+    if part == "whole":
+        return 0
+    other = {"language": config.vision_config, "vision": config.text_config}[part]
+    before: int = other.num_hidden_layers
+    other.num_hidden_layers = count
+    return before
+
+
+def clip_parameters(config: LlavaConfig) -> int:
+    """How many parameters CLIP has; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModel.from_config(config.vision_config).parameters())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports weights of layers that were left out on purpose."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 class Vlm(nn.Module):
@@ -82,6 +134,7 @@ class Vlm(nn.Module):
     ) -> None:
         """`new_tokens`: ids of KEY and SEG; `init_tokens`: the word each row starts from."""
         super().__init__()
+        llava.model.vision_tower = nn.Identity()  # pixels are seen elsewhere (model/encoders.py)
         rows = llava.get_input_embeddings().weight.shape[0]
         if max(new_tokens) >= rows:  # LLaVA-1.5's table is padded: there is room already
             llava.resize_token_embeddings(max(new_tokens) + 1, mean_resizing=False)
@@ -118,6 +171,11 @@ class Vlm(nn.Module):
         """The adapted model itself."""
         return self.peft.base_model.model
 
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers of the language model."""
+        layers: nn.ModuleList = self.llava.model.language_model.layers
+        return layers
+
     def checkpoint_gradients(self) -> None:
         """Compute activations of the language model again in the backward pass: less memory."""
         model = self.llava.model.language_model
@@ -126,21 +184,20 @@ class Vlm(nn.Module):
         (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """CLIP and projector, both frozen: pixels (B, 3, h, w) -> image tokens (B, P, D)."""
-        return torch.stack(list(self.llava.get_image_features(pixels).pooler_output))
+    def project(self, clip: Tensor) -> Tensor:
+        """LLaVA's projector, frozen: CLIP's states (B, P, W) -> image tokens (B, P, D)."""
+        projector = self.llava.model.multi_modal_projector
+        out: Tensor = projector(clip.to(next(projector.parameters()).dtype))
+        return out
 
-    def forward(self, packed: Packed, image_tokens: Tensor) -> Tensor:
-        """Last hidden states (B, L, D)."""
-        dtype = torch.get_autocast_dtype(image_tokens.device.type)
-        if not torch.is_autocast_enabled(image_tokens.device.type):
-            dtype = image_tokens.dtype
-        features = BaseModelOutputWithPooling(pooler_output=list(image_tokens))
+    def forward(self, packed: Packed, clip: Tensor) -> Tensor:
+        """Last hidden states (B, L, D) of rows whose images CLIP saw as `clip` (B, P, W)."""
+        image_tokens = self.project(clip)
         states: Tensor = self.llava.model(
             input_ids=packed.input_ids,
-            attention_mask=packed.attention_mask(dtype),
+            attention_mask=packed.attention_mask(image_tokens.dtype),
             position_ids=packed.positions,
-            mm_encoder_outputs={"image": features},
+            mm_encoder_outputs=_seen(image_tokens),
             use_cache=False,
         ).last_hidden_state
         return states
@@ -158,27 +215,57 @@ class Vlm(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[Sequence[int]], image_tokens: Tensor, limit: int, pad: int, eos: int
+        self,
+        prefix: Sequence[int],
+        questions: Sequence[Sequence[int]],
+        clip: Tensor,
+        image_of: Tensor,
+        limit: int,
+        pad: int,
+        eos: int,
     ) -> list[list[int]]:
-        """Greedy answers: new tokens of each prompt, without the end token.
+        """Greedy answers: new tokens of each prompt `prefix + question`, without the end token.
 
-        image_tokens: (N, P, D), one image for each prompt.
+        The prefix, which holds the image, is read once for each image; its keys and values serve
+        all the image's questions.
+
+        Args:
+            prefix: tokens before every question, the image's places among them.
+            questions: tokens of N questions.
+            clip: (B, P, W) of the images.
+            image_of: (N,), the image of each question.
+            limit: of new tokens.
+            pad: fills between prefix and question; not seen.
+            eos: ends an answer.
         """
-        longest = max(map(len, prompts))
-        device = image_tokens.device
-        ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-        seen = torch.tensor(
-            [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
+        device = clip.device
+        start = torch.tensor([prefix], device=device)
+        cache = DynamicCache(config=self.llava.config.text_config)
+        self.llava.model(
+            input_ids=start.expand(len(clip), -1),
+            mm_encoder_outputs=_seen(self.project(clip)),
+            past_key_values=cache,
+            use_cache=True,
         )
-        features = BaseModelOutputWithPooling(pooler_output=list(image_tokens))
+        cache.batch_select_indices(image_of)
+        longest = max(map(len, questions))
+        fills = [longest - len(q) for q in questions]
+        ids = [[*prefix, *[pad] * f, *q] for f, q in zip(fills, questions, strict=True)]
+        seen = [[1] * len(prefix) + [0] * f + [1] * (longest - f) for f in fills]
         out = self.llava.generate(
-            input_ids=ids,
-            attention_mask=seen,
-            mm_encoder_outputs={"image": features},
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=torch.tensor(seen, device=device),
+            past_key_values=cache,
             max_new_tokens=limit,
             do_sample=False,
+            synced_gpus=False,  # several processes may have different numbers of answers to write
             pad_token_id=pad,
             eos_token_id=eos,
         )
-        answers = out[:, longest:].tolist()
+        answers = out[:, len(prefix) + longest :].tolist()
         return [a[: a.index(eos)] if eos in a else a for a in answers]
+
+
+def _seen(image_tokens: Tensor) -> dict[str, BaseModelOutputWithPooling]:
+    """Image tokens (B, P, D), as transformers takes them from whoever has them already."""
+    return {"image": BaseModelOutputWithPooling(pooler_output=list(image_tokens))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keyseg.config import PROJECT
 from keyseg.report import (
@@ -12,14 +13,22 @@ from keyseg.report import (
     checks,
     export,
     gallery,
+    headline,
     joined,
     page,
     plots,
     printed,
+    runs,
     scores,
     tables,
+    targets,
     tuning,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from keyseg.report.store import Sweep
 
 PUBLISHED = PROJECT / "reports" / "published"
 
@@ -45,13 +54,14 @@ def build(
     parts = page.Parts(
         sweep=sweep,
         notices=checks.check(sweep),
+        headline=headline.table(sweep, measured, in_print),
         answers=tables.answers(sweep, held),
-        results=tables.results(sweep, measured),
+        results=_results(sweep, measured, slices),
         verdicts=tables.verdicts(sweep, held),
         contrasts=tables.contrasts(sweep, held),
         slices=[tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
         published=tables.published(sweep, in_print),
-        runs=export.runs(sweep),
+        runs=runs.table(sweep),
         manifest=export.manifest(sweep),
         gallery=gallery.build(sweep, seed),
         tunings=tuning.sections(folders, out_dir / "figures"),
@@ -67,6 +77,8 @@ def build(
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
+    set_too = figures if "pdf" in asked.formats else {}
+    written += (page.write_tex(out_dir, parts, written, set_too),)
     tuned = [figure.files for section in parts.tunings for figure in section.figures]
     drawn = tuple(file for files in (*figures.values(), *tuned) for file in files)
 
@@ -82,3 +94,12 @@ def build(
     in_tables, in_figures, pages = kept(written), kept(drawn), kept((html, markdown))
     first = next(iter((*pages, *in_tables, *in_figures)))
     return ReportFiles(first, markdown, in_tables, in_figures)
+
+
+def _results(
+    sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
+) -> list[tables.Table]:
+    """Masks, keywords, what there was to name beside the keywords, and cost."""
+    masks, words, cost = tables.results(sweep, measured)
+    named = targets.table(sweep, slices)
+    return [masks, words, *([named] if named else []), cost]

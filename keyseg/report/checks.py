@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from keyseg.report import runs
 from keyseg.report.measures import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep, shown
 
+ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
+"""Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
 TOLERANCE = 5e-4
 """Of a fraction: run.json may hold rounded values."""
 
@@ -89,7 +93,11 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
             return ""
         return "\n".join(f"{value}: {'; '.join(cells)}" for value, cells in groups.items())
 
-    if detail := differ(lambda c: json.dumps(c.info.get("protocol"), sort_keys=True)):
+    stated = [_protocol(cell) for cell in sweep.finished]
+    keys = [k for k in dict.fromkeys(k for s in stated for k in s) if _several(stated, k)]
+    factors = {k for c in sweep.cells for k in c.factors}
+    keys = [k for k in keys if ASKED.get(k) not in factors]
+    if detail := differ(lambda c: runs.words({k: _protocol(c).get(k, "?") for k in keys})):
         yield Notice("Mixed protocols.", "The runs were not evaluated in one way.", detail)
     if detail := differ(lambda c: str(c.info.get("data_fingerprint"))):
         yield Notice("Mixed data.", "The runs did not read the same data.", detail)
@@ -101,6 +109,15 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
             "Contrasts use the examples that both sides have; the result table uses all of each.",
             detail,
         )
+
+
+def _protocol(cell: Cell) -> dict[str, Any]:
+    stated = cell.info.get("protocol")
+    return dict(stated) if isinstance(stated, Mapping) else {}
+
+
+def _several(stated: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return len({json.dumps(s.get(key), sort_keys=True) for s in stated}) > 1
 
 
 def _disagreements(sweep: Sweep) -> Iterator[Notice]:

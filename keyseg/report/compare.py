@@ -90,8 +90,8 @@ def paired(sweep: Sweep) -> Any:
     for ax, (contrast, both) in zip(axes, pairs, strict=False):
         style = look(contrast.of.index)
         drawn = both.sample(min(len(both), POINTS), random_state=0)
-        size = 9 if len(drawn) < 500 else 4
-        edge = {"s": size, "color": style.colour, "alpha": 0.35, "linewidth": 0}
+        size, alpha = (12, 0.7) if len(drawn) < 500 else (4, 0.4)
+        edge = {"s": size, "color": style.colour, "alpha": alpha, "linewidth": 0}
         ax.scatter(drawn["against"], drawn["of"], rasterized=True, **edge)
         ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -99,7 +99,8 @@ def paired(sweep: Sweep) -> Any:
         ax.set_ylabel(wrap(f"IoU, {contrast.of.label}", 32))
         gap = both["of"] - both["against"]
         sns.ecdfplot(x=100 * gap, ax=last, color=style.colour, linestyle=style.dash)
-        ax.set_title(f"{(gap > 0).mean():.0%} above, {(gap < 0).mean():.0%} below", fontsize=8)
+        above, below = 100 * (gap > 0).mean(), 100 * (gap < 0).mean()
+        ax.set_title(f"{above:.0f} % above, {below:.0f} % below", fontsize=8)
     last.axvline(0, color=INK, linewidth=0.8)
     last.set(xlabel="difference of IoU, points", ylabel="share of examples", title="ECDF")
     last.set_ylim(0, 1)
@@ -151,12 +152,19 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
     grid = frame.pivot_table("giou", "row", "column").reindex(
         index=order(rows), columns=order(columns)
     )
-    figure = canvas(1.9 + 0.95 * grid.shape[1], 1.3 + 0.45 * grid.shape[0], [])
+    grid.columns = pd.Index([wrap(name, 16) for name in grid.columns])
+    grid.index = pd.Index([wrap(name, 24) for name in grid.index])
+    # 0.075 inch: a letter of 8 point.
+    width = max([0.95, *(0.075 * len(line) for x in grid.columns for line in x.splitlines())])
+    lines = max(x.count("\n") for x in grid.columns)
+    height = 1.3 + 0.15 * lines + 0.45 * grid.shape[0]
+    figure = canvas(1.9 + width * grid.shape[1], height, [])
     ax = figure.subplots()
     style = {"cmap": "cividis", "annot": True, "fmt": ".1f", "linewidths": 1}
     sns.heatmap(grid, ax=ax, cbar_kws={"label": "gIoU (%)"}, **style)
     ax.set(xlabel=columns, ylabel=rows)
     ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=0)
     return figure
 
 

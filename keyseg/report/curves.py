@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.report.store import Sweep, Variant
-from keyseg.report.style import canvas, legend, look
+from keyseg.report.style import band, canvas, legend, look
 
 PANELS: tuple[tuple[str, str], ...] = (
     ("val/giou", "val gIoU (%)"),
@@ -55,7 +55,7 @@ def learning_curves(sweep: Sweep) -> Any:
     axes = figure.subplots(2, 4, sharex=True)
     for ax, (name, title) in zip(axes.flat, PANELS, strict=True):
         scale = 100 if title.endswith("(%)") else 1
-        drawn = [_draw(ax, variant, name, scale) for variant in sweep.variants]
+        drawn = [_draw(ax, v, name, scale, len(sweep.variants)) for v in sweep.variants]
         ax.set_title(title)
         ax.margins(x=0.02)
         if not any(drawn):
@@ -68,7 +68,7 @@ def learning_curves(sweep: Sweep) -> Any:
     return figure
 
 
-def _draw(ax: Any, variant: Variant, name: str, scale: float) -> bool:
+def _draw(ax: Any, variant: Variant, name: str, scale: float, variants: int) -> bool:
     found = curve(variant, name)
     if found.empty:
         return False
@@ -82,14 +82,8 @@ def _draw(ax: Any, variant: Variant, name: str, scale: float) -> bool:
         markevery=_every(len(found), variant.index),
     )
     if (found["high"] > found["low"]).any():
-        ax.fill_between(
-            found["step"],
-            scale * found["low"],
-            scale * found["high"],
-            color=style.colour,
-            alpha=0.18,
-            linewidth=0,
-        )
+        low, high = scale * found["low"], scale * found["high"]
+        band(ax, found["step"], low, high, style.colour, variants)
     return True
 
 
@@ -104,6 +98,7 @@ def _log_scale(ax: Any) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
     if values.min() > 0 and values.max() > 20 * values.min():
         ax.set_yscale("log")
+        ax.set_ylim(bottom=0.5 * values.min())  # the band of a seed that reaches 0 has no end
 
 
 def _empty(ax: Any, text: Sequence[str] = ("no rows",)) -> None:

@@ -3,13 +3,14 @@
 An entry of `contrasts` is `{of: {factor: value}, against: {factor: value}, name: text}`; factors
 that it does not name are held equal, so that `{of: {weight: 0.5}, against: {weight: 0}}` is one
 contrast for every value of the other factors. Without entries every variant is held against the
-baseline.
+baseline. The steps of a declared `path` are contrasts too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from keyseg.report.store import Sweep, Variant
@@ -25,7 +26,10 @@ class Contrast:
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:
-    """Every contrast of the design, in its order; [] where there is nothing to hold against."""
+    """Every contrast of the design, in its order, then steps of its path that are none of them.
+
+    [] where there is nothing to hold against.
+    """
     entries = sweep.design.get("contrasts") or []
     found = [c for entry in entries for c in _expand(sweep, entry)]
     if not entries and sweep.baseline is not None:
@@ -33,7 +37,27 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
         found = [
             Contrast(f"{v.label} − {base.label}", v, base) for v in sweep.variants if v is not base
         ]
-    return found
+    known = {(c.of.label, c.against.label) for c in found}
+    steps = (pair for pair in pairwise(path(sweep)) if (pair[1].label, pair[0].label) not in known)
+    return found + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
+
+
+def path(sweep: Sweep) -> list[Variant]:
+    """The declared way from the baseline to the whole, one change a step; [] without one.
+
+    An entry `{factor: value}` changes one factor of the variant before it. The way ends before a
+    variant that the sweep does not have.
+    """
+    if sweep.baseline is None:
+        return []
+    way = [sweep.baseline]
+    for step in sweep.design.get("path") or []:
+        wanted = {**way[-1].factors, **step}
+        found = next((v for v in sweep.variants if v.matches(wanted)), None)
+        if found is None:
+            break
+        way.append(found)
+    return way if len(way) > 1 else []
 
 
 def _expand(sweep: Sweep, entry: Mapping[str, Any]) -> Iterator[Contrast]:

@@ -9,20 +9,17 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report import tex
-from keyseg.report.measures import MEASURES
+from keyseg.report.measures import MEASURES, NO_TARGET
 from keyseg.report.store import Sweep
 from keyseg.report.tables import Table
-
-RUN_COLUMNS = (
-    *("signature", "variant", "seed", "status", "commit", "dirty", "data_fingerprint", "attempts"),
-    *("minutes", "host", "slurm_job_id", "log"),
-)
 
 
 def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
     """One row a variant and protocol, holes included; fractions with interval ends."""
     whole = scores[scores["slice"] == ""]
     index = {(r["label"], r["protocol"], r["metric"]): r for r in whole.to_dict("records")}
+    measured = set(whole["metric"])
+    measures = [m for m in MEASURES if m.name in measured or m.name not in NO_TARGET]
     rows = []
     for protocol in sweep.protocols or ("",):
         for variant in sweep.variants:
@@ -35,7 +32,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
             first = index.get((variant.label, protocol, MEASURES[0].name), {})
             for key in ("seeds", "examples", "images", "majority"):
                 row[key] = first.get(key)
-            for measure in MEASURES:
+            for measure in measures:
                 found = index.get((variant.label, protocol, measure.name), {})
                 row[measure.name] = found.get("value")
                 for end in ("low", "high", "sd"):
@@ -46,24 +43,6 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(rows).rename(columns={"majority": "keyword_majority"})
     counts = ["seeds", "examples", "images"]
     return frame.astype(dict.fromkeys(counts, "Int64")) if len(frame) else frame
-
-
-def runs(sweep: Sweep) -> pd.DataFrame:
-    """One row a cell of the design."""
-    rows: list[tuple[object, ...]] = []
-    for cell in sweep.cells:
-        attempts = cell.info.get("attempts") or []
-        last = attempts[-1] if attempts else {}
-        rows.append(
-            (
-                *(cell.signature, cell.label, cell.seed, cell.status),
-                " ".join(sorted(cell.commits)),
-                *(cell.dirty, cell.info.get("data_fingerprint") or "", len(attempts)),
-                *(cell.number("minutes"), last.get("host") or "", last.get("slurm_job_id") or ""),
-                cell.log_file.as_posix(),
-            )
-        )
-    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
 
 
 def manifest(sweep: Sweep) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from keyseg.report.style import TARGET, look
 
 PER_KIND = 6
 PER_CONTRAST = 4
-CONTRASTS = 6
+CONTRASTS = 16
 WORDS = 3
 SEEDS_APART = 0.2
 """IoU between the best and the worst seed of a variant from which its seeds disagree."""
@@ -271,7 +271,7 @@ def _item(
         _prediction(v, tables[v.label], answers.get(v.label), name, image, target) for v in variants
     ]
     slices = {key: _text(fact.get(SLICE + key)) for key in FILTERS}
-    tags = [slices["style"], *(_tag(key, slices[key]) for key in ("size", "length"))]
+    tags = [slices["style"], *(_tag(key, slices[key]) for key in ("size", "length", "distractors"))]
     return Item(
         kind,
         name,

@@ -18,7 +18,7 @@ def join(folders: Sequence[Path]) -> Sweep:
 
     A factor that a sweep did not vary is read from the frozen configs of its runs, "" where a run
     has none. Runs of one signature in several sweeps are one run. Contrasts are those that the
-    sweeps declare; the baseline is the first sweep's.
+    sweeps declare; baseline and path are the first sweep's.
     """
     from keyseg.sweep.design import label_of
 
@@ -45,6 +45,7 @@ def join(folders: Sequence[Path]) -> Sweep:
         "factors": {k: list(dict.fromkeys(c.factors[k] for c in labelled)) for k in varies},
         "baseline": _factors(base.cells[0], keys) if base else {},
         "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
+        "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
@@ -55,7 +56,7 @@ def join(folders: Sequence[Path]) -> Sweep:
 def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> Sweep:
     """The sweep with other metrics, or held against another baseline, as the command line asks.
 
-    A baseline puts aside the declared contrasts: every variant is held against it.
+    A baseline puts aside the declared contrasts and path: every variant is held against it.
 
     Raises:
         ConfigError: no such metric, or no variant with these factors; says what there is.
@@ -69,7 +70,7 @@ def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> 
     if metrics:
         design["metrics"] = list(metrics)
     if baseline:
-        design |= {"baseline": dict(baseline), "contrasts": []}
+        design |= {"baseline": dict(baseline), "contrasts": [], "path": []}
     found = replace(sweep, design=design)
     if baseline and found.baseline is None:
         given = ",".join(f"{k}={v}" for k, v in baseline.items())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import RIGHT_MASK, THRESHOLDS
+from keyseg.metrics import RIGHT_MASK, THRESHOLDS, collisions
 
 WRONG_MASK = RIGHT_MASK
 """A mask with an IoU below this is wrong (discrepancy rates)."""
@@ -69,7 +69,11 @@ MEASURES: tuple[Measure, ...] = (
     Measure("empty_rate", "Empty", "empty", "known_mask", -1, "share of empty predicted masks"),
     Measure("no_seg_rate", "No SEG", "no_seg", "examples", -1, "share of answers without SEG"),
     Measure("no_key_rate", "No KEY", "no_key", "examples", -1, "share of answers without KEY"),
+    Measure("n_acc", "N-acc", "nothing_found", "no_target", 1, "no-target examples left empty"),
+    Measure("t_acc", "T-acc", "something_found", "has_target", 1, "the others not left empty"),
 )
+NO_TARGET = ("n_acc", "t_acc")
+"""Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
 BY_NAME = {measure.name: measure for measure in MEASURES}
 COLUMNS: tuple[str, ...] = tuple(
     dict.fromkeys(column for m in MEASURES for column in (m.numerator, m.denominator))
@@ -90,14 +94,18 @@ def records(samples: pd.DataFrame) -> pd.DataFrame:
 
     An example without a finite IoU counts in no sum; one without a keyword in no keyword sum, and
     one whose answer has no KEY names no word, which is wrong. Where the target was not stored, it
-    is not known whether the prediction is empty.
+    is not known whether the prediction is empty. N-acc and T-acc (gRefCOCO) exist where some
+    example of the table has no target.
     """
     iou = samples["iou"].astype(float)
     known = iou.notna() & np.isfinite(iou)
     has_keyword = known & with_keyword(samples)
     right = has_keyword & (samples["keyword_rank"].fillna(-1) == 0)
     # Predicted foreground outside of the ignored pixels, from the counts that are stored.
-    area = samples["intersection"] + samples["union"] - target_area(samples)
+    target = target_area(samples)
+    area = samples["intersection"] + samples["union"] - target
+    no_target = target == 0
+    has_target = (target > 0) & bool(no_target.any())
     columns: dict[str, Any] = {
         "examples": known,
         "iou": iou,
@@ -112,6 +120,10 @@ def records(samples: pd.DataFrame) -> pd.DataFrame:
         "empty": area == 0,
         "no_seg": ~samples["has_seg"].astype(bool),
         "no_key": ~samples["has_key"].astype(bool),
+        "no_target": no_target,
+        "nothing_found": no_target & (area == 0),
+        "has_target": has_target,
+        "something_found": has_target & (area > 0),
     }
     frame = pd.DataFrame({name: columns[name].astype(float) for name in COLUMNS})
     return frame.where(known, 0.0)
@@ -148,6 +160,18 @@ def ratios(sums: np.ndarray) -> np.ndarray:
 
 
 def majority(samples: pd.DataFrame) -> float:
-    """Keyword accuracy of always naming the most frequent keyword of these examples."""
-    keywords = samples.loc[with_keyword(samples), "keyword"]
-    return float(keywords.value_counts(normalize=True).max()) if len(keywords) else float("nan")
+    """Keyword accuracy of always naming the most frequent first token of these examples."""
+    return _share_of(samples, "majority")
+
+
+def colliding(samples: pd.DataFrame) -> float:
+    """Share of keywords whose first token is another keyword's too; NaN where none was stored."""
+    return _share_of(samples, "colliding") if "keyword_token" in samples else float("nan")
+
+
+def _share_of(samples: pd.DataFrame, count: str) -> float:
+    rows = samples[with_keyword(samples)]
+    # Results from before first tokens were stored are told apart by whole keywords.
+    tokens = rows["keyword_token" if "keyword_token" in rows else "keyword"]
+    found = collisions(rows["keyword"], tokens)
+    return getattr(found, count) / found.keywords if found.keywords else float("nan")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report import overlay
+from keyseg.provenance import cost_unit
+from keyseg.report import overlay, runs, tex
 from keyseg.report.checks import Notice
 from keyseg.report.gallery import Gallery
 from keyseg.report.store import Sweep, shown
@@ -30,6 +31,12 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "Few seeds alone leave more doubt than both sources together, where much of the whole is "
         "the well-known part of the images. "
         "Headline protocol.",
+    ),
+    "path": (
+        "From the baseline to the whole",
+        "One change a step: each variant with its 95 % interval over test examples, and above each "
+        "step what the change is worth in points, its 95 % interval over seeds and images (over "
+        "images alone where there is one seed) and the verdict. Headline protocol.",
     ),
     "paired": (
         "Example by example",
@@ -80,6 +87,7 @@ class Parts:
 
     sweep: Sweep
     notices: Sequence[Notice]
+    headline: Table
     answers: Sequence[Answer]
     results: Sequence[Table]
     verdicts: Sequence[Table]
@@ -94,8 +102,8 @@ class Parts:
     @property
     def tables(self) -> list[Table]:
         """Every table that is also written as a file."""
-        some = [*self.verdicts, self.contrasts, *self.slices, self.published]
-        return [*self.results, *(table for table in some if table is not None)]
+        some = [self.published, *self.verdicts, self.contrasts, *self.slices]
+        return [self.headline, *self.results, *(table for table in some if table is not None)]
 
 
 def write(
@@ -121,6 +129,26 @@ def write(
     return html, markdown
 
 
+def write_tex(
+    out_dir: Path,
+    parts: Parts,
+    tables: Sequence[Path],
+    figures: Mapping[str, tuple[Path, ...]],
+) -> Path:
+    """Write report.tex, which sets all tables and figures; its path."""
+    drawn = [
+        (file.relative_to(out_dir), f"{FIGURES[name][0]}. {FIGURES[name][1]}")
+        for name in FIGURES
+        for file in figures.get(name, ())
+        if file.suffix == ".pdf"
+    ]
+    inputs = [file.relative_to(out_dir) for file in tables if file.suffix == ".tex"]
+    title = f"{parts.sweep.name}: {parts.sweep.design.get('question') or 'a sweep'}"
+    file = out_dir / "report.tex"
+    file.write_text(tex.document(title, inputs, drawn), encoding="utf-8")
+    return file
+
+
 def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
     sweep = parts.sweep
     return {
@@ -139,7 +167,10 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, 
         "looks": [(v, look(v.index)) for v in sweep.variants],
         "target": TARGET,
         "manifest": _manifest(parts.manifest),
-        "runs": [_run(row) for row in parts.runs.to_dict("records")],
+        "runs": [runs.display(row) for row in parts.runs.to_dict("records")],
+        "folders": sorted({shown(cell.directory.parent) for cell in sweep.cells}),
+        "unit": cost_unit(cell.info for cell in sweep.finished),
+        "stated": runs.protocols(sweep),
     }
 
 
@@ -170,7 +201,7 @@ def _or(values: Sequence[int]) -> str:
 
 def _numbers(parts: Parts) -> dict[str, str]:
     """{table name: "1a"}: the number each table goes by."""
-    chapters: list[Sequence[Table]] = [parts.results]
+    chapters: list[Sequence[Table]] = [[parts.headline], parts.results]
     chapters += [[t] for t in (parts.published,) if t is not None]
     compared = [*parts.verdicts, *([parts.contrasts] if parts.contrasts else [])]
     chapters += [compared] if compared else []
@@ -200,18 +231,6 @@ def _manifest(rows: pd.DataFrame) -> list[dict[str, Any]]:
             }
         )
     return out
-
-
-def _run(row: Mapping[Any, Any]) -> dict[str, Any]:
-    minutes = float(row["minutes"])
-    commits = ", ".join(commit[:10] for commit in str(row["commit"]).split())
-    return {
-        **row,
-        "minutes": f"{minutes:.1f}" if minutes == minutes else "–",
-        "commit": commits + (" + changes" if row["dirty"] else ""),
-        "data_fingerprint": str(row["data_fingerprint"])[:12],
-        "log": shown(row["log"]),
-    }
 
 
 def _markdown(text: object) -> str:

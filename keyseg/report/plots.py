@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import THRESHOLDS
-from keyseg.report import compare
+from keyseg.report import compare, pathway
 from keyseg.report.curves import learning_curves
 from keyseg.report.measures import WRONG_MASK, with_keyword
-from keyseg.report.store import Sweep
-from keyseg.report.style import INK, canvas, figure_style, legend, look, save, wrap
+from keyseg.report.store import Sweep, Variant
+from keyseg.report.style import INK, band, canvas, figure_style, legend, look, save, wrap
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -22,6 +22,8 @@ OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("keyword wrong, mask right", "#b9d4e8", "...."),
     ("both wrong", "#e4e4e4", ""),
 )
+PANELS = 4
+"""Slices that are drawn; the tables have all."""
 FEW = 5
 """A fifth with fewer examples than this has no keyword accuracy worth a point."""
 
@@ -33,58 +35,81 @@ def draw_all(
     slices: Mapping[str, Sequence[str]],
     folder: Path,
 ) -> dict[str, tuple[Path, ...]]:
-    """Write every figure; {name: (png, svg)}. A figure without data is left out."""
+    """Write every figure; {name: (png, svg, pdf)}. A figure without data is left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    makers: dict[str, Callable[[], Any]] = {
-        "forest": lambda: compare.forest(sweep, held),
-        "paired": lambda: compare.paired(sweep),
-        "interaction": lambda: compare.interaction(sweep, scores),
-        "cost": lambda: compare.cost(sweep, scores),
-        "slices": lambda: by_slice(sweep, scores, slices),
-        "learning_curves": lambda: learning_curves(sweep),
-        "precision": lambda: precision(sweep),
-        "keyword": lambda: keyword(sweep),
-    }
-    wanted = ["learning_curves"] if any(len(c.metrics) for c in sweep.cells) else []
-    if sweep.finished:
-        wanted += ["precision", "keyword", "cost"]
-        wanted += ["forest", "paired"] if len(held) else []
-        wanted += ["interaction"] if compare.two_factors(sweep) else []
-        wanted += ["slices"] if slices else []
     with figure_style():
-        return {name: save(makers[name](), folder, name) for name in makers if name in wanted}
+        drawn = makers(sweep, scores, held, slices)
+        return {name: save(make(), folder, name) for name, make in drawn.items()}
+
+
+def makers(
+    sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame, slices: Mapping[str, Sequence[str]]
+) -> dict[str, Callable[[], Any]]:
+    """What draws each figure that this sweep has data for; to be called in `figure_style`."""
+    made: dict[str, tuple[bool, Callable[[], Any]]] = {
+        "forest": (len(held) > 0, lambda: compare.forest(sweep, held)),
+        "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, held)),
+        "paired": (len(held) > 0, lambda: compare.paired(sweep)),
+        "interaction": (
+            bool(sweep.finished and compare.two_factors(sweep)),
+            lambda: compare.interaction(sweep, scores),
+        ),
+        "cost": (bool(sweep.finished), lambda: compare.cost(sweep, scores)),
+        "slices": (bool(slices), lambda: by_slice(sweep, scores, slices)),
+        "learning_curves": (
+            any(len(c.metrics) for c in sweep.cells),
+            lambda: learning_curves(sweep),
+        ),
+        "precision": (bool(sweep.finished), lambda: precision(sweep)),
+        "keyword": (bool(sweep.finished), lambda: keyword(sweep)),
+    }
+    return {name: make for name, (wanted, make) in made.items() if wanted}
 
 
 def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]]) -> Any:
-    """gIoU of every variant in every slice, with intervals; one panel a slice."""
-    names = list(slices)[:3]
+    """gIoU of every variant in every slice, with intervals; one panel a slice, two in a row."""
+    names = list(slices)[:PANELS]
     variants = [v for v in sweep.variants if v.finished]
     part = scores[(scores["protocol"] == sweep.protocols[0]) & (scores["metric"] == "giou")]
-    figure = canvas(11, 3.2, variants)
-    widths = [len(slices[name]) + 0.4 for name in names]
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False, width_ratios=widths)[0]
-    for ax, name in zip(axes, names, strict=True):
-        rows = part[part["slice"] == name]
-        places = {value: i for i, value in enumerate(slices[name])}
-        for k, variant in enumerate(variants):
-            own = rows[rows["label"] == variant.label]
-            shift = (k - (len(variants) - 1) / 2) * min(0.8 / len(variants), 0.17)
-            at = own["group"].map(places).to_numpy(float) + shift
-            value = 100 * own["value"].to_numpy(float)
-            low, high = 100 * own["low"].to_numpy(float), 100 * own["high"].to_numpy(float)
-            style = look(variant.index)
-            ax.vlines(at, low, high, color=style.colour, linewidth=1.3)
-            ax.plot(at, value, linestyle="none", color=style.colour, marker=style.marker)
-        per = 46 // max(1, sum(len(slices[n]) for n in names)) + 8
-        counts = rows.groupby("group")["examples"].max()
-        ticks = [f"{wrap(v, per)}\n(n = {int(counts.get(v, 0))})" for v in places]
-        ax.set_xticks(list(places.values()), ticks)
-        ax.set_xlim(-0.6, len(places) - 0.4)
-        ax.grid(visible=False, axis="x")
-        ax.set_title(name.replace("_", " "))
-    axes[0].set_ylabel("gIoU (%)")
+    rows = [names[i : i + 2] for i in range(0, len(names), 2)]
+    figure = canvas(11, 2.6 * len(rows), variants)
+    grid = figure.add_gridspec(len(rows), 1)
+    first = None
+    for place, row in enumerate(rows):
+        widths = [len(slices[name]) + 0.4 for name in row]
+        cells = grid[place].subgridspec(1, len(row), width_ratios=widths)
+        letters = 84 // max(1, sum(len(slices[name]) for name in row)) + 4
+        for column, name in enumerate(row):
+            ax = figure.add_subplot(cells[column], sharey=first)
+            first = first or ax
+            _slice(ax, part[part["slice"] == name], slices[name], variants, letters)
+            ax.set_title(name.replace("_", " "))
+            if column == 0:
+                ax.set_ylabel("gIoU (%)")
+            else:
+                ax.tick_params(labelleft=False)
     legend(figure, variants, line=False)
     return figure
+
+
+def _slice(
+    ax: Any, rows: pd.DataFrame, values: Sequence[str], variants: Sequence[Variant], letters: int
+) -> None:
+    places = {value: i for i, value in enumerate(values)}
+    for k, variant in enumerate(variants):
+        own = rows[rows["label"] == variant.label]
+        shift = (k - (len(variants) - 1) / 2) * min(0.8 / len(variants), 0.17)
+        at = own["group"].map(places).to_numpy(float) + shift
+        value = 100 * own["value"].to_numpy(float)
+        low, high = 100 * own["low"].to_numpy(float), 100 * own["high"].to_numpy(float)
+        style = look(variant.index)
+        ax.vlines(at, low, high, color=style.colour, linewidth=1.3)
+        ax.plot(at, value, linestyle="none", color=style.colour, marker=style.marker)
+    counts = rows.groupby("group")["examples"].max()
+    ticks = [f"{wrap(v, letters)}\n(n = {int(counts.get(v, 0))})" for v in places]
+    ax.set_xticks(list(places.values()), ticks)
+    ax.set_xlim(-0.6, len(places) - 0.4)
+    ax.grid(visible=False, axis="x")
 
 
 def precision(sweep: Sweep) -> Any:
@@ -106,7 +131,7 @@ def precision(sweep: Sweep) -> Any:
             ax.plot(grid, mean, color=style.colour, **dash)
             if len(shares) > 1:
                 low, high = 100 * np.min(shares, 0), 100 * np.max(shares, 0)
-                ax.fill_between(grid, low, high, color=style.colour, alpha=0.18, linewidth=0)
+                band(ax, grid, low, high, style.colour, len(variants))
         ax.set(xlabel="X", xlim=(0, 1), ylim=(0, 100), title=protocol.replace("_", "-"))
     figure.get_layout_engine().set(wspace=0.05)
     axes[0].set_ylabel("examples with IoU > X (%)")

@@ -36,6 +36,18 @@ def draws(clusters: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
     return counts
 
 
+def draws_of(kept: np.ndarray, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """(resamples, kept.sum()): the columns of `draws` for some of the clusters, kept (n,) bool."""
+    return _columns(kept.tobytes(), seed, resamples)
+
+
+@lru_cache(maxsize=16)
+def _columns(kept: bytes, seed: int, resamples: int) -> np.ndarray:
+    """Every variant has the same slices: their columns are picked once."""
+    mask = np.frombuffer(kept, bool)
+    return draws(len(mask), seed, resamples)[:, mask]
+
+
 @lru_cache(maxsize=2)
 def flips(clusters: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
     """(resamples, clusters) int8 of -1 and 1: -1 swaps the two variants on that cluster."""

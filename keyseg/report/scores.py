@@ -6,8 +6,9 @@ examples, images, majority. The whole test split is slice "" and group "". Fract
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,13 @@ from keyseg.provenance import cost_unit
 from keyseg.report import stats, verdict
 from keyseg.report.declared import Contrast
 from keyseg.report.declared import contrasts as declared
-from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios
+from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.store import Cell, Sweep, Variant
 
 SLICE = "slice_"
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
-ORDER = ("small", "short", "medium", "large", "long")
+ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
     *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
@@ -50,15 +51,36 @@ class Part:
     samples: pd.DataFrame
     terms: np.ndarray
 
-    def sums(self, images: pd.Index[str], kept: np.ndarray | None = None) -> np.ndarray:
-        """(images, COLUMNS), of the rows `kept`."""
-        rows = self.samples if kept is None else self.samples[kept]
-        terms = self.terms if kept is None else self.terms[kept]
-        return stats.image_sums(images.get_indexer(_image_ids(rows)), terms, len(images))
+    @cached_property
+    def image_ids(self) -> pd.Index[str]:
+        """(rows,) image of each example."""
+        return pd.Index(self.samples["image_id"].astype(str))
+
+    @cached_property
+    def groups(self) -> Mapping[str, np.ndarray]:
+        """(rows,) the value of each slice."""
+        own = [c for c in self.samples.columns if c.startswith(SLICE)]
+        return {c.removeprefix(SLICE): np.asarray(self.samples[c].astype(str), object) for c in own}
+
+    def within(self, group: Group) -> np.ndarray:
+        """(rows,) bool: which examples belong to the group."""
+        name, value = group
+        if not name:
+            return np.ones(len(self.samples), bool)
+        if name not in self.groups:
+            return np.zeros(len(self.samples), bool)
+        kept: np.ndarray = self.groups[name] == value
+        return kept
+
+    def sums(self, images: int, codes: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+        """(images, COLUMNS) of the rows `kept`; codes (rows,) number the images."""
+        if kept is None:
+            return stats.image_sums(codes, self.terms, images)
+        return stats.image_sums(codes[kept], self.terms[kept], images)
 
 
 def slices(sweep: Sweep) -> dict[str, list[str]]:
-    """Slices worth splitting by and their values: style first, then size and length, then others.
+    """Slices worth splitting by and their values: style, size, length, distractors, then others.
 
     Values stand in their natural order if they have one, else as they come in the data. A slice
     that has one value only, or more than `MAX_GROUPS`, is left out.
@@ -73,7 +95,7 @@ def slices(sweep: Sweep) -> dict[str, list[str]]:
     def ordered(found: Iterable[str]) -> bool:
         return set(found) <= set(ORDER)
 
-    first = ["style", "size", "length"]
+    first = ["style", "size", "length", "distractors"]
     names = [n for n in first if n in values] + sorted(set(values).difference(first))
     return {
         name: sorted(values[name], key=ORDER.index) if ordered(values[name]) else list(values[name])
@@ -92,23 +114,24 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
             if not parts:
                 continue
             images = _images(parts)
+            codes = [images.get_indexer(p.image_ids) for p in parts]
             groups = [*WHOLE, *split] if protocol == sweep.protocols[0] else WHOLE
             for group in groups:
-                table = np.stack([p.sums(images, _in_group(p.samples, group)) for p in parts], 1)[
-                    :, :, None
-                ]
+                each = zip(parts, codes, strict=True)
+                table = np.stack([p.sums(len(images), at, p.within(group)) for p, at in each], 1)
+                table = table[:, :, None]
                 seen = np.asarray((table[..., COLUMNS.index("examples")] > 0).any((1, 2)))
                 found = stats.bootstrap(table, seed=seed, rows=seen if group[0] else None)
                 by_seed = ratios(table.sum(0)[:, 0])
                 spread = _spread(by_seed)
                 first = parts[0]
-                own = first.samples[_in_group(first.samples, group)]
+                own = first.samples[first.within(group)]
                 size = (len(parts), len(own), int(own["image_id"].nunique()), majority(own))
                 for m, measure in enumerate(MEASURES):
                     ends = (found.value[m], found.low[m], found.high[m], spread[m])
                     key = (protocol, *group, variant.label, measure.name)
                     rows.append((*key, *map(float, ends), *size))
-    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+    return _measured(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), "value")
 
 
 def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
@@ -132,7 +155,13 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 rows.append(
                     {**dict(zip(CONTRAST_COLUMNS, (*names, measure.name), strict=False)), **row}
                 )
-    return pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS))
+    return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
+
+
+def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Without the measures of no-target data where there is none."""
+    absent = rows["metric"].isin(NO_TARGET)
+    return rows if rows.loc[absent, column].notna().any() else rows[~absent].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
@@ -151,12 +180,14 @@ class _Held:
 
 def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
     images = _images([part for pair in pairs for part in pair])
-    table = np.stack([np.stack([part.sums(images) for part in pair], 1) for pair in pairs], 1)
+
+    def sums(part: Part) -> np.ndarray:
+        return part.sums(len(images), images.get_indexer(part.image_ids))
+
+    table = np.stack([np.stack([sums(part) for part in pair], 1) for pair in pairs], 1)
     by_seed = stats.differences(table)
     value = by_seed.mean(0)
     found = stats.sources(table)
-    seeds, p_seeds = stats.student(value, found.seeds, max(len(pairs) - 1, 1))
-    both, p_both = stats.student(value, found.both, found.freedom)
     above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
@@ -164,13 +195,13 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
         value=value,
         intervals={
             "images": stats.bootstrap(table, seed=seed),
-            "seeds": seeds,
-            "both": both,
+            "seeds": stats.student(value, found.seeds, max(len(pairs) - 1, 1)),
+            "both": stats.student(value, found.both, found.freedom),
         },
         p={
             "images": stats.swap_images(table, seed=seed),
-            "seeds": stats.flip_seeds(by_seed, seed=seed) if len(pairs) > 1 else p_seeds,
-            "both": p_both,
+            "seeds": stats.flip_seeds(by_seed, seed=seed),
+            "both": stats.both_p(value, found),
         },
         sources=found,
         by_seed=by_seed,
@@ -250,8 +281,9 @@ def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
     pairs = []
     for first, second in cells:
         x, y = _part(first, protocol), _part(second, protocol)
-        x = _only(x, x.samples["id"].isin(y.samples["id"]).to_numpy())
-        y = _only(y, y.samples["id"].isin(x.samples["id"]).to_numpy())
+        if not x.samples["id"].array.equals(y.samples["id"].array):
+            x = _only(x, x.samples["id"].isin(y.samples["id"]).to_numpy())
+            y = _only(y, y.samples["id"].isin(x.samples["id"]).to_numpy())
         if len(x.samples):
             pairs.append((x, y))
     return pairs
@@ -266,20 +298,5 @@ def _part(cell: Cell, protocol: str) -> Part:
     return Part(cell, cell.samples[kept], stats.columns_of(cell.records)[kept])
 
 
-def _image_ids(samples: pd.DataFrame) -> pd.Index[str]:
-    return pd.Index(samples["image_id"].astype(str))
-
-
 def _images(parts: Sequence[Part]) -> pd.Index[str]:
-    return pd.Index(sorted(set().union(*(_image_ids(p.samples).unique() for p in parts))))
-
-
-def _in_group(part: pd.DataFrame, group: Group) -> np.ndarray:
-    name, value = group
-    if not name:
-        return np.ones(len(part), bool)
-    column = SLICE + name
-    if column not in part:
-        return np.zeros(len(part), bool)
-    kept: np.ndarray = (part[column].astype(str) == value).to_numpy()
-    return kept
+    return pd.Index(sorted(set().union(*(p.image_ids.unique() for p in parts))))

@@ -21,7 +21,7 @@ FONT_SIZE = 13
 
 
 def contact_sheet(examples: Sequence[Example], n: int, seed: int) -> Image.Image:
-    """`n` examples drawn at random: target tinted blue, ignored pixels edged in orange.
+    """`n` examples drawn at random: target edged in blue, ignored pixels tinted orange.
 
     Under each: the query, the keyword, whether the target is empty, and the example's id.
     """
@@ -42,8 +42,9 @@ def _tile(sheet: Image.Image, example: Example, left: int, top: int) -> None:
         picture = ImageOps.exif_transpose(file).convert("RGB")  # masks are drawn on that
     picture = ImageOps.contain(picture, (TILE, TILE))
     ignored = mask == 255
+    # The target keeps its colour, which queries speak of.
     drawn = overlay.draw(
-        np.asarray(picture), mask == 1, TARGET, (ignored, IGNORED) if ignored.any() else None
+        np.asarray(picture), ignored if ignored.any() else None, IGNORED, (mask == 1, TARGET)
     )
     sheet.paste(Image.fromarray(drawn), (left, top))
     empty = "" if (mask == 1).any() else " (empty mask)"

@@ -132,6 +132,11 @@ def _legend_grid(width: float, variants: Sequence[Variant]) -> tuple[int, int]:
     return max(1, min(fit, len(texts))), max(map(len, texts))
 
 
+def band(ax: Any, at: Any, low: Any, high: Any, colour: str, bands: int) -> None:
+    """From the lowest to the highest seed; paler where many `bands` lie on each other."""
+    ax.fill_between(at, low, high, color=colour, alpha=min(0.18, 0.8 / max(1, bands)), linewidth=0)
+
+
 def wrap(text: str, width: int) -> str:
     """Text in lines of at most `width` letters; matplotlib's $ is taken literally."""
     options: dict[str, Any] = {"break_on_hyphens": False, "break_long_words": width > 20}

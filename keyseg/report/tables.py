@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.measures import BY_NAME
+from keyseg.report import printed
+from keyseg.report.declared import contrasts as declared
+from keyseg.report.measures import BY_NAME, NO_TARGET, colliding
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.verdict import p_text
 
@@ -101,15 +103,24 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     floor = (
         f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
     )
+    shared = next((colliding(cell.samples) for cell in sweep.finished), nan)
+    if isfinite(shared) and shared:
+        floor += f"; {percent(shared)} of the keywords share their first token with another"
     words = (
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
         f"(teacher-forced answers always have both). {how}"
     )
-    masks = f"P@X: share of examples with IoU > X. {how}"
+    columns, masks = MASKS, "P@X: share of examples with IoU > X."
+    if whole["metric"].isin(NO_TARGET).any():
+        columns = (*MASKS, *NO_TARGET)
+        masks += (
+            " N-acc: share of the examples without a target for which nothing is predicted; "
+            "T-acc: share of the others for which something is."
+        )
     return [
-        _panel(sweep, whole, "results_masks", "Masks", masks, MASKS),
+        _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
         _cost(sweep),
     ]
@@ -125,6 +136,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             continue
         where = {v.label: v.index for v in sweep.variants}
         lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
+        lines += _without_result(sweep, set(rows["contrast"]))
         out.append(
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
@@ -136,6 +148,18 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
                 text=frozenset({5}),
             )
         )
+    return out
+
+
+def _without_result(sweep: Sweep, known: set[str]) -> list[Line]:
+    """Declared contrasts that nothing can be said on yet, with the reason."""
+    out = []
+    for contrast in declared(sweep):
+        if contrast.name not in known:
+            holes = [f"{v.label}: {v.hole}" for v in (contrast.of, contrast.against) if v.hole]
+            nothing = [Entry(DASH)] * 6
+            reason = "; ".join(holes) or "no examples in common"
+            out.append(Line(contrast.name, nothing, contrast.of.index, reason))
     return out
 
 
@@ -155,7 +179,8 @@ def _verdict_caption(protocol: str, name: str) -> str:
         "these weights, other images (paired bootstrap over images; p by swapping the variants on "
         "whole images). Seeds: other seeds, these images (Student's t; p by flipping the seeds' "
         "signs). Both: other seeds and other images (variance components; Student's t). In "
-        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts. The "
+        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts, and on "
+        "the safe side over both. The "
         "verdict follows p over both, where there is one seed over images. Effect size: mean over "
         "standard deviation (Hedges's g of paired differences)." + mcnemar
     )
@@ -205,7 +230,7 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
         rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
         for name, label in zip(rows["contrast"], rows["label"], strict=True):
             found_rows = [index.get((protocol, name, m)) for m in BRIEF]
-            entries = [_entry(r, "difference") if r else Entry(DASH) for r in found_rows]
+            entries = [entry(r, "difference") if r else Entry(DASH) for r in found_rows]
             lines.append(Line(str(name), entries, where.get(str(label)), group=title))
     return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
 
@@ -257,7 +282,7 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str
         rows = part[part["group"] == value]
         size = f"{int(rows['examples'].max())} examples" if len(rows) else "no examples"
         chance = percent(rows["majority"].max()) if len(rows) else DASH
-        groups[value] = f"{value} ({size}; most frequent keyword {chance})"
+        groups[value] = f"{value} ({size}; most frequent first token {chance})"
     return Table(
         f"slices_{name}",
         f"By {name.replace('_', ' ')}",
@@ -272,16 +297,18 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str
 def published(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
     """Numbers in print of the variants that this sweep measures; None without any."""
     wanted = {v.fusion or v.label: v for v in sweep.variants}
-    rows = rows[rows["variant"].isin(list(wanted))]
+    rows = printed.of(sweep, rows)
     if rows.empty:
         return None
-    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source"]
+    rows = rows.assign(differs=printed.differs(sweep, rows))
+    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source", "differs"]
     wide = rows.pivot_table("value_percent", keys, "metric", sort=False).reset_index()
     wide["order"] = wide["variant"].map({name: v.index for name, v in wanted.items()})
     place = wide[["data", "split"]].agg(" ".join, axis=1).str.strip()
     words = {
         "Data": place,
         "Row in print": wide["row"],
+        "Differs from this sweep in": wide["differs"].replace("", "nothing stated"),
         "Protocol": wide["protocol"],
         "Backbone": wide["backbone"],
         "Source": wide["source"],
@@ -293,16 +320,15 @@ def published(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
     lines = []
     for i in wide.sort_values("order", kind="stable").index:
         numbers = [float(wide[k].get(i, nan)) if k in wide else nan for k in ("giou", "ciou")]
-        entries = [Entry(f"{n:.2f}".removesuffix("0") if isfinite(n) else DASH) for n in numbers]
+        entries = [Entry(printed.number(n) if isfinite(n) else DASH) for n in numbers]
         entries += [Entry(str(words[title][i])) for title in kept]
         variant = wanted[str(wide["variant"][i])]
         lines.append(Line(variant.label, entries, variant.index))
     return Table(
         "published",
         "In print",
-        "Copied from publications, percent. Data, backbone, training budget and protocol differ "
-        "from this sweep's: read the order of rows within one source, not the values against the "
-        f"measured ones.{said}",
+        "Copied from publications, percent. Training budgets differ too: read the order of rows "
+        f"within one source, not the values against the measured ones.{said}",
         "Variant",
         ("gIoU", "cIoU", *kept),
         lines,
@@ -346,12 +372,13 @@ def _lines(
     for group, title in groups.items():
         for variant in variants:
             found = [index.get((group, variant.label, name)) for name in names]
-            entries = [_entry(row, column) if row else Entry(DASH) for row in found]
+            entries = [entry(row, column) if row else Entry(DASH) for row in found]
             lines.append(Line(variant.label, entries, variant.index, variant.hole, title))
     return lines
 
 
-def _entry(row: Mapping[Any, Any], column: str) -> Entry:
+def entry(row: Mapping[Any, Any], column: str) -> Entry:
+    """A row of scores or contrasts as an entry; `column`: "value" or "difference"."""
     signed = column == "difference"
     value, low, high, spread = (float(row[k]) for k in (column, "low", "high", "sd"))
     interval = f"[{percent(low, signed=signed)}, {percent(high, signed=signed)}]"

@@ -1,6 +1,6 @@
 """A contrast in a word and in a sentence: what is shown, and what it would take to show more.
 
-"better" and "worse" speak of variants, so they need seeds: they ask that Holm's p of the interval
+"better" and "worse" speak of variants, so they need seeds: they ask that Holm's p (`stats.both_p`)
 over seeds and images is at most 5 %. One seed can only speak of its weights.
 """
 
@@ -32,8 +32,8 @@ class Evidence:
     """All that a verdict rests on. Fractions; NaN = not known.
 
     `low`, `high`: 95 % interval over seeds and images, over images alone where there is one seed;
-    `p`: Holm-corrected, of the same. `images`, `seeds`, `shared`: variances, see `stats.Sources`.
-    `hours`: of one more seed of both variants.
+    `p`: Holm-corrected, over the same sources. `images`, `seeds`, `shared`: variances, see
+    `stats.Sources`. `hours`: of one more seed of both variants.
     """
 
     measure: Measure
@@ -107,7 +107,8 @@ def p_text(p: float) -> str:
 def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
     """Seeds in all that show `gap` with `POWER` at `ALPHA`; None if images alone forbid it.
 
-    The images' variance is kept, its interaction with seeds falls with their number.
+    By the p value that verdicts follow (`stats.both_p`), before Holm's correction. The images'
+    variance is kept, its interaction with seeds falls with their number.
     """
     from scipy.stats import nct, t
 
@@ -117,11 +118,14 @@ def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
 
     def power(n: int) -> float:
         seeds = (seed_only + shared) / n
-        total = images + shared / n + seed_only / n
-        spread = seeds**2 / (n - 1) + (images + shared / n) ** 2 / max(e.n_images - 1, 1)
-        freedom = total**2 / spread if spread > 0 else float("inf")
-        edge = t.ppf(1 - ALPHA / 2, freedom)
-        return float(nct.sf(edge, freedom, gap / sqrt(total))) if total > 0 else 1.0
+        both = images + shared / n
+        total = both + seed_only / n
+        if total <= 0:
+            return 1.0
+        spread = seeds**2 / (n - 1) + both**2 / max(e.n_images - 1, 1)
+        edges = [t.isf(ALPHA / 2, freedom) for freedom in (n - 1, max(e.n_images - 1, 1))]
+        edge = sqrt((seeds * edges[0] ** 2 + both * edges[1] ** 2) / (seeds + both))
+        return float(nct.sf(edge, total**2 / spread, gap / sqrt(total)))
 
     if power(MOST_SEEDS) < POWER:
         return None

@@ -29,7 +29,8 @@ FREE_OPTIONS = ("name", "rerun", "dry", "detach")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (
-    *("name", "question", "baseline", "factors", "replicate", "metrics", "contrasts", "published"),
+    *("name", "question", "baseline", "factors", "replicate", "metrics", "contrasts", "path"),
+    "published",
 )
 
 
@@ -48,7 +49,8 @@ class Design:
     """A sweep before anything of it has run.
 
     `factors`: swept key -> its values in the order given; `replicate`: the key whose values are
-    repetitions, not a question; `baseline`: the value of each factor that others are held against.
+    repetitions, not a question; `baseline`: the value of each factor that others are held against;
+    `path`: the changes, one factor each, that lead from the baseline to the whole.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Design:
     question: str | None = None
     metrics: list[str] = field(default_factory=lambda: list(DEFAULT_METRICS))
     contrasts: list[Any] = field(default_factory=list)
+    path: list[Any] = field(default_factory=list)
     published: str | None = None
 
 
@@ -110,13 +113,10 @@ def design(
         k: NO_FUSION if k == "fusion" and NO_FUSION in v else v[0] for k, v in factors.items()
     }
     for key, value in (block.get("baseline") or {}).items():
-        if value not in factors.get(key, []):
-            raise ConfigError(
-                f"ablation.baseline: {key}={value} is no value of the sweep; "
-                f"{key} takes {', '.join(map(str, factors.get(key, ['no value'])))}"
-            )
+        _check_value("ablation.baseline", key, value, factors)
         baseline[key] = value
     _check_contrasts(block.get("contrasts") or [], factors)
+    _check_path(block.get("path") or [], factors)
     default_name = "-".join(map(_short, _naming_keys(varies, factor_keys, replicate))) or SINGLE
     return Design(
         name=folder_name(str(name or block.get("name") or default_name)),
@@ -127,6 +127,7 @@ def design(
         question=block.get("question"),
         metrics=list(block.get("metrics") or DEFAULT_METRICS),
         contrasts=list(block.get("contrasts") or []),
+        path=list(block.get("path") or []),
         published=block.get("published"),
     )
 
@@ -228,8 +229,22 @@ def _check_contrasts(entries: Sequence[Any], factors: Mapping[str, Sequence[Any]
                     f"{where}.{side}={values}: give factor and value, like {{fusion: full}}"
                 )
             for key, value in values.items():
-                if value not in factors.get(key, []):
-                    raise ConfigError(
-                        f"{where}.{side}: {key}={value} is no value of the sweep; "
-                        f"{key} takes {', '.join(map(str, factors.get(key, ['no value'])))}"
-                    )
+                _check_value(f"{where}.{side}", key, value, factors)
+
+
+def _check_path(steps: Any, factors: Mapping[str, Sequence[Any]]) -> None:
+    """Each is `{factor: value}`: one change of the variant before it, the first of the baseline."""
+    for i, step in enumerate(steps if isinstance(steps, Sequence) else [steps]):
+        where = f"ablation.path[{i}]"
+        if not isinstance(step, Mapping) or len(step) != 1:
+            raise ConfigError(f"{where}={step}: give one change, like {{fusion: full}}")
+        for key, value in step.items():
+            _check_value(where, key, value, factors)
+
+
+def _check_value(where: str, key: str, value: Any, factors: Mapping[str, Sequence[Any]]) -> None:
+    if value not in factors.get(key, []):
+        raise ConfigError(
+            f"{where}: {key}={value} is no value of the sweep; "
+            f"{key} takes {', '.join(map(str, factors.get(key, ['no value'])))}"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def make_report(sweep_dir: Path, out_dir: Path, **asked: Any) -> tuple[Path | No
         raise
     except Exception as error:
         trace = sweep_dir / "report-error.txt"
-        trace.write_text(traceback.format_exc())
+        with suppress(OSError):  # a full disk may be the reason
+            trace.write_text(traceback.format_exc())
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return None, (
             f"the report could not be made: {reason} (traceback: {short_path(trace)}). The results "
@@ -70,9 +72,7 @@ def finish_mlflow(sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | N
 
     def work() -> None:
         try:
-            for run in runs:
-                if not tracking.is_level(run):
-                    tracking.sync(run)
+            failure.extend(tracking.sync_all(r for r in runs if not tracking.is_level(r)))
             tracking.finish_parent(sweep_dir, report.parent if report else None)
         except Exception as error:
             failure.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -147,7 +147,8 @@ def print_end(
     for outcome in outcomes:
         if outcome.status == FAILED:
             run = outcome.cell.open()
-            error = str(run.info.get("error") or "no reason given").strip().splitlines()[-1]
+            told = run.info.get("error") or outcome.error or "no reason given"
+            error = str(told).strip().splitlines()[-1]
             print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
             print_line(console, f"        log: {short_path(run.log_file)}", "red")
     if report is not None:

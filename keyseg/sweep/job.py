@@ -1,4 +1,4 @@
-"""What a SLURM job does with a cell: start its worker, and queue itself again when told to stop.
+"""What a SLURM job does with cells: start their worker, and queue itself again when told to stop.
 
 The worker is a process of its own, the same as on one machine. The job's process stays light: it
 passes SIGUSR2 on (SLURM sends it before a time limit and before a preemption), waits until the
@@ -7,6 +7,8 @@ worker has left its checkpoint, and then has submitit requeue the job, any numbe
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,16 +16,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED, FAILED, RunBusy, RunDirectory
-from keyseg.sweep.supervise import close_attempt, reason_of
-from keyseg.sweep.workers import worker_environment
+from keyseg.disk import DiskFullError
+from keyseg.sweep.share import worker_environment
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-_TICK, _REMIND, _PATIENCE = 0.1, 1.0, 5.0  # seconds
+    from keyseg.rundir import RunDirectory
+
+_TICK, _REMIND, _PATIENCE, _TAKEN = 0.1, 1.0, 5.0, 300.0  # seconds
+_FIRST_PORT, _PORTS = 20000, 10000
 _REQUEUE_TRIES = 10
 """A controller that is just down is asked again, every few seconds until the machine is taken."""
 
@@ -34,60 +39,141 @@ class WorkerFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class CellJob:
-    """The function that submitit calls on the node. `path`: of the run directory."""
+    """The function that submitit calls on the node. `paths`: of the run directories, in order."""
 
-    path: str
+    paths: Sequence[str]
     worker: Sequence[str]
     threads: int
 
     def __call__(self) -> str:
-        """Work on the run; its status.
+        """Work on the runs, one after the other.
 
         Raises:
-            WorkerFailedError: the worker's exit code is not 0.
+            WorkerFailedError: a run failed.
+            SystemExit: the disk is full; SLURM is told so by the job's exit code.
         """
-        run = RunDirectory(self.path)
         # submitit's: writes the submission again, calls `scontrol requeue`, and exits.
         requeue: Any = signal.getsignal(signal.SIGUSR2)
-        asked = False
+        told = _Told()
+        signal.signal(signal.SIGUSR2, told)
+        failed = []
+        left = list(self.paths)
+        while left:
+            # Before anything is imported here: the worker needs its time to load what it needs.
+            process = self._start(left)
+            from keyseg.rundir import EXIT_BUSY, EXIT_NO_SPACE, EXIT_STOPPED, RunDirectory
+            from keyseg.sweep.workers import as_signal, shares
 
-        def ask(number: int, frame: object) -> None:
-            nonlocal asked
-            asked = True
-
-        signal.signal(signal.SIGUSR2, ask)
-        with run.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                [*self.worker, self.path],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=worker_environment(self.threads),
-                preexec_fn=_ignore_signals,
-            )
-        reminded = 0.0
-        while (code := process.poll()) is None:
-            # Again and again: a worker that still loads its libraries does not listen yet.
-            if asked and time.monotonic() - reminded > _REMIND:
-                process.send_signal(signal.SIGUSR2)
-                reminded = time.monotonic()
-            time.sleep(_TICK)
-        # By the signal: a worker that was just starting or ending, and has nothing to save.
-        if code in (EXIT_STOPPED, -signal.SIGUSR2):
-            _persist(lambda: requeue(signal.SIGUSR2, None))
-        if code not in (0, EXIT_BUSY) and (run.status != FAILED or code < 0):
-            with suppress(RunBusy), run.lock():
-                reason = reason_of(run, code)
-                close_attempt(run, reason, status=FAILED, error=reason)
-        if code != 0:
-            raise WorkerFailedError(f"{self.path}: the worker ended with {code}; see log.txt there")
-        return run.status
+            code = as_signal(_wait(process, told))
+            # By the signal: a worker that was just starting or ending, and has nothing to save.
+            if code in (EXIT_STOPPED, -signal.SIGUSR2):
+                _persist(lambda: requeue(signal.SIGUSR2, None))
+                time.sleep(_TAKEN)  # of several processes one queues the job, and SLURM ends all
+            ended = shares([Path(path) for path in left], code)
+            left = [str(end.path) for end in ended if end.code == EXIT_STOPPED]
+            for end in ended:
+                if end.code not in (0, EXIT_BUSY, EXIT_STOPPED):
+                    failed.append(str(end.path))
+                    if rank() == 0:
+                        _record(RunDirectory(end.path), end.code)
+        if code == EXIT_NO_SPACE:  # the code is all that surely arrives: it needs no room
+            raise SystemExit(code)
+        if failed:
+            raise WorkerFailedError(f"{', '.join(failed)}: failed; see log.txt there")
+        return "done"
 
     def checkpoint(self) -> DelayedSubmission:
-        """What the job does when it comes again: the same; the run directory knows the rest."""
+        """What the job does when it comes again: the same; the run directories know the rest."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+    def _start(self, paths: Sequence[str]) -> subprocess.Popen[bytes]:
+        """A worker on these runs."""
+        name = "log.txt" if rank() == 0 else f"log.{rank()}.txt"
+        with (Path(paths[0]) / name).open("ab") as log:
+            return subprocess.Popen(
+                [*self.worker, *paths],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**worker_environment(self.threads), **rank_environment()},
+                preexec_fn=_ignore_signals,
+            )
+
+
+@dataclass(frozen=True)
+class CommandJob:
+    """Commands one after the other: what a sweep needs once, before or after its cells."""
+
+    commands: Sequence[Sequence[str]]
+    threads: int
+
+    def __call__(self) -> None:
+        """Run all of them.
+
+        Raises:
+            WorkerFailedError: one failed; the others ran all the same.
+        """
+        environment = worker_environment(self.threads)
+        codes = [subprocess.run(c, env=environment, check=False).returncode for c in self.commands]
+        failed = [shlex.join(c) for c, code in zip(self.commands, codes, strict=True) if code]
+        if failed:
+            raise WorkerFailedError(f"failed: {'; '.join(failed)}")
+
+
+class _Told:
+    """A handler that remembers whether the signal came."""
+
+    def __init__(self) -> None:
+        self.to_stop = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.to_stop = True
+
+
+def _wait(process: subprocess.Popen[bytes], told: _Told) -> int:
+    """The exit code of a worker, which is told to stop when we are."""
+    reminded = 0.0
+    while (code := process.poll()) is None:
+        # Again and again: a worker that still loads its libraries does not listen yet.
+        if told.to_stop and time.monotonic() - reminded > _REMIND:
+            process.send_signal(signal.SIGUSR2)
+            reminded = time.monotonic()
+        time.sleep(_TICK)
+    return code
+
+
+def rank() -> int:
+    """Which of the processes of a cell this is; 0 where there is one."""
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def rank_environment() -> dict[str, str]:
+    """What torch.distributed and accelerate read, from what srun gives; {} for one process."""
+    count = int(os.environ.get("SLURM_NTASKS", "1"))
+    if count == 1:
+        return {}
+    job = int(os.environ["SLURM_JOB_ID"])
+    return {
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),  # a cell has one node
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_FIRST_PORT + job % _PORTS),  # two jobs may share a node
+    }
+
+
+def _record(run: RunDirectory, code: int) -> None:
+    """Why a run ended, where its worker could not say so."""
+    from keyseg.rundir import FAILED, RunBusy, verdict
+    from keyseg.sweep.supervise import close_attempt, reason_of
+
+    if verdict(run) is None or code < 0:
+        with suppress(RunBusy, DiskFullError), run.lock():
+            reason = reason_of(run, code)
+            close_attempt(run, reason, status=FAILED, error=reason)
 
 
 def _ignore_signals() -> None:

@@ -49,7 +49,8 @@ _TICK, _REDRAW = 0.1, 0.5  # seconds
 class LocalConfig:
     """`hydra/launcher=local`.
 
-    `n_jobs`: cells at the same time; null = one per core, or per GPU where there are any.
+    `n_jobs`: workers at the same time; null = one per core, or per GPU where there are any.
+    `cells_per_job`: cells that a worker takes, one after the other, on one load of the imports.
     `worker`: command that works on a run directory; empty = this Python with `-m keyseg.cell`.
     `grace`: seconds that a worker has to stop before it is killed. `prepare`: look for weights and
     make the data once, before any cell starts. `report`: build one at the end.
@@ -57,6 +58,7 @@ class LocalConfig:
 
     _target_: str = "hydra_plugins.keyseg.LocalLauncher"
     n_jobs: int | None = None
+    cells_per_job: int = 1
     worker: list[str] = field(default_factory=list)
     grace: float = 30.0
     prepare: bool = True
@@ -223,13 +225,17 @@ class LocalLauncher(SweepLauncher):
     def __init__(
         self,
         n_jobs: int | None = None,
+        cells_per_job: int = 1,
         worker: Sequence[str] = (),
         grace: float = 30.0,
         prepare: bool = True,
         report: bool = True,
     ) -> None:
         super().__init__(prepare, report)
+        if cells_per_job < 1:
+            raise ConfigError(f"hydra.launcher.cells_per_job={cells_per_job}: must be above 0")
         self.n_jobs = n_jobs
+        self.cells_per_job = cells_per_job
         self.worker = list(worker) or list(WORKER)
         self.grace = grace
 
@@ -244,7 +250,14 @@ class LocalLauncher(SweepLauncher):
         most = len(devices) or cores()
         slots = max(1, min(self.n_jobs or most, len(cells)))
         threads = max(1, cores() // slots)
-        return LocalPool(slots, threads, worker=self.worker, gpus=devices, grace=self.grace)
+        return LocalPool(
+            slots,
+            threads,
+            worker=self.worker,
+            gpus=devices,
+            grace=self.grace,
+            cells_per_job=self.cells_per_job,
+        )
 
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Keep the pool busy until every cell has an outcome, and show how it goes."""

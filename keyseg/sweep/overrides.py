@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROJECT, ConfigError, RunConfig
+from keyseg.disk import DiskFullError
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -36,7 +37,7 @@ def plain_flags(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> Iterator[None]:
-    """Check the overrides among `arguments`; end with one line for what is wrong with a config.
+    """Check the overrides among `arguments`; end with one line for a wrong config or a full disk.
 
     Everything else passes through: a traceback is for our own mistakes, not for the user's.
     """
@@ -52,6 +53,8 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
         yield
     except (ConfigError, DataError) as error:
         fail(str(error))
+    except DiskFullError as error:
+        fail(str(error), code=1)  # nothing is wrong with the command line
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__
         detail = f": {_first(str(cause))}" if isinstance(cause, OmegaConfBaseException) else ""

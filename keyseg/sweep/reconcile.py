@@ -6,6 +6,7 @@ works, or is gone without a word.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ class Overview:
     def read(self) -> list[CellStatus]:
         """The cells as they are now; SLURM is asked once, and only if a cell went there."""
         records = [Record.read(watch.run) for watch in self.watches]
+        shared = Counter(record.key for record in records if record)
         jobs: Mapping[Key, Job] = {}
         self.trouble = None
         try:
@@ -35,17 +37,22 @@ class Overview:
         except SlurmError as error:
             self.trouble = str(error)
         return [
-            self._row(watch, record, jobs)
+            self._row(watch, record, jobs, packed=record is not None and shared[record.key] > 1)
             for watch, record in zip(self.watches, records, strict=True)
         ]
 
-    def _row(self, watch: Watch, record: Record | None, jobs: Mapping[Key, Job]) -> CellStatus:
+    def _row(
+        self, watch: Watch, record: Record | None, jobs: Mapping[Key, Job], *, packed: bool
+    ) -> CellStatus:
         if record is None:
             return watch.read()
         job = jobs.get(record.key)
         state = state_of(watch.run, job, asked=self.trouble is None)
+        if packed and state == RUNNING and not record.begun(watch.run):
+            state = QUEUED  # behind the others of its job
         row = watch.read(state)
-        reason = why(job)[0] if state == LOST else row.error
+        log = log_end(watch.run.path.parent, record) if state == LOST else ""
+        reason = why(job, log)[0] if state == LOST else row.error
         known = f"{job.id}" if job else ""
         return replace(row, job=known, node=job.node if job else "", error=reason)
 

@@ -10,6 +10,7 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from keyseg import ranks
 from keyseg.provenance import cores
 from keyseg.rundir import DONE, FAILED, RUNNING, RunBusy
 from keyseg.sweep import finish
@@ -31,13 +32,19 @@ _REDRAW = 0.5  # seconds
 
 
 def run_single(cfg: DictConfig) -> None:
-    """Train and evaluate one cell at outputs/single/<signature>, or find it done."""
+    """Train and evaluate one cell at outputs/single/<signature>, or find it done.
+
+    Of several processes (`accelerate launch run.py`) the first one prepares, shows and tells.
+    """
     with one_line_errors(), sigterm_is_ctrl_c():
         config = frozen(cfg)
         label = str(config.fusion["name"])
         point = Point(label, {"fusion": label}, config.seed, [])
         cell = cell_of(config, point, folder_name(config.name or SINGLE))
         console = Console()
+        if ranks.rank():
+            _take_part(cell, dry=cfg.dry)
+            return
         if cfg.dry:
             finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
             return
@@ -62,16 +69,38 @@ def _done(cell: Cell, *, rerun: bool) -> Outcome | None:
     if rerun:
         run.clear()
     run.freeze(cell.config)
-    return Outcome(cell, DONE, found=True) if run.status == DONE else None
+    if run.status != DONE:
+        return None
+    if ranks.count() > 1:
+        _take_part(cell)  # the others wait to be told
+    return Outcome(cell, DONE, found=True)
+
+
+def _take_part(cell: Cell, *, dry: bool = False) -> None:
+    """Work on a run without a word: the first process shows it, and says what went wrong."""
+    if not dry:
+        _take_threads(cell)
+        from keyseg.cell import run_cell
+
+        try:
+            run_cell(cell.open())
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            raise SystemExit(EXIT_FAILED) from error
+
+
+def _take_threads(cell: Cell) -> int:
+    """This process's threads; before torch is loaded, which reads the variables once."""
+    share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or share
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
+        os.environ.setdefault(name, str(threads))
+    return threads
 
 
 def _run(cell: Cell, console: Console) -> Outcome:
     run = cell.open()
-    threads = cell.config.runtime.threads or run.info.get("threads") or cores()
-    run.update(threads=threads)
-    # Before torch is loaded, which reads them once.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
-        os.environ.setdefault(name, str(threads))
+    run.update(threads=_take_threads(cell))
     from keyseg.cell import run_cell
 
     heading = f"{cell.title} · {finish.short_path(run.path)}"

@@ -8,184 +8,68 @@ finds the job instead of submitting a second one.
 
 from __future__ import annotations
 
-import io
 import json
-import os
+import re
 import secrets
-import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from keyseg import snapshot, sweepdir
-from keyseg.config import PROJECT, ROOT, ConfigError
-from keyseg.rundir import DONE, FAILED, PRUNED, RunDirectory, now
+from keyseg import disk, sweepdir
+from keyseg.rundir import EXIT_NO_SPACE, EXIT_STOPPED, FAILED, RunDirectory, now, verdict
 from keyseg.sweep import slurmqueue
 from keyseg.sweep.job import CellJob
+from keyseg.sweep.sbatch import job_folder
 from keyseg.sweep.slurmqueue import ENDED, LOST, WAITING, Job, Key, SlurmError
-from keyseg.sweep.workers import WORKER, Ended
+from keyseg.sweep.supervise import NO_SPACE, last_lines
+from keyseg.sweep.workers import WORKER, Ended, packs
 
 MAX_ARRAY = 1000
 """Jobs of one array: SLURM's default for MaxArraySize is 1001."""
 
-_NEVER_TOO_OFTEN = 10**6
-"""Submitit gives up after so many time limits, and counts every short job's end as one."""
+_OUT_OF_MEMORY = re.compile(r"exceeded (job )?memory limit|oom.?kill", re.IGNORECASE)
+"""In what slurmstepd writes into a job's log; the job's state often is FAILED or CANCELLED only."""
 
-_TRANSIENT = ("unable to contact", "timed out", "timeout", "connection refused", "not responding")
-"""In what sbatch says when it may be asked again: the controller is down or busy."""
+_KILLED = re.compile(r"task \d+: Killed")
+"""What srun writes; accounting, which has the signal, may be late or missing."""
 
+_CUT_OFF = "could not find submitted jobs"
+"""In what submitit says when sbatch had the job, and the one who called it died before the rest."""
 
-@dataclass
-class SlurmOptions:
-    """What one job asks SLURM for; null = the cluster's default.
+_LATE = 2.0
+"""Seconds that the end of a run, or sacct's word on it, may come after the end of its job."""
 
-    `time`: minutes; a cell that needs longer goes on in the next job. `memory`: like 16G.
-    `gpus`: of one job. `array_parallelism`: jobs of a sweep at the same time. `setup`: shell lines
-    before the worker starts (module load ...). `sbatch`: other options, as {mail-type: END}.
-    `srun`: arguments of srun. `signal_delay`: seconds before the end at which a job is told to
-    write its checkpoint. `max_attempts`: of a cell whose node was lost; errors in the code are
-    not tried again. `poll`: seconds between two questions to SLURM.
-    """
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gpus: int | None = None
-    cpus_per_task: int = 2
-    memory: str | None = None
-    time: int = 240
-    array_parallelism: int = 64
-    setup: list[str] = field(default_factory=list)
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    srun: list[str] = field(default_factory=list)
-    signal_delay: int = 120
-    max_attempts: int = 3
-    poll: float = 2.0
-
-
-def check(options: SlurmOptions) -> None:
-    """Whether the numbers make sense.
-
-    Raises:
-        ConfigError: one does not; names the key.
-    """
-    for name in ("cpus_per_task", "time", "array_parallelism", "max_attempts", "poll"):
-        if not getattr(options, name) > 0:
-            raise ConfigError(f"hydra.launcher.{name}={getattr(options, name)}: must be above 0")
-    if options.signal_delay >= 60 * options.time:
-        raise ConfigError(
-            f"hydra.launcher.signal_delay={options.signal_delay} s leaves nothing of "
-            f"hydra.launcher.time={options.time} min"
-        )
-
-
-def parameters(options: SlurmOptions, name: str, code: Path) -> dict[str, Any]:
-    """The options as submitit's executor takes them. `code`: the snapshot that jobs run."""
-    setup = [
-        *options.setup,
-        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        "export PYTHONSAFEPATH=1  # the folder of the submission is no place to import from",
-        f"export {ROOT}={shlex.quote(os.environ.get(ROOT) or str(PROJECT))}",
-    ]
-    asked = {
-        "job_name": name,
-        "partition": options.partition,
-        "account": options.account,
-        "qos": options.qos,
-        "constraint": options.constraint,
-        "gpus_per_node": options.gpus,
-        "cpus_per_task": options.cpus_per_task,
-        "mem": options.memory,
-        "time": options.time,
-        "array_parallelism": options.array_parallelism,
-        "signal_delay_s": options.signal_delay,
-        "setup": setup,
-        # srun does not take it over from sbatch since SLURM 22.05
-        "srun_args": [f"--cpus-per-task={options.cpus_per_task}", *options.srun],
-        "additional_parameters": {"requeue": True, **options.sbatch},
-    }
-    return {key: value for key, value in asked.items() if value is not None}
-
-
-def script(options: SlurmOptions, name: str, code: Path, folder: Path, count: int) -> str:
-    """The text that sbatch would be given for `count` cells."""
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    command = (
-        f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    )
-    array = count if count > 1 else None  # submitit makes no array of one
-    text: str = _make_sbatch_string(
-        command=command, folder=folder, map_count=array, **parameters(options, name, code)
-    )
-    return text
-
+_SOON = 0.2  # seconds between two looks at run directories
 
 Submit = Callable[[str, Sequence[CellJob]], None]
 """Submits jobs as one array under a name."""
 
 
-class Sbatch:
-    """Submissions through submitit. `sweep_dir`: where its files go, on a shared file system."""
-
-    def __init__(self, options: SlurmOptions, sweep_dir: Path) -> None:
-        self.options = options
-        self.sweep_dir = sweep_dir
-
-    def __call__(self, name: str, jobs: Sequence[CellJob]) -> None:
-        """Submit.
-
-        Raises:
-            SlurmError: SLURM does not answer now. ConfigError: it refuses the job.
-        """
-        from submitit import SlurmExecutor
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        code = snapshot.take(code_folder(self.sweep_dir))
-        try:
-            executor = SlurmExecutor(job_folder(self.sweep_dir, name), _NEVER_TOO_OFTEN)
-            executor.update_parameters(**parameters(self.options, name, code))
-            with redirect_stderr(io.StringIO()):  # what sbatch says is in the error, too
-                executor.submit_array(jobs)
-        except (FailedJobError, FailedSubmissionError, OSError, RuntimeError) as error:
-            said = _sbatch_said(str(error))
-            if any(text in str(error).lower() for text in _TRANSIENT):
-                raise SlurmError(said) from error
-            raise ConfigError(
-                f"sbatch refuses the job: {said} (hydra.launcher.partition, account, qos, "
-                "constraint, gpus, memory, time; --dry shows the script)"
-            ) from error
-
-
-def code_folder(sweep_dir: Path) -> Path:
-    """Where snapshots of the code are kept: one place for all sweeps."""
-    return sweep_dir.parent / ".code"
-
-
-def job_folder(sweep_dir: Path, name: str) -> Path:
-    """Submitit's files of one submission. A folder is never used twice (ids may be)."""
-    return sweep_dir / ".slurm" / name
-
-
 @dataclass(frozen=True)
 class Record:
-    """job.json: the submission a run belongs to, and its place in it."""
+    """job.json: the submission a run belongs to, and the place of its job in that.
+
+    `attempts`: how many the run had before it was submitted.
+    """
 
     name: str
     index: int
     submitted: float
+    attempts: int = 0
 
     @property
     def key(self) -> Key:
         """What SLURM is asked for."""
         return (self.name, self.index)
+
+    def begun(self, run: RunDirectory) -> bool:
+        """Whether the run was begun since it was submitted."""
+        return len(run.info.get("attempts") or []) > self.attempts
 
     @classmethod
     def read(cls, run: RunDirectory) -> Record | None:
@@ -197,15 +81,14 @@ class Record:
 
     def write(self, run: RunDirectory) -> None:
         """Replace job.json."""
-        temporary = run.path / f".job.json.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.replace(run.path / "job.json")
+        disk.replace(run.path / "job.json", json.dumps(asdict(self)).encode())
 
 
 class SlurmPool:
     """Runs as jobs of SLURM; a pool that ends leaves its jobs alone.
 
-    `say` is told what the user should know (SLURM does not answer, a job was lost).
+    A job works on up to `cells_per_job` runs, one after the other. `say` is told what the user
+    should know (SLURM does not answer, a job was lost).
     """
 
     def __init__(
@@ -216,6 +99,7 @@ class SlurmPool:
         slots: int,
         threads: int,
         worker: Sequence[str] = WORKER,
+        cells_per_job: int = 1,
         every: float = 2.0,
         look: Callable[[set[str]], Mapping[Key, Job]] = slurmqueue.look,
         cancel: Callable[[list[str]], None] = slurmqueue.cancel,
@@ -225,6 +109,7 @@ class SlurmPool:
         self.slots = slots
         self.threads = threads
         self.worker = list(worker)
+        self.cells_per_job = cells_per_job
         self.every = every
         self._submit = submit
         self._sweep_dir = sweep_dir
@@ -234,18 +119,22 @@ class SlurmPool:
         self._say = say
         self._asked: list[tuple[RunDirectory, int]] = []
         self._jobs: dict[Path, Record] = {}
+        self._mates: dict[Key, set[Path]] = {}
+        """All runs of a job that we have seen, those that have ended, too."""
         self._seen: Mapping[Key, Job] = {}
         self._gone: dict[Path, float] = {}
-        self._next_look = -1.0
+        self._answered = False
+        self._next_look = self._next_read = -1.0
         self._trouble: str | None = None
 
     def free(self) -> int:
         """How many more runs can be started now."""
-        return MAX_ARRAY - len(self._asked)
+        return MAX_ARRAY * self.cells_per_job - len(self._asked)
 
     def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
         """Take a run in; all that were taken in are submitted together by the next `poll`."""
         self._asked.append((run, threads or self.threads))
+        self._next_look = min(self._next_look, self._clock())
 
     def waiting(self) -> set[Path]:
         """Runs that wait for a machine."""
@@ -253,7 +142,9 @@ class SlurmPool:
         return asked | {
             path
             for path, record in self._jobs.items()
-            if (job := self._seen.get(record.key)) is None or job.state in WAITING
+            if (job := self._seen.get(record.key)) is None
+            or job.state in WAITING
+            or (len(self._mates[record.key]) > 1 and not record.begun(RunDirectory(path)))
         }
 
     def poll(self) -> list[Ended]:
@@ -262,29 +153,20 @@ class SlurmPool:
         Raises:
             ConfigError: sbatch refuses a job.
         """
-        if self._clock() < self._next_look:
+        moment = self._clock()
+        if moment >= self._next_look:
+            self._ask()
+        elif moment < self._next_read:
             return []
-        try:
-            if self._asked:
-                self._submit_all()
-            self._seen = self._look({record.name for record in self._jobs.values()})
-            answered = True
-            if self._trouble:
-                self._say("SLURM answers again")
-                self._trouble = None
-        except SlurmError as error:
-            answered = False
-            if self._trouble is None:
-                self._say(f"SLURM does not answer ({error}); jobs go on, and it is asked again")
-            self._trouble = str(error)
-        self._next_look = self._clock() + self.every
         ended = []
         for path, record in list(self._jobs.items()):
-            end = self._ended(RunDirectory(path), record, answered)
+            end = self._ended(RunDirectory(path), record)
             if end is not None:
                 del self._jobs[path]
                 self._gone.pop(path, None)
                 ended.append(end)
+        # Ends are seen soon, but a slow file system is not asked all the time.
+        self._next_read = moment + max(_SOON, 10 * (self._clock() - moment))
         return ended
 
     def stop(self) -> list[Path]:
@@ -304,10 +186,41 @@ class SlurmPool:
 
     @property
     def submitted(self) -> int:
-        """Jobs that we know of."""
+        """Runs that have a job."""
         return len(self._jobs)
 
+    def arrays(self) -> dict[str, str]:
+        """Names of our submissions that are queued or at work, and SLURM's ids of them.
+
+        Raises:
+            SlurmError: SLURM does not answer.
+        """
+        jobs = self._look({name for name, _ in self._mates})
+        alive = [(name, job) for (name, _), job in jobs.items() if job.state not in ENDED]
+        return {name: job.id.partition("_")[0] for name, job in alive}
+
     # -- inside -----------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Submit what waits, and ask SLURM for the jobs.
+
+        Raises:
+            ConfigError: sbatch refuses a job.
+        """
+        try:
+            if self._asked:
+                self._submit_all()
+            self._seen = self._look({record.name for record in self._jobs.values()})
+            self._answered = True
+            if self._trouble:
+                self._say("SLURM answers again")
+                self._trouble = None
+        except SlurmError as error:
+            self._answered = False
+            if self._trouble is None:
+                self._say(f"SLURM does not answer ({error}); jobs go on, and it is asked again")
+            self._trouble = str(error)
+        self._next_look = self._clock() + self.every
 
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
@@ -318,76 +231,100 @@ class SlurmPool:
             for run, threads in self._asked:
                 record = known[run.path]
                 job = alive.get(record.key) if record else None
-                if record and ((job and job.state not in ENDED) or run.busy):
-                    self._jobs[run.path] = record
+                alive_job = job is not None and job.state not in ENDED
+                # A job of several goes on behind a run that failed, and does not come back to it.
+                passed = record is not None and record.begun(run) and run.status == FAILED
+                if record and ((alive_job and not passed) or run.busy):
+                    self._follow(run, record)
                 else:
                     fresh.append((run, threads))
             if fresh:
-                name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
-                records = {run.path: Record(name, i, now()) for i, (run, _) in enumerate(fresh)}
-                jobs = []
-                for run, threads in fresh:
-                    records[run.path].write(run)
-                    jobs.append(CellJob(str(run.path.absolute()), self.worker, threads))
-                try:
-                    self._submit(name, jobs)
-                except SlurmError:
-                    # It may have arrived all the same; its files then have not been put in place.
-                    with suppress(SlurmError):
-                        self._cancel([name])
-                    raise
-                self._jobs |= records
+                self._submit_fresh(fresh)
             self._asked.clear()
 
-    def _ended(self, run: RunDirectory, record: Record, answered: bool) -> Ended | None:
+    def _submit_fresh(self, fresh: Sequence[tuple[RunDirectory, int]]) -> None:
+        name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
+        records, jobs = [], []
+        for index, pack in enumerate(packs(fresh, self.cells_per_job)):
+            for run, _ in pack:
+                record = Record(name, index, now(), len(run.info.get("attempts") or []))
+                record.write(run)
+                records.append((run, record))
+            paths = [str(run.path.absolute()) for run, _ in pack]
+            jobs.append(CellJob(paths, self.worker, threads=pack[0][1]))
+        try:
+            self._submit(name, jobs)
+        except SlurmError:
+            # It may have arrived all the same; its files then have not been put in place.
+            with suppress(SlurmError):
+                self._cancel([name])
+            raise
+        for run, record in records:
+            self._follow(run, record)
+
+    def _follow(self, run: RunDirectory, record: Record) -> None:
+        self._jobs[run.path] = record
+        self._mates.setdefault(record.key, set()).add(run.path)
+
+    def _ended(self, run: RunDirectory, record: Record) -> Ended | None:
         """How a run ended; None while somebody works on it, will do so, or may do so."""
         if run.busy:
             return None
-        info = run.info
-        if info.get("status") in (DONE, PRUNED):
-            return Ended(run.path, 0)
-        if info.get("status") == FAILED and info.get("error"):  # cleared before it was submitted
-            return Ended(run.path, 1)
+        told = verdict(run)
+        if told is not None:
+            return Ended(run.path, told)
         job = self._seen.get(record.key)
-        if not answered or (job is not None and job.state not in ENDED):
+        if not self._answered or (job is not None and job.state not in ENDED):
             self._gone.pop(run.path, None)
             return None
         # A shared file system may show the end of a run later than SLURM shows the end of its job.
         since = self._gone.setdefault(run.path, self._clock())
-        if self._clock() - since < 2 * self.every:
+        if self._clock() - since < max(2 * self.every, _LATE):
             return None
-        reason, lost = why(job)
-        last = log_end(self._sweep_dir, record) if not lost else ""
-        return Ended(run.path, 1, reason=f"{reason}: {last}" if last else reason, lost=lost)
+        if job is not None and job.state != "CANCELLED" and self._spared(run, record):
+            return Ended(run.path, EXIT_STOPPED)
+        reason, lost = why(job, log_end(self._sweep_dir, record))
+        return Ended(run.path, 1, reason=reason, lost=lost)
+
+    def _spared(self, run: RunDirectory, record: Record) -> bool:
+        """Whether a job died of another of its runs, before this one began."""
+        others = map(RunDirectory, self._mates[record.key] - {run.path})
+        return not record.begun(run) and any(record.begun(other) for other in others)
 
 
-def why(job: Job | None) -> tuple[str, bool]:
-    """Why a job ended without its run being done, in words; whether the cell may try again."""
+def why(job: Job | None, log: str = "") -> tuple[str, bool]:
+    """Why a job ended without its run being done, in words; whether the cell may try again.
+
+    `log`: the last lines that the job, not its worker, wrote.
+    """
     if job is None:
         return "the job is gone: neither squeue nor sacct knows it", True
     where = f"job {job.id}" + (f" on {job.node}" if job.node else "")
     code, _, number = job.exit_code.partition(":")
-    if job.state == "OUT_OF_MEMORY":
+    if job.state == "OUT_OF_MEMORY" or _OUT_OF_MEMORY.search(log):
         return f"{where} ran out of memory (hydra.launcher.memory=...)", False
     if job.state == "CANCELLED":
         by = f" ({job.reason.lower()})" if "by" in job.reason else ""
         return f"{where} was cancelled{by}", False
     if job.state in LOST:
         return f"{where} was lost ({job.state})", True
-    if number not in ("", "0") or code in ("137", "9"):
+    if _CUT_OFF in log:
+        return f"{where} found no work: who submitted it was killed while doing so", True
+    if code == str(EXIT_NO_SPACE):
+        return f"{where} ended: {NO_SPACE}", False
+    if number not in ("", "0") or code in ("137", "9") or _KILLED.search(log):
         name = _signal_name(number if number not in ("", "0") else "9")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"{where} was killed by {name}{hint}", False
-    return f"{where} ended as {job.state} before the run was done", False
+    last = f": {log.splitlines()[-1]}" if log else ""
+    return f"{where} ended as {job.state} before the run was done{last}", False
 
 
-def log_end(sweep_dir: Path, record: Record) -> str:
-    """The last line that a job wrote itself (what its worker printed is in the run's log.txt)."""
-    from keyseg.sweep.supervise import last_lines
-
+def log_end(sweep_dir: Path, record: Record, count: int = 10) -> str:
+    """The last lines that a job wrote itself (what its worker printed is in the run's log.txt)."""
     folder = job_folder(sweep_dir, record.name)
     files = [*folder.glob(f"*_{record.index}_0_log.err"), *folder.glob("[0-9]*_0_log.err")]
-    return last_lines(files[0], 1) if files else ""
+    return last_lines(files[0], count) if files else ""
 
 
 def _signal_name(number: str) -> str:
@@ -395,12 +332,6 @@ def _signal_name(number: str) -> str:
         return signal.Signals(int(number)).name
     except ValueError:
         return f"signal {number}"
-
-
-def _sbatch_said(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if "error:" in line]
-    return (told or lines or ["no reason given"])[-1].removeprefix("sbatch: error: ")
 
 
 @contextmanager

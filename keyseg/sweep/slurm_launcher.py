@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import filelock
 from rich.console import Console
 
-from keyseg import snapshot
-from keyseg.config import ConfigError
+from keyseg import fill, snapshot, sweepdir
+from keyseg.config import ConfigError, resolve_path
 from keyseg.rundir import DONE, PRUNED
 from keyseg.sweep import finish, slurmqueue
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import Design
+from keyseg.sweep.job import CommandJob
 from keyseg.sweep.launcher import Detached, LocalLauncher, SweepLauncher, keep_threads, supervise
-from keyseg.sweep.slurm import (
-    Sbatch,
-    SlurmOptions,
-    SlurmPool,
-    check,
-    code_folder,
-    job_folder,
-    script,
-)
+from keyseg.sweep.sbatch import Sbatch, SlurmOptions, check, code_folder, job_folder, script
+from keyseg.sweep.slurm import SlurmPool
 from keyseg.sweep.slurmqueue import SlurmError
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.workers import WORKER
 
+FILL = (sys.executable, "-m", "keyseg.fill")
+"""The command that computes frozen features; run directories are added to it."""
+
 
 @dataclass
 class SlurmConfig(SlurmOptions):
-    """`hydra/launcher=slurm`: `SlurmOptions`, and worker, prepare, report as in `LocalConfig`."""
+    """`hydra/launcher=slurm`: `SlurmOptions`, and worker, prepare, report as in `LocalConfig`.
+
+    `features`: have the cells wait for one job that computes the frozen features that are missing;
+    null = where several jobs would start at the same time and compute the same.
+    """
 
     _target_: str = "hydra_plugins.keyseg.SlurmLauncher"
     worker: list[str] = field(default_factory=list)
     prepare: bool = True
+    features: bool | None = None
     report: bool = True
 
 
@@ -60,9 +65,15 @@ class SlurmLauncher(SweepLauncher):
     )
 
     def __init__(
-        self, worker: Sequence[str] = (), prepare: bool = True, report: bool = True, **options: Any
+        self,
+        worker: Sequence[str] = (),
+        prepare: bool = True,
+        features: bool | None = None,
+        report: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(prepare, report)
+        self.features = features
         self.worker = list(worker) or list(WORKER)
         self.options = SlurmOptions(
             **{f.name: options[f.name] for f in fields(SlurmOptions) if f.name in options}
@@ -70,6 +81,7 @@ class SlurmLauncher(SweepLauncher):
         self.options.setup = list(self.options.setup)
         self.options.srun = list(self.options.srun)
         self.options.sbatch = dict(self.options.sbatch)
+        self.options.report_job = dict(self.options.report_job)
         check(self.options)
         self.max_attempts = self.options.max_attempts
 
@@ -83,6 +95,10 @@ class SlurmLauncher(SweepLauncher):
         code = code_folder(sweep_dir) / snapshot.name_of()
         text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
         finish.print_line(console, text)
+        first = self.prepare_job(waiting)
+        if first is not None:
+            command = shlex.join(first.commands[0])
+            finish.print_line(console, f"# the cells wait for one job that runs: {command}")
 
     def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> SlurmPool:
         """Jobs for cells of one sweep.
@@ -96,15 +112,54 @@ class SlurmLauncher(SweepLauncher):
                 "runs the cells here"
             )
         sweep_dir = cells[0].path.parent
+        sbatch = Sbatch(self.options, sweep_dir)
+        sbatch.prepare = self.prepare_job(cells)
         return SlurmPool(
-            Sbatch(self.options, sweep_dir),
+            sbatch,
             sweep_dir,
             slots=self.options.array_parallelism,
             threads=self.options.cpus_per_task,
             worker=self.worker,
+            cells_per_job=self.options.cells_per_job,
             every=self.options.poll,
             say=say,
         )
+
+    def prepare_job(self, cells: Sequence[Cell]) -> CommandJob | None:
+        """What runs once before the array, if anything has to."""
+        several = len(cells) > self.options.cells_per_job
+        asked = self.features if self.features is not None else several
+        if not asked or self.worker != list(WORKER):
+            return None
+        paths = {fill.marker(c.config): c.path for c in cells if fill.wanted(c.config)}
+        if not paths:
+            return None
+        command = [*FILL, *(str(path.absolute()) for path in paths.values())]
+        return CommandJob([command], self.options.cpus_per_task)
+
+    def report_later(self, pool: SlurmPool, cells: Sequence[Cell], console: Console) -> None:
+        """Submit the job that makes the report when all cells have ended: we will not be here."""
+        sweep_dir = cells[0].path.parent
+        paths = cells[0].config.paths
+        keyseg = [sys.executable, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
+        out = ["--out", str(resolve_path(paths.reports))]
+        commands = [[*keyseg, what, sweep_dir.name, *out] for what in ("report", "sync")]
+        try:
+            with sweepdir.lock(sweep_dir, "submit"):
+                arrays = pool.arrays()
+                if not arrays:
+                    return
+                newest = max(arrays, key=lambda name: int(arrays[name]))
+                name = slurmqueue.report_name(newest)
+                waiting = slurmqueue.look([name])
+                if all(job.state in slurmqueue.ENDED for job in waiting.values()):
+                    job = CommandJob(commands, self.options.cpus_per_task)
+                    Sbatch(self.options, sweep_dir).report(name, job, sorted(arrays.values()))
+        except (SlurmError, ConfigError, filelock.Timeout) as error:
+            text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
+            finish.print_line(console, f"warning: {text}", "yellow")
+            return
+        finish.print_line(console, "a last job makes the report when they have ended")
 
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Submit one array and follow it.
@@ -122,11 +177,18 @@ class SlurmLauncher(SweepLauncher):
         if self.config.detach:
             supervisor.step()
             self._submit(pool)
+            if self.report:
+                self.report_later(pool, cells, console)
             raise Detached(f"{pool.submitted} of {len(cells)} cells are queued or at work")
         where = f"partition {self.options.partition}" if self.options.partition else "SLURM"
         heading = f"sweep {plan.name} · {len(cells)} cells on {where}"
         shown = cells[0].config.runtime.show_progress
-        supervise(supervisor, pool, cells, heading, console, show=shown)
+        try:
+            supervise(supervisor, pool, cells, heading, console, show=shown)
+        except KeyboardInterrupt:
+            if self.report:
+                self.report_later(pool, cells, console)
+            raise
         return supervisor.outcomes
 
     def _submit(self, pool: SlurmPool) -> None:
@@ -144,5 +206,5 @@ class AutoLauncher(SweepLauncher):
         inside = "SLURM_JOB_ID" in os.environ
         if not inside and slurmqueue.answers():
             return SlurmLauncher(**options)
-        kept = ("n_jobs", "worker", "grace", "prepare", "report")
+        kept = ("n_jobs", "cells_per_job", "worker", "grace", "prepare", "report")
         return LocalLauncher(**{key: options[key] for key in kept if key in options})

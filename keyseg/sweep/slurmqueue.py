@@ -81,14 +81,26 @@ def look(names: Iterable[str]) -> dict[Key, Job]:
     return found
 
 
+def prepare_name(name: str) -> str:
+    """Of the job that the cells of a submission wait for."""
+    return f"{name}-prepare"
+
+
+def report_name(name: str) -> str:
+    """Of the job that waits for the cells of a submission and makes the report."""
+    return f"{name}-report"
+
+
 def cancel(names: Iterable[str]) -> None:
-    """Cancel all jobs of these submissions.
+    """Cancel all jobs of these submissions, and those that only serve them.
 
     Raises:
         SlurmError: SLURM does not answer.
     """
     for name in sorted(set(names)):
-        _run("scancel", "--name", name)
+        # The report first: it starts when the cells have ended. They wait for what prepares them.
+        for one in (report_name(name), name, prepare_name(name)):
+            _run("scancel", "--name", one)
 
 
 def answers() -> bool:

@@ -12,9 +12,12 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyseg import provenance
+from keyseg.disk import DiskFullError
 from keyseg.rundir import (
     DONE,
     EXIT_BUSY,
+    EXIT_NO_SPACE,
     EXIT_STOPPED,
     FAILED,
     PRUNED,
@@ -22,10 +25,11 @@ from keyseg.rundir import (
     RUNNING,
     RunBusy,
     RunDirectory,
-    now,
 )
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.workers import Ended, Pool
+
+NO_SPACE = "no space left to write to (paths.outputs); make room, and give the same command again"
 
 _MOST_YIELDS = 20
 """How often a worker may step back from a lock that is then free, before that is an error."""
@@ -33,11 +37,15 @@ _MOST_YIELDS = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: done, failed or pruned. `found`: it was done before we came."""
+    """How a cell ended: done, failed or pruned. `found`: it was done before we came.
+
+    `error`: why it failed, where there was no room to write that into its run.json.
+    """
 
     cell: Cell
     status: str
     found: bool = False
+    error: str | None = None
 
 
 class Supervisor:
@@ -144,6 +152,9 @@ class Supervisor:
             except RunBusy:
                 self._elsewhere[cell.path] = cell
                 return
+            except DiskFullError:
+                self.outcomes.append(Outcome(cell, FAILED, error=reason))
+                return
             if again:
                 self._queue.append(cell)
                 return
@@ -167,6 +178,8 @@ def reason_of(run: RunDirectory, code: int) -> str:
             name = f"signal {-code}"
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the worker was killed by {name}{hint}"
+    if code == EXIT_NO_SPACE:
+        return f"the worker ended: {NO_SPACE}"
     last = last_lines(run.log_file, 1)
     said = f": {last}" if last else " and printed nothing"
     return f"the worker ended with exit code {code} before the run was done{said}"
@@ -187,7 +200,5 @@ def close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
     """End the attempt that a worker could not end itself."""
     attempts = list(run.info.get("attempts") or [])
     if attempts and attempts[-1].get("ended") is None:
-        last = attempts[-1]
-        seconds = now() - last["started"] if last.get("started") else None
-        attempts[-1] = {**last, "ended": now(), "seconds": seconds, "outcome": outcome}
-    run.update(attempts=attempts, **fields)
+        attempts[-1] = provenance.ended(attempts[-1], outcome)
+    run.update(attempts=attempts, **provenance.cost(attempts), **fields)

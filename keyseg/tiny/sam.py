@@ -49,7 +49,8 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Mask logits (B, PROMPTS, 4, h, w) and predicted IoU (B, PROMPTS, 4)."""
     pixels = pixels.to(sam.device)
-    embeddings = sam.image_encoder(torch.stack([preprocess(sam, p) for p in pixels]))
+    side = sam.image_encoder.img_size
+    embeddings = sam.image_encoder(torch.stack([preprocess(side, p) for p in pixels]))
     place = sam.prompt_encoder.get_dense_pe()
     masks, quality = [], []
     for embedding, point, box in zip(embeddings, points, boxes, strict=True):

@@ -65,6 +65,14 @@ def test_check_of_no_such_data(capsys):
     assert "Did you mean 'refcoco'?" in capsys.readouterr().err
 
 
+def test_overrides_may_follow_options(keyseg, capsys, tmp_path):
+    out = tmp_path / "sheet.png"
+    assert keyseg("show", "--n", "1", "data.keyword=nothing", "--out", str(out)) == 1
+    assert "data.keyword=nothing: must be one of category" in capsys.readouterr().err
+    assert keyseg("show", "--n", "1", "nothing") == 2
+    assert "unrecognized arguments: nothing" in capsys.readouterr().err
+
+
 def test_show(keyseg, tmp_path, capsys):
     out = tmp_path / "new" / "sheet.png"
     for _ in range(2):
@@ -74,5 +82,5 @@ def test_show(keyseg, tmp_path, capsys):
         pixels = np.asarray(sheet)
     assert pixels.shape[1] > pixels.shape[0], "four columns, two rows"
     blue = (pixels[..., 2].astype(int) - pixels[..., 0]) > 60
-    assert blue.mean() > 0.001, "targets are tinted"
+    assert blue.mean() > 0.001, "targets are edged in blue"
     assert keyseg("show", "--n", "0") == 2

@@ -1,9 +1,12 @@
 """Every kind of gap is counted, and none stops the count."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from keyseg.data.check import check
+from keyseg.data.check import PICTURE, check
 from keyseg.data.files import IMAGE, UNANNOTATED, DataError
+from keyseg.metrics import Collisions
 
 TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
 IGNORE = TARGET | {"label": "ignore"}
@@ -53,10 +56,10 @@ def test_counts(config, written):
     result = check(config, first_word)
     train, reason, test = result.rows
     assert (train.targets, train.images, train.expressions, train.published) == (2, 2, 4, 42404)
-    assert (train.keywords, train.colliding, train.majority) == (4, 0, 4)
+    assert train.keywords == Collisions(keywords=4, distinct=1, colliding=0, majority=4)
     assert (reason.targets, reason.expressions, reason.published) == (4, 4, 239)
     assert reason.empty == 2, "an ignore region alone is no target, and no shapes are none"
-    assert (reason.keywords, reason.colliding, reason.majority) == (3, 2, 2)
+    assert reason.keywords == Collisions(keywords=3, distinct=3, colliding=2, majority=2)
     assert (test.split, test.source_split) == ("test", "testA")
     assert result.overlap == {"test": set()}
     problems = list(result.problems())
@@ -93,6 +96,31 @@ def test_gaps_are_counted_and_left_out(config, written, refer_folder, reason_fol
     assert train.found == 4
     assert (test.count(IMAGE), test.targets, test.found) == (1, 0, None)
     assert (reason.count(IMAGE), reason.targets, len(reason.errors)) == (1, 2, 2)
+
+
+def test_images_that_cannot_be_decoded(config, written, refer_folder, reason_folder):
+    written()
+    cut = reason_folder.root / "ReasonSeg/train/a.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(cut)
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    other = refer_folder.image_folder / refer_folder.images[0]["file_name"]
+    Image.new("RGB", (4, 4)).save(other)
+    train, reason, test = check(config, first_word, decode=True).rows
+    assert (train.count(PICTURE), reason.count(PICTURE), test.count(PICTURE)) == (1, 1, 0)
+    assert "is (4, 4) (height, width), its mask (8, 10)" in str(train.errors[0])
+    assert f"{cut} cannot be decoded" in str(reason.errors[0])
+    assert (train.found, reason.found) == (2, 4), "they are on disk"
+    assert not check(config, first_word).rows[1].errors, "only if it is asked for"
+
+
+def test_keyword_policies_are_compared(config, written):
+    written()
+    config["sources"]["refer"]["keyword"] = "category"
+    found = check(config, first_word).policies
+    assert found["category"] == Collisions(keywords=4, distinct=1, colliding=0, majority=4)
+    assert found["head_noun"] == found["category"]
+    assert found["expression"] == Collisions(keywords=4, distinct=2, colliding=0, majority=2)
 
 
 def test_overlap_by_image(config, written, refer_folder):

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from keyseg.data.example import Example, first_or_all, length_slice, size_slice
+from keyseg.data.example import Example, first_or_all, length_slice, size_slice, told_first
 
 
 def example(mask):
@@ -32,6 +33,11 @@ def test_first_or_all():
     assert first_or_all("first", ["a", "b"]) == ["a"]
     with pytest.raises(ValueError, match="texts=last: must be one of all, first"):
         first_or_all("last", ["a"])
+
+
+def test_first_of_every_target():
+    examples = [replace(example(None), id=f"set/test/{i}") for i in ("7-0", "7-1", "8-0", "8-10")]
+    assert [e.id for e in told_first(examples)] == ["set/test/7-0", "set/test/8-0"]
 
 
 def test_mask_is_checked():

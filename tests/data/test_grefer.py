@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -46,19 +47,37 @@ def test_several_targets_and_none(gref):
     single = dogs.copy()
     dogs[3:6, 3:8] = 1
     np.testing.assert_array_equal(both.mask(), dogs)
-    crowd = single.copy()
-    crowd[1:4, 1] = 1
-    np.testing.assert_array_equal(mixed.mask(), crowd)
+    np.testing.assert_array_equal(mixed.mask(), single, "a crowd beside a target is none")
     np.testing.assert_array_equal(one.mask(), single)
     assert not none.mask().any()
     assert not empty.mask().any()
     examples = (both, mixed, one, none, empty)
-    assert [e.keyword for e in examples] == ["dog", None, "dog", None, None]
+    assert [e.keyword for e in examples] == ["dog", "dog", "dog", None, None]
     found = [e.slices["targets"] for e in examples]
-    assert found == ["several", "several", "one", "none", "none"]
+    assert found == ["several", "one", "one", "none", "none"]
     assert none.slices["size"] == "empty"
     assert {e.image_id for e in examples} == {"train2014/COCO_train2014_000000000007"}
     assert both.id == "grefcoco/val/0-0"
+
+
+def test_targets_of_several_categories_have_no_common_name(gref):
+    gref.annotations[1] |= {"image_id": 7, "category_id": 17}
+    content = json.loads((gref.root / "grefcoco/instances.json").read_text())
+    content["annotations"] = gref.annotations
+    (gref.root / "grefcoco/instances.json").write_text(json.dumps(content))
+    write_refs(gref.root, [gref.refs[0] | {"ann_id": [107, 108]}])
+    (example,) = grefer.read(gref.root, "val")
+    assert (example.keyword, example.text) == (None, None)
+    (example,) = grefer.read(gref.root, "val", keyword="head_noun")
+    assert (example.keyword, example.text) == (None, "the target"), "number 0 names nothing"
+
+
+def test_a_pickle_of_refs_comes_first_and_is_read_as_data(gref):
+    (gref.root / "grefcoco/grefs(unc).p").write_bytes(pickle.dumps(gref.refs[:1]))
+    assert len(grefer.read(gref.root, "val")) == 1
+    (gref.root / "grefcoco/grefs(unc).p").write_bytes(pickle.dumps(print))
+    with pytest.raises(DataError, match=r"builtins\.print"):
+        grefer.read(gref.root, "val")
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,23 @@ def test_read(refer_folder):
         "split": "train",
         "size": "large",
         "length": "short",
+        "distractors": "0",
         "style": "short",
     }
     assert second.slices["length"] == "medium"
     expected = np.zeros((8, 10), np.uint8)
     expected[1:4, 1:4] = 1
     np.testing.assert_array_equal(first.mask(), expected)
+
+
+@pytest.mark.parametrize(("others", "name"), [(1, "1"), (2, "2"), (3, "3+"), (7, "3+")])
+def test_distractors_are_of_the_same_image_and_category(refer_folder, others, name):
+    own = refer_folder.annotations[0]
+    alike = [{**own, "id": 200 + i} for i in range(others)]
+    strangers = [{**own, "id": 300, "image_id": 9}, {**own, "id": 301, "category_id": 3}]
+    refer_folder.annotations += [*alike, *strangers]
+    examples = refer.read(refer_folder.write(), "refcoco", "unc", "train")
+    assert [e.slices["distractors"] for e in examples] == [name, name, "0", "0"]
 
 
 def test_first_sentence_only(refer_folder):

@@ -35,6 +35,6 @@ def make_vlm(llava_folder, shake):
 
 
 @pytest.fixture
-def image_tokens():
-    """Two pictures as the language model sees them (B, P, D)."""
-    return torch.randn(2, 6, 192, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+def clip():
+    """Two pictures as CLIP sees them (B, P, W)."""
+    return torch.randn(2, 6, 128, generator=torch.Generator().manual_seed(2), dtype=torch.float64)

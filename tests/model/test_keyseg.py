@@ -60,7 +60,7 @@ def batch_of(picture):
 
 def forward(parts, batch):
     with torch.no_grad():
-        return parts.model(batch, parts.model.encode(batch.clip, batch.sam))
+        return parts.model(batch)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -139,10 +139,9 @@ def test_states_are_read_where_the_batch_says(make_parts, example, batch_of, sta
     """`key_query` is W times the state at the token, or the one before it."""
     parts, _ = make_parts("model.tokens.n_keys=3", f"model.tokens.state={state}")
     batch = batch_of(parts, *(example("ball", None, np.s_[:9], q) for q in ("red", "blue ball")))
-    features = parts.model.encode(batch.clip, batch.sam)
     with torch.no_grad():
-        states = parts.model.vlm(batch.packed, features.image_tokens)
-        output = parts.model(batch, features)
+        states = parts.model.vlm(batch.packed, batch.features.clip)
+        output = parts.model(batch)
     assert output.key_query.shape == (2, 3, 192)
     for n in range(2):
         for k in range(3):
@@ -222,17 +221,9 @@ def test_a_trained_table_is_a_copy():
     assert torch.equal(frozen.table, table)
 
 
-def test_frozen_encoders_have_no_graph(make_parts, example, batch_of):
+def test_the_mask_is_drawn_on_sams_embedding(make_parts, example, batch_of):
     parts, _ = make_parts()
     batch = batch_of(parts, example("ball", None, np.s_[:9]))
-    features = parts.model.encode(batch.clip, batch.sam)
-    assert features.image_tokens.shape == (1, 100, 192)
-    assert features.embeddings.shape == (1, 64, 16, 16)
-    assert not features.image_tokens.requires_grad
-    assert not features.embeddings.requires_grad
-    encoder = parts.model.sam_encoder
-    assert not any(p.requires_grad for p in encoder.parameters())
-    changed = replace(features, embeddings=features.embeddings + 1)
-    with torch.no_grad():
-        one, two = (parts.model(batch, f).mask_logits for f in (features, changed))
+    changed = replace(batch, features=replace(batch.features, sam=batch.features.sam + 1))
+    one, two = (forward(parts, b).mask_logits for b in (batch, changed))
     assert not torch.equal(one, two)

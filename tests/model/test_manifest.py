@@ -30,13 +30,11 @@ DELTA = "token_adapter.trainable_tokens_delta.default"
         (f"{LAYER}.base_layer.weight", f"{LAYER}.base_layer", "language model"),
         (f"{EMBED}.{DELTA}", EMBED, TOKENS),
         (f"{EMBED}.original_module.weight", f"{EMBED}.original_module", "language model"),
-        (f"{LLAVA}.vision_tower.x.q_proj.weight", f"{LLAVA}.vision_tower.x.q_proj", "CLIP"),
         (
             f"{LLAVA}.multi_modal_projector.linear_1.bias",
             f"{LLAVA}.multi_modal_projector.linear_1",
             "LLaVA projector",
         ),
-        ("sam_encoder.blocks.0.norm1.weight", "sam_encoder.blocks.0.norm1", "sam_encoder"),
         (
             "mask_head.decoder.transformer.layers.0.mlp.lin1.weight",
             "mask_head.decoder.transformer.layers.0.mlp.lin1",
@@ -67,7 +65,7 @@ def step(make_parts):
         change(parts.model)
         sampler = ImageSampler(load(cfg.data, "train"), 0, 2, 2)
         batch = parts.collator(sampler.step(0))
-        output = parts.model(batch, parts.model.encode(batch.clip, batch.sam))
+        output = parts.model(batch)
         compute_losses(output, batch, cfg, 128).total.backward()
         return parts.model
 
@@ -144,16 +142,20 @@ def test_weight_0_freezes_what_nothing_else_pulls_on(step, text, bce, dice, keyw
 
 
 def test_manifest_counts_every_parameter_once(make_parts):
-    model = make_parts("fusion=full")[0].model
-    rows = manifest(model)
-    assert sum(r["parameters"] for r in rows) == sum(p.numel() for p in model.parameters())
+    parts, _ = make_parts("fusion=full")
+    model, encoders = parts.model, parts.features.encoders
+    rows = manifest(model, encoders)
+    outside = sum(p.numel() for e in encoders for p in e.module.parameters())
+    assert sum(r["parameters"] for r in rows) == outside + sum(
+        p.numel() for p in model.parameters()
+    )
     trained = [r for r in rows if r["trainable"]]
     assert rows[: len(trained)] == trained
     assert sum(r["parameters"] for r in trained) == sum(
         p.numel() for p in trainable(model).values()
     )
     notes = {r["module"]: r["note"] for r in rows if not r["trainable"]}
-    assert {"CLIP", "LLaVA projector", "language model", "sam_encoder"} <= notes.keys()
+    assert {"CLIP", "LLaVA projector", "language model", "SAM's encoder"} <= notes.keys()
     assert set(notes.values()) == {"frozen on purpose"}
     by_name = {(r["module"], r["trainable"]): r["parameters"] for r in rows}
     assert by_name["keyword_head", True] == 192**2

@@ -42,15 +42,15 @@ def test_every_image_needs_its_expressions():
         pack(PREFIXES, EXPRESSIONS[:1], 0)
 
 
-def states_and_gradients(vlm, packed, image_tokens, places, weights):
+def states_and_gradients(vlm, packed, clip, places, weights):
     """Hidden states of one expression, and the gradient of a weighted sum of them."""
-    states = vlm(packed, image_tokens)[places]
+    states = vlm(packed, clip)[places]
     parameters = [p for p in vlm.parameters() if p.requires_grad]
     gradients = torch.autograd.grad((states * weights).sum(), parameters)
     return states.detach(), gradients
 
 
-def test_packed_equals_alone(make_vlm, image_tokens):
+def test_packed_equals_alone(make_vlm, clip):
     """Hidden states and gradients; the second row is padded, the first has three expressions."""
     vlm, _ = make_vlm()
     packed, starts = pack(PREFIXES, EXPRESSIONS, 0)
@@ -61,9 +61,9 @@ def test_packed_equals_alone(make_vlm, image_tokens):
             single, _ = pack([prefix], [[part]], 0)
             there = (0, slice(len(prefix), len(prefix) + len(part)))
             weights = torch.randn(len(part), 192, dtype=torch.float64)
-            mine, my_gradients = states_and_gradients(vlm, packed, image_tokens, here, weights)
+            mine, my_gradients = states_and_gradients(vlm, packed, clip, here, weights)
             theirs, gradients = states_and_gradients(
-                vlm, single, image_tokens[row : row + 1], there, weights
+                vlm, single, clip[row : row + 1], there, weights
             )
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
             for a, b in zip(my_gradients, gradients, strict=True):
@@ -71,24 +71,24 @@ def test_packed_equals_alone(make_vlm, image_tokens):
             assert any(g.any() for g in gradients)
 
 
-def test_alone_equals_llavas_own_forward(make_vlm, image_tokens):
+def test_alone_equals_llavas_own_forward(make_vlm, clip):
     """One expression with causal attention: nothing of the arrangement is left."""
     vlm, _ = make_vlm()
     ids = torch.tensor([PREFIXES[0] + EXPRESSIONS[0][1]])
     embedded = vlm.llava.get_input_embeddings()(ids)
-    embedded[0, 2:8] = image_tokens[0]
+    embedded[0, 2:8] = vlm.project(clip[:1])[0]
     with torch.no_grad():
         theirs = vlm.llava.model.language_model(inputs_embeds=embedded).last_hidden_state
         single, _ = pack(PREFIXES[:1], [[EXPRESSIONS[0][1]]], 0)
-        torch.testing.assert_close(vlm(single, image_tokens[:1]), theirs, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(vlm(single, clip[:1]), theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_padding_does_not_matter(make_vlm, image_tokens):
+def test_padding_does_not_matter(make_vlm, clip):
     vlm, _ = make_vlm()
     short, _ = pack(PREFIXES, EXPRESSIONS, 0)
     long, _ = pack(PREFIXES, EXPRESSIONS, 9, multiple=32)
     with torch.no_grad():
-        one, two = vlm(short, image_tokens), vlm(long, image_tokens)
+        one, two = vlm(short, clip), vlm(long, clip)
     assert two.isfinite().all()
     real = short.segments != PADDING
     torch.testing.assert_close(two[:, :17][real], one[real], rtol=1e-9, atol=1e-9)

@@ -11,14 +11,13 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 
+from keyseg.model.resample import at_decoder, drawn, resized, to_original
 from keyseg.model.sam import (
     MaskHead,
     WeightsError,
     build_sam,
     load_sam,
     preprocess,
-    resized,
-    to_original,
 )
 from keyseg.tiny.arch import SAM_SIZES
 
@@ -44,10 +43,10 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
     owner = torch.tensor([0, 0, 1, 2, 2, 2])
     prompts = torch.randn(6, prompts_each, CHANNELS, generator=rng)
     with torch.no_grad():
-        drawn = head(images[owner], prompts)
+        drawn, expected = head(images[owner], prompts)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         for image in range(3):
-            theirs, _ = sam.mask_decoder(
+            theirs, quality = sam.mask_decoder(
                 image_embeddings=images[image : image + 1],
                 image_pe=sam.prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=prompts[owner == image],
@@ -55,8 +54,10 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
                 multimask_output=False,
             )
             torch.testing.assert_close(drawn[owner == image], theirs[:, 0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(expected[owner == image], quality[:, 0])
     assert drawn.shape == (6, 4 * GRID, 4 * GRID)
     assert drawn.std() > 0.01  # not equal for being constant
+    assert expected.std() > 0
 
 
 def test_images_and_prompts_must_go_together(head):
@@ -67,7 +68,7 @@ def test_images_and_prompts_must_go_together(head):
 def test_idle_parts_are_frozen_and_all_others_get_a_gradient(sam_folder):
     head = MaskHead(load_sam(sam_folder, "folder"))
     images, prompts = torch.randn(2, CHANNELS, GRID, GRID), torch.randn(2, 1, CHANNELS)
-    head(images, prompts).square().mean().backward()
+    head(images, prompts)[0].square().mean().backward()
     frozen, pulled, still = set(), set(), set()
     for name, p in head.named_parameters():
         if not p.requires_grad:
@@ -103,6 +104,25 @@ def test_to_original_is_sams_postprocessing(sam, size):
     theirs = sam.postprocess_masks(logits[:, None], resized(*size, SIDE), size)[:, 0]
     assert theirs.shape == (2, *size)
     torch.testing.assert_close(to_original(logits, SIDE, size), theirs)
+    differs = drawn(logits, SIDE, size).transpose(1, 2) != (theirs > 0)
+    assert differs.sum() <= 1e-5 * theirs.numel()  # a logit that is 0 but for rounding
+    assert drawn(logits.bfloat16(), SIDE, size).shape == (2, size[1], size[0])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_at_the_decoder_a_target_lies_where_its_logits_do(size):
+    """A mask drawn at the decoder's size and brought to the image's own comes back as it was."""
+    height, width = (-(-n // 2) for n in resized(*size, SIDE))
+    logits = torch.full((1, 4 * GRID, 4 * GRID), -1.0)
+    logits[0, height // 4 : height, width // 3 : width // 2] = 1.0
+    target = (to_original(logits, SIDE, size) > 0).byte()
+    small, at_small = at_decoder(logits, target, SIDE)
+    assert small.shape == at_small.shape == (1, height, width)
+    wrong = (small > 0) != (at_small == 1)
+    assert wrong.sum() <= height + width  # its outline may move by a pixel
+    assert at_small.any()
+    _, void = at_decoder(logits, torch.full((1, *size), 255, dtype=torch.uint8), SIDE)
+    assert (void == 255).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -114,7 +134,7 @@ def test_sizes_are_those_of_segment_anything(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_preprocess_resizes_the_longest_side_and_pads(sam, size):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8))
-    out = preprocess(sam, image)
+    out = preprocess(SIDE, image)
     height, width = ResizeLongestSide.get_preprocess_shape(*size, SIDE)
     small = ResizeLongestSide(SIDE).apply_image(image.permute(1, 2, 0).numpy())
     normal = (torch.from_numpy(small).permute(2, 0, 1) - sam.pixel_mean) / sam.pixel_std
@@ -129,7 +149,7 @@ def test_preprocess_resizes_the_longest_side_and_pads(sam, size):
 
 def test_a_picture_of_the_right_size_is_only_normalised(sam):
     image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
-    assert torch.equal(preprocess(sam, image), sam.preprocess(image[None].float())[0])
+    assert torch.equal(preprocess(SIDE, image), sam.preprocess(image[None].float())[0])
 
 
 def test_loading_gives_the_saved_weights_in_float32(sam_folder, tmp_path):
@@ -231,3 +251,38 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path, small_public_type, wrap):
         load_sam(file, "vit_b")
     assert not trap.exists()
     assert "weights_only" not in str(caught.value)  # torch's advice: run it all the same
+
+
+def test_vit_b_at_full_size_from_a_public_file(tmp_path):
+    """Written as the public file is, read with every key, and drawn with on one image.
+
+    The encoder is segment_anything's own module, so its pass in `Sam.forward` serves both sides.
+    """
+    torch.manual_seed(0)
+    state = sam_model_registry["vit_b"]().state_dict()
+    torch.save(state, tmp_path / "sam_vit_b.pth")
+    sam = load_sam(tmp_path / "sam_vit_b.pth", "vit_b")
+    loaded = sam.state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+    del loaded, state
+
+    image = torch.randint(0, 256, (3, 768, 1024), dtype=torch.uint8)
+    point = (torch.tensor([[[500.0, 300.0]]]), torch.ones(1, 1))
+    passed = []
+    sam.image_encoder.register_forward_hook(lambda module, given, out: passed.extend([*given, out]))
+    asked = {"image": image.float(), "original_size": (768, 1024)}
+    asked |= {"point_coords": point[0], "point_labels": point[1]}
+    theirs = sam([asked], multimask_output=False)[0]
+    pixels, embedding = passed
+    torch.testing.assert_close(preprocess(1024, image)[None], pixels)
+    with torch.no_grad():
+        sparse, _ = sam.prompt_encoder(points=point, boxes=None, masks=None)
+        logits, expected = MaskHead(sam)(embedding, sparse)
+    low = theirs["low_res_logits"][0]
+    torch.testing.assert_close(logits, low, rtol=1e-4, atol=1e-4 * float(low.abs().max()))
+    torch.testing.assert_close(expected, theirs["iou_predictions"][0], rtol=1e-4, atol=1e-5)
+    mine = to_original(logits, 1024, (768, 1024))[0]
+    assert ((mine > 0) == theirs["masks"][0, 0]).float().mean() > 0.999
+    assert logits.shape == (1, 256, 256)
+    assert low.std() > 0.01

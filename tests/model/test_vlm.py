@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from keyseg.model.packing import pack
 from keyseg.model.sam import WeightsError
-from keyseg.model.vlm import load_llava
+from keyseg.model.vlm import clip_parameters, load_llava
 
 IMAGE = 4  # id of <image> in the tiny tokenizer
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -34,14 +35,44 @@ def test_only_lora_of_the_language_model_and_the_token_rows_are_trained(make_vlm
     assert "embed_tokens" in rows[0][0]
 
 
-def test_clip_has_layers_of_the_same_names_and_none_is_adapted(make_vlm):
+def test_clip_is_left_out_and_the_projector_is_frozen(make_vlm):
+    """CLIP has layers of the names that LoRA looks for."""
     vlm, _ = make_vlm()
-    tower = dict(vlm.llava.model.vision_tower.named_modules())
-    same = [m for name, m in tower.items() if name.endswith(("q_proj", "k_proj", "v_proj"))]
-    assert same
-    assert all(type(m) is torch.nn.Linear for m in same)
-    assert not any(p.requires_grad for p in vlm.llava.model.vision_tower.parameters())
+    assert not list(vlm.llava.model.vision_tower.parameters())
     assert not any(p.requires_grad for p in vlm.llava.model.multi_modal_projector.parameters())
+
+
+@pytest.mark.parametrize(("part", "left_out"), [("language", "vision"), ("vision", "text")])
+def test_part_of_a_llava(llava_folder, part, left_out):
+    """The other part's layers stay on disk; the config still tells the whole."""
+    whole, _ = load_llava(llava_folder)
+    some, _ = load_llava(llava_folder, part=part)
+    assert some.config.to_dict() == whole.config.to_dict()
+    wanted, found = (dict(m.named_parameters()) for m in (whole, some))
+    assert found.keys() < wanted.keys()
+    assert all(torch.equal(found[n], wanted[n]) for n in found)
+    layers = {"vision": ".vision_tower.encoder.", "text": ".language_model.layers."}
+    gone = {n for n in wanted if layers[left_out].strip(".") in n}
+    assert wanted.keys() - found.keys() == gone
+
+
+def test_weights_that_are_missing_are_named(llava_folder, tmp_path):
+    """transformers would draw them at random, with a warning."""
+    for file in llava_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    state = load_file(tmp_path / "model.safetensors")
+    gone = next(name for name in state if "layers.1" in name and "q_proj" in name)
+    del state[gone]
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"1 weights are missing: .*q_proj"):
+        load_llava(tmp_path)
+
+
+def test_clips_size_is_known_without_it(llava_folder):
+    whole, _ = load_llava(llava_folder)
+    count = sum(p.numel() for p in whole.model.vision_tower.parameters())
+    some, _ = load_llava(llava_folder, part="language")
+    assert clip_parameters(some.config) == count
 
 
 def test_an_untied_head_has_token_rows_of_its_own(make_vlm):
@@ -94,15 +125,15 @@ def test_training_the_rows_changes_the_logits_of_these_tokens_alone(make_vlm, pr
     assert changed.nonzero().flatten().tolist() == sorted(ids)
 
 
-def test_training_the_rows_changes_what_the_tokens_mean(make_vlm, image_tokens):
+def test_training_the_rows_changes_what_the_tokens_mean(make_vlm, clip):
     vlm, tokenizer = make_vlm()
     ids = tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]"])
     rows = next(p for n, p in vlm.named_parameters() if p.requires_grad and "lora_" not in n)
     packed, _ = pack([[1, *[IMAGE] * 6]], [[[10, ids[0], 11], [10, 11, 12]]], 0)
     with torch.no_grad():
-        before = vlm(packed, image_tokens[:1])
+        before = vlm(packed, clip[:1])
         rows[0] += 1  # KEY, in the order of `new_tokens`
-        after = vlm(packed, image_tokens[:1])
+        after = vlm(packed, clip[:1])
     changed = (before != after).any(dim=-1)[0].nonzero().flatten().tolist()
     assert changed == [8, 9]  # KEY and the token behind it, not the other expression
 
@@ -121,30 +152,20 @@ def greedy(vlm, prompt, image, limit, eos):
     return answer
 
 
-def test_generate_is_greedy_decoding(make_vlm, image_tokens):
-    """Prompts of different lengths, on different images, in one batch."""
+def test_generate_is_greedy_decoding(make_vlm, clip):
+    """Questions of different lengths, on different images, in one batch; one prefix an image."""
     vlm, _ = make_vlm()
-    prompts = [[1, 5, *[IMAGE] * 6, 10], [1, *[IMAGE] * 6, 12, 13, 14, 15], [1, *[IMAGE] * 6, 30]]
-    images = image_tokens[[0, 1, 0]]
+    prefix, questions = [1, 5, *[IMAGE] * 6], [[10], [12, 13, 14, 15], [30]]
+    image_of = torch.tensor([0, 1, 0])
+    prompts, images = [prefix + q for q in questions], clip[image_of]
     wanted = [greedy(vlm, p, i, 6, eos=-1) for p, i in zip(prompts, images, strict=True)]
     assert len({tuple(w) for w in wanted}) > 1
-    assert vlm.generate(prompts, images, limit=6, pad=0, eos=2) == wanted
+    arguments = {"clip": clip, "image_of": image_of, "limit": 6, "pad": 0}
+    assert vlm.generate(prefix, questions, **arguments, eos=2) == wanted
     eos = wanted[1][3]  # a word of the answers ends them now
     wanted = [greedy(vlm, p, i, 6, eos) for p, i in zip(prompts, images, strict=True)]
-    assert vlm.generate(prompts, images, limit=6, pad=0, eos=eos) == wanted
+    assert vlm.generate(prefix, questions, **arguments, eos=eos) == wanted
     assert len(wanted[1]) <= 3
-
-
-def test_encode_is_clip_and_projector(make_vlm):
-    vlm, _ = make_vlm()
-    pixels = torch.randn(2, 3, 80, 80, dtype=torch.float64)
-    out = vlm.encode(pixels)
-    with torch.no_grad():
-        tower = vlm.llava.model.vision_tower(pixels, output_hidden_states=True)
-        wanted = vlm.llava.model.multi_modal_projector(tower.hidden_states[-1][:, 1:])
-    assert out.shape == (2, 100, 192)
-    assert not out.requires_grad
-    torch.testing.assert_close(out, wanted)
 
 
 def test_missing_folder(tmp_path):

@@ -105,6 +105,7 @@ def evaluate(
                 "union": union,
                 "iou": inter / union,
                 "keyword_rank": rank,
+                "keyword_token": example["keyword"],
                 "predicted_keyword": order[0],
                 "top_words": json.dumps(
                     [[w, round(float(s), 4)] for w, s in zip(order, shares, strict=True)]
@@ -266,7 +267,7 @@ def write_run(
         trainable_parameters=1_234_567 + 4160 * index,
         data_fingerprint="a51c0ffee123",
         weights_fingerprint="b0b0b0b0",
-        protocol={"splits": "test", "prompt": "short"},
+        protocol={"data": "scenes", "splits": [{"split": "test"}], "backbone": "tiny"},
         error="Traceback (most recent call last):\nRuntimeError: loss is nan at step 61"
         if state == "failed"
         else None,

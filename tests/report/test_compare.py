@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from keyseg.report import compare
+from keyseg.report.checks import check
 from keyseg.report.scores import contrasts, scores
 from keyseg.report.store import load
 from keyseg.report.style import figure_style
+from keyseg.report.tables import verdicts
 
 
 @pytest.fixture
@@ -54,6 +56,29 @@ def test_a_declared_contrast_of_a_failed_cell_is_left_out_of_the_forest(crossed:
     row = held[(held["metric"] == "giou") & (held["protocol"] == "teacher_forced")].iloc[0]
     marks = [line for line in figure.axes[0].lines if line.get_marker() not in ("None", "|", None)]
     np.testing.assert_allclose(marks[-1].get_xdata(), [100 * row["difference"]])
+
+
+def test_a_contrast_without_a_result_keeps_its_line(crossed: Path) -> None:
+    sweep = load(crossed)
+    line = verdicts(sweep, contrasts(sweep, 0))[0].lines[-1]
+    assert line.label == "loss: full · loss=b − full · loss=a"
+    assert line.hole == "full · loss=b: failed"
+    assert {entry.value for entry in line.entries} == {"–"}
+
+
+def test_runs_that_do_not_compare_are_flagged_first(crossed: Path) -> None:
+    """One run of another commit and another protocol: both are named before all numbers."""
+    plain = [notice.title for notice in check(load(crossed))]
+    assert not {"Mixed commits.", "Mixed protocols."} & set(plain)
+    file = next(crossed.glob("*/samples.parquet")).parent / "run.json"
+    info = json.loads(file.read_text())
+    info["git"] = {**info["git"], "commit": "f" * 40}
+    info["protocol"] = {**(info.get("protocol") or {}), "split": "testB"}
+    file.write_text(json.dumps(info))
+    notices = {notice.title: notice for notice in check(load(crossed))}
+    assert {"Mixed commits.", "Mixed protocols."} <= set(notices)
+    assert "ffffffffff: " in notices["Mixed commits."].detail
+    assert "testB" in notices["Mixed protocols."].detail
 
 
 def test_long_names_stand_on_lines_of_their_own() -> None:

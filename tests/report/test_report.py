@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 
 from keyseg.report import ReportFiles, build, plots
+from keyseg.report.checks import check
 from keyseg.report.store import load
 from keyseg.report.style import figure_style, save
 from keyseg.rundir import RunDirectory
@@ -118,6 +121,11 @@ def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) 
         "frozen on purpose",
         "a51c0ffee123",
         "node-7",
+        "Not comparable value by value: other data, protocol, backbone",
+        "63.85†",
+        "No two keywords begin alike.",
+        "data scenes, splits test, backbone tiny.",
+        "GPU-hours",
     ):
         assert text in page, text
     for kind in (
@@ -137,7 +145,7 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     text = files.markdown.read_text(encoding="utf-8")
     assert text.startswith("# fusion: Does fusing KEY")
     rows = [line for line in text.splitlines() if line.startswith("| seg\\_only |")]
-    assert len({line.count("|") - line.count("\\|") for line in rows[:2]}) == 1
+    assert len({line.count("|") - line.count("\\|") for line in rows[1:3]}) == 1  # by protocol
     for figure in re.findall(r"\((figures/[^)]+)\)", text):
         assert (files.markdown.parent / figure).exists()
     assert {f.name for f in files.figures} == {
@@ -149,7 +157,7 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     }
     for figure in files.figures:
         assert figure.stat().st_size > 5000
-    tex = {f.stem: f.read_text() for f in files.tables if f.suffix == ".tex"}
+    tex = {f.stem: f.read_text() for f in files.tables if f.match("tables/*.tex")}
     assert {"results_masks", "results_words", "results_cost", "contrasts", "slices_style"} <= set(
         tex
     )
@@ -160,6 +168,42 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     width = tex["results_masks"].split("\\begin{tabular}{")[1].split("}")[0]
     body = [x for x in tex["results_masks"].splitlines() if x.startswith("seg\\_only")]
     assert all(line.count(" & ") == len(width) - 1 for line in body)
+
+
+def compiled(folder: Path, out: Path) -> str:
+    """What pdflatex says of a folder's report.tex; skips where there is no pdflatex."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex (Debian: texlive-latex-recommended, texlive-fonts-recommended)")
+    out.mkdir()
+    done = subprocess.run(
+        [
+            *("pdflatex", "-interaction=nonstopmode", "-halt-on-error"),
+            *(f"-output-directory={out}", "report.tex"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+        env={**os.environ, "max_print_line": "1000"},
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (out / "report.pdf").stat().st_size > 50_000
+    return done.stdout
+
+
+def wide(said: str) -> list[float]:
+    """By how many points lines stand out of the text."""
+    return [float(x) for x in re.findall(r"Overfull \\hbox \(([\d.]+)pt", said)]
+
+
+def test_the_latex_compiles_as_it_is(seeds: tuple[Path, ReportFiles], tmp_path: Path) -> None:
+    folder = seeds[1].html.parent
+    said = compiled(folder, tmp_path / "pdf")
+    tables = sorted(f.stem for f in (folder / "tables").glob("*.tex"))
+    assert all(f"tables/{name}.tex" in said for name in tables)
+    assert all(width < 2 for width in wide(said))
+    assert "Float too large" not in said
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -178,6 +222,7 @@ def test_twelve_variants_with_long_names(store: Callable[..., Path], tmp_path: P
     assert "&lt;b&gt;$x_11$&lt;/b&gt;" in page
     tex = next(f for f in files.tables if f.name == "results_masks.tex").read_text()
     assert r"\& \textless{}b\textgreater{}\$x\_11\$" in tex
+    assert all(width < 2 for width in wide(compiled(files.html.parent, tmp_path / "pdf")))
     for figure in files.figures:
         if figure.suffix == ".png":
             edge = np.asarray(Image.open(figure).convert("L"))
@@ -229,6 +274,23 @@ def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_pa
         assert title in page, title
     assert "Status: interrupted." in page
     assert "Mixed protocols." not in page
+
+
+def test_mixed_protocols_are_named_unless_they_are_what_is_swept(
+    store: Callable[..., Path],
+) -> None:
+    sweep = store(images=4)
+    for place, path in enumerate(sorted(p for p in sweep.iterdir() if p.is_dir())):
+        order = ("key_first", "seg_first")[place % 2]
+        RunDirectory(path).update(protocol={"data": "scenes", "token_order": order})
+    found = [n for n in check(load(sweep)) if n.title == "Mixed protocols."]
+    assert "token order key_first: seg_only, seed 0; full, seed 0" in found[0].detail
+    assert "scenes" not in found[0].detail
+    design = json.loads((sweep / "sweep.json").read_text())
+    for cell in design["cells"]:
+        cell["factors"]["model.tokens.order"] = "as swept"
+    (sweep / "sweep.json").write_text(json.dumps(design))
+    assert "Mixed protocols." not in [n.title for n in check(load(sweep))]
 
 
 def test_two_builds_are_the_same(

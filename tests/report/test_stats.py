@@ -9,16 +9,20 @@ from pycocotools import mask as coco
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, majority, ratios, records
+from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios, records
 from keyseg.report.resample import draws, terms
 from keyseg.report.stats import (
+    Sources,
     bootstrap,
+    both_p,
     differences,
     flip_seeds,
     holm,
+    image_freedom,
     image_sums,
     interval_level,
     mcnemar,
+    pulls,
     sources,
     standardised,
     student,
@@ -40,8 +44,11 @@ def sums(images: int, *dims: int, seed: int = 0) -> np.ndarray:
     return table
 
 
-def direct(table: np.ndarray, numerator: str, denominator: str) -> tuple[float, float]:
+def direct(
+    table: np.ndarray, numerator: str, denominator: str, measure: int
+) -> tuple[float, float]:
     """`scipy.stats.bootstrap` on the two columns themselves, at the expanded level."""
+    freedom = image_freedom(pulls(table[:, None, None])[:, 0])[measure]
     found = scipy_stats.bootstrap(
         (table[:, COLUMNS.index(numerator)], table[:, COLUMNS.index(denominator)]),
         lambda a, b, axis=-1: a.sum(axis) / b.sum(axis),
@@ -49,7 +56,7 @@ def direct(table: np.ndarray, numerator: str, denominator: str) -> tuple[float, 
         vectorized=True,
         n_resamples=4000,
         method="percentile",
-        confidence_level=1 - 2 * interval_level(len(table)),
+        confidence_level=1 - 2 * float(interval_level(len(table), freedom)),
         rng=np.random.default_rng(3),
     )
     low, high = found.confidence_interval
@@ -68,7 +75,7 @@ def test_interval_is_scipys_of_the_ratio_of_sums(
     assert found.value[measure] == pytest.approx(
         table[:, COLUMNS.index(numerator)].sum() / table[:, COLUMNS.index(denominator)].sum()
     )
-    low, high = direct(table, numerator, denominator)
+    low, high = direct(table, numerator, denominator, measure)
     width = high - low
     assert found.low[measure] == pytest.approx(low, abs=0.05 * width)
     assert found.high[measure] == pytest.approx(high, abs=0.05 * width)
@@ -179,10 +186,11 @@ def test_variances_add_up() -> None:
     alike = sources(np.repeat(table, 4, 1))
     assert alike.seeds[GIOU] == pytest.approx(0, abs=1e-12)
     assert alike.both[GIOU] == pytest.approx(alike.images[GIOU])
-    assert alike.freedom[GIOU] == pytest.approx(49, rel=1e-3)
+    assert alike.freedom[GIOU] == pytest.approx(alike.image_freedom[GIOU], rel=1e-3)
     spread = bootstrap(np.repeat(table, 4, 1), seed=0, resamples=4000)
     width = spread.high[GIOU] - spread.low[GIOU]
-    assert width == pytest.approx(2 * 2.01 * np.sqrt(alike.images[GIOU]), rel=0.1)
+    reach = scipy_stats.t.ppf(0.975, alike.image_freedom[GIOU])
+    assert width == pytest.approx(2 * reach * np.sqrt(alike.images[GIOU]), rel=0.1)
 
     flat = np.zeros((20, 3, 2, len(COLUMNS)))
     flat[..., COLUMNS.index("examples")] = 1
@@ -191,10 +199,49 @@ def test_variances_add_up() -> None:
     found = sources(flat)
     assert found.images[GIOU] == pytest.approx(0, abs=1e-12)
     value = differences(flat).mean(0)
-    interval, p = student(value, found.both, found.freedom)
+    interval, p = student(value, found.both, found.freedom), both_p(value, found)
     wanted = scipy_stats.ttest_1samp([0.01, 0.03, 0.05], 0)
     assert p[GIOU] == pytest.approx(wanted.pvalue, rel=1e-3)
     assert interval.low[GIOU] == pytest.approx(wanted.confidence_interval().low, rel=1e-3)
+
+
+def test_images_that_pull_hard_leave_few_degrees_of_freedom() -> None:
+    """Normal pulls: n - 1. One image that carries all: close to one."""
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal((4000, 1))
+    assert image_freedom(normal)[0] == pytest.approx(3999, rel=0.1)
+    alone = np.zeros((100, 1))
+    alone[3] = 1
+    assert 1 <= image_freedom(alone)[0] < 2.5
+    assert image_freedom(np.array([[1.0], [-1.0]]))[0] == 1
+    assert np.isnan(image_freedom(np.zeros((5, 1)))[0])
+
+
+def test_pulls_give_the_variance_of_a_ratio() -> None:
+    """Against the delete-one jackknife, which knows nothing of derivatives."""
+    table = sums(60, 2, 2)
+    pull = pulls(table)
+    np.testing.assert_allclose(pull.sum(0)[:, [GIOU, CIOU]], 0, atol=1e-12)
+    left_out = np.stack([differences(np.delete(table, i, 0)).mean(0) for i in range(60)])
+    jackknife = 59 / 60 * ((left_out - left_out.mean(0)) ** 2).sum(0)
+    for measure in (GIOU, CIOU):
+        assert sources(table).images[measure] == pytest.approx(jackknife[measure], rel=0.1)
+
+
+def test_p_over_both_is_that_of_the_larger_source() -> None:
+    """Each source alone gives its own Student's t; p of 0 is 1; a certain one ends somewhere."""
+    one, none = np.ones(4), np.zeros(4)
+    value = np.array([0.0, 1.0, 4.0, 1e9])
+    few = both_p(value, Sources(none, one, none, np.full(4, 49.0), 50, 3))
+    np.testing.assert_allclose(few[:3], 2 * scipy_stats.t.sf(value[:3], 2), rtol=1e-6)
+    many = both_p(value, Sources(one, none, none, np.full(4, 49.0), 50, 3))
+    np.testing.assert_allclose(many[:3], 2 * scipy_stats.t.sf(value[:3], 49), rtol=1e-6)
+    assert many[3] == pytest.approx(1e-12)
+    assert np.isnan(both_p(value, Sources(none, none, none, one, 50, 3))).all()
+    # Both: never surer than a t of all the variance at the images' degrees of freedom.
+    mixed = both_p(value, Sources(one, one, none, np.full(4, 49.0), 50, 3))
+    assert (mixed[:3] >= 2 * scipy_stats.t.sf(value[:3] / np.sqrt(2), 49) - 1e-9).all()
+    assert (mixed[:3] <= 2 * scipy_stats.t.sf(value[:3] / np.sqrt(2), 2) + 1e-9).all()
 
 
 def test_one_seed_has_no_seed_variance() -> None:
@@ -283,6 +330,23 @@ def test_unstored_targets_leave_emptiness_unknown() -> None:
         zip(BY_NAME, ratios(records(samples(target_rle=[""] * 4)).sum().to_numpy()), strict=True)
     )
     assert np.isnan(values["empty_rate"])
+
+
+def test_no_target_measures_by_hand() -> None:
+    """gRefCOCO: of two examples without a target one is left empty, of two others one."""
+    mixed = samples(
+        iou=[1.0, 0.0, 0.5, 0.0],
+        intersection=[0, 0, 50, 0],
+        union=[0, 30, 100, 60],
+        target_rle=[rle(n) for n in (0, 0, 80, 60)],
+    )
+    values = dict(zip(BY_NAME, ratios(records(mixed).sum().to_numpy()), strict=True))
+    assert (values["n_acc"], values["t_acc"], values["empty_rate"]) == (0.5, 0.5, 0.5)
+    found = records(mixed.assign(intersection=[0, 0, 50, 1], union=[0, 30, 100, 60]))
+    values = dict(zip(BY_NAME, ratios(found.sum().to_numpy()), strict=True))
+    assert (values["n_acc"], values["t_acc"]) == (0.5, 1.0)
+    everywhere = dict(zip(BY_NAME, ratios(records(samples()).sum().to_numpy()), strict=True))
+    assert np.isnan([everywhere[name] for name in NO_TARGET]).all()
 
 
 def test_every_measure_has_its_columns() -> None:

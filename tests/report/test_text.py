@@ -40,6 +40,19 @@ def test_tex_escapes() -> None:
     )
 
 
+def test_letters_that_pdflatex_lacks_are_question_marks() -> None:
+    assert tex.escape("naïve Łódź 猫 †") == r"naïve Łódź ? $^{\dagger}$"
+
+
+def test_long_tex_tables_are_several() -> None:
+    lines = [Line(f"v{i}", [Entry("1")], group=("a", "b")[i // 20]) for i in range(40)]
+    text = tex.render(Table("t", "T", "C", "V", ("x",), lines))
+    assert text.count(r"\begin{table}") == text.count(r"\end{tabular}}") == 2
+    first, second = text.split(r"\end{table}")[:2]
+    assert (first.count(" & 1 "), second.count(" & 1 ")) == (20, 20)
+    assert r"\caption{T, continued.}\n\label{tab:t-2}".replace(r"\n", "\n") in second
+
+
 def test_tex_table() -> None:
     line = Line("a_b", [Entry("58.3", "[55.0, 61.2]", "± 1.2"), Entry("–")], 0, "1 of 3 seeds")
     text = tex.render(Table("t", "T", "50 %", "Variant", ("gIoU", "Key right, mask wrong"), [line]))

@@ -73,6 +73,7 @@ FirstJobId=$(($(date +%s) % 600000 * 100 + 1))
 ReturnToService=2
 JobRequeue=1
 KillWait=5
+OverTimeLimit=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import filelock
@@ -14,6 +16,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.rundir import RunDirectory
+from keyseg.sweep.slurm import Record
 
 HERE = Path(__file__).parent
 STUB = HERE.parent / "sweep" / "cell_stub.py"
@@ -95,10 +98,47 @@ class Cluster:
         """Process of slurmctld, slurmd, ..."""
         return int((self.root / "run" / f"{daemon}.pid").read_text())
 
+    def impatient(self, folder: Path) -> dict[str, str]:
+        """An environment whose commands give up on a dead controller after 1 s, not after 9 s."""
+        conf = Path(self.environment["SLURM_CONF"]).read_text()
+        (folder / "slurm.conf").write_text(conf + "MessageTimeout=2\n")
+        return {"SLURM_CONF": str(folder / "slurm.conf")}
+
     def jobs(self, *states: str) -> list[str]:
         """Ids of jobs in squeue."""
         chosen = ["-t", ",".join(states)] if states else []
         return self.call("squeue", "-h", "-r", "-o", "%i", *chosen).split()
+
+    def kill(self, daemon: str) -> None:
+        """SIGKILL to a daemon; `up` starts it again."""
+        if daemon == "slurmctld":  # it writes down jobs every few seconds; what it forgets, drains
+            asked = time.time()
+            self.call("srun", "-Q", "true")
+            wait(lambda: (self.root / "ctld" / "job_state").stat().st_mtime > asked)
+        pid = self.pid(daemon)
+        os.kill(pid, signal.SIGKILL)
+        wait(lambda: not Path(f"/proc/{pid}").exists())
+
+    def processes(self, job: str = "", step: int | None = None) -> list[int]:
+        """Processes of jobs with their slurmstepd; or those of one job's step without it."""
+        ours = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
+        number = self.call("squeue", "-h", "-j", job, "-o", "%A").strip() if job else ""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it may end while we look
+                inside = (folder / "environ").read_bytes().split(b"\0")
+                if ours not in inside:
+                    continue
+                of = {line.partition(b"=")[0]: line.partition(b"=")[2].decode() for line in inside}
+                if job:
+                    wanted = (number, str(step))
+                    mine = (of.get(b"SLURM_JOB_ID"), of.get(b"SLURM_STEP_ID")) == wanted
+                else:
+                    daemon = (folder / "comm").read_text().strip() == "slurmstepd"
+                    mine = daemon or b"SLURM_JOB_ID" in of
+                if mine:
+                    found.append(int(folder.name))
+        return found
 
     def wait_until_empty(self) -> None:
         """No job is left."""
@@ -169,10 +209,22 @@ class Sweep:
         found = [RunDirectory(file.parent) for file in self.root.glob("outputs/t/*/run.json")]
         return {str(run.info["label"]): run for run in found}
 
+    def job(self, cell: str) -> str:
+        """SLURM's id of the job of a cell."""
+        record = Record.read(self.cells[cell])
+        assert record is not None
+        jobs = self.cluster.call("squeue", "-h", "-r", "-n", record.name, "-o", "%i").split()
+        return next(job for job in jobs if int(job.partition("_")[2] or 0) == record.index)
+
     def starts(self, cell: str) -> int:
         """How often the worker of a cell was started."""
         file = self.cells[cell].path / "starts.txt"
         return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def go(self, *cells: str) -> None:
+        """Workers that HANG go on."""
+        for cell in cells:
+            (self.cells[cell].path / "go").touch()
 
     def wait_for(self, cell: str) -> None:
         """A worker has begun to log."""
@@ -202,6 +254,8 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 def sweep(cluster, tmp_path) -> Iterator[Sweep]:
     """An empty place; no job is left behind."""
     yield Sweep(cluster, tmp_path)
+    if not all(Path(f"/proc/{cluster.pid(daemon)}").exists() for daemon in ("slurmctld", "slurmd")):
+        cluster.up()
     cluster.call("scancel", "--user=root", "--signal=KILL")
     cluster.call("scancel", "--user=root")
     cluster.wait_until_empty()

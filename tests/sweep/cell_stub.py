@@ -1,23 +1,39 @@
 """A worker that behaves like a cell as far as the launcher can see, in a fraction of a second.
 
 What it does beyond that is asked for by environment variables, each naming a fusion variant:
-FAIL (raises), DIE (SIGKILL to itself at step 2), HANG (waits until it is ended), EAT
-(takes more and more memory), MUTE (exit code 3 without a word in run.json). It counts its starts
-in starts.txt.
+FAIL (raises), DIE (SIGKILL to itself at step 2), TAKE_ALONG (SIGKILL to who started it), HANG
+(several by comma; waits until it is ended, or until there is a file `go` in its run directory), EAT
+(takes more and more memory), FILL (fills the disk), MUTE (exit code 3 without a word in run.json).
+It counts its starts in starts.txt.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
-from keyseg.rundir import DONE, FAILED, RUNNING, Row, RunBusy, RunDirectory, now
+from keyseg import pack
+from keyseg.disk import DiskFullError
+from keyseg.rundir import (
+    DONE,
+    EXIT_BUSY,
+    EXIT_NO_SPACE,
+    FAILED,
+    RUNNING,
+    Row,
+    RunBusy,
+    RunDirectory,
+    now,
+)
 
 
 def work(run: RunDirectory) -> int:
     with (run.path / "starts.txt").open("a") as starts:
-        starts.write(f"{os.getpid()}\n")
+        starts.write(f"{os.getpid()} {os.getppid()}\n")
     variant = run.config.fusion["name"]
     names = ("KEYSEG_THREADS", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
     environment = {name: os.environ.get(name) for name in names}
@@ -25,6 +41,7 @@ def work(run: RunDirectory) -> int:
     run.update(status=RUNNING, attempts=attempts, environment=environment)
     print(f"working on {variant}")
     eaten: list[bytes] = []
+    hanging = os.environ.get("HANG", "").split(",")
     try:
         if variant == os.environ.get("MUTE"):
             print("last words")
@@ -33,12 +50,17 @@ def work(run: RunDirectory) -> int:
             run.log([Row("train/loss", 1 / step, step, now()), Row("val/giou", 0.1, step, now())])
             if variant == os.environ.get("DIE") and step == 2:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if variant == os.environ.get("TAKE_ALONG") and len(sys.argv) > 2:
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)
             while variant == os.environ.get("EAT"):
                 eaten.append(b"x" * 50_000_000)
                 time.sleep(0.1)
             if variant == os.environ.get("FAIL"):
                 raise RuntimeError("no luck today")
-            while variant == os.environ.get("HANG"):
+            if variant == os.environ.get("FILL"):
+                fill(run.path / "ballast")
+            while variant in hanging and not (run.path / "go").exists():
                 time.sleep(0.05)
             time.sleep(float(os.environ.get("STEP_SECONDS", "0.01")))
     except RuntimeError as error:
@@ -54,11 +76,33 @@ def work(run: RunDirectory) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    cell = RunDirectory(sys.argv[1])
+def fill(file: Path) -> None:
+    """To the last byte."""
+    with file.open("wb", buffering=0) as out:
+        for size in (1 << 20, 1 << 10, 1):
+            with suppress(OSError):
+                while True:
+                    out.write(b"x" * size)
+
+
+def attempt(path: str) -> int:
+    cell = RunDirectory(path)
+    if rank := os.environ.get("RANK"):
+        told = " ".join(os.environ[name] for name in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"))
+        (cell.path / f"rank{rank}.txt").write_text(told)
+        if rank != "0":
+            return 0
     try:
         with cell.lock():
-            code = work(cell)
+            return work(cell) if cell.status != DONE else 0
     except RunBusy:
-        code = 75
+        return EXIT_BUSY
+    except DiskFullError as error:
+        print(error, file=sys.stderr)
+        return EXIT_NO_SPACE
+
+
+if __name__ == "__main__":
+    paths = sys.argv[1:]
+    code = attempt(paths[0]) if len(paths) == 1 else pack.each(paths, attempt, threading.Event())
     raise SystemExit(code)

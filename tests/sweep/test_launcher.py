@@ -125,8 +125,10 @@ def test_stopped_by_a_signal(sweep, number):
     assert sweep.cells["self"].status == "queued"
 
 
-def test_two_launching_processes_run_no_cell_twice(sweep):
-    both = [sweep.start("fusion=self,cross,full", STEP_SECONDS="0.5") for _ in range(2)]
+@pytest.mark.parametrize("cells_per_job", [1, 3])
+def test_two_launching_processes_run_no_cell_twice(sweep, cells_per_job):
+    command = ("fusion=self,cross,full", f"hydra.launcher.cells_per_job={cells_per_job}")
+    both = [sweep.start(*command, STEP_SECONDS="0.5") for _ in range(2)]
     for process in both:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err

@@ -62,7 +62,7 @@ def test_the_command(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "run them with  python run.py -m fusion=cross,full" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli.main(["--outputs", outputs, "plan", "table4"])
-    assert "0 of 3 cells done (3 fusion)" in capsys.readouterr().out
+    assert "0 of 9 cells done (3 fusion x 3 seed)" in capsys.readouterr().out
     with pytest.raises(SystemExit) as end:
         cli.main(["--outputs", outputs, "plan", "dmo"])
     assert end.value.code == 2

@@ -63,6 +63,22 @@ def test_one_run_then_found_then_run_again(run, started, tmp_path, capsys):
     assert started[2].path.parent == tmp_path / "mine"
 
 
+def test_of_several_processes_the_first_one_prepares_and_tells(run, started, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    run("seed=3")
+    assert "full  started" in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "1")
+    run("seed=3")
+    run("seed=3", "dry=true")
+    assert len(started) == 2
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    run("seed=3")
+    assert "done already" in capsys.readouterr().out
+    assert len(started) == 3  # the other process waits for a word
+
+
 @pytest.mark.parametrize(
     ("fusion", "code", "message"),
     [

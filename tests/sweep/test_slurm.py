@@ -6,7 +6,8 @@ from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory, now
 from keyseg.sweep.launcher import LocalLauncher
 from keyseg.sweep.reconcile import state_of
-from keyseg.sweep.slurm import SlurmOptions, SlurmPool, check, script, why
+from keyseg.sweep.sbatch import SlurmOptions, check, script
+from keyseg.sweep.slurm import SlurmPool, why
 from keyseg.sweep.slurm_launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurmqueue import Job, SlurmError
 from keyseg.sweep.supervise import Supervisor
@@ -25,7 +26,7 @@ class FakeCluster:
     def submit(self, name, jobs):
         if self.down:
             raise SlurmError("Unable to contact slurm controller")
-        self.submissions[name] = [job.path for job in jobs]
+        self.submissions[name] = [path for job in jobs for path in job.paths]
         for index in range(len(jobs)):
             self.jobs[(name, index)] = Job(f"7_{index}", "PENDING")
 
@@ -37,11 +38,12 @@ class FakeCluster:
     def all_become(self, state: str, **fields: str) -> None:
         self.jobs = {key: Job(job.id, state, **fields) for key, job in self.jobs.items()}
 
-    def pool(self, sweep_dir) -> SlurmPool:
+    def pool(self, sweep_dir, cells_per_job=1) -> SlurmPool:
         return SlurmPool(
             *(self.submit, sweep_dir),
             slots=4,
             threads=1,
+            cells_per_job=cells_per_job,
             every=2.0,
             look=self.look,
             cancel=lambda names: None,
@@ -59,8 +61,9 @@ def fake():
 def start(fake, tmp_path, make_cell):
     """A supervisor with cells that are submitted."""
 
-    def start(*fusions: str, max_attempts: int = 3) -> Supervisor:
-        supervisor = Supervisor(fake.pool(tmp_path / "t"), max_attempts=max_attempts)
+    def start(*fusions: str, max_attempts: int = 3, cells_per_job: int = 1) -> Supervisor:
+        pool = fake.pool(tmp_path / "t", cells_per_job)
+        supervisor = Supervisor(pool, max_attempts=max_attempts)
         for fusion in fusions:
             supervisor.add(make_cell(fusion))
         steps(supervisor, fake, 2)
@@ -130,6 +133,7 @@ def test_a_lost_node_is_tried_again_until_it_is_too_often(fake, start, gone):
         ("OUT_OF_MEMORY", "0:125", "ran out of memory (hydra.launcher.memory=...)"),
         ("CANCELLED", "0:15", "was cancelled"),
         ("FAILED", "0:9", "was killed by SIGKILL (out of memory?)"),
+        ("FAILED", "74:0", "ended: no space left to write to (paths.outputs); make room"),
         ("FAILED", "2:0", "ended as FAILED before the run was done"),
     ],
 )
@@ -140,6 +144,56 @@ def test_ends_that_no_new_attempt_mends_are_told(fake, start, state, code, words
     steps(supervisor, fake, 5)
     assert words in RunDirectory(path).info["error"]
     assert len(fake.submissions) == 1
+
+
+def begins(run: RunDirectory) -> None:
+    run.update(status="running", attempts=[*run.info["attempts"], {"started": now()}])
+
+
+@pytest.mark.parametrize(
+    ("state", "begun", "outcomes", "submissions"),
+    [
+        # one cell's own doing: those behind it are submitted again
+        ("OUT_OF_MEMORY", True, {"cross0": "failed"}, 2),
+        # before any began (a broken setup line): no other attempt would be better
+        ("FAILED", False, {"cross0": "failed", "full0": "failed"}, 1),
+        # somebody wants the job to end
+        ("CANCELLED", True, {"cross0": "failed", "full0": "failed"}, 1),
+        ("NODE_FAIL", True, {}, 2),
+    ],
+)
+def test_what_a_job_that_died_means_for_its_cells(
+    fake, start, tmp_path, state, begun, outcomes, submissions
+):
+    supervisor = start("self", "cross", "full", cells_per_job=3)
+    assert [len(paths) for paths in fake.submissions.values()] == [3]
+    assert [key[1] for key in fake.jobs] == [0]
+    fake.all_become("RUNNING")
+    runs = {name: RunDirectory(tmp_path / "t" / name) for name in ("self0", "cross0", "full0")}
+    ends(runs["self0"], "done")
+    if begun:
+        begins(runs["cross0"])
+    steps(supervisor, fake, 1)
+    assert supervisor.states()[runs["full0"].path] == "queued"
+    if not begun:  # nobody of those left, and the one that was done is not known here
+        supervisor.pool._mates[next(iter(fake.jobs))].discard(runs["self0"].path)
+    fake.all_become(state, exit_code="1:0")
+    steps(supervisor, fake, 5)
+    ended = {o.cell.signature: o.status for o in supervisor.outcomes}
+    assert ended == {"self0": "done", **outcomes}
+    assert len(fake.submissions) == submissions
+
+
+def test_a_cell_that_failed_is_tried_again_while_its_job_goes_on(fake, start, tmp_path):
+    start("self", "cross", cells_per_job=2)
+    fake.all_become("RUNNING")
+    run = RunDirectory(tmp_path / "t" / "self0")
+    begins(run)
+    ends(run, "failed")
+    start("self", "cross", cells_per_job=2)  # the same command
+    first, second = fake.submissions.values()
+    assert len(first) == 2
+    assert second == [str(run.path)]
 
 
 def test_a_run_that_ends_late_on_a_shared_file_system_is_not_failed(fake, start):
@@ -230,6 +284,23 @@ def test_options_that_make_no_sense(key, value):
 def test_a_signal_needs_time_before_it():
     with pytest.raises(ConfigError, match=r"signal_delay=120 s leaves nothing of .*time=1 min"):
         check(SlurmOptions(time=1))
+
+
+@pytest.mark.parametrize(
+    ("log", "words", "again"),
+    [
+        ("slurmstepd: error: Exceeded job memory limit\nsrun: error: n7: task 0: Killed",
+         "ran out of memory (hydra.launcher.memory=...)", False),
+        ("srun: error: n7: task 0: Killed\nsrun: Force Terminated StepId=7.0",
+         "was killed by SIGKILL (out of memory?)", False),
+        ("RuntimeError: Waited for 60 seconds but could not find submitted jobs in path:\n/x",
+         "found no work: who submitted it was killed while doing so", True),
+        ("module: command not found\n", "ended as FAILED before the run was done: module: command"
+         " not found", False),
+    ],
+)  # fmt: skip
+def test_what_a_job_wrote_says_more_than_its_state(log, words, again):
+    assert why(Job("7_1", "FAILED", "n7"), log) == (f"job 7_1 on n7 {words}", again)
 
 
 def test_why_without_a_node():

@@ -10,8 +10,11 @@ import pytest
 from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory
 from keyseg.sweep.launcher import LocalLauncher
+from keyseg.sweep.share import worker_environment
 from keyseg.sweep.supervise import Supervisor
-from keyseg.sweep.workers import LocalPool, gpus, worker_environment
+from keyseg.sweep.workers import LocalPool, gpus, packs
+
+WORKER = (sys.executable, str(Path(__file__).with_name("cell_stub.py")))
 
 
 def starts(cell) -> int:
@@ -29,7 +32,9 @@ def test_done_cells_are_found_and_rerun_starts_them_anew(make_cell, pool, finish
         assert cells[0].open().metrics()["step"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_cells_that_fail_do_not_stop_the_others(make_cell, pool, finish, monkeypatch):
+@pytest.mark.parametrize("cells_per_job", [1, 4])
+def test_cells_that_fail_do_not_stop_the_others(make_cell, finish, monkeypatch, cells_per_job):
+    pool = LocalPool(2, 1, worker=WORKER, grace=5, cells_per_job=cells_per_job)
     for trouble, fusion in (("FAIL", "self"), ("DIE", "full"), ("MUTE", "seg_only")):
         monkeypatch.setenv(trouble, fusion)
     cells = {f: make_cell(f) for f in ("self", "full", "seg_only", "cross")}
@@ -58,6 +63,55 @@ def test_cells_that_fail_do_not_stop_the_others(make_cell, pool, finish, monkeyp
         again.add(cell)
     assert sorted(finish(again).values()) == ["done", "done", "done", "found"]
     assert cells["full"].open().info["error"] is None
+
+
+def test_cells_of_one_worker_outlive_it_and_wait_their_turn(make_cell, finish, monkeypatch):
+    monkeypatch.setenv("TAKE_ALONG", "self")
+    pool = LocalPool(1, 1, worker=WORKER, cells_per_job=3)
+    cells = [make_cell(fusion) for fusion in ("cross", "self", "full")]
+    supervisor = Supervisor(pool)
+    for cell in cells:
+        supervisor.add(cell)
+    supervisor.step()
+    supervisor.step()
+    assert pool.free() == 0
+    assert sorted(supervisor.states().values()) == ["queued", "queued", "running"]
+    assert finish(supervisor) == {"cross0": "done", "self0": "failed", "full0": "done"}
+    told = "the worker was killed by SIGKILL (out of memory?)"
+    assert cells[1].open().info["error"] == told
+    assert [starts(cell) for cell in cells] == [1, 1, 1]
+    workers = [int((c.path / "starts.txt").read_text().split()[1]) for c in (cells[0], cells[1])]
+    assert workers[0] == workers[1]  # both were started by one
+
+
+def test_a_worker_of_several_leaves_alone_what_has_ended(make_cell):
+    cells = [make_cell(fusion) for fusion in ("cross", "self", "full")]
+    runs = [cell.create() for cell in cells]
+    runs[0].update(status="failed", error="no luck")
+    runs[1].update(status="done")
+    code = subprocess.run([*WORKER, *(str(run.path) for run in runs)]).returncode
+    assert code == 1
+    assert [(run.path / "starts.txt").exists() for run in runs] == [False, False, True]
+    assert [run.status for run in runs] == ["failed", "done", "done"]
+
+
+def test_cells_are_spread_before_they_are_packed(make_cell, monkeypatch):
+    monkeypatch.setenv("HANG", "self")
+    pool = LocalPool(2, 1, worker=WORKER, grace=5, cells_per_job=4)
+    supervisor = Supervisor(pool)
+    for seed in range(6):
+        supervisor.add(make_cell("self", seed=seed))
+    supervisor.step()
+    supervisor.step()
+    assert [len(worker.paths) for worker in pool._at_work.values()] == [3, 3]
+    supervisor.stop()
+    assert pool.free() == 8
+
+
+def test_cells_that_share_a_worker_share_its_threads():
+    asked = [("a", 2), ("b", 2), ("c", 1), ("d", 2), ("e", 2), ("f", 2), ("g", 2)]
+    names = ["".join(run for run, _ in pack) for pack in packs(asked, 3)]
+    assert names == ["ab", "c", "def", "g"]
 
 
 def test_never_more_at_work_than_slots(make_cell, pool, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
-from keyseg.report.declared import contrasts
+from keyseg.report.declared import contrasts, path
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.sweep.design import design
@@ -18,14 +18,37 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_a_design_holds(file):
+def read(file):
+    """Content of a sweep's file, its parameters and the overrides of all its cells."""
     content = OmegaConf.to_container(OmegaConf.load(file))
     params = {k: str(v).split(",") for k, v in content["hydra"]["sweeper"]["params"].items()}
     jobs = [
         [f"{k}={v}" for k, v in zip(params, values, strict=True)]
         for values in product(*params.values())
     ]
+    return content, params, jobs
+
+
+def test_the_questions_are_there():
+    assert {f.stem for f in FILES} >= {
+        *("table3", "table4", "fusion_full", "keyword_loss", "loss_weights", "token_order"),
+        *("lora_rank", "fidelity"),
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_every_value_composes_on_scenes_and_on_public_data(file, compose_run):
+    jobs = read(file)[2]
+    assert {job[-1] for job in jobs} >= {"seed=0", "seed=1", "seed=2"}
+    one_change = [j for j in jobs if len(set(j) - set(jobs[0])) <= 1 and j[-1] == "seed=0"]
+    for job in one_change:
+        assert compose_run("data=refcocog", *job).data["name"] == "refcocog"
+    assert compose_run(*jobs[0]).data["name"] == "scenes"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_a_design_holds(file):
+    content, params, jobs = read(file)
     made = design(jobs, content["ablation"])
     assert made.name == file.stem
     assert made.question
@@ -41,8 +64,10 @@ def test_a_design_holds(file):
         assert set(params[group]) <= known
     points = {p.label: p.factors for p in made.points}
     variants = tuple(Variant(label, i, f, ()) for i, (label, f) in enumerate(points.items()))
-    plan = {"baseline": made.baseline, "contrasts": made.contrasts}
-    found = contrasts(Sweep(file, plan, variants))
+    plan = {"baseline": made.baseline, "contrasts": made.contrasts, "path": made.path}
+    sweep = Sweep(file, plan, variants)
+    assert len(path(sweep)) == (len(made.path) + 1 if made.path else 0)
+    found = contrasts(sweep)
     assert len(found) >= max(len(made.contrasts), 2)
     assert len({c.name for c in found}) == len(found)
 
@@ -57,3 +82,20 @@ def test_factors_that_a_contrast_does_not_name_are_held_equal():
         ("0.5 1.0", "0.0 1.0"),
     ]
     assert found[0].name == "on: 0.5 0.07 − 0.0 0.07"
+
+
+def test_steps_of_a_path_are_contrasts_too():
+    names = [(w, t) for w in (0.0, 0.5) for t in (0.07, 1.0)]
+    variants = tuple(Variant(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names))
+    plan = {
+        "baseline": {"w": 0.0, "t": 1.0},
+        "contrasts": [{"of": {"w": 0.5}, "against": {"w": 0.0}, "name": "on"}],
+        "path": [{"w": 0.5}, {"t": 0.07}],
+    }
+    sweep = Sweep(PROJECT, plan, variants)
+    assert [v.label for v in path(sweep)] == ["0.0 1.0", "0.5 1.0", "0.5 0.07"]
+    assert [c.name for c in contrasts(sweep)] == [
+        *("on: 0.5 0.07 − 0.0 0.07", "on: 0.5 1.0 − 0.0 1.0"),
+        "0.5 0.07 − 0.5 1.0",  # the first step is declared already
+    ]
+    assert path(Sweep(PROJECT, {**plan, "baseline": {}}, variants)) == []

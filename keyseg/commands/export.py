@@ -1,0 +1,41 @@
+"""`keyseg export RUN DIR`: a run's model as plain transformers and segment_anything read it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from keyseg.commands.runs import HELP, find_finished
+from keyseg.config import CHOICES, ConfigError, resolve_path
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "export", help="a merged model that plain transformers and segment_anything load"
+    )
+    parser.add_argument("run_name", metavar="RUN", help=HELP)
+    parser.add_argument("folder", metavar="DIR", help="must not exist, or be empty")
+    parser.add_argument(
+        *("--dtype",),
+        choices=CHOICES["model.precision"],
+        help="of LLaVA's weights (as the run kept them)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    run = find_finished(resolve_path(options.outputs), options.run_name)
+    from keyseg.export import export
+    from keyseg.model.sam import WeightsError
+    from keyseg.preflight import check_weights
+
+    check_weights(run.config)
+    try:
+        folder = export(run, Path(options.folder).expanduser(), options.dtype)
+    except WeightsError as error:
+        raise ConfigError(str(error)) from error
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder} ({size / 1e9:.2f} GB); {folder / 'README.md'} says how to load it")
+    return 0

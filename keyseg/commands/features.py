@@ -1,0 +1,87 @@
+"""`keyseg features DATA`: compute what the frozen encoders see of a data set, ahead of a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyseg.commands.compose import compose_config
+from keyseg.config import ConfigError, RunConfig
+
+if TYPE_CHECKING:
+    from keyseg.data.features import FrozenFeatures
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "features", help="compute what the frozen encoders see, once for all cells"
+    )
+    parser.add_argument("data", metavar="DATA", help="an option of the group data: refcocog")
+    parser.add_argument(
+        "overrides", metavar="KEY=VALUE", nargs="*", help="next to DATA: model=llava_1_5_7b"
+    )
+    parser.add_argument("--split", action="append", help="train, val or test (all); can be given")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every stored feature; damaged ones are mended"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from keyseg.data.files import DataError
+
+    cfg = compose_config([f"data={options.data}", *options.overrides])
+    try:
+        images = _images(cfg, options.split)
+        features = _build(cfg)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if features.store is None:
+        reason = "model.init=random" if cfg.model.init == "random" else "runtime.features=false"
+        raise ConfigError(f"{reason}: no features are stored")
+    todo = images if options.verify else features.missing(images)
+    _fill(features, todo)
+    store = features.store
+    if store.problem:
+        print(f"error: features are not stored: {store.problem}", file=sys.stderr)
+        return 1
+    damaged = f", {store.damaged} of them damaged before" if store.damaged else ""
+    held = store.size() / 2**30
+    print(
+        f"{len(images)} images: {features.computed} features computed{damaged}; "
+        f"{store.folder} holds {held:.2f} GiB"
+    )
+    return 0
+
+
+def _images(cfg: RunConfig, splits: list[str] | None) -> list[Path]:
+    from keyseg.data.mix import load, prepare
+
+    prepare(cfg.data)
+    chosen = splits or [name for name, entries in cfg.data["splits"].items() if entries]
+    found = {e.image: None for split in chosen for s in load(cfg.data, split) for e in s.examples}
+    return list(found)
+
+
+def _build(cfg: RunConfig) -> FrozenFeatures:
+    from keyseg.build import build_features, pick_device
+    from keyseg.model.sam import WeightsError
+
+    try:
+        return build_features(cfg, pick_device(cfg.runtime.device))
+    except WeightsError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _fill(features: FrozenFeatures, images: list[Path]) -> None:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        for _ in bar.track(features.fill(images), len(images), description="features"):
+            pass

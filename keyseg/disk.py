@@ -1,0 +1,126 @@
+"""Files that a reader, or a machine that loses power, sees as they were or as they are to be.
+
+They are written beside their place and renamed. A disk that is full, or a quota that is used up, is
+one error that names the file and what to do; what stood there before still stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFullError(OSError):
+    """There is no room for a file; the message names it, the reason, and the remedy."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        super().__init__(number, os.strerror(number))
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.strerror}: {self.path} could not be written; make room there and give the same "
+            "command again: what is finished stays finished, the rest goes on from its checkpoint"
+        )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Whatever the body raises because there is no room for `path` becomes one clear error.
+
+    Raises:
+        DiskFullError: the disk is full, a quota or the largest size of a file is reached.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        number = _number(error)
+        if number in _FULL:
+            raise DiskFullError(path, number) from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when the body ends well.
+
+    Raises:
+        DiskFullError: there is no room for it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    try:
+        with explained(path):
+            with temporary.open("wb") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a whole file.
+
+    Raises:
+        DiskFullError: there is no room for it.
+    """
+    with replacing(path) as out:
+        out.write(content)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a file: all of it, or nothing.
+
+    Raises:
+        DiskFullError: there is no room for it.
+    """
+    with explained(path), path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
+
+
+def flush(path: Path) -> None:
+    """What was added to a file outlives the machine from now on."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed writers left in a folder that no other process writes to."""
+    for file in folder.glob(".*.*.*"):
+        if re.search(r"\.\d+\.\d+$", file.name):
+            file.unlink(missing_ok=True)
+
+
+def _number(error: BaseException) -> int | None:
+    """errno of an error, or of the one behind it: torch and safetensors hide it."""
+    while True:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        told = re.search(r"os error (\d+)", str(error))
+        if told:
+            return int(told[1])
+        before = error.__cause__ or error.__context__
+        if before is None:
+            return None
+        error = before

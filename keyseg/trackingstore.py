@@ -1,0 +1,112 @@
+"""The tracking store: where it is, a client of it, and its experiments, runs and names."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import filelock
+
+from keyseg.config import resolve_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+T = TypeVar("T")
+
+OFF = "none"
+"""MLFLOW_TRACKING_URI=none: no MLflow at all."""
+
+LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+"""Longest values that every MLflow store takes, in characters."""
+
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens on runs, not on chats
+
+
+def store_uri() -> str:
+    """The tracking store: MLFLOW_TRACKING_URI, or a SQLite file in the project's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{resolve_path('mlflow.db')}"
+
+
+def settings() -> None:
+    """Nobody asked for usage reports over the network, nor for minutes of retries per request."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # at every run's end
+
+
+@functools.lru_cache(maxsize=4)
+def client_of(uri: str) -> MlflowClient:
+    """A client of the store; the first process to come makes the tables of a SQLite file."""
+    settings()
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # table creation is told at length
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # A kept connection that the server closed is opened again; what fails for good is an error.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    database = _sqlite_file(uri)
+    if database is None:
+        return MlflowClient(tracking_uri=uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{database}.lock", timeout=120):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def experiment(client: MlflowClient, name: str) -> str:
+    """Id of the experiment of a sweep; made where it is missing."""
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        database = _sqlite_file(store_uri())
+        # Without a place MLflow writes artifacts to ./mlruns of whatever the cwd is.
+        place = (database.parent / "mlartifacts" / name).as_uri() if database else None
+        try:
+            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
+        except MlflowException:  # another process was first
+            known = client.get_experiment_by_name(name)
+            if known is None:
+                raise
+    if known.lifecycle_stage == "deleted":
+        client.restore_experiment(known.experiment_id)
+    return str(known.experiment_id)
+
+
+def get_run(client: MlflowClient, run_id: str) -> Run | None:
+    """A run by id; None where the store does not have it, or has it in its bin."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return found if found.info.lifecycle_stage == "active" else None
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size`: a request of MLflow takes so many."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def name_of(name: str) -> str:
+    """A name that MLflow takes: `precision@0.5` becomes `precision_at_0.5`."""
+    return re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_"))

@@ -1,0 +1,80 @@
+"""Numbers in print beside measured ones, and the list of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from keyseg.config import PROJECT
+from keyseg.report import headline, printed, runs
+from keyseg.report.scores import SCORE_COLUMNS
+from keyseg.report.store import load
+from keyseg.rundir import RunDirectory
+
+
+@pytest.fixture
+def in_print() -> pd.DataFrame:
+    return printed.load(PROJECT / "reports" / "published", "keyseg")
+
+
+def relabel(sweep: Path, **columns: str) -> None:
+    for path in (p for p in sweep.iterdir() if p.is_dir()):
+        run = RunDirectory(path)
+        run.write_samples(run.samples().assign(**columns))
+
+
+def test_rows_of_one_data_set_stand_beside(
+    store: Callable[..., Path], in_print: pd.DataFrame
+) -> None:
+    sweep = load(store(images=3))
+    rows = printed.beside(sweep, in_print)
+    assert set(rows["data"]) == {"refCOCOg"}  # has most of these variants
+    assert set(rows["variant"]) == {"seg_only", "cross", "full"}
+    assert set(printed.differs(sweep, rows)) == {"data, protocol, backbone"}
+    table = headline.table(sweep, pd.DataFrame(columns=list(SCORE_COLUMNS)), in_print)
+    assert table.header[-2:] == ("gIoU, in print†", "cIoU, in print†")
+    assert [e.value for e in table.lines[2].entries[-2:]] == ["63.85†", "62.4†"]
+    assert table.mark == "measured and in print"
+
+
+def test_on_the_same_data_those_rows_stand_beside(
+    store: Callable[..., Path], in_print: pd.DataFrame
+) -> None:
+    folder = store(images=3)
+    relabel(folder, slice_dataset="ReasonSeg", slice_split="test")
+    sweep = load(folder)
+    rows = printed.beside(sweep, in_print)
+    assert set(rows["data"]) == {"ReasonSeg"}
+    assert set(printed.differs(sweep, rows)) == {"protocol, backbone"}
+    stated = rows.assign(protocol="teacher-forced, all sentences", backbone="tiny")
+    assert set(printed.differs(sweep, stated)) == {""}
+
+
+def test_variants_that_are_not_in_print(store: Callable[..., Path], in_print: pd.DataFrame) -> None:
+    sweep = load(store(("add", "mlp"), images=3))
+    assert printed.beside(sweep, in_print).empty
+    table = headline.table(sweep, pd.DataFrame(columns=list(SCORE_COLUMNS)), in_print)
+    assert (table.mark, len(table.header)) == ("measured", 4)
+
+
+def test_the_list_of_runs(store: Callable[..., Path]) -> None:
+    folder = store(images=3, status={("full", 0): "missing"})
+    first, second = sorted(p for p in folder.iterdir() if p.is_dir())
+    web = {"store": "https://mlflow.example.org/", "run_id": "abc"}
+    (first / "mlflow.json").write_text(json.dumps(web))
+    (second / "mlflow.json").write_text(json.dumps({"store": "sqlite:///m.db", "run_id": "def"}))
+    run = RunDirectory(second)
+    run.update(attempts=[{**run.info["attempts"][0], "slurm_job_id": "77_3"}], hardware={"x": 1})
+    table = runs.table(load(folder)).set_index("variant")
+    assert list(table["mlflow_run"]) == ["abc", "def", ""]
+    assert list(table["mlflow_url"]) == ["https://mlflow.example.org/#/runs/abc", "", ""]
+    assert table.loc["cross", ["slurm_job_id", "unit"]].to_list() == ["77_3", "CPU"]
+    assert table.loc["cross", "hours"] == pytest.approx(3.67 / 60)
+    assert table.loc["full", "status"] == "missing"
+    names = runs.protocols(load(folder))
+    assert list(names.values()) == ["data scenes, splits test, backbone tiny"]
+    assert set(names) == set(table["protocol"]) - {""}

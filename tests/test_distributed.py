@@ -1,0 +1,142 @@
+"""Several processes on the CPU (gloo): the same numbers as one process with the same batch."""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from keyseg import ranks
+from keyseg.distributed import ALONE, Processes
+
+WORKER = Path(__file__).with_name("two_processes.py")
+_spec = importlib.util.spec_from_file_location("two_processes", WORKER)
+assert _spec is not None
+assert _spec.loader is not None
+two_processes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(two_processes)
+
+WAYS = {
+    "shared": (),
+    "accumulated": ("runtime.accumulation=2",),
+    "sharded": ("runtime.accumulation=2", "runtime.sharding=fsdp"),
+}
+SMALL = (
+    f"optim.steps={two_processes.STEPS}",
+    "optim.warmup=0",
+    "optim.schedule=constant",
+    "optim.images_per_step=7",  # no process has as many as another
+    "optim.eval_every=2",
+    "runtime.log_every=1",
+    "evaluation.images_per_batch=2",
+    "evaluation.max_new_tokens=8",
+    "model.precision=fp32",
+    "prompt=lisa",  # draws templates
+    "fusion=full",
+)
+TIMEOUT = 900
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def together(command: list[str], count: int, log: Path) -> list[subprocess.Popen[bytes]]:
+    """Start a command `count` times, as torchrun does."""
+    port = str(free_port())
+    started = []
+    for rank in map(str, range(count)):
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(count), "MASTER_PORT": port}
+        own = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "none"}
+        with log.with_suffix(f".{rank}.txt").open("wb") as out:
+            started.append(
+                subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **told, **own})
+            )
+    return started
+
+
+@pytest.fixture(scope="module")
+def trained(small_run, tmp_path_factory):
+    """All ways, by two processes."""
+    folder = tmp_path_factory.mktemp("together")
+    for way, options in WAYS.items():
+        cfg = small_run(*SMALL, *options)
+        OmegaConf.save(OmegaConf.create(asdict(cfg)), folder / f"{way}.yaml")
+    processes = together([sys.executable, str(WORKER), str(folder)], 2, folder / "log")
+    for rank, process in enumerate(processes):
+        assert process.wait(TIMEOUT) == 0, (folder / f"log.{rank}.txt").read_text()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(small_run, tmp_path_factory):
+    """One process, one batch, not stopped."""
+    return two_processes.train(small_run(*SMALL), tmp_path_factory.mktemp("alone"), ALONE, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_processes_measure_what_one_does(trained, alone, way):
+    """Losses, gradients, entropies and scores; also after a stop of which one was told."""
+    first, second = (json.loads((trained / f"{way}.{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first == pytest.approx(alone, rel=2e-4, abs=1e-6)
+    assert {"train/keyword 2", "val/giou 2", "generated"} <= first.keys()
+    assert any(name.startswith("entropy") for name in first)
+    assert first["val/giou 0"] == alone["val/giou 0"]  # the same weights: to the last digit
+    assert first["val/rows 0"] == alone["val/rows 0"]
+
+
+def test_one_process_goes_on_where_two_were_stopped(trained, alone, small_run, tmp_path):
+    for way in ("shared", "sharded"):
+        folder = tmp_path / way
+        shutil.copytree(trained / f"{way}.half", folder)
+        found = two_processes.train(small_run(*SMALL), folder, ALONE, 2)
+        assert found == pytest.approx({k: alone[k] for k in found}, rel=2e-4, abs=1e-6)
+        assert "train/loss 2" in found
+        assert "train/loss 1" not in found
+        whole = torch.load(folder / "last.pt", weights_only=True)
+        assert len(whole["random"]) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("each", [1, 2])
+def test_every_position_is_somebodys(count, each):
+    for total in range(count * each, 24):
+        parts = [p for rank in range(count) for p in Processes(rank, count).parts(total, each)]
+        assert [i for part in parts for i in part] == list(range(total))
+        sizes = {len(part) for part in parts}
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_srun_says_who_takes_part():
+    said = {
+        "SLURM_JOB_ID": "12345678",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_NODELIST": "gpu03",
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "1",
+    }
+    assert ranks.from_srun(said) == {
+        "RANK": "3",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+        "MASTER_ADDR": "gpu03",
+        "MASTER_PORT": "25678",
+    }
+    assert (ranks.rank(said), ranks.count(said)) == (3, 4)
+    assert (ranks.rank({}), ranks.count({})) == (0, 1)
+    assert ranks.from_srun(said | {"WORLD_SIZE": "8"}) == {}
+    assert ranks.from_srun(said | {"SLURM_STEP_NUM_TASKS": "1"}) == {}
+    # in the script of a job with several tasks, outside of srun
+    assert ranks.from_srun({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}) == {}
