@@ -43,7 +43,8 @@ def work(path: Path) -> int:
     if "CRASH" in os.environ:
         update(path, status="failed", error=f"RuntimeError: no luck at step {os.getpid()}")
         return 1
-    if os.environ.get("STRAGGLER") == str(json.loads((path / "run.json").read_text())["trial"]):
+    number = json.loads((path / "run.json").read_text()).get("trial")
+    if os.environ.get("STRAGGLER") == str(number):
         while not (path.parent / "go").exists():
             time.sleep(0.01)
     rows = int(os.environ.get("ROWS", "1"))
