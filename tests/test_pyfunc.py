@@ -128,6 +128,10 @@ def test_weights_that_moved(run, monkeypatch, tmp_path, llava_folder, sam_folder
     monkeypatch.setenv("KEYSEG_LLAVA", str(tmp_path / "llava"))
     moved = PyfuncModel(run, {"sam": str(sam_folder)})
     assert moved.predictor.cfg.model.llava == str(tmp_path / "llava")
-    monkeypatch.setenv("KEYSEG_LLAVA", str(sam_folder))  # a folder, but another one's
+    (tmp_path / "other").mkdir()
+    for file in llava_folder.iterdir():
+        source = sam_folder if file.name == "model.safetensors" else llava_folder
+        (tmp_path / "other" / file.name).symlink_to(source / file.name)
+    monkeypatch.setenv("KEYSEG_LLAVA", str(tmp_path / "other"))
     with pytest.raises(WeightsError, match="are not the weights that run"):
         PyfuncModel(run)
