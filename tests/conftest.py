@@ -92,6 +92,7 @@ def small_overrides(
         f"data.prepare.refer={counts}",
         f"data.prepare.reason={counts}",
         "optim.images_per_step=2",
+        "model.frozen=fp32",  # so that parts can be called without autocast
         "runtime.device=cpu",
     )
 
