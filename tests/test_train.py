@@ -36,7 +36,6 @@ OPTIONS = [
     ("model.lora.dropout=0.1", "model.lora.targets=[q_proj,v_proj]"),
     ("model.precision=bf16",),
     ("model.precision=bf16", "model.frozen=precision"),
-    ("model.precision=fp16", "model.frozen=precision"),
     ("model.attention=eager", "model.gradient_checkpointing=true"),
     ("model.init=random",),
     ("fusion=self", "fusion.residual=false"),
@@ -114,6 +113,18 @@ def test_every_option_trains_two_steps(trainer, options):
             assert changed, f"{name} has a gradient and did not change"
     assert (made.folder / "last.pt").exists()
     assert (made.folder / "best.safetensors").exists()
+
+
+def test_fp16_steps_once_its_gradients_do_not_overflow(trainer):
+    """The scaler begins too high, leaves such steps out, and comes down."""
+    made, validate = trainer("run", "model.precision=fp16", "model.frozen=precision", *SHORT)
+    before = {n: p.clone() for n, p in made.model.named_parameters()}
+    values = list(made.fit(validate))
+    skipped = {v.step for v in values if not math.isfinite(v.value)}
+    assert all(v.name.startswith("gradient/") for v in values if not math.isfinite(v.value))
+    assert made.scaler.get_scale() == 65536 / 2 ** len(skipped)
+    changed = any(not torch.equal(before[n], p) for n, p in made.model.named_parameters())
+    assert changed == (len(skipped) < 2)
 
 
 LONG = (
