@@ -202,5 +202,5 @@ class MaskHead(nn.Module):
         upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(n, c, h, w))
         weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
         with torch.no_grad():
-            expected: Tensor = decoder.iou_prediction_head(states[:, 0])[:, 0]
+            expected: Tensor = decoder.iou_prediction_head(states[:, 0].detach())[:, 0]
         return torch.einsum("nc,nchw->nhw", weights, upscaled), expected

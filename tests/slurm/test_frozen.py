@@ -7,7 +7,9 @@ def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path)
     project = snapshot.take(tmp_path / "checkout")  # a checkout that may be spoilt
     sweep.project = project
     command = ("fusion=cross", "+hydra.launcher.sbatch.hold=true", "--detach")
-    code, _, err = sweep.run(*command, STEP_SECONDS="0.7")
+    code, _, err = sweep.run(
+        *command, STEP_SECONDS="2.5"
+    )  # longer than a killed job may take to end
     assert code == 0, err
     (job,) = sweep.cluster.jobs()
     run = sweep.cells["cross"]
