@@ -49,7 +49,7 @@ def test_the_paired_test_needs_examples_and_a_difference():
 
 REAL = (
     "model=tiny",
-    *("optim.steps=4", "optim.eval_every=1", "optim.warmup=1", "optim.schedule=constant"),
+    *("optim.steps=12", "optim.eval_every=2", "optim.warmup=1", "optim.schedule=constant"),
     *("runtime.log_every=1", "runtime.threads=1", "evaluation.protocols=[]"),
 )
 ONE_BRACKET = {"min_resource": 1, "max_resource": 2}
@@ -67,7 +67,7 @@ def test_a_real_training_that_goes_wrong_is_pruned_through_its_run_directory(
     counts = "{train: 6, val: 3, test: 3}"
     data = [f"data.prepare.{kind}={counts}" for kind in ("refer", "reason")]
     config = compose_run(
-        *REAL, f"data.root={scenes_folder}", *data, "optim.images_per_step=2", "runtime.device=cpu"
+        *REAL, f"data.root={scenes_folder}", *data, "optim.images_per_step=4", "runtime.device=cpu"
     )
     here = make_bench(
         tmp_path / "s",
@@ -82,9 +82,9 @@ def test_a_real_training_that_goes_wrong_is_pruned_through_its_run_directory(
     good, bad = here.run(patience=600)
     log = RunDirectory(here.root / bad.user_attrs["cell"]).log_file.read_text()
     assert [good.state.name, bad.state.name] == ["COMPLETE", "PRUNED"], log
-    assert sorted(good.intermediate_values) == [0, 1, 2, 3, 4]
-    assert max(bad.intermediate_values) < 4
+    assert sorted(good.intermediate_values) == [0, 2, 4, 6, 8, 10, 12]
+    assert max(bad.intermediate_values) < 12
     run = RunDirectory(here.root / bad.user_attrs["cell"])
     assert run.status == PRUNED
-    assert max(row.step for row in run.rows()) < 4
+    assert max(row.step for row in run.rows()) < 12
     assert bool(val_iou(run)) == (name == "wilcoxon")
