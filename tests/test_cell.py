@@ -291,6 +291,7 @@ def test_several_processes_end_together_and_one_goes_on_alone(whole, small_run, 
 
     processes = start_two(run, until=0)
     processes[1].kill()
+    processes[1].wait()
     assert processes[0].wait(TIMEOUT) == 1
     assert run.status == FAILED
 
