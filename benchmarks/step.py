@@ -69,6 +69,7 @@ class Bench:
         self.parts = build(cfg, self.device)
         self.sam, _, _ = load_backbones(cfg, self.device, part="vision")
         self.sam.to(self.device)
+        self.sam.requires_grad_(False)
         self.sam.mask_decoder = self.parts.model.mask_head.decoder  # the weights that are trained
         self.clip, self.see = self.parts.features.encoders
         stored = FrozenFeatures(self.clip, self.see, Store(folder, 2**40))
@@ -300,16 +301,19 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     device, expressions = bench.device, EXPRESSIONS * len(bench.groups)
     training = {n: (lambda o=o: bench.train_step(o)) for n, o in arrangements().items()}
     evaluating = {"LISA's arrangement": bench.evaluate_theirs, "all": bench.evaluate_ours}
+    works = {"training": training, "evaluation": evaluating}
+    operations = {
+        (kind, name): flops(work) for kind, named in works.items() for name, work in named.items()
+    }
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(rounds + 1):
-        for kind, works in (("training", training), ("evaluation", evaluating)):
-            for name, work in works.items():
+        for kind, named in works.items():
+            for name, work in named.items():
                 taken = seconds(work, device)
                 if turn:  # the first round warms up
                     times.setdefault((kind, name), []).append(taken)
     rate = matrix_rate(device, DTYPES[bench.cfg.model.precision])
     rows: dict[str, dict[str, dict[str, float]]] = {"training": {}, "evaluation": {}}
-    works = {"training": training, "evaluation": evaluating}
     for (kind, name), taken in times.items():
         median, base = statistics.median(taken), times[kind, "LISA's arrangement"]
         work = works[kind][name]
@@ -320,7 +324,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
             "times_lowest": min(ratios),
             "times_highest": max(ratios),
             "peak_mib": peak_bytes(work, device) / 2**20,
-            "tflop": flops(work) / 1e12,
+            "tflop": operations[kind, name] / 1e12,
         }
         rows[kind][name]["share_of_matrix_rate"] = rows[kind][name]["tflop"] * 1e12 / median / rate
     for kind, found in rows.items():
@@ -332,10 +336,10 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
                 f"{row['peak_mib']:10.0f} {row['tflop'] * 1e3:8.1f} "
                 f"{row['share_of_matrix_rate']:10.0%}"
             )
-    named = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     return {
         "benchmark": "step",
-        "device": named or platform.machine(),
+        "device": chip or platform.machine(),
         "threads": torch.get_num_threads(),
         "model": bench.cfg.model.name,
         "precision": bench.cfg.model.precision,
