@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from keyseg import tracking
+from keyseg import tracking, trackingstore
 from keyseg.data.files import DataError
 from keyseg.data.mix import groups, load
 from keyseg.model.sam import WeightsError
@@ -77,7 +77,7 @@ def test_mlflow_models_predict_gives_the_same_mask(run, group, wanted, store):
 
 def test_what_is_logged_is_small_and_logged_once(run, store, monkeypatch):
     tracking.sync(run)
-    client = tracking._client(tracking.store_uri())
+    client = trackingstore.client_of(tracking.store_uri())
     sizes, folders = [], [tracking.mlmodel.NAME]
     while folders:
         for file in client.list_artifacts(run.info["mlflow_run_id"], folders.pop()):
@@ -97,7 +97,7 @@ def test_a_run_that_logs_no_model(run, store, monkeypatch):
     quiet = replace(cfg, runtime=replace(cfg.runtime, log_model=False))
     monkeypatch.setattr(type(run), "config", quiet)
     tracking.sync(run)
-    client = tracking._client(tracking.store_uri())
+    client = trackingstore.client_of(tracking.store_uri())
     assert not client.list_artifacts(run.info["mlflow_run_id"], tracking.mlmodel.NAME)
 
 
