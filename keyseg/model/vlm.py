@@ -244,7 +244,7 @@ class Vlm(nn.Module):
         self.llava.model(
             input_ids=start.expand(len(clip), -1),
             mm_encoder_outputs=_seen(self.project(clip)),
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
         )
         cache.batch_select_indices(image_of)
@@ -255,7 +255,7 @@ class Vlm(nn.Module):
         out = self.llava.generate(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(seen, device=device),
-            past_key_values=cache,
+            cache=cache,
             max_new_tokens=limit,
             do_sample=False,
             synced_gpus=False,  # several processes may have different numbers of answers to write
