@@ -11,6 +11,7 @@ from keyseg.config import PROJECT
 from keyseg.report import (
     ReportFiles,
     checks,
+    contrast_tables,
     export,
     gallery,
     headline,
@@ -18,6 +19,7 @@ from keyseg.report import (
     page,
     plots,
     printed,
+    result_tables,
     runs,
     scores,
     tables,
@@ -55,12 +57,12 @@ def build(
         sweep=sweep,
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
-        answers=tables.answers(sweep, held),
+        answers=contrast_tables.answers(sweep, held),
         results=_results(sweep, measured, slices),
-        verdicts=tables.verdicts(sweep, held),
-        contrasts=tables.contrasts(sweep, held),
-        slices=[tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
-        published=tables.published(sweep, in_print),
+        verdicts=contrast_tables.verdicts(sweep, held),
+        contrasts=contrast_tables.contrasts(sweep, held),
+        slices=[result_tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
+        published=printed.table(sweep, in_print),
         runs=runs.table(sweep),
         manifest=export.manifest(sweep),
         gallery=gallery.build(sweep, seed),
@@ -100,6 +102,6 @@ def _results(
     sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> list[tables.Table]:
     """Masks, keywords, what there was to name beside the keywords, and cost."""
-    masks, words, cost = tables.results(sweep, measured)
+    masks, words, cost = result_tables.results(sweep, measured)
     named = targets.table(sweep, slices)
     return [masks, words, *([named] if named else []), cost]

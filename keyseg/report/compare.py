@@ -24,7 +24,7 @@ POINTS = 2000
 def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
     """Every contrast on every metric of the design, one row each, with its intervals."""
     metrics = sweep.metrics
-    rows = held[held["protocol"] == sweep.protocols[0]]
+    rows = held[held["protocol"] == sweep.headline]
     names = list(rows["contrast"].unique())
     index = {v.label: v.index for v in sweep.variants}
     labels = [_two_lines(name) for name in names]
@@ -78,7 +78,7 @@ def paired(sweep: Sweep) -> Any:
     import seaborn as sns
 
     shown = declared(sweep)[:PANELS]
-    pairs = [(c, _both(c, sweep.protocols[0])) for c in shown]
+    pairs = [(c, _both(c, sweep.headline)) for c in shown]
     pairs = [(c, both) for c, both in pairs if len(both)]
     columns = min(len(pairs) + 1, COLUMNS)
     rows = -(-(len(pairs) + 1) // columns)
@@ -171,7 +171,7 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
 def _giou(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
     """gIoU of the whole test split under the headline protocol, by label."""
     whole = (scores["metric"] == "giou") & (scores["slice"] == "")
-    return scores[whole & (scores["protocol"] == sweep.protocols[0])].set_index("label")
+    return scores[whole & (scores["protocol"] == sweep.headline)].set_index("label")
 
 
 def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:

@@ -14,10 +14,11 @@ import pandas as pd
 from keyseg.provenance import cost_unit
 from keyseg.report import overlay, runs, tex
 from keyseg.report.checks import Notice
+from keyseg.report.contrast_tables import Answer
 from keyseg.report.gallery import Gallery
 from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
-from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
+from keyseg.report.tables import PROTOCOLS, Line, Table, quantity
 from keyseg.report.tuning import Section
 
 HERE = Path(__file__).parent

@@ -35,14 +35,14 @@ def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
     rows, columns = (1, len(metrics)) if aside else (len(metrics), 1)
     drawing = canvas(11, 3.4 * rows, [])
     axes = drawing.subplots(rows, columns, squeeze=False).ravel()
-    main = scores[(scores["slice"] == "") & (scores["protocol"] == sweep.protocols[0])]
+    main = scores[(scores["slice"] == "") & (scores["protocol"] == sweep.headline)]
     room = 52 // max(len(way) * columns // 2, 1) + 4
     for ax, metric in zip(axes, metrics, strict=True):
         own = main[main["metric"] == metric].set_index("label")
         differences = {
             (row["baseline"], row["label"]): row
             for row in held.to_dict("records")
-            if row["metric"] == metric and row["protocol"] == sweep.protocols[0]
+            if row["metric"] == metric and row["protocol"] == sweep.headline
         }
         _one(ax, way, own, differences)
         ax.set_xticks(range(len(way)), [wrap(v.label, room) for v in way])

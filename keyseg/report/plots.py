@@ -70,7 +70,7 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[s
     """gIoU of every variant in every slice, with intervals; one panel a slice, two in a row."""
     names = list(slices)[:PANELS]
     variants = [v for v in sweep.variants if v.finished]
-    part = scores[(scores["protocol"] == sweep.protocols[0]) & (scores["metric"] == "giou")]
+    part = scores[(scores["protocol"] == sweep.headline) & (scores["metric"] == "giou")]
     rows = [names[i : i + 2] for i in range(0, len(names), 2)]
     figure = canvas(11, 2.6 * len(rows), variants)
     grid = figure.add_gridspec(len(rows), 1)
@@ -150,7 +150,7 @@ def keyword(sweep: Sweep) -> Any:
     shares = []
     for variant in variants:
         rows = pd.concat([c.samples for c in variant.finished])
-        rows = rows[(rows["protocol"] == sweep.protocols[0]) & with_keyword(rows)]
+        rows = rows[(rows["protocol"] == sweep.headline) & with_keyword(rows)]
         rows = rows[np.isfinite(rows["iou"].astype(float))]
         hit, good = rows["keyword_rank"] == 0, rows["iou"] >= WRONG_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)

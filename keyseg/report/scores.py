@@ -115,7 +115,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                 continue
             images = _images(parts)
             codes = [images.get_indexer(p.image_ids) for p in parts]
-            groups = [*WHOLE, *split] if protocol == sweep.protocols[0] else WHOLE
+            groups = [*WHOLE, *split] if protocol == sweep.headline else WHOLE
             for group in groups:
                 each = zip(parts, codes, strict=True)
                 table = np.stack([p.sums(len(images), at, p.within(group)) for p, at in each], 1)

@@ -152,6 +152,11 @@ class Sweep:
         known = [p for p in ("teacher_forced", "generated") if p in seen]
         return tuple(known + sorted(seen.difference(known)))
 
+    @property
+    def headline(self) -> str:
+        """The protocol that verdicts are given under; "" where nothing is finished."""
+        return self.protocols[0] if self.protocols else ""
+
     @cached_property
     def baseline(self) -> Variant | None:
         """The variant that the others are held against; None if the design names none."""

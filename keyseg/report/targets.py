@@ -72,7 +72,7 @@ def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
         return None
     every = [cell.samples for cell in sweep.finished]
     first = next((samples for samples in every if "keyword_token" in samples), every[0])
-    rows = first[first["protocol"] == sweep.protocols[0]].drop_duplicates("id")
+    rows = first[first["protocol"] == sweep.headline].drop_duplicates("id")
     if not with_keyword(rows).any():
         return None
     lines = [_line("all examples", count(rows))]

@@ -11,10 +11,10 @@ import pytest
 
 from keyseg.report import compare
 from keyseg.report.checks import check
+from keyseg.report.contrast_tables import verdicts
 from keyseg.report.scores import contrasts, scores
 from keyseg.report.store import load
 from keyseg.report.style import figure_style
-from keyseg.report.tables import verdicts
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""Tables of differences: every contrast with its sources of doubt, and the verdicts on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import pandas as pd
+
+from keyseg.report.declared import contrasts as declared
+from keyseg.report.measures import BY_NAME
+from keyseg.report.store import Sweep
+from keyseg.report.tables import (
+    BRIEF,
+    DASH,
+    PROTOCOLS,
+    Entry,
+    Line,
+    Table,
+    entry,
+    percent,
+    protocols,
+    titles,
+)
+from keyseg.report.verdict import p_text
+
+
+def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
+    """One table a metric of the design: every contrast with both sources of doubt kept apart."""
+    protocol = sweep.headline
+    out = []
+    for name in sweep.metrics:
+        rows = found[(found["metric"] == name) & (found["protocol"] == protocol)]
+        if rows.empty:
+            continue
+        where = {v.label: v.index for v in sweep.variants}
+        lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
+        lines += _without_result(sweep, set(rows["contrast"]))
+        out.append(
+            Table(
+                f"verdicts_{name}".replace("@", "_at_"),
+                f"Contrasts: {BY_NAME[name].title}",
+                _verdict_caption(PROTOCOLS.get(protocol, protocol), name),
+                "Contrast",
+                (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
+                lines,
+                text=frozenset({5}),
+            )
+        )
+    return out
+
+
+def _without_result(sweep: Sweep, known: set[str]) -> list[Line]:
+    """Declared contrasts that nothing can be said on yet, with the reason."""
+    out = []
+    for contrast in declared(sweep):
+        if contrast.name not in known:
+            holes = [f"{v.label}: {v.hole}" for v in (contrast.of, contrast.against) if v.hole]
+            nothing = [Entry(DASH)] * 6
+            reason = "; ".join(holes) or "no examples in common"
+            out.append(Line(contrast.name, nothing, contrast.of.index, reason))
+    return out
+
+
+_SOURCE_TITLES = ("Difference", "Test images", "Seeds", "Both")
+
+
+def _verdict_caption(protocol: str, name: str) -> str:
+    mcnemar = (
+        " Below the effect sizes: examples that only the first or only the second variant has "
+        "above 0.5, and McNemar's exact p (lowest common seed; expressions of one image taken for "
+        "independent)."
+        if name == "precision@0.5"
+        else ""
+    )
+    return (
+        f"First minus second variant, in points, {protocol}, on the same examples. Test images: "
+        "these weights, other images (paired bootstrap over images; p by swapping the variants on "
+        "whole images). Seeds: other seeds, these images (Student's t; p by flipping the seeds' "
+        "signs). Both: other seeds and other images (variance components; Student's t). In "
+        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts, and on "
+        "the safe side over both. The "
+        "verdict follows p over both, where there is one seed over images. Effect size: mean over "
+        "standard deviation (Hedges's g of paired differences)." + mcnemar
+    )
+
+
+def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
+    def source(name: str) -> Entry:
+        low, high = float(row[f"low_{name}"]), float(row[f"high_{name}"])
+        if not (isfinite(low) and isfinite(high)):
+            return Entry(DASH)
+        ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
+        return Entry(ends, p_text(float(row[f"holm_{name}"])))
+
+    effects = [float(row[f"effect_{name}"]) for name in ("images", "seeds")]
+    sizes = " / ".join(f"{e:+.2f}".replace("-", "−") if isfinite(e) else DASH for e in effects)
+    odd = ""
+    if row["metric"] == "precision@0.5":
+        odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
+    sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
+    return Line(
+        str(row["contrast"]),
+        (
+            Entry(percent(float(row["difference"]), signed=True), spread=sd),
+            *map(source, ("images", "seeds", "both")),
+            Entry(sizes, odd),
+            Entry("", word=str(row["verdict"])),
+        ),
+        where.get(str(row["label"])),
+    )
+
+
+def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
+    """Differences of every measure in brief; None where nothing is held against anything."""
+    if found.empty:
+        return None
+    several = int(found["seeds"].max()) > 1
+    over = "seeds and images" if several else "test images, of these weights"
+    caption = (
+        "First minus second variant, in points, on the same examples and seeds; in brackets the "
+        f"95 % interval over {over}; ± the standard deviation of the seeds' differences. The word "
+        "follows Holm's p over the contrasts of one column."
+    )
+    index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
+    where = {v.label: v.index for v in sweep.variants}
+    lines = []
+    for protocol, title in protocols(sweep).items():
+        rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
+        for name, label in zip(rows["contrast"], rows["label"], strict=True):
+            found_rows = [index.get((protocol, name, m)) for m in BRIEF]
+            entries = [entry(r, "difference") if r else Entry(DASH) for r in found_rows]
+            lines.append(Line(str(name), entries, where.get(str(label)), group=title))
+    return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line of the verdicts on top: its word, the numbers behind it, what they rest on."""
+
+    metric: str
+    contrast: str
+    word: str
+    text: str
+    caveat: str
+    index: int | None = None
+
+
+def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
+    """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
+    where = {v.label: v.index for v in sweep.variants}
+    out = []
+    for name in sweep.metrics:
+        rows = found[(found["metric"] == name) & (found["protocol"] == sweep.headline)]
+        for row in rows.to_dict("records"):
+            text = str(row["sentence"])
+            text = text.removeprefix(str(row["verdict"])).lstrip(":, ")
+            out.append(
+                Answer(
+                    BY_NAME[name].title,
+                    str(row["contrast"]),
+                    str(row["verdict"]),
+                    text,
+                    str(row["caveat"]),
+                    where.get(str(row["label"])),
+                )
+            )
+    return out
