@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from keyseg.metrics import shared_tokens
 from keyseg.report.measures import with_keyword
 from keyseg.report.scores import SLICE
 from keyseg.report.store import Sweep
@@ -43,7 +44,7 @@ def count(samples: pd.DataFrame, every: pd.DataFrame | None = None) -> Targets:
         nothing = float("nan")
         size = len(own), own["keyword"].nunique()
         return Targets(*size, None, nothing, _top(own["keyword"]), ("", nothing))
-    shared = collisions(samples if every is None else every)
+    shared = _shared(samples if every is None else every)
     return Targets(
         len(own),
         own["keyword"].nunique(),
@@ -52,18 +53,6 @@ def count(samples: pd.DataFrame, every: pd.DataFrame | None = None) -> Targets:
         _top(own["keyword"]),
         _top(own["keyword_token"]),
     )
-
-
-def collisions(samples: pd.DataFrame) -> dict[str, list[str]]:
-    """{first token: its keywords} where there are several, the one with most examples first."""
-    own = samples[with_keyword(samples)]
-    if "keyword_token" not in own:
-        return {}
-    by_token = own.groupby("keyword_token")["keyword"]
-    found = {token: list(words.value_counts().index) for token, words in by_token}
-    sizes = by_token.size()
-    several = sorted((t for t in found if len(found[t]) > 1), key=lambda t: -sizes[t])
-    return {str(token): found[token] for token in several}
 
 
 def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
@@ -99,10 +88,15 @@ def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
     )
 
 
+def _shared(samples: pd.DataFrame) -> dict[str, list[str]]:
+    own = samples[with_keyword(samples)]
+    return shared_tokens(own["keyword"], own["keyword_token"])
+
+
 def _named(rows: pd.DataFrame) -> str:
     if "keyword_token" not in rows:
         return " These runs did not record first tokens."
-    shared = collisions(rows)
+    shared = _shared(rows)
     if not shared:
         return " No two keywords begin alike."
     parts = []
