@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from keyseg.report.declared import contrasts as declared
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import INK, canvas, legend, look, wrap
-from keyseg.report.verdict import ALPHA
+from keyseg.report.verdict import ALPHA, NO_RESULT
 
 PANELS = 5
 """Contrasts whose examples are drawn one by one."""
@@ -22,12 +23,16 @@ POINTS = 2000
 
 
 def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
-    """Every contrast on every metric of the design, one row each, with its intervals."""
+    """Every contrast on every metric of the design, one row each, with its intervals.
+
+    One without a result keeps its row, and says what is lacking.
+    """
     metrics = sweep.metrics
     rows = held[held["protocol"] == sweep.headline]
-    names = list(rows["contrast"].unique())
+    first = rows.drop_duplicates("contrast")
+    names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}
-    labels = [_two_lines(name) for name in names]
+    labels = [_label(row) for row in first.to_dict("records")]
     height = 0.9 + sum(0.16 + 0.17 * (label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(1.6, height), [])
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -45,6 +50,13 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
     return figure
 
 
+def _label(row: Mapping[Any, Any]) -> str:
+    """A contrast's name, and in brackets below it what it lacks of the design."""
+    about = f"no result: {row['hole']}" if row["verdict"] == NO_RESULT else str(row["hole"])
+    name = _two_lines(str(row["contrast"]))
+    return f"{name}\n{wrap(f'({about})', 44)}" if about else name
+
+
 def _two_lines(name: str) -> str:
     """A contrast's name; a long one with its second variant on lines of its own."""
     if len(name) <= 44:
@@ -54,6 +66,11 @@ def _two_lines(name: str) -> str:
 
 
 def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
+    if row["verdict"] == NO_RESULT:
+        where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        ax.annotate(NO_RESULT, **where, ha="center", va="center", color="#8a8a8a", bbox=box)
+        return
     style = look(index)
     for source, shift, dash in (("images", -0.17, "-"), ("seeds", 0.17, ":")):
         ends = 100 * np.array([row[f"low_{source}"], row[f"high_{source}"]], float)

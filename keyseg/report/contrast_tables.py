@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.declared import contrasts as declared
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep
 from keyseg.report.tables import (
@@ -24,7 +23,7 @@ from keyseg.report.tables import (
     protocols,
     titles,
 )
-from keyseg.report.verdict import p_text
+from keyseg.report.verdict import NO_RESULT, p_text
 
 
 def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
@@ -37,7 +36,6 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             continue
         where = {v.label: v.index for v in sweep.variants}
         lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
-        lines += _without_result(sweep, set(rows["contrast"]))
         out.append(
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
@@ -49,18 +47,6 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
                 text=frozenset({5}),
             )
         )
-    return out
-
-
-def _without_result(sweep: Sweep, known: set[str]) -> list[Line]:
-    """Declared contrasts that nothing can be said on yet, with the reason."""
-    out = []
-    for contrast in declared(sweep):
-        if contrast.name not in known:
-            holes = [f"{v.label}: {v.hole}" for v in (contrast.of, contrast.against) if v.hole]
-            nothing = [Entry(DASH)] * 6
-            reason = "; ".join(holes) or "no examples in common"
-            out.append(Line(contrast.name, nothing, contrast.of.index, reason))
     return out
 
 
@@ -98,7 +84,7 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
     effects = [float(row[f"effect_{name}"]) for name in ("images", "seeds")]
     sizes = " / ".join(f"{e:+.2f}".replace("-", "−") if isfinite(e) else DASH for e in effects)
     odd = ""
-    if row["metric"] == "precision@0.5":
+    if row["metric"] == "precision@0.5" and isfinite(float(row["won"])):
         odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
     sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
     return Line(
@@ -110,6 +96,7 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
             Entry("", word=str(row["verdict"])),
         ),
         where.get(str(row["label"])),
+        str(row["hole"]),
     )
 
 
@@ -117,8 +104,14 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
     """Differences of every measure in brief; None where nothing is held against anything."""
     if found.empty:
         return None
-    several = int(found["seeds"].max()) > 1
-    over = "seeds and images" if several else "test images, of these weights"
+    known = found.loc[found["verdict"] != NO_RESULT, "seeds"]
+    over = (
+        "seeds and images"
+        if len(known) == 0 or known.max() > 1
+        else "test images, of these weights"
+    )
+    if len(known) and known.min() < 2 <= known.max():
+        over += " (of one seed: images alone)"
     caption = (
         "First minus second variant, in points, on the same examples and seeds; in brackets the "
         f"95 % interval over {over}; ± the standard deviation of the seeds' differences. The word "
@@ -129,16 +122,24 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
     lines = []
     for protocol, title in protocols(sweep).items():
         rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
-        for name, label in zip(rows["contrast"], rows["label"], strict=True):
-            found_rows = [index.get((protocol, name, m)) for m in BRIEF]
-            entries = [entry(r, "difference") if r else Entry(DASH) for r in found_rows]
-            lines.append(Line(str(name), entries, where.get(str(label)), group=title))
+        for row in rows.to_dict("records"):
+            name, hole = str(row["contrast"]), str(row["hole"])
+            if row["verdict"] == NO_RESULT:
+                entries = [Entry(DASH)] * len(BRIEF)
+                hole = f"{NO_RESULT}: {hole}"
+            else:
+                own = [index.get((protocol, name, m)) for m in BRIEF]
+                entries = [entry(r, "difference") if r else Entry(DASH) for r in own]
+            lines.append(Line(name, entries, where.get(str(row["label"])), hole, title))
     return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A line of the verdicts on top: its word, the numbers behind it, what they rest on."""
+    """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
+
+    `hole`: what the result lacks of the design; the text says it where there is no result.
+    """
 
     metric: str
     contrast: str
@@ -146,6 +147,7 @@ class Answer:
     text: str
     caveat: str
     index: int | None = None
+    hole: str = ""
 
 
 def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
@@ -165,6 +167,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
                     text,
                     str(row["caveat"]),
                     where.get(str(row["label"])),
+                    "" if row["verdict"] == NO_RESULT else str(row["hole"]),
                 )
             )
     return out

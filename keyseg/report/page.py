@@ -30,8 +30,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "images alone where there is one seed); thin with caps, over test images with these "
         "weights; dotted with caps, over seeds on these images. Filled: Holm's p is at most 0.05. "
         "Few seeds alone leave more doubt than both sources together, where much of the whole is "
-        "the well-known part of the images. "
-        "Headline protocol.",
+        "the well-known part of the images. A contrast of which one variant has no finished cell "
+        "keeps its line. Headline protocol.",
     ),
     "path": (
         "From the baseline to the whole",

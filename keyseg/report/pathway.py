@@ -14,6 +14,7 @@ from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import INK, canvas, look, wrap
 from keyseg.report.tables import percent
+from keyseg.report.verdict import NO_RESULT
 
 WIDE = 4
 """Up to this many steps the metrics stand side by side, else one below the other."""
@@ -22,13 +23,16 @@ BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
 
 def steps(sweep: Sweep) -> list[Variant]:
-    """The variants of the path that have results, in its order; [] where fewer than two have."""
-    found = [v for v in path(sweep) if v.finished]
-    return found if len(found) > 1 else []
+    """The variants of the path in its order; [] where fewer than two have results."""
+    way = path(sweep)
+    return way if sum(bool(v.finished) for v in way) > 1 else []
 
 
 def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
-    """Each variant of the path with its interval, and between two what the change is worth."""
+    """Each variant of the path with its interval, and between two what the change is worth.
+
+    A variant without results keeps its place, and the line is broken there.
+    """
     way = steps(sweep)
     metrics = sweep.metrics
     aside = len(way) - 1 <= WIDE
@@ -45,7 +49,8 @@ def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
             if row["metric"] == metric and row["protocol"] == sweep.headline
         }
         _one(ax, way, own, differences)
-        ax.set_xticks(range(len(way)), [wrap(v.label, room) for v in way])
+        labels = [wrap(v.label, room) + ("" if v.finished else "\n(no result)") for v in way]
+        ax.set_xticks(range(len(way)), labels)
         ax.set_title(f"{BY_NAME[metric].title} (%)")
     return drawing
 
@@ -59,6 +64,8 @@ def _one(
     values = 100 * own["value"].reindex([v.label for v in way]).to_numpy(float)
     ax.plot(range(len(way)), values, color=GREY, linewidth=1, zorder=1)
     for place, (variant, value) in enumerate(zip(way, values, strict=True)):
+        if not np.isfinite(value):
+            continue
         style = look(variant.index)
         low, high = 100 * own.loc[variant.label, ["low", "high"]].to_numpy(float)
         if np.isfinite([low, high]).all():
@@ -72,7 +79,7 @@ def _one(
     ax.set_ylim(low, high + 0.3 * (high - low))
     for place, (before, after) in enumerate(pairwise(way)):
         row = differences.get((before.label, after.label))
-        if row is not None:
+        if row is not None and row["verdict"] != NO_RESULT:
             text = "\n".join(filter(None, _said(row)))
             where = {"xy": (place + 0.5, 0.985), "xycoords": ("data", "axes fraction")}
             ax.annotate(text, **where, ha="center", va="top", fontsize=7.5, color=INK, bbox=BOX)

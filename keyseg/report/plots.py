@@ -15,6 +15,7 @@ from keyseg.report.curves import learning_curves
 from keyseg.report.measures import WRONG_MASK, with_keyword
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import INK, band, canvas, figure_style, legend, look, save, wrap
+from keyseg.report.verdict import NO_RESULT
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -46,10 +47,11 @@ def makers(
     sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> dict[str, Callable[[], Any]]:
     """What draws each figure that this sweep has data for; to be called in `figure_style`."""
+    known = bool((held["verdict"] != NO_RESULT).any())
     made: dict[str, tuple[bool, Callable[[], Any]]] = {
-        "forest": (len(held) > 0, lambda: compare.forest(sweep, held)),
+        "forest": (known, lambda: compare.forest(sweep, held)),
         "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, held)),
-        "paired": (len(held) > 0, lambda: compare.paired(sweep)),
+        "paired": (known, lambda: compare.paired(sweep)),
         "interaction": (
             bool(sweep.finished and compare.two_factors(sweep)),
             lambda: compare.interaction(sweep, scores),

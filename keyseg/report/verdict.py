@@ -20,10 +20,13 @@ MARGIN = 0.02
 SIGNS = 6
 """Seeds below which their signs alone cannot reach `ALPHA`: 2 / 2^6 = 0.031, 2 / 2^5 = 0.063."""
 MOST_SEEDS = 200
+NO_RESULT = "no result"
+"""The word for a declared contrast of which one variant has no finished cell."""
 
 WORDS = (
     *("better", "worse", "higher", "lower", "no difference", "one seed (better)"),
     *("one seed (worse)", "one seed (higher)", "one seed (lower)", "inconclusive", "no interval"),
+    NO_RESULT,
 )
 
 
