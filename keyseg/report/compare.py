@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keyseg.provenance import cost_unit
 from keyseg.report.declared import Contrast
 from keyseg.report.declared import contrasts as declared
 from keyseg.report.measures import BY_NAME
@@ -192,24 +193,26 @@ def _giou(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
-    """gIoU against hours and against trained parameters, one point a variant."""
+    """gIoU against GPU-hours and against trained parameters, one point a variant."""
     variants = [v for v in sweep.variants if v.finished]
     part = _giou(sweep, scores)
     figure = canvas(8.4, 3.1, variants)
     axes = figure.subplots(1, 2, sharey=True)
-    longest = max((v.mean("minutes") for v in variants), default=0.0)
-    unit = (1 / 60, "hours of a run") if longest >= 120 else (1, "minutes of a run")
+    device = cost_unit(cell.info for cell in sweep.finished)
+    hours = {v.label: v.hours for v in variants}
+    scale, unit = (1, "hours") if max(hours.values(), default=0.0) >= 2 else (60, "minutes")
+    trained = {v.label: v.mean("trainable_parameters") / 1e6 for v in variants}
     sides = (
-        ("minutes", *unit),
-        ("trainable_parameters", 1e-6, "trained parameters, millions"),
+        ({label: scale * spent for label, spent in hours.items()}, f"{device}-{unit} of a run"),
+        (trained, "trained parameters, millions"),
     )
-    for ax, (key, scale, title) in zip(axes, sides, strict=True):
+    for ax, (at_label, title) in zip(axes, sides, strict=True):
         for variant in variants:
             style = look(variant.index)
             value, low, high = (
                 100 * part.loc[[variant.label], ["value", "low", "high"]].to_numpy()[0]
             )
-            at = scale * variant.mean(key)
+            at = at_label[variant.label]
             if np.isfinite([at, low, high]).all():
                 ax.vlines(at, low, high, color=style.colour, linewidth=1.2)
             ax.plot([at], [value], style.marker, color=style.colour)

@@ -76,8 +76,9 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     ),
     "cost": (
         "Cost against quality",
-        "gIoU with its 95 % interval over test images against hours of a whole run and against "
-        "trained parameters; means over seeds, headline protocol.",
+        "gIoU with its 95 % interval over test images against GPU-hours (CPU-hours where no run "
+        "had a GPU) of a whole run and against trained parameters; means over seeds, headline "
+        "protocol.",
     ),
 }
 

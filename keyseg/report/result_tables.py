@@ -7,6 +7,7 @@ from math import isfinite, nan
 
 import pandas as pd
 
+from keyseg.provenance import cost_unit
 from keyseg.report.measures import NO_TARGET, colliding
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.tables import (
@@ -116,28 +117,28 @@ def _lines(
 
 
 def _cost(sweep: Sweep) -> Table:
+    unit = cost_unit(cell.info for cell in sweep.finished)
     lines = []
     for variant in sweep.variants:
-        mean = {
-            key: variant.mean(key)
-            for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes")
-        }
-        seeds = ", ".join(str(c.seed) for c in variant.finished) or DASH
+        steps, minutes = variant.mean("steps"), variant.mean("minutes")
         values = [
-            quantity(mean["trainable_parameters"]),
-            f"{mean['steps']:.0f}" if isfinite(mean["steps"]) else DASH,
-            quantity(mean["seconds_per_step"]),
-            f"{mean['minutes']:.1f}" if isfinite(mean["minutes"]) else DASH,
-            seeds,
+            quantity(variant.mean("trainable_parameters")),
+            f"{steps:.0f}" if isfinite(steps) else DASH,
+            quantity(variant.mean("seconds_per_step")),
+            f"{minutes:.1f}" if isfinite(minutes) else DASH,
+            quantity(variant.hours),
+            ", ".join(str(c.seed) for c in variant.finished) or DASH,
         ]
         entries = [Entry(v) for v in values]
         lines.append(Line(variant.label, entries, variant.index, variant.hole))
     return Table(
         "results_cost",
         "Cost",
-        "Trainable parameters, optimiser steps, seconds a step and minutes of a whole run "
-        "(training and evaluation); means over seeds. Times compare only on one machine.",
+        "Trainable parameters, optimiser steps, seconds a step, and what a whole run (training and "
+        f"evaluation, broken-off attempts included) took: minutes, and {unit}-hours, which are "
+        f"those of all its {'GPUs' if unit == 'GPU' else 'processes'} together. Means over seeds; "
+        "times compare only on one machine.",
         "Variant",
-        ("Trainable parameters", "Steps", "Seconds a step", "Minutes in all", "Seeds"),
+        ("Trainable parameters", "Steps", "Seconds a step", "Minutes", f"{unit}-hours", "Seeds"),
         lines,
     )

@@ -279,8 +279,7 @@ def _row(
 def _hours(contrast: Contrast) -> tuple[float, str]:
     """Hours of one more seed of both variants, from finished cells, and of what."""
     cells = [*contrast.of.finished, *contrast.against.finished]
-    minutes = contrast.of.mean("minutes") + contrast.against.mean("minutes")
-    return minutes / 60, cost_unit(cell.info for cell in cells)
+    return contrast.of.hours + contrast.against.hours, cost_unit(cell.info for cell in cells)
 
 
 def _spread(by_seed: np.ndarray) -> np.ndarray:
