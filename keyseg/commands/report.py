@@ -43,7 +43,7 @@ def register(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from keyseg.sweep.finish import make_report, short_path
+    from keyseg.sweep.finish import log_report, make_report, short_path
 
     folders = [find_sweep(resolve_path(options.outputs), name) for name in options.sweeps]
     for name, folder in zip(options.sweeps, folders, strict=True):
@@ -67,7 +67,10 @@ def _run(options: argparse.Namespace) -> int:
     if page is None:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    print(short_path(page))
+    print(short_path(page), flush=True)
+    # What a sweep itself would say goes to its parent run; what was asked otherwise does not.
+    if not asked and (problem := log_report(folders[0], page)):
+        print(f"warning: {problem}", file=sys.stderr)
     if options.open:
         import webbrowser
 
