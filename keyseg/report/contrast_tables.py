@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -22,6 +22,7 @@ from keyseg.report.tables import (
     percent,
     protocols,
     titles,
+    word,
 )
 from keyseg.report.verdict import NO_RESULT, p_text
 
@@ -93,7 +94,7 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
             Entry(percent(float(row["difference"]), signed=True), spread=sd),
             *map(source, ("images", "seeds", "both")),
             Entry(sizes, odd),
-            Entry("", word=str(row["verdict"])),
+            Entry("", word=word(row)),
         ),
         where.get(str(row["label"])),
         str(row["hole"]),
@@ -171,3 +172,20 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
                 )
             )
     return out
+
+
+def rule(answers: Sequence[Answer]) -> str:
+    """How the lines of the verdicts are read; "" without any."""
+    count = len({a.contrast for a in answers})
+    if not count:
+        return ""
+    corrected = (
+        f"p is corrected by Holm's method over the {count} declared contrasts of a metric"
+        if count > 1
+        else "one contrast is declared, so p needs no correction"
+    )
+    return (
+        "First minus second variant. In brackets the 95 % interval over seeds and test images, or "
+        f"over test images alone where there is one seed, not corrected; {corrected}, and the "
+        "verdict follows p."
+    )

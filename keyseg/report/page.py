@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.provenance import cost_unit
-from keyseg.report import overlay, runs, tex
+from keyseg.report import contrast_tables, overlay, runs, tex
 from keyseg.report.checks import Notice
 from keyseg.report.contrast_tables import Answer
 from keyseg.report.gallery import Gallery
@@ -160,6 +160,7 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, 
         "done": f"{len(sweep.finished)} of {len(sweep.cells)} cells finished",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "numbered": _numbers(parts),
+        "rule": contrast_tables.rule(parts.answers),
         "answers": [(m, list(g)) for m, g in groupby(parts.answers, key=lambda a: a.metric)],
         "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],

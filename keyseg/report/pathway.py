@@ -13,7 +13,7 @@ from keyseg.report.declared import path
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import INK, canvas, look, wrap
-from keyseg.report.tables import percent
+from keyseg.report.tables import percent, word
 from keyseg.report.verdict import NO_RESULT
 
 WIDE = 4
@@ -92,5 +92,5 @@ def _said(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     return (
         percent(float(row["difference"]), signed=True),
         ends if np.isfinite([low, high]).all() else "",
-        str(row["verdict"]),
+        word(row),
     )

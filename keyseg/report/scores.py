@@ -162,7 +162,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 }
                 if held:
                     adjusted = {source: float(next(corrected[source])) for source in SOURCES}
-                    row |= _row(held, m, adjusted, *_hours(contrast))
+                    row |= _row(held, m, adjusted, len(block), *_hours(contrast))
                 else:
                     row |= _no_result(str(row["hole"]))
                 rows.append(row)
@@ -229,7 +229,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
 
 
 def _row(
-    held: _Held, m: int, holm: dict[str, float], hours: float, device: str
+    held: _Held, m: int, holm: dict[str, float], contrasts: int, hours: float, device: str
 ) -> dict[str, object]:
     seeds = len(held.by_seed)
     main = "both" if seeds > 1 else "images"
@@ -252,6 +252,7 @@ def _row(
         shared=float(held.sources.shared[m]),
         hours=hours,
         device=device,
+        contrasts=contrasts,
     )
     won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
     return {

@@ -13,6 +13,7 @@ from typing import Any
 
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep
+from keyseg.report.verdict import bound_text
 
 BRIEF = (
     *("giou", "ciou", "precision@0.5", "keyword_accuracy"),
@@ -97,8 +98,16 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
         percent(value, signed=signed),
         interval if isfinite(low) and isfinite(high) else "",
         f"± {percent(spread)}" if isfinite(spread) else "",
-        str(row["verdict"]) if signed else "",
+        word(row) if signed else "",
     )
+
+
+def word(row: Mapping[Any, Any]) -> str:
+    """The verdict of a row of contrasts; "no difference" never without what it rules out."""
+    said, low, high = str(row["verdict"]), float(row["low"]), float(row["high"])
+    if said == "no difference" and isfinite(low):
+        return f"{said} > {bound_text(low, high)}"
+    return said
 
 
 def protocols(sweep: Sweep) -> dict[str, str]:
