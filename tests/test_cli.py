@@ -102,7 +102,7 @@ def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, caps
     for other in (("--format", "md"), ("--metric", "giou"), ("--baseline", "fusion=full")):
         assert keyseg(outputs, "report", "fusion", "--out", str(out), *other) == 0
     assert len(sent) == 1  # what the design does not say is the reader's own
-    assert not capsys.readouterr().err
+    assert capsys.readouterr().err == 4 * "reading fusion\n"
 
     def refuse(*_):
         raise ConnectionError("refused\nand more")
@@ -112,6 +112,7 @@ def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, caps
     said = capsys.readouterr()
     assert said.out.strip() == str(out / "fusion" / "index.html")
     assert said.err == (
+        "reading fusion\n"
         "warning: MLflow at none did not take the report (refused); `keyseg sync fusion` sends it "
         "later\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from keyseg.report.store import Sweep
 
+log = logging.getLogger(__name__)
+
 PUBLISHED = PROJECT / "reports" / "published"
 
 
@@ -49,8 +52,12 @@ def build(
 ) -> ReportFiles:
     """See `keyseg.report.build`."""
     sweep = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
+    log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
+    log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
+    log.info("contrasts with their intervals and p values")
     held = scores.contrasts(sweep, seed)
+    log.info("tables and gallery")
     slices = scores.slices(sweep)
     in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
     parts = page.Parts(
@@ -76,6 +83,7 @@ def build(
         "runs": parts.runs,
         "manifest": parts.manifest,
     }
+    log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
