@@ -44,7 +44,8 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
                 _contrast(ax, place, own.loc[name], index.get(str(own.loc[name, "label"]), 0))
         ax.axvline(0, color=INK, linewidth=0.9)
         ax.set_title(BY_NAME[metric].title)
-        ax.set_xlabel("difference, points")
+        lower = " (lower is better)" if BY_NAME[metric].better < 0 else ""
+        ax.set_xlabel(f"difference, points{lower}")
         ax.grid(visible=False, axis="y")
         ax.set_ylim(len(names) - 0.4, -0.6)
     axes[0].set_yticks(range(len(names)), labels)
@@ -70,7 +71,8 @@ def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
     if row["verdict"] == NO_RESULT:
         where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        ax.annotate(NO_RESULT, **where, ha="center", va="center", color="#8a8a8a", bbox=box)
+        look_ = {"color": "#6a6a6a", "fontsize": 8, "bbox": box}
+        ax.annotate(NO_RESULT, **where, ha="center", va="center", **look_)
         return
     style = look(index)
     for source, shift, dash in (("images", -0.17, "-"), ("seeds", 0.17, ":")):

@@ -16,8 +16,8 @@ from keyseg.report.style import INK, canvas, look, wrap
 from keyseg.report.tables import percent, word
 from keyseg.report.verdict import NO_RESULT
 
-WIDE = 4
-"""Up to this many steps the metrics stand side by side, else one below the other."""
+WIDE = 8
+"""Up to this many steps of all metrics stand side by side, else a metric below the other."""
 GREY = "#8a8a8a"
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
@@ -35,7 +35,7 @@ def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
     """
     way = steps(sweep)
     metrics = sweep.metrics
-    aside = len(way) - 1 <= WIDE
+    aside = (len(way) - 1) * len(metrics) <= WIDE
     rows, columns = (1, len(metrics)) if aside else (len(metrics), 1)
     drawing = canvas(11, 3.4 * rows, [])
     axes = drawing.subplots(rows, columns, squeeze=False).ravel()

@@ -65,6 +65,10 @@ class Table:
     mark: str = "measured"
     text: frozenset[int] = frozenset()
 
+    def spreads(self, column: int) -> bool:
+        """Whether some entry of a column has a spread: the others leave room for one."""
+        return any(line.entries[column].spread for line in self.lines)
+
 
 def percent(value: float, *, signed: bool = False) -> str:
     """0.5832 -> "58.3"; a dash for NaN; a real minus sign, and none on a rounded zero."""

@@ -114,6 +114,15 @@ def test_a_step_of_the_path_without_results_breaks_its_line(store: Callable[...,
     assert not ax.texts
 
 
+def test_cells_that_wait_are_named_once_a_variant(store: Callable[..., Path]) -> None:
+    status = {("b", seed): "missing" for seed in (0, 2)} | {("b", 1): "failed"}
+    status |= {("c", seed): "queued" for seed in (0, 1, 2)}
+    sweep = load(store(["a", "b", "c"], seeds=(0, 1, 2), images=4, status=status))
+    assert [notice.title for notice in check(sweep)][:3] == [
+        *("Failed: b, seed 1.", "Missing: b, seeds 0, 2.", "Not finished: c, seeds 0, 1, 2.")
+    ]
+
+
 def test_nothing_finished_still_names_every_contrast(store: Callable[..., Path]) -> None:
     states = {(label, 0): "missing" for label in "abc"}
     sweep = load(store(["a", "b", "c"], images=4, status=states))
