@@ -306,6 +306,12 @@ def check_values(run: RunConfig) -> None:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
     if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
+    if run.model.quantization != "none":
+        four = f"model.quantization={run.model.quantization}"
+        if run.model.init == "random":
+            raise ConfigError(f"{four}: a file is read in 4 bits, not model.init=random")
+        if run.runtime.sharding != "none":
+            raise ConfigError(f"{four} does not go with runtime.sharding={run.runtime.sharding}")
 
 
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:

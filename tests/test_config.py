@@ -167,6 +167,13 @@ def test_one_loss_must_pull(changed):
         validate(changed(dict(pairs[:i] + pairs[i + 1 :]) | {pairs[i][0]: 0.5}))
 
 
+@pytest.mark.parametrize("other", [("model.init", "random"), ("runtime.sharding", "fsdp")])
+def test_four_bits_go_with_files_in_one_piece(changed, other):
+    key, value = other
+    with pytest.raises(ConfigError, match=rf"model\.quantization=nf4.* {key}={value}"):
+        validate(changed({"model.quantization": "nf4", key: value}))
+
+
 def test_flatten():
     tree = {
         "a": 1,
