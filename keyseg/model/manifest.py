@@ -90,8 +90,8 @@ def assert_trained(model: nn.Module) -> None:
     if still:
         more = f" and {len(still) - 3} more" if len(still) > 3 else ""
         raise UntrainedModuleError(
-            f"no gradient after the first step in: {', '.join(still[:3])}{more}. The module is trainable but "
-            "nothing that is trained depends on it: remove it, or freeze it on purpose"
+            f"no gradient after the first step in: {', '.join(still[:3])}{more}. The module is "
+            "trainable but nothing that is trained depends on it: remove it, or freeze it"
         )
 
 
