@@ -1,13 +1,12 @@
-"""Cells in processes of their own, forked from one that has loaded torch: seconds less for each.
-
-Beyond the imports they do what `python -m keyseg.cell RUN_DIR` does, and end as that does.
-"""
+"""Processes forked from one that has loaded torch and all the rest: seconds less for each."""
 
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from keyseg.rundir import RunDirectory
 
@@ -15,12 +14,19 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["keyseg.cell", "tests.forked"])
 
 
-class Cell:
-    """The worker of one run, with the words of subprocess.Popen."""
+class Forked:
+    """A function in a process of its own, with the words of subprocess.Popen.
 
-    def __init__(self, run: RunDirectory, **environment: str) -> None:
+    `log`: what it prints is added to that file.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *arguments: Any, log: Path, **environment: str
+    ) -> None:
         own = {"MLFLOW_TRACKING_URI": "none", "OMP_NUM_THREADS": "1", **environment}
-        self._process = _forks.Process(target=_work, args=(str(run.path), own), daemon=True)
+        self._process = _forks.Process(
+            target=_call, args=(function, arguments, log, own), daemon=True
+        )
         self._process.start()
 
     def poll(self) -> int | None:
@@ -37,12 +43,25 @@ class Cell:
         os.kill(self._process.pid, number)
 
 
-def _work(path: str, environment: Mapping[str, str]) -> None:
+class Cell(Forked):
+    """A worker of one run: what `python -m keyseg.cell RUN_DIR` does once it is loaded."""
+
+    def __init__(self, run: RunDirectory, **environment: str) -> None:
+        super().__init__(_work, str(run.path), log=run.log_file, **environment)
+
+
+def _call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], log: Path, own: dict[str, str]
+) -> None:
+    os.environ.update(own)
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.exit(function(*arguments))
+
+
+def _work(path: str) -> int:
     from keyseg import cell
 
-    os.environ.update(environment)
-    log = os.open(RunDirectory(path).log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log, stream.fileno())
     sys.argv = ["keyseg.cell", path]
-    sys.exit(cell.main())
+    return cell.main()

@@ -1,19 +1,23 @@
-"""A real cell whose steps take STEP_SLEEP seconds longer, so that something can happen between."""
+"""A real cell that waits before its second step: until it is told to stop, or finds a file `go`."""
 
-import os
+import sys
 import time
+from pathlib import Path
 
 from keyseg import cell
 from keyseg.train import Trainer
 
 _step = Trainer._train_step
+_taken = []
 
 
-def slow_step(self, *batch):
+def waiting_step(self, *batch):
+    while _taken and not cell._stop.is_set() and not Path(sys.argv[1], "go").exists():
+        time.sleep(0.05)
     _step(self, *batch)
-    time.sleep(float(os.environ["STEP_SLEEP"]))
+    _taken.append(self.step)
 
 
 if __name__ == "__main__":
-    Trainer._train_step = slow_step
+    Trainer._train_step = waiting_step
     raise SystemExit(cell.main())
