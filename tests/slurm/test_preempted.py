@@ -56,7 +56,7 @@ def test_time_limits_and_then_a_job_of_more_importance_cost_no_step(
         stub=False,
         MLFLOW_TRACKING_URI=f"sqlite:///{store}",
     )
-    sweep.wait_for("full")
+    sweep.wait_for("full", 60 * MINUTES)
     run = sweep.cells["full"]
     sweep.wait(lambda: stops(run) == 2, 60 * MINUTES)
     job = sweep.job("full")
@@ -65,7 +65,7 @@ def test_time_limits_and_then_a_job_of_more_importance_cost_no_step(
     sweep.wait(lambda: run.metrics()["step"].max() > saved, 60 * MINUTES)
     rival = ("--partition=main", "--cpus-per-task=8", "--output=/dev/null", "--wrap=true")
     sweep.cluster.call("sbatch", *rival)
-    sweep.wait(lambda: stops(run) == 3)
+    sweep.wait(lambda: stops(run) == 3, 60 * MINUTES)
     sweep.go("full")
     _, err = process.communicate(timeout=60 * MINUTES)
     assert process.returncode == 0, err + run.log_file.read_text()

@@ -57,7 +57,7 @@ def test_two_launching_processes_submit_once_and_features_are_computed_once_befo
     assert leaves.returncode == 0, err
     assert "2 of 2 cells are queued or at work" in out
     for cell in ("self", "cross"):
-        sweep.wait_for(cell)
+        sweep.wait_for(cell, 300)  # a process that loads torch comes first
     config = sweep.cells["self"].config
     assert fill.marker(config).exists()  # before a cell has ended
     sweep.go("self", "cross")
