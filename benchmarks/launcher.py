@@ -49,7 +49,9 @@ def work(path):
 
 folder, cluster, at_once, *paths = sys.argv[1:]
 executor = submitit.AutoExecutor(folder, cluster=cluster)
-executor.update_parameters(timeout_min=60, slurm_array_parallelism=int(at_once), cpus_per_task=1)
+executor.update_parameters(
+    timeout_min=60, slurm_array_parallelism=int(at_once), cpus_per_task=1, mem_gb=2
+)
 print("submit", flush=True)
 jobs = executor.map_array(work, paths)
 for job in jobs:
@@ -122,7 +124,8 @@ class Bench:
             *("hydra.launcher.report=false", f"paths.outputs={place}", *self._small()),
         ]
         if self.cluster == "slurm":
-            command += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.features=false"]
+            command += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.memory=2G"]
+            command += ["hydra.launcher.features=false"]
         lines = self._run(command, place)
         submitted = next(moment for moment, line in lines if line.startswith("sweep ours"))
         known = [moment for moment, line in lines if " done after " in line]
@@ -149,6 +152,7 @@ class Bench:
             *(sys.executable, str(place / "app.py"), "-m"),
             f"hydra/launcher=submitit_{self.cluster}",
             *("hydra.launcher.timeout_min=60", "hydra.launcher.cpus_per_task=1"),
+            "hydra.launcher.mem_gb=2",
             *(limit if self.cluster == "slurm" else ()),
             *(f"seed={','.join(map(str, range(cells)))}", "fusion=self"),
             *(f"hydra.sweep.dir={place}", *self._small()),

@@ -29,6 +29,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg import sweepdir, tracking
 from keyseg.config import PROJECT, RunConfig, validate
+from keyseg.mirror import mirror
 from keyseg.rundir import Row, RunDirectory, now
 
 sys.path.insert(0, str(PROJECT))
@@ -133,7 +134,7 @@ def at_once(sweep: Path, cfg: RunConfig, *, mirrored: bool) -> dict[str, float]:
         if not mirrored:
             log_rows(run, took)
             return
-        with tracking.mirror(run, patience=600):
+        with mirror(run, patience=600):
             log_rows(run, took)
             ended = time.monotonic()
         late.append(time.monotonic() - ended)

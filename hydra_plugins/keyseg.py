@@ -12,16 +12,16 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
-from keyseg.sweep import grouphelp, launcher, slurm_launcher
+from keyseg.sweep import grouphelp, launcher, local_launcher, slurm_launcher
 from keyseg.sweep.tune import options as tune_options
 from keyseg.sweep.tune import plugin as tune_plugin
 
 
-class LocalLauncher(launcher.LocalLauncher):
+class LocalLauncher(local_launcher.LocalLauncher):
     """`hydra/launcher=local`."""
 
 
-class DebugLauncher(launcher.DebugLauncher):
+class DebugLauncher(local_launcher.DebugLauncher):
     """`hydra/launcher=debug`."""
 
 
@@ -80,10 +80,10 @@ def _visible(config_path: str) -> bool:
 OmegaConf.register_new_resolver("keyseg.groups", grouphelp.groups, replace=True)
 
 _store = ConfigStore.instance()
-_store.store("local", launcher.LocalConfig, group="hydra/launcher", provider="keyseg")
+_store.store("local", local_launcher.LocalConfig, group="hydra/launcher", provider="keyseg")
 _store.store("slurm", slurm_launcher.SlurmConfig, group="hydra/launcher", provider="keyseg")
 _store.store("auto", slurm_launcher.AutoConfig, group="hydra/launcher", provider="keyseg")
-_store.store("debug", launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
+_store.store("debug", local_launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
 # "basic" is what Hydra takes where nobody chooses, which leaves the choice to a file in sweeps/:
 # an `override hydra/sweeper` in experiments/config.yaml would win over one there.
 for _name in ("grid", "basic"):

@@ -32,6 +32,7 @@ from keyseg.disk import DiskFullError
 from keyseg.distributed import Processes, joined, unsharded
 from keyseg.evaluate import Record, evaluate, in_order
 from keyseg.metrics import summarise
+from keyseg.mirror import mirror
 from keyseg.model.manifest import manifest
 from keyseg.preflight import weights_fingerprint
 from keyseg.rundir import (
@@ -107,7 +108,7 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     attempt = provenance.attempt(state, gpus) | {"processes": processes.count}
     attempts = [*provenance.attempts_so_far(run), attempt]
     run.update(status=RUNNING, attempts=attempts, error=None, processes=processes.count)
-    held.enter_context(tracking.mirror(run))
+    held.enter_context(mirror(run))
     held.enter_context(system.watch(run))
     return True
 

@@ -1,12 +1,13 @@
 """Which of the processes of a run this one is, as whoever started it says.
 
-torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT;
-`srun` says the same in words of its own. Light: torch is not needed.
+torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT; `srun` says the same in words of its own. Light: torch is not needed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 
@@ -29,11 +30,14 @@ def from_srun(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     processes = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     if processes == 1 or "WORLD_SIZE" in environment:
         return {}
+    # `2(x3)`: two on each of three nodes
+    here = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     job, step = (int(environment.get(f"SLURM_{name}_ID", "0")) for name in ("JOB", "STEP"))
     return {
         "RANK": environment["SLURM_PROCID"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": here[0] if here else str(processes),
         "MASTER_ADDR": _first_host(environment["SLURM_STEP_NODELIST"]),
         "MASTER_PORT": str(_FIRST_PORT + (job + step) % _PORTS),  # two jobs may share a node
     }

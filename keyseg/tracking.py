@@ -17,13 +17,9 @@ split until it is done.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +45,6 @@ from keyseg.trackingstore import store_uri as store_uri
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-log = logging.getLogger(__name__)
 
 _FINAL = {DONE: "FINISHED", FAILED: "FAILED", PRUNED: "KILLED"}
 _REPORT = "report"
@@ -142,70 +136,6 @@ def is_level(run: RunDirectory) -> bool:
     return bool(_Sent(run)["level"] == _fingerprint(run))
 
 
-@contextmanager
-def mirror(run: RunDirectory, *, every: float = 5.0, patience: float = 20.0) -> Iterator[None]:
-    """Sync a run from a thread of its own while the body runs, and once more at the end.
-
-    A store that is down or slow costs the body nothing: it is warned of once, and tried again
-    every `every` seconds. The end waits at most `patience` seconds for the last sync, and a quarter
-    of that where the one before failed or has not come back.
-    """
-    if store_uri() == OFF:
-        yield
-        return
-    thread = _Mirror(run, every, patience)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.end()
-
-
-class _Mirror(threading.Thread):
-    """Follows a run. `last_answer`: when the store last had all, by the monotonic clock."""
-
-    def __init__(self, run: RunDirectory, every: float, patience: float) -> None:
-        super().__init__(name="mlflow-mirror", daemon=True)
-        self.run_directory = run
-        self.every = every
-        self.patience = patience
-        self.last_answer = time.monotonic()
-        self.stop = threading.Event()
-
-    def run(self) -> None:
-        warned = last = False
-        while not last:
-            last = self.stop.wait(self.every)
-            try:
-                sync(self.run_directory)
-                self.last_answer = time.monotonic()
-            except Exception as error:  # a broken window must not stop the run behind it
-                if not warned:
-                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    self.warn(
-                        f"cannot be written ({reason}); the run goes on, its rows are in "
-                        f"{self.run_directory.path}"
-                    )
-                warned = True
-
-    def end(self) -> None:
-        """The last sync, as long as the store may be expected to answer."""
-        self.stop.set()
-        silent = time.monotonic() - self.last_answer > self.every + self.patience
-        patience = self.patience / 4 if silent else self.patience
-        self.join(patience)
-        if self.is_alive():
-            self.warn(
-                f"did not take the last rows in {patience:.0f} s; they are safe in "
-                f"{self.run_directory.path}"
-            )
-
-    def warn(self, what: str) -> None:
-        sweep = self.run_directory.path.parent.name
-        later = f"and `keyseg sync {sweep}` sends them later"
-        log.warning("MLflow at %s %s, %s", store_uri(), what, later)
-
-
 # -- the parent run of a sweep -------------------------------------------------------------------
 
 
@@ -235,8 +165,8 @@ def start_parent(sweep_dir: Path) -> None:
             client.update_run(parent.info.run_id, status="RUNNING")
 
 
-def finish_parent(sweep_dir: Path, report_dir: Path | None) -> None:
-    """Put the report on the parent run and end it: failed if a cell is not done."""
+def finish_parent(sweep_dir: Path, report_dir: Path | None, *, failed: bool = False) -> None:
+    """Put the report on the parent run and end it: failed if so told, or if a cell is not done."""
     sweep = sweepdir.read(sweep_dir)
     parent = sweep.get("mlflow_parent")
     if parent is None or store_uri() == OFF:
@@ -245,7 +175,8 @@ def finish_parent(sweep_dir: Path, report_dir: Path | None) -> None:
     if report_dir is not None and report_dir.is_dir():
         client.log_artifacts(parent, str(report_dir), _REPORT)
     states = {RunDirectory(sweep_dir / c["signature"]).status for c in sweep.get("cells", [])}
-    client.set_terminated(parent, "FINISHED" if states <= {DONE, PRUNED} else "FAILED")
+    failed = failed or not states <= {DONE, PRUNED}
+    client.set_terminated(parent, "FAILED" if failed else "FINISHED")
 
 
 def log_report(sweep_dir: Path, report_dir: Path) -> None:

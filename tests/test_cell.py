@@ -23,6 +23,7 @@ from keyseg.rundir import (
     RunDirectory,
 )
 from keyseg.sweep.tune.prune import request_prune, val_iou
+from tests.forked import Cell
 
 TIMEOUT = 240
 SHORT = (
@@ -44,13 +45,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "MLFLOW_TRACKING_URI": "none", "OMP_NUM_THREADS": "1"}
 
 
-def start(run: RunDirectory) -> subprocess.Popen[bytes]:
-    with run.log_file.open("ab") as log:
-        return subprocess.Popen(command(run), stdout=log, stderr=log, env=environment())
-
-
 def finish(run: RunDirectory) -> int:
-    return start(run).wait(TIMEOUT)
+    return Cell(run).wait(TIMEOUT)
+
+
+def wait_for(process: Cell | subprocess.Popen[bytes], run: RunDirectory, step: int = 0) -> None:
+    """Until a step is logged."""
+    deadline = time.monotonic() + TIMEOUT
+    while run.metrics().empty or run.metrics()["step"].max() < step:
+        assert process.poll() is None, run.log_file.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def values(run: RunDirectory) -> pd.DataFrame:
@@ -65,7 +70,9 @@ def whole(small_run, tmp_path_factory) -> RunDirectory:
     """A run that nobody stopped."""
     cfg = small_run(*SHORT)
     run = RunDirectory.create(tmp_path_factory.mktemp("runs") / signature(cfg), cfg)
-    assert finish(run) == 0, run.log_file.read_text()
+    with run.log_file.open("ab") as log:  # as launchers start it; the others are forked
+        code = subprocess.run(command(run), stdout=log, stderr=log, env=environment()).returncode
+    assert code == 0, run.log_file.read_text()
     return run
 
 
@@ -108,22 +115,19 @@ def test_the_first_sentence_protocol_reads_one_expression_of_a_target(whole, sma
     assert read < every
 
 
-@pytest.mark.parametrize("after", [2, 4, 6])
-def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_path, after):
+def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_path):
+    """Before the first checkpoint, after it, and after an evaluation; each time it goes on."""
     run = RunDirectory.create(tmp_path / "run", small_run(*SHORT))
-    process = start(run)
-    deadline = time.monotonic() + TIMEOUT
-    while run.metrics()["step"].max() < after or run.metrics().empty:
-        assert process.poll() is None, run.log_file.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert run.status != DONE
+    for after in (2, 4, 6):
+        process = Cell(run)
+        wait_for(process, run, after)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(TIMEOUT) == -signal.SIGKILL
+        assert run.status != DONE
     assert finish(run) == 0, run.log_file.read_text()
-    killed, last = run.info["attempts"]
-    assert killed["outcome"] == "killed"
-    assert 0 < killed["seconds"] < last["started"] - killed["started"]
+    *killed, last = run.info["attempts"]
+    assert [a["outcome"] for a in killed] == ["killed"] * 3
+    assert all(0 < a["seconds"] < last["started"] - a["started"] for a in killed)
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
 
@@ -164,11 +168,7 @@ def test_a_worker_of_several_told_to_stop_begins_no_other(small_run, tmp_path):
     with (tmp_path / "worker.txt").open("wb") as log:
         worker = [*command(runs[0]), str(runs[1].path)]
         process = subprocess.Popen(worker, stdout=log, stderr=log, env=environment())
-    deadline = time.monotonic() + TIMEOUT
-    while runs[0].metrics().empty:
-        assert process.poll() is None, runs[0].log_file.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(process, runs[0])
     process.send_signal(signal.SIGUSR2)
     assert process.wait(TIMEOUT) == EXIT_STOPPED
     assert [len(run.info["attempts"]) for run in runs] == [1, 0]
@@ -179,12 +179,8 @@ def test_told_to_stop_it_leaves_a_checkpoint_and_ends_with_the_same_numbers(
     whole, small_run, tmp_path
 ):
     run = RunDirectory.create(tmp_path / "run", small_run(*SHORT))
-    process = start(run)
-    deadline = time.monotonic() + TIMEOUT
-    while run.metrics().empty:
-        assert process.poll() is None, run.log_file.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = Cell(run)
+    wait_for(process, run)
     process.send_signal(signal.SIGUSR2)
     assert process.wait(TIMEOUT) == EXIT_STOPPED
     assert run.status == QUEUED
@@ -249,7 +245,7 @@ def test_a_run_that_is_asked_to_end_does_so_at_its_next_evaluation(small_run, tm
     cfg = small_run(*SHORT, "evaluation.protocols=[]")
     run = RunDirectory.create(tmp_path / "run", cfg)
     run.update(keep_val_iou=True)
-    process = start(run)
+    process = Cell(run)
     deadline = time.monotonic() + TIMEOUT
     while not run.val_iou_file.exists() or len(run.val_iou_file.read_text().splitlines()) < 2:
         assert process.poll() is None, run.log_file.read_text()
@@ -290,8 +286,8 @@ def test_several_processes_end_together_and_one_goes_on_alone(whole, small_run, 
     run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, *exact))
 
     processes = start_two(run, until=0)
-    processes[1].kill()
-    processes[1].wait()
+    processes[1].send_signal(signal.SIGKILL)
+    assert processes[1].wait(TIMEOUT) == -signal.SIGKILL
     assert processes[0].wait(TIMEOUT) == 1
     assert run.status == FAILED
 
@@ -308,25 +304,13 @@ def test_several_processes_end_together_and_one_goes_on_alone(whole, small_run, 
     assert run.samples()["id"].tolist() == whole.samples()["id"].tolist()
 
 
-def start_two(run: RunDirectory, until: int) -> list[subprocess.Popen[bytes]]:
+def start_two(run: RunDirectory, until: int) -> list[Cell]:
     """Two processes, as torchrun starts them, that have logged a step."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    with run.log_file.open("ab") as log:
-        processes = [
-            subprocess.Popen(
-                command(run),
-                stdout=log,
-                stderr=log,
-                env=environment() | told | {"RANK": rank, "LOCAL_RANK": rank},
-            )
-            for rank in ("0", "1")
-        ]
-    deadline = time.monotonic() + TIMEOUT
-    while run.metrics().empty or run.metrics()["step"].max() < until:
-        assert all(p.poll() is None for p in processes), run.log_file.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    processes = [Cell(run, **told, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    for process in processes:
+        wait_for(process, run, until)
     return processes

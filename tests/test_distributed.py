@@ -1,14 +1,9 @@
 """Several processes on the CPU (gloo): the same numbers as one process with the same batch."""
 
-import importlib.util
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,13 +11,8 @@ from omegaconf import OmegaConf
 
 from keyseg import ranks
 from keyseg.distributed import ALONE, Processes
-
-WORKER = Path(__file__).with_name("two_processes.py")
-_spec = importlib.util.spec_from_file_location("two_processes", WORKER)
-assert _spec is not None
-assert _spec.loader is not None
-two_processes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(two_processes)
+from tests import two_processes
+from tests.forked import Forked
 
 WAYS = {
     "shared": (),
@@ -51,20 +41,6 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def together(command: list[str], count: int, log: Path) -> list[subprocess.Popen[bytes]]:
-    """Start a command `count` times, as torchrun does."""
-    port = str(free_port())
-    started = []
-    for rank in map(str, range(count)):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(count), "MASTER_PORT": port}
-        own = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "none"}
-        with log.with_suffix(f".{rank}.txt").open("wb") as out:
-            started.append(
-                subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **told, **own})
-            )
-    return started
-
-
 @pytest.fixture(scope="module")
 def trained(small_run, tmp_path_factory):
     """All ways, by two processes."""
@@ -72,9 +48,14 @@ def trained(small_run, tmp_path_factory):
     for way, options in WAYS.items():
         cfg = small_run(*SMALL, *options)
         OmegaConf.save(OmegaConf.create(asdict(cfg)), folder / f"{way}.yaml")
-    processes = together([sys.executable, str(WORKER), str(folder)], 2, folder / "log")
-    for rank, process in enumerate(processes):
-        assert process.wait(TIMEOUT) == 0, (folder / f"log.{rank}.txt").read_text()
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    logs = [folder / f"log.{rank}.txt" for rank in (0, 1)]
+    processes = [
+        Forked(two_processes.main, folder, log=log, **told, RANK=str(r), LOCAL_RANK=str(r))
+        for r, log in enumerate(logs)
+    ]
+    for process, log in zip(processes, logs, strict=True):
+        assert process.wait(TIMEOUT) == 0, log.read_text()
     return folder
 
 
@@ -123,6 +104,7 @@ def test_srun_says_who_takes_part():
         "SLURM_JOB_ID": "12345678",
         "SLURM_STEP_ID": "0",
         "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
         "SLURM_STEP_NODELIST": "gpu03",
         "SLURM_PROCID": "3",
         "SLURM_LOCALID": "1",
@@ -131,6 +113,7 @@ def test_srun_says_who_takes_part():
         "RANK": "3",
         "LOCAL_RANK": "1",
         "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "gpu03",
         "MASTER_PORT": "25678",
     }

@@ -17,7 +17,7 @@ FLOORS = (
     ("predict", "exported"),
     (
         *("rundir", "sweepdir", "provenance", "snapshot", "system"),
-        *("tracking", "trackingstore", "mlmodel", "pyfunc"),
+        *("tracking", "trackingstore", "mirror", "mlmodel", "pyfunc"),
     ),
     ("cell", "pack", "fill", "export", "card"),
     ("sweep", "report"),
@@ -40,6 +40,7 @@ LIGHT = (
     "fill",
     "tracking",
     "trackingstore",
+    "mirror",
     "system",
     "mlmodel",
     "config",

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from keyseg import sweepdir, tracking, trackingstore
+from keyseg.mirror import mirror
 from keyseg.rundir import Row, RunDirectory, now
 from tests.tracking_server import missing, tracking_server
 
@@ -20,7 +21,7 @@ NAMES = ("train/loss", "train/seconds_per_step", "val/precision@0.5")
 
 def work(run: RunDirectory) -> None:
     """A run as far as MLflow can see, in a second."""
-    with tracking.mirror(run, every=1.0, patience=300):
+    with mirror(run, every=1.0, patience=300):
         for step in range(1, STEPS + 1):
             run.log([Row(name, 1 / step, step, now()) for name in NAMES])
             if step % 10 == 0:

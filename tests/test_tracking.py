@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from keyseg import sweepdir, tracking, trackingstore
+from keyseg.mirror import mirror
 from keyseg.rundir import Row, RunDirectory, now
 from keyseg.trackingstore import batched
 
@@ -323,7 +324,7 @@ def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, ru
 
 
 def test_the_mirror_follows_and_ends_level(store, run):
-    with tracking.mirror(run, every=0.05):
+    with mirror(run, every=0.05):
         log(run, 1)
         deadline = time.monotonic() + 30
         while not (run.info.get("mlflow_run_id") and history(store, run)):
@@ -337,7 +338,7 @@ def test_the_mirror_follows_and_ends_level(store, run):
 
 def test_a_store_that_is_down_stops_nothing_and_is_told_once(run, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
-    with tracking.mirror(run, every=0.05):
+    with mirror(run, every=0.05):
         log(run, 1)
         time.sleep(0.5)
     assert len(caplog.records) == 1
@@ -350,7 +351,7 @@ def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
     release = threading.Event()
     monkeypatch.setattr(tracking, "sync", lambda run: release.wait(30))
     started = time.monotonic()
-    with tracking.mirror(run, every=0.01, patience=0.2):
+    with mirror(run, every=0.01, patience=0.2):
         log(run, 1)
     assert time.monotonic() - started < 5
     assert "did not take the last rows" in caplog.text
@@ -360,7 +361,7 @@ def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
 def test_a_store_that_was_silent_is_not_waited_for_in_full(run, monkeypatch, caplog):
     release = threading.Event()
     monkeypatch.setattr(tracking, "sync", lambda run: release.wait(30))
-    with tracking.mirror(run, every=0.01, patience=1.0):
+    with mirror(run, every=0.01, patience=1.0):
         time.sleep(1.2)
         ended = time.monotonic()
     assert time.monotonic() - ended < 0.9
@@ -371,7 +372,7 @@ def test_a_store_that_was_silent_is_not_waited_for_in_full(run, monkeypatch, cap
 def test_what_a_run_that_is_told_to_go_has_saved_is_flushed(store, run):
     log(run, 1, 2, 3)
     run.update(checkpoint_step=2, status="queued")
-    with pytest.raises(InterruptedError), tracking.mirror(run, every=60):
+    with pytest.raises(InterruptedError), mirror(run, every=60):
         raise InterruptedError
     assert history(store, run) == expected(1, 2)
 
@@ -390,13 +391,13 @@ def test_a_run_that_cannot_be_read_holds_up_no_other(store, run, sweep, run_conf
 
 
 def test_an_error_inside_passes_through_the_mirror(store, run):
-    with pytest.raises(ZeroDivisionError), tracking.mirror(run):
+    with pytest.raises(ZeroDivisionError), mirror(run):
         1 / 0  # noqa: B018
 
 
 def test_off(run, sweep, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
-    with tracking.mirror(run):
+    with mirror(run):
         tracking.sync(run)
         tracking.start_parent(sweep)
         tracking.finish_parent(sweep, None)

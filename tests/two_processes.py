@@ -1,12 +1,11 @@
 """What test_distributed has its processes do: the same few steps, shared in several ways.
 
-`python tests/two_processes.py FOLDER` trains FOLDER/<way>.yaml for every way there is, and writes
-what came out to FOLDER/<way>.<rank>.json. `RANK` and the like say who takes part.
+`main` trains FOLDER/<way>.yaml for every way there is, and writes what came out to
+FOLDER/<way>.<rank>.json. `RANK` and the like say who takes part.
 """
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,10 +66,9 @@ def train(cfg: RunConfig, folder: Path, processes: Processes, until: int) -> dic
     return found
 
 
-def main() -> None:
+def main(folder: Path) -> None:
     """See the module."""
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     with joined() as processes:
         for file in sorted(folder.glob("*.yaml")):
             checkpoints = folder / file.stem
@@ -81,7 +79,3 @@ def main() -> None:
                 shutil.copytree(checkpoints, folder / f"{file.stem}.half")
             found |= train(cfg, checkpoints, processes, STEPS)
             (folder / f"{file.stem}.{processes.rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -59,19 +59,23 @@ def make_report(sweep_dir: Path, out_dir: Path, **asked: Any) -> tuple[Path | No
         )
 
 
-def finish_mlflow(sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | None) -> str | None:
+def finish_mlflow(
+    sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | None, *, failed: bool = False
+) -> str | None:
     """Bring the store level and end the parent run; a message where that did not work.
 
-    A store that hangs is given up after a while: it can be brought level at any time.
+    `failed`: the parent has, whatever became of its cells. A store that hangs is given up after a
+    while: it can be brought level at any time.
     """
     runs = [outcome.cell.open() for outcome in outcomes]
-    nothing_ran = all(outcome.found for outcome in outcomes)
+    nothing_ran = not failed and all(outcome.found for outcome in outcomes)
     if tracking.store_uri() == tracking.OFF or (nothing_ran and all(map(tracking.is_level, runs))):
         return None
 
     def work() -> list[str]:
         problems = tracking.sync_all(r for r in runs if not tracking.is_level(r))
-        tracking.finish_parent(sweep_dir, report.parent if report else None)
+        page = report.parent if report else None
+        tracking.finish_parent(sweep_dir, page, failed=failed)
         return problems
 
     failure = _with_the_store(work)

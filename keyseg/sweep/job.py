@@ -7,7 +7,6 @@ worker has left its checkpoint, and then has submitit requeue the job, any numbe
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keyseg import ranks
 from keyseg.disk import DiskFullError
 from keyseg.sweep.share import worker_environment
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from keyseg.rundir import RunDirectory
 
 _TICK, _REMIND, _PATIENCE, _TAKEN = 0.1, 1.0, 5.0, 300.0  # seconds
-_FIRST_PORT, _PORTS = 20000, 10000
 _REQUEUE_TRIES = 10
 """A controller that is just down is asked again, every few seconds until the machine is taken."""
 
@@ -74,7 +73,7 @@ class CellJob:
             for end in ended:
                 if end.code not in (0, EXIT_BUSY, EXIT_STOPPED):
                     failed.append(str(end.path))
-                    if rank() == 0:
+                    if ranks.rank() == 0:
                         _record(RunDirectory(end.path), end.code)
         if code == EXIT_NO_SPACE:  # the code is all that surely arrives: it needs no room
             raise SystemExit(code)
@@ -90,14 +89,14 @@ class CellJob:
 
     def _start(self, paths: Sequence[str]) -> subprocess.Popen[bytes]:
         """A worker on these runs."""
-        name = "log.txt" if rank() == 0 else f"log.{rank()}.txt"
+        name = "log.txt" if ranks.rank() == 0 else f"log.{ranks.rank()}.txt"
         with (Path(paths[0]) / name).open("ab") as log:
             return subprocess.Popen(
                 [*self.worker, *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**worker_environment(self.threads), **rank_environment()},
+                env={**worker_environment(self.threads), **ranks.from_srun()},
                 preexec_fn=_ignore_signals,
             )
 
@@ -142,27 +141,6 @@ def _wait(process: subprocess.Popen[bytes], told: _Told) -> int:
             reminded = time.monotonic()
         time.sleep(_TICK)
     return code
-
-
-def rank() -> int:
-    """Which of the processes of a cell this is; 0 where there is one."""
-    return int(os.environ.get("SLURM_PROCID", "0"))
-
-
-def rank_environment() -> dict[str, str]:
-    """What torch.distributed and accelerate read, from what srun gives; {} for one process."""
-    count = int(os.environ.get("SLURM_NTASKS", "1"))
-    if count == 1:
-        return {}
-    job = int(os.environ["SLURM_JOB_ID"])
-    return {
-        "RANK": os.environ["SLURM_PROCID"],
-        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),  # a cell has one node
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_FIRST_PORT + job % _PORTS),  # two jobs may share a node
-    }
 
 
 def _record(run: RunDirectory, code: int) -> None:

@@ -1,9 +1,10 @@
-"""The Hydra plugins: a grid of cells, and launchers that get every cell of it done.
+"""The Hydra plugins: a grid of cells, and what all launchers share that get it done.
 
 hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
+hydra/launcher=local    worker processes on this machine, in parallel (local_launcher.py)
+hydra/launcher=debug    in this process, one after the other (local_launcher.py)
+hydra/launcher=slurm    jobs (slurm_launcher.py)
 hydra/launcher=auto     slurm where it answers, else local (slurm_launcher.py)
-hydra/launcher=local    worker processes on this machine, in parallel
-hydra/launcher=debug    in this process, one after the other; the first error stops, for pdb
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from rich.console import Console
 
 from keyseg import sweepdir, tracking
 from keyseg.config import ConfigError, resolve_path
-from keyseg.provenance import cores
 from keyseg.rundir import DONE, FAILED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, freeze
@@ -38,40 +37,11 @@ from keyseg.sweep.live import open_view
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.status import Watch, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
-from keyseg.sweep.workers import WORKER, LocalPool, Pool, gpus
+from keyseg.sweep.workers import Pool
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 _TICK, _REDRAW = 0.1, 0.5  # seconds
-
-
-@dataclass
-class LocalConfig:
-    """`hydra/launcher=local`.
-
-    `n_jobs`: workers at the same time; null = one per core, or per GPU where there are any.
-    `cells_per_job`: cells that a worker takes, one after the other, on one load of the imports.
-    `worker`: command that works on a run directory; empty = this Python with `-m keyseg.cell`.
-    `grace`: seconds that a worker has to stop before it is killed. `prepare`: look for weights and
-    make the data once, before any cell starts. `report`: build one at the end.
-    """
-
-    _target_: str = "hydra_plugins.keyseg.LocalLauncher"
-    n_jobs: int | None = None
-    cells_per_job: int = 1
-    worker: list[str] = field(default_factory=list)
-    grace: float = 30.0
-    prepare: bool = True
-    report: bool = True
-
-
-@dataclass
-class DebugConfig:
-    """`hydra/launcher=debug`: no processes."""
-
-    _target_: str = "hydra_plugins.keyseg.DebugLauncher"
-    prepare: bool = True
-    report: bool = True
 
 
 class GridSweeper(BasicSweeper):
@@ -219,89 +189,11 @@ class SweepLauncher(Launcher):
         return problem is None
 
 
-class LocalLauncher(SweepLauncher):
-    """Cells in parallel worker processes on this machine."""
-
-    def __init__(
-        self,
-        n_jobs: int | None = None,
-        cells_per_job: int = 1,
-        worker: Sequence[str] = (),
-        grace: float = 30.0,
-        prepare: bool = True,
-        report: bool = True,
-    ) -> None:
-        super().__init__(prepare, report)
-        if cells_per_job < 1:
-            raise ConfigError(f"hydra.launcher.cells_per_job={cells_per_job}: must be above 0")
-        self.n_jobs = n_jobs
-        self.cells_per_job = cells_per_job
-        self.worker = list(worker) or list(WORKER)
-        self.grace = grace
-
-    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> LocalPool:
-        """The pool for these cells.
-
-        The share of each depends on all cells of the design, not on those that are left: the last
-        bits of a result depend on the number of threads, and a sweep that goes on must give the
-        same bits as one that was never stopped.
-        """
-        devices = gpus(cells[0].config.runtime.device)
-        most = len(devices) or cores()
-        slots = max(1, min(self.n_jobs or most, len(cells)))
-        threads = max(1, cores() // slots)
-        return LocalPool(
-            slots,
-            threads,
-            worker=self.worker,
-            gpus=devices,
-            grace=self.grace,
-            cells_per_job=self.cells_per_job,
-        )
-
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
-        """Keep the pool busy until every cell has an outcome, and show how it goes."""
-        pool = self.pool(cells)
-        supervisor = Supervisor(pool, rerun=bool(self.config.rerun))
-        for cell in cells:
-            supervisor.add(cell)
-            keep_threads(cell, pool.threads)
-        if not supervisor.active:
-            return supervisor.outcomes
-        heading = f"sweep {plan.name} · {_count(len(cells), 'cell')}"
-        if pool.slots > 1:
-            heading += f", {pool.slots} at a time"
-        heading += f" · {_count(pool.threads, 'thread')} each"
-        supervise(supervisor, pool, cells, heading, console, show=_shows_progress(cells))
-        return supervisor.outcomes
-
-
-class DebugLauncher(SweepLauncher):
-    """Cells in this process, one after the other; an error passes through, for a debugger."""
-
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
-        """Run the cells that are not done."""
-        outcomes = []
-        for number, cell in enumerate(cells, start=1):
-            run = cell.create()
-            if self.config.rerun and not run.busy:
-                run.clear()
-            found = run.status == DONE
-            finish.print_line(
-                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
-            )
-            if not found:
-                from keyseg.cell import run_cell
-
-                run.freeze(cell.config)
-                run_cell(run)
-            outcomes.append(Outcome(cell, run.status, found))
-        return outcomes
-
-
 def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
     """The cells of a sweep as they would run."""
-    finish.print_line(console, f"sweep {plan.name} · {_count(len(cells), 'cell')}, nothing started")
+    finish.print_line(
+        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}, nothing started"
+    )
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))
     for title, cell in zip(titles, cells, strict=True):
@@ -420,15 +312,12 @@ def keep_threads(cell: Cell, threads: int) -> None:
         run.update(threads=cell.config.runtime.threads or threads)
 
 
-def _shows_progress(cells: Sequence[Cell]) -> bool:
-    return cells[0].config.runtime.show_progress
-
-
 def _job_return(cell: Cell, outcome: Outcome) -> JobReturn:
     done = JobReturn(overrides=cell.point.overrides, status=JobStatus.COMPLETED)
     done.return_value = cell.open().info.get("summary")
     return done
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

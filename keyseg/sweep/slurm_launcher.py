@@ -20,7 +20,8 @@ from keyseg.sweep import finish, slurmqueue
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import Design
 from keyseg.sweep.job import CommandJob
-from keyseg.sweep.launcher import Detached, LocalLauncher, SweepLauncher, keep_threads, supervise
+from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
+from keyseg.sweep.local_launcher import LocalLauncher
 from keyseg.sweep.sbatch import Sbatch, SlurmOptions, check, code_folder, job_folder, script
 from keyseg.sweep.slurm import SlurmPool
 from keyseg.sweep.slurmqueue import SlurmError
@@ -127,9 +128,8 @@ class SlurmLauncher(SweepLauncher):
 
     def prepare_job(self, cells: Sequence[Cell]) -> CommandJob | None:
         """What runs once before the array, if anything has to."""
-        several = len(cells) > self.options.cells_per_job
-        asked = self.features if self.features is not None else several
-        if not asked or self.worker != list(WORKER):
+        several = len(cells) > self.options.cells_per_job and self.worker == list(WORKER)
+        if not (several if self.features is None else self.features):
             return None
         paths = {fill.marker(c.config): c.path for c in cells if fill.wanted(c.config)}
         if not paths:

@@ -226,9 +226,9 @@ class Sweep:
         for cell in cells:
             (self.cells[cell].path / "go").touch()
 
-    def wait_for(self, cell: str) -> None:
+    def wait_for(self, cell: str, seconds: float = PATIENCE) -> None:
         """A worker has begun to log."""
-        wait(lambda: cell in self.cells and self.cells[cell].metrics_file.exists())
+        wait(lambda: cell in self.cells and self.cells[cell].metrics_file.exists(), seconds)
 
 
 @pytest.fixture(scope="session")

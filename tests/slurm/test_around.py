@@ -41,18 +41,13 @@ def test_a_last_job_makes_the_report_of_a_sweep_that_nobody_waits_for(sweep):
     assert "cross" in report.read_text()
 
 
-def test_cancel_leaves_no_report_behind(sweep):
-    command = ("fusion=self,cross", "--detach", "hydra.launcher.report=true")
-    code, _, err = sweep.run(*command, HANG="self")
-    assert code == 0, err
-    assert sweep.keyseg("cancel", "t")[0] == 0
-    sweep.cluster.wait_until_empty()
-    assert not (sweep.root / "reports").exists()
-
-
-def test_srun_starts_a_process_for_each_gpu(sweep):
-    command = ("fusion=self", "hydra.launcher.gpus=2", "hydra.launcher.processes=2")
-    code, _, err = sweep.run(*command)
+def test_what_is_asked_for_reaches_the_job_and_srun_starts_a_process_for_each_gpu(sweep):
+    code, _, err = sweep.run(
+        *("fusion=self", "hydra.launcher.gpus=2", "hydra.launcher.processes=2"),
+        *("hydra.launcher.memory=500M", "hydra.launcher.partition=low"),
+        *("hydra.launcher.setup=['export MESSAGE=hello']", "+hydra.launcher.sbatch.nice=3"),
+        *("hydra.launcher.srun=['--export=ALL,ALSO=there']", "hydra.launcher.cpus_per_task=2"),
+    )
     assert code == 0, err
     path = sweep.cells["self"].path
     told = [(path / f"rank{rank}.txt").read_text().split() for rank in range(2)]
@@ -60,3 +55,6 @@ def test_srun_starts_a_process_for_each_gpu(sweep):
     assert told[0][2] == told[1][2]
     assert sweep.starts("self") == 1
     assert (path / "log.1.txt").exists()
+    seen = sweep.cells["self"].info["environment"]
+    assert sorted(seen["CUDA_VISIBLE_DEVICES"].split(",")) == ["0", "1"]
+    assert (seen["KEYSEG_THREADS"], seen["MESSAGE"], seen["ALSO"]) == ("2", "hello", "there")

@@ -38,6 +38,7 @@ class Console:
         self.process = process
         self.said = ""
         self.end_of_patience = threading.Timer(PATIENCE, process.kill)
+        self.end_of_patience.daemon = True
         self.end_of_patience.start()
 
     def wait_for(self, text: str) -> None:

@@ -7,9 +7,7 @@ def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path)
     project = snapshot.take(tmp_path / "checkout")  # a checkout that may be spoilt
     sweep.project = project
     command = ("fusion=cross", "+hydra.launcher.sbatch.hold=true", "--detach")
-    code, _, err = sweep.run(
-        *command, STEP_SECONDS="2.5"
-    )  # longer than a killed job may take to end
+    code, _, err = sweep.run(*command, HANG="cross")
     assert code == 0, err
     (job,) = sweep.cluster.jobs()
     run = sweep.cells["cross"]
@@ -24,6 +22,7 @@ def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path)
     sweep.wait_for("cross")
     sweep.cluster.call("scontrol", "requeue", job)
     sweep.wait(lambda: sweep.starts("cross") == 2)
+    sweep.go("cross")
     sweep.wait(lambda: run.status == "done")
     assert run.config_file.read_text() == frozen
     assert "edited" not in run.log_file.read_text()

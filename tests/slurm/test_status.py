@@ -2,9 +2,11 @@
 
 
 def test_states_jobs_and_nodes_are_shown_and_cancel_ends_them(sweep):
-    command = ("fusion=self,cross,full", "hydra.launcher.array_parallelism=2", "--detach")
-    code, _, err = sweep.run(*command, FAIL="self", HANG="cross")
+    command = ("fusion=self,cross,full", "hydra.launcher.array_parallelism=2")
+    leave = ("--detach", "hydra.launcher.report=true")
+    code, out, err = sweep.run(*command, *leave, FAIL="self", HANG="cross")
     assert code == 0, err
+    assert "a last job makes the report" in out
     sweep.wait_for("full")
     sweep.wait(lambda: sweep.cells["full"].status == "done")
     code, out, err = sweep.keyseg("status", "t", "--failed")
@@ -23,6 +25,7 @@ def test_states_jobs_and_nodes_are_shown_and_cancel_ends_them(sweep):
     assert code == 0
     assert "t: 1 job cancelled; the command of the sweep goes on" in out
     sweep.cluster.wait_until_empty()
+    assert not (sweep.root / "reports").exists()  # the last job went, too
     code, out, err = sweep.keyseg("status", "t")
     assert code == 0, err
     assert "cross" in out, out
@@ -30,6 +33,6 @@ def test_states_jobs_and_nodes_are_shown_and_cancel_ends_them(sweep):
     code, _, err = sweep.keyseg("cancel", "t")
     assert code == 1
     assert err == "t: no job is queued or at work\n"
-    code, _, err = sweep.run(*command[:2])
+    code, _, err = sweep.run(*command)
     assert code == 0, err
     assert {name: sweep.starts(name) for name in sweep.cells} == {"self": 2, "cross": 2, "full": 1}

@@ -2,6 +2,8 @@
 
 import signal
 
+from keyseg import fill
+
 
 def test_a_sweep_is_one_array_and_what_failed_is_tried_again(sweep):
     command = ("fusion=self,cross,full", "hydra.launcher.time=13")
@@ -25,29 +27,47 @@ def test_a_sweep_is_one_array_and_what_failed_is_tried_again(sweep):
 
 def test_ctrl_c_detaches_and_the_same_command_comes_back(sweep):
     command = ("fusion=self,cross", "hydra.launcher.array_parallelism=1")
-    process = sweep.start(*command, STEP_SECONDS="1")
+    process = sweep.start(*command, HANG="self")
     sweep.wait_for("self")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "detached; the jobs go on. `keyseg status t` shows them" in out
     assert len(sweep.cluster.jobs()) == 2
+    sweep.go("self")
     code, out, err = sweep.run(*command)
     assert code == 0, err
     assert {name: sweep.starts(name) for name in sweep.cells} == {"self": 1, "cross": 1}
 
 
-def test_detach_returns_at_once_and_two_commands_submit_once(sweep):
-    command = ("fusion=self,cross", "--detach")
-    both = [sweep.start(*command, STEP_SECONDS="0.5") for _ in range(2)]
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        assert "2 of 2 cells are queued or at work" in out
-    assert len(list(sweep.root.glob("outputs/t/.slurm/*"))) == 1
-    code, _, err = sweep.run("fusion=self,cross")
-    assert code == 0, err
+def test_two_launching_processes_submit_once_and_features_are_computed_once_before(
+    sweep, small_overrides
+):
+    data = f"paths.data={sweep.root / 'data'}"
+    command = (
+        "fusion=self,cross",
+        *small_overrides,
+        data,
+        "hydra.launcher.features=true",
+        "hydra.launcher.memory=3G",
+    )
+    stays = sweep.start(*command, HANG="self,cross")
+    leaves = sweep.start(*command, "--detach", HANG="self,cross")
+    out, err = leaves.communicate(timeout=120)
+    assert leaves.returncode == 0, err
+    assert "2 of 2 cells are queued or at work" in out
+    for cell in ("self", "cross"):
+        sweep.wait_for(cell, 300)  # a process that loads torch comes first
+    config = sweep.cells["self"].config
+    assert fill.marker(config).exists()  # before a cell has ended
+    sweep.go("self", "cross")
+    _, err = stays.communicate(timeout=120)
+    assert stays.returncode == 0, err
     assert {name: sweep.starts(name) for name in sweep.cells} == {"self": 1, "cross": 1}
+    first, array = sorted(sweep.root.glob("outputs/t/.slurm/*"), reverse=True)
+    assert first.name == f"{array.name}-prepare"
+    (log,) = first.glob("*_log.out")
+    assert "24 images: 48 features computed" in log.read_text()
 
 
 def test_a_refused_job_is_one_line(sweep):
@@ -71,16 +91,3 @@ def test_dry_shows_cells_and_script_and_writes_nothing(sweep):
     assert "--cpus-per-task=1 " in out
     assert list(sweep.root.iterdir()) == []
     assert sweep.cluster.jobs() == []
-
-
-def test_gpus_and_extra_arguments_reach_the_job(sweep):
-    code, _, err = sweep.run(
-        "fusion=self",
-        *("hydra.launcher.gpus=1", "hydra.launcher.memory=500M", "hydra.launcher.partition=low"),
-        *("hydra.launcher.setup=['export STEP_SECONDS=0.3']", "+hydra.launcher.sbatch.nice=3"),
-        *("hydra.launcher.srun=['--kill-on-bad-exit=1']", "hydra.launcher.cpus_per_task=2"),
-    )
-    assert code == 0, err
-    seen = sweep.cells["self"].info["environment"]
-    assert seen["CUDA_VISIBLE_DEVICES"] in ("0", "1")
-    assert seen["KEYSEG_THREADS"] == "2"

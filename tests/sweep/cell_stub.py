@@ -30,13 +30,17 @@ from keyseg.rundir import (
     now,
 )
 
+SHARE = ("KEYSEG_THREADS", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
+EXTRA = ("MESSAGE", "ALSO")
+"""Variables that go into run.json as `environment`: all of the first, of the second what is set."""
+
 
 def work(run: RunDirectory) -> int:
     with (run.path / "starts.txt").open("a") as starts:
         starts.write(f"{os.getpid()} {os.getppid()}\n")
     variant = run.config.fusion["name"]
-    names = ("KEYSEG_THREADS", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
-    environment = {name: os.environ.get(name) for name in names}
+    environment = {name: os.environ.get(name) for name in SHARE}
+    environment |= {name: os.environ[name] for name in EXTRA if name in os.environ}
     attempts = [*run.info["attempts"], {"started": now(), "pid": os.getpid(), "host": "here"}]
     run.update(status=RUNNING, attempts=attempts, environment=environment)
     print(f"working on {variant}")

@@ -5,7 +5,7 @@ import pytest
 from keyseg import fill
 from keyseg.config import ConfigError
 from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED
-from keyseg.sweep.job import CommandJob, WorkerFailedError, rank_environment
+from keyseg.sweep.job import CommandJob, WorkerFailedError
 from keyseg.sweep.sbatch import Sbatch, SlurmOptions, check, report_options, script
 from keyseg.sweep.slurm_launcher import SlurmLauncher
 from keyseg.sweep.slurmqueue import SlurmError
@@ -44,17 +44,6 @@ def test_the_report_needs_no_gpu():
     report = report_options(asked)
     assert (report.partition, report.gpus, report.processes) == ("cpu", None, 1)
     assert report.memory == "90G"
-
-
-def test_ranks_are_told_as_torch_reads_them(monkeypatch):
-    monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert rank_environment() == {}
-    given = {"NTASKS": "4", "PROCID": "2", "LOCALID": "2", "JOB_ID": "12345678"}
-    for name, value in given.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    told = rank_environment()
-    assert (told["RANK"], told["LOCAL_RANK"], told["WORLD_SIZE"]) == ("2", "2", "4")
-    assert (told["MASTER_ADDR"], told["MASTER_PORT"]) == ("127.0.0.1", "25678")
 
 
 class Submissions(Sbatch):

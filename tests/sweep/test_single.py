@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, ConfigError
 from keyseg.rundir import Row, RunBusy, RunDirectory, now
-from keyseg.sweep.launcher import DebugLauncher
+from keyseg.sweep.local_launcher import DebugLauncher
 from keyseg.sweep.single import run_single
 
 

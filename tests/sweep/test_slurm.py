@@ -4,7 +4,7 @@ import pytest
 
 from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory, now
-from keyseg.sweep.launcher import LocalLauncher
+from keyseg.sweep.local_launcher import LocalLauncher
 from keyseg.sweep.reconcile import state_of
 from keyseg.sweep.sbatch import SlurmOptions, check, script
 from keyseg.sweep.slurm import SlurmPool, why

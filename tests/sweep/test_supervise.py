@@ -9,7 +9,7 @@ import pytest
 
 from keyseg.config import ConfigError
 from keyseg.rundir import RunDirectory
-from keyseg.sweep.launcher import LocalLauncher
+from keyseg.sweep.local_launcher import LocalLauncher
 from keyseg.sweep.share import worker_environment
 from keyseg.sweep.supervise import Supervisor
 from keyseg.sweep.workers import LocalPool, gpus, packs
@@ -245,7 +245,7 @@ def test_one_cell_per_gpu_or_core(make_cell, monkeypatch):
     pool = LocalLauncher().pool(cells)
     assert (pool.slots, pool.gpus) == (3, ["0", "1", "2"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("keyseg.sweep.launcher.cores", lambda: 8)
+    monkeypatch.setattr("keyseg.sweep.local_launcher.cores", lambda: 8)
     assert (LocalLauncher().pool(cells).slots, LocalLauncher().pool(cells).threads) == (5, 1)
     assert (
         LocalLauncher(n_jobs=2).pool(cells).slots,

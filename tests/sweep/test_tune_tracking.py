@@ -15,27 +15,35 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 STUB = Path(__file__).with_name("analytic_worker.py")
 
 
-def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    done = subprocess.run(
+def tune(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A tuning of quick workers that a SQLite file follows."""
+    return subprocess.run(
         [
             *(sys.executable, str(PROJECT / "run.py"), "-m", "hydra/sweeper=optuna", "name=t"),
-            *("loss.bce=1,2", "hydra.sweeper.sampler=grid", "hydra.sweeper.final=false"),
+            *("hydra.sweeper.sampler=grid", "hydra.sweeper.final=false", *arguments),
             f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
-            *("hydra.launcher.prepare=false", f"paths.outputs={tmp_path / 'outputs'}"),
-            f"paths.reports={tmp_path / 'reports'}",
+            *("hydra.launcher.prepare=false", f"paths.outputs={place / 'outputs'}"),
+            f"paths.reports={place / 'reports'}",
         ],
-        cwd=tmp_path,
-        env={**os.environ, "MLFLOW_TRACKING_URI": store},
+        cwd=place,
+        env={**os.environ, "MLFLOW_TRACKING_URI": store(place), **environment},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
+
+
+def store(place: Path) -> str:
+    return f"sqlite:///{place / 'mlflow.db'}"
+
+
+def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
+    done = tune(tmp_path, "loss.bce=1,2")
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stdout
     assert "report  reports/t/index.html" in done.stdout
-    client = MlflowClient(store)
+    client = MlflowClient(store(tmp_path))
     experiment = client.get_experiment_by_name("t")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -48,3 +56,13 @@ def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
     figures = {f.path for f in client.list_artifacts(parent.info.run_id, "report/figures")}
     for name in ("history", "slices", "best_of_n", "timeline"):
         assert f"report/figures/tuning_{name}.png" in figures
+
+
+def test_a_tuning_that_ends_early_has_failed(tmp_path):
+    done = tune(tmp_path, "loss.bce=1,2", "hydra.sweeper.same_errors=2", CRASH="1")
+    assert done.returncode == 1
+    assert "the last 2 trials failed with the same error" in done.stderr
+    client = MlflowClient(store(tmp_path))
+    experiment = client.get_experiment_by_name("t")
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FAILED"] * 3  # the parent, and both trials

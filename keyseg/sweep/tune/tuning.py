@@ -130,6 +130,12 @@ class Tuning:
         )
         try:
             self._control(controller, arms)
+        except SameError:
+            parent.join(30)
+            ended = controller.supervisor.outcomes
+            if problem := finish.finish_mlflow(self.sweep_dir, ended, None, failed=True):
+                self._say(f"warning: {problem}")
+            raise
         finally:
             self.record.write_trials(arms, self.width)
         outcomes = self._compare(arms)
