@@ -27,7 +27,15 @@ from keyseg import disk, pack, provenance, system, tracking
 from keyseg.build import build, pick_device, share_backbones
 from keyseg.config import ConfigError, RunConfig
 from keyseg.data.example import told_first
-from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
+from keyseg.data.mix import (
+    ImageGroup,
+    ImageSampler,
+    Source,
+    fingerprint,
+    groups,
+    load_splits,
+    prepare,
+)
 from keyseg.disk import DiskFullError
 from keyseg.distributed import Processes, joined, unsharded
 from keyseg.evaluate import Record, evaluate, in_order
@@ -198,7 +206,7 @@ def read_data(cfg: RunConfig) -> list[list[Source]]:
     """The sources of train, val and test; read once in a process and those forked from it."""
     key = json.dumps(cfg.data, sort_keys=True)
     if key not in _data:
-        _data[key] = [load(cfg.data, split) for split in ("train", "val", "test")]
+        _data[key] = load_splits(cfg.data)
     return _data[key]
 
 

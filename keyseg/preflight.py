@@ -11,7 +11,6 @@ from pathlib import Path
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data import mix
 
-SPLITS = ("train", "val", "test")
 SIZES = {
     "llava-hf/llava-1.5-7b-hf": "14 GB",
     "llava-hf/llava-1.5-13b-hf": "27 GB",
@@ -43,8 +42,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             seen.add(key)
             check_weights(cfg)
             mix.prepare(cfg.data)
-            for split in SPLITS:
-                mix.load(cfg.data, split)
+            mix.load_splits(cfg.data)
 
 
 def check_weights(cfg: RunConfig) -> None:

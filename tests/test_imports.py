@@ -11,7 +11,7 @@ from keyseg.config import PROJECT
 
 # One line = one floor. A module may import from its own floor and from those above it here.
 FLOORS = (
-    ("config", "disk", "ranks"),
+    ("config", "disk", "ranks", "collector"),
     ("data", "model", "losses", "metrics", "preflight", "build", "distributed"),
     ("train", "evaluate"),
     ("predict", "exported"),
@@ -45,6 +45,7 @@ LIGHT = (
     "config",
     "disk",
     "ranks",
+    "collector",
     "commands",
     "cli",
 )
