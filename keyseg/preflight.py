@@ -1,4 +1,7 @@
-"""What is checked before a job starts: weights are there, data can be read. Loads no torch."""
+"""What is checked before a job starts: weights are there, data can be read.
+
+Loads no torch, and nothing of numpy before data is read: every command line imports this.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data import mix
 
 SIZES = {
     "llava-hf/llava-1.5-7b-hf": "14 GB",
@@ -35,6 +37,8 @@ def check(configs: Iterable[RunConfig]) -> None:
         ConfigError: a weights file is missing; the message names the key to set.
         DataError: what a reader finds wrong.
     """
+    from keyseg.data import mix
+
     seen = set()
     for cfg in configs:
         key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
