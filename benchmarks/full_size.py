@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
 
     def step() -> None:
         trainer.step += 1
-        trainer._train_step(trainer._make_batch(trainer.step))
+        trainer._train_step(trainer._make_batches(trainer.step))
 
     def wait() -> None:
         if device.type == "cuda":
@@ -102,11 +102,11 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     wait()
     first = time.perf_counter() - STARTED
     whole = timed(step)
-    batch = trainer._make_batch(1)
+    [batch] = trainer._make_batches(1)
 
     def stored() -> None:
         trainer.step += 1
-        trainer._train_step(batch)
+        trainer._train_step([batch])
 
     from_store = timed(stored)
     if device.type == "cuda":

@@ -306,6 +306,12 @@ def check_values(run: RunConfig) -> None:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
     if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
+    if run.model.quantization != "none":
+        four = f"model.quantization={run.model.quantization}"
+        if run.model.init == "random":
+            raise ConfigError(f"{four}: a file is read in 4 bits, not model.init=random")
+        if run.runtime.sharding != "none":
+            raise ConfigError(f"{four} does not go with runtime.sharding={run.runtime.sharding}")
 
 
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
@@ -314,13 +320,18 @@ def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
     Keys in `NOT_IN_SIGNATURE` do not count. The order of keys does not count; every other value
     does, defaults included, so that a changed default gives a new signature.
     """
-    typed = cfg if isinstance(cfg, RunConfig) else validate(cfg)  # 32 and 32.0 are one value
+    typed = cfg if isinstance(cfg, RunConfig) else validate(cfg)
     counted = {
-        key: value
+        key: _plain(value)
         for key, value in flatten(typed).items()
         if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
     }
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """2.0 as 2: open groups (fusion, data) have no types that would make them one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def flatten(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> dict[str, Any]:

@@ -158,11 +158,6 @@ def check_shares(cfg: RunConfig, processes: int) -> None:
             f"optim.images_per_step={images}: too few for {processes} processes with "
             f"runtime.accumulation={parts} micro-batches each"
         )
-    if cfg.runtime.sharding != "none" and cfg.model.quantization != "none":
-        raise ConfigError(
-            f"runtime.sharding={cfg.runtime.sharding} does not go together with "
-            f"model.quantization={cfg.model.quantization}: set one of them to none"
-        )
 
 
 def protocol_keys(cfg: RunConfig) -> dict[str, Any]:

@@ -103,10 +103,10 @@ def test_a_default_of_the_schema_counts(composed, changed, monkeypatch):
     assert signature(without) != signature(changed(other))
 
 
-def test_an_integer_for_a_float_is_the_same_value(changed):
-    assert signature(changed({"model.lora.alpha": 32})) == signature(
-        changed({"model.lora.alpha": 32.0})
-    )
+@pytest.mark.parametrize("key", ["model.lora.alpha", "fusion.mlp_ratio"])  # of no known type
+def test_an_integer_for_a_float_is_the_same_value(changed, key):
+    assert signature(changed({key: 32})) == signature(changed({key: 32.0}))
+    assert signature(changed({key: 32})) != signature(changed({key: 32.5}))
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,13 @@ def test_one_loss_must_pull(changed):
         validate(changed(dict(pairs)))
     for i in range(4):
         validate(changed(dict(pairs[:i] + pairs[i + 1 :]) | {pairs[i][0]: 0.5}))
+
+
+@pytest.mark.parametrize("other", [("model.init", "random"), ("runtime.sharding", "fsdp")])
+def test_four_bits_go_with_files_in_one_piece(changed, other):
+    key, value = other
+    with pytest.raises(ConfigError, match=rf"model\.quantization=nf4.* {key}={value}"):
+        validate(changed({"model.quantization": "nf4", key: value}))
 
 
 def test_flatten():

@@ -104,6 +104,6 @@ def test_random_needs_no_files(compose_run):
 
 def test_four_bits_need_their_library(compose_run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    cfg = compose_run("model=llava_1_5_7b", "model.init=random", "model.quantization=nf4")
+    cfg = compose_run("model=llava_1_5_7b", "model.quantization=nf4")
     with pytest.raises(ConfigError, match=r"needs bitsandbytes: pip install 'keyseg\[qlora\]'"):
         preflight.check_weights(cfg)

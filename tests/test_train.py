@@ -38,6 +38,7 @@ OPTIONS = [
     ("model.precision=bf16",),
     ("model.precision=bf16", "model.frozen=precision"),
     ("model.attention=eager", "model.gradient_checkpointing=true"),
+    ("model.quantization=nf4", "model.precision=bf16"),
     ("model.init=random",),
     ("fusion=self", "fusion.residual=false"),
     ("fusion=full", "fusion.residual=cross"),

@@ -79,7 +79,7 @@ def assert_trained(model: nn.Module) -> None:
     """Call after the first backward pass.
 
     Raises:
-        UntrainedModuleError: names every trainable module without gradient.
+        UntrainedModuleError: names the trainable modules without gradient, the first three of many.
     """
     pulled: dict[str, bool] = {}
     for name, parameter in trainable(model).items():
@@ -88,9 +88,10 @@ def assert_trained(model: nn.Module) -> None:
         pulled[leaf(name)] = pulled.get(leaf(name), False) or here
     still = [module for module, has in pulled.items() if not has]
     if still:
+        more = f" and {len(still) - 3} more" if len(still) > 3 else ""
         raise UntrainedModuleError(
-            f"no gradient after the first step in: {', '.join(still)}. The module is trainable but "
-            "nothing that is trained depends on it: remove it, or freeze it on purpose"
+            f"no gradient after the first step in: {', '.join(still[:3])}{more}. The module is "
+            "trainable but nothing that is trained depends on it: remove it, or freeze it"
         )
 
 

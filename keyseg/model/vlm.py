@@ -62,7 +62,11 @@ def load_llava(
                 bnb_4bit_quant_type=quantization,
                 bnb_4bit_compute_dtype=dtype,
                 # what is read as a table or runs once per image stays whole
-                llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
+                llm_int8_skip_modules=[
+                    "model.vision_tower",
+                    "model.multi_modal_projector",
+                    "lm_head",
+                ],
             )
             more = {"quantization_config": bits, "device_map": {"": device}}
         config = LlavaConfig.from_pretrained(path)
@@ -77,6 +81,11 @@ def load_llava(
                 **more,
             )
         set_layers(model.config, part, layers)
+        for module in model.modules():
+            # on CPUs with AVX512-BF16 bitsandbytes 0.50 packs 4-bit weights at the first forward in
+            # eval mode, and gives no gradient from then on
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
         if missing := sorted(info["missing_keys"]):
             raise ValueError(f"{len(missing)} weights are missing: {', '.join(missing[:3])} ...")
         return model, AutoProcessor.from_pretrained(path)

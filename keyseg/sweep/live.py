@@ -119,7 +119,8 @@ def render(
         )
     for cell, row in zip(cells, rows, strict=True):
         style = STYLES.get(cell.state, "")
-        table.add_row(Text(row[0]), Text(row[1], style=style), *map(Text, row[2:]))
+        name = Text(shortened(row[0], room))
+        table.add_row(name, Text(row[1], style=style), *map(Text, row[2:]))
     if hidden:
         table.add_row(Text(f"and {hidden} more", style="dim"))
     errors = [
@@ -132,6 +133,13 @@ def render(
         head.append(_NOTE, style="not bold dim")
     foot = Text(total, style="dim", no_wrap=True, overflow="ellipsis")
     return Group(head, table, *errors, foot)
+
+
+def shortened(name: str, room: int) -> str:
+    """A cell's name in so many letters: what tells it from its neighbours, its end, is kept."""
+    head, mark, end = name.rpartition(" · ")
+    left = room - len(mark + end) - 1
+    return name if len(name) <= room or left < 1 else f"{head[:left]}…{mark}{end}"
 
 
 def _fitting(cells: Sequence[CellStatus], height: int | None) -> tuple[Sequence[CellStatus], int]:

@@ -97,6 +97,15 @@ def test_an_unused_module_stops_the_run_with_its_name(step):
     assert_trained(model)  # frozen on purpose
 
 
+def test_many_modules_are_three_names_and_a_number(step):
+    model = step("fusion=full")
+    for parameter in trainable(model).values():
+        parameter.grad = None
+    more = len({leaf(n) for n in trainable(model)}) - 3
+    with pytest.raises(UntrainedModuleError, match=rf"in: \S+, \S+, \S+ and {more} more\. "):
+        assert_trained(model)
+
+
 def test_an_idle_lora_layer_is_found(step):
     """Both factors without gradient: the layer is not in use."""
     model = step("fusion=seg_only")

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from keyseg import sweepdir
 from keyseg.rundir import Row, RunDirectory, now
-from keyseg.sweep.live import LineView, TableView, duration, open_view, render, time_left
+from keyseg.sweep.live import LineView, TableView, duration, open_view, render, shortened, time_left
 from keyseg.sweep.status import CellStatus, Watch, unique_titles, watches
 
 
@@ -128,6 +128,19 @@ def test_the_table_fits_and_no_number_is_cut(cells, width):
     assert ("1.833" in running) == (width == 120)
     assert any("full: RuntimeError: [no] luck" in line for line in lines)
     assert "1 of 4 done · 1 running · 1 queued · 1 failed" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        (23, "cross_residual · seed 3"),
+        (18, "cross_re… · seed 3"),
+        (11, "c… · seed 3"),
+        (10, "cross_residual · seed 3"),  # nothing would be left of it: rich cuts its end
+    ],
+)
+def test_a_long_name_keeps_its_seed(room, text):
+    assert shortened("cross_residual · seed 3", room) == text
 
 
 def test_a_small_terminal_shows_the_cells_at_work(cells, tmp_path):
