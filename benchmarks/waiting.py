@@ -118,11 +118,13 @@ def main() -> None:
         bare, full = (Arm(cfg, Path(folder) / "sweep" / name) for name in ("bare", "full"))
         times: dict[str, list[float]] = {"bare": [], "full": []}
         for turn in range(options.rounds + 1):
-            pair = {"bare": bare.interval(options.steps, log=False)}
-            with ExitStack() as held:
-                for context in followed(full.run):
-                    held.enter_context(context)
-                pair["full"] = full.interval(options.steps, log=True)
+            pair = {}
+            for name in ("bare", "full") if turn % 2 else ("full", "bare"):
+                with ExitStack() as held:
+                    for context in followed(full.run) if name == "full" else ():
+                        held.enter_context(context)
+                    arm = {"bare": bare, "full": full}[name]
+                    pair[name] = arm.interval(options.steps, log=name == "full")
             print({name: round(taken / options.steps, 4) for name, taken in pair.items()})
             if turn:  # the first round warms up
                 for name, taken in pair.items():
