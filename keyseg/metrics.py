@@ -163,18 +163,25 @@ class Collisions:
     majority: int
 
 
+def shared_tokens(keywords: Iterable[str], tokens: Iterable[str]) -> dict[str, list[str]]:
+    """{first token: its keywords} where it has several; those with the most examples first."""
+    by_token: dict[str, Counter[str]] = {}
+    for keyword, token in zip(keywords, tokens, strict=True):
+        by_token.setdefault(token, Counter())[keyword] += 1
+    several = [(token, found) for token, found in by_token.items() if len(found) > 1]
+    several.sort(key=lambda item: -item[1].total())
+    return {token: [keyword for keyword, _ in found.most_common()] for token, found in several}
+
+
 def collisions(keywords: Iterable[str], tokens: Iterable[str]) -> Collisions:
     """Count keywords by their first tokens, given beside them."""
-    pairs = Counter(zip(keywords, tokens, strict=True))
-    by_token = Counter[str]()
-    for (_, token), n in pairs.items():
-        by_token[token] += n
-    shared = Counter(token for _, token in pairs)
+    words, firsts = list(keywords), list(tokens)
+    shared = shared_tokens(words, firsts)
     return Collisions(
-        keywords=sum(pairs.values()),
-        distinct=len({keyword for keyword, _ in pairs}),
-        colliding=sum(n for (_, token), n in pairs.items() if shared[token] > 1),
-        majority=max(by_token.values(), default=0),
+        keywords=len(words),
+        distinct=len(set(words)),
+        colliding=sum(token in shared for token in firsts),
+        majority=max(Counter(firsts).values(), default=0),
     )
 
 

@@ -154,6 +154,22 @@ def cost(attempts: Iterable[Attempt]) -> dict[str, float]:
     }
 
 
+def hours(info: Mapping[str, Any]) -> float:
+    """GPU-hours of a run.json, its broken-off attempts included; NaN where none has ended.
+
+    An attempt costs its seconds times its GPUs; where it had none (CPU-hours, see `cost_unit`),
+    times its processes, however many threads each has.
+    """
+    ended = [a for a in info.get("attempts") or [] if a.get("seconds")]
+    if ended:
+        seconds = (a["seconds"] * (a.get("gpus") or a.get("processes") or 1) for a in ended)
+        return float(sum(seconds)) / 3600
+    minutes = info.get("minutes")  # of a run from before attempts were timed
+    if not isinstance(minutes, int | float):
+        return float("nan")
+    return minutes / 60 * (info.get("processes") or 1)
+
+
 def told(info: Mapping[str, Any]) -> dict[str, str]:
     """What run.json knows of machine, versions, job and attempts, a line each, for people."""
     hardware, slurm = info.get("hardware") or {}, info.get("slurm") or {}

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FINAL = {DONE: "FINISHED", FAILED: "FAILED", PRUNED: "KILLED"}
+_REPORT = "report"
+"""Folder of the report among the artifacts of a parent run."""
 _ARTIFACTS = ("config.yaml", "run.json", "samples.parquet", "code.diff", "log.txt")
 
 
@@ -241,9 +243,24 @@ def finish_parent(sweep_dir: Path, report_dir: Path | None) -> None:
         return
     client = client_of(store_uri())
     if report_dir is not None and report_dir.is_dir():
-        client.log_artifacts(parent, str(report_dir), "report")
+        client.log_artifacts(parent, str(report_dir), _REPORT)
     states = {RunDirectory(sweep_dir / c["signature"]).status for c in sweep.get("cells", [])}
     client.set_terminated(parent, "FINISHED" if states <= {DONE, PRUNED} else "FAILED")
+
+
+def log_report(sweep_dir: Path, report_dir: Path) -> None:
+    """Put a report on the parent run, whose state stays as it is; nothing where there is none.
+
+    Raises:
+        LookupError: the store has no such run.
+    """
+    parent = sweepdir.read(sweep_dir).get("mlflow_parent")
+    if parent is None or store_uri() == OFF:
+        return
+    client = client_of(store_uri())
+    if get_run(client, parent) is None:
+        raise LookupError(f"it has no run {parent}")
+    client.log_artifacts(parent, str(report_dir), _REPORT)
 
 
 # -- one run -------------------------------------------------------------------------------------

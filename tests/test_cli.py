@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,6 +88,34 @@ def test_report(outputs, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == str(Files.html)
     assert keyseg(outputs, "report", "single") == 2
     assert "'single' holds single runs" in capsys.readouterr().err
+
+
+def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "keyseg.report.build", lambda *_, **__: SimpleNamespace(html=out / "fusion" / "index.html")
+    )
+    sent = []
+    monkeypatch.setattr("keyseg.tracking.log_report", lambda *args: sent.append(args))
+    assert keyseg(outputs, "report", "fusion", "--out", str(out)) == 0
+    assert sent == [(outputs / "fusion", out / "fusion")]
+    for other in (("--format", "md"), ("--metric", "giou"), ("--baseline", "fusion=full")):
+        assert keyseg(outputs, "report", "fusion", "--out", str(out), *other) == 0
+    assert len(sent) == 1  # what the design does not say is the reader's own
+    assert capsys.readouterr().err == 4 * "reading fusion\n"
+
+    def refuse(*_):
+        raise ConnectionError("refused\nand more")
+
+    monkeypatch.setattr("keyseg.tracking.log_report", refuse)
+    assert keyseg(outputs, "report", "fusion", "--out", str(out)) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out / "fusion" / "index.html")
+    assert said.err == (
+        "reading fusion\n"
+        "warning: MLflow at none did not take the report (refused); `keyseg sync fusion` sends it "
+        "later\n"
+    )
 
 
 def test_a_report_that_fails(outputs, capsys, monkeypatch):

@@ -18,6 +18,7 @@ from keyseg.metrics import (
     intersection_union,
     iou,
     keyword_scores,
+    shared_tokens,
     summarise,
     summarise_by,
 )
@@ -214,6 +215,8 @@ def test_the_majority_is_by_the_first_token():
     assert collisions(["a b", "a b", "a c", "d"], "aaad") == Collisions(
         keywords=4, distinct=3, colliding=3, majority=3
     )
+    words, firsts = ["a b", "c", "a c", "a c", "e f", "e g", "e g", "e g"], "acaaeeee"
+    assert shared_tokens(words, firsts) == {"e": ["e g", "e f"], "a": ["a c", "a b"]}
     assert collisions([], []) == Collisions(keywords=0, distinct=0, colliding=0, majority=0)
 
 

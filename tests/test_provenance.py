@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -55,6 +56,18 @@ def test_an_attempt_that_was_killed_ended_when_it_was_last_seen(tmp_path, run_co
     assert (attempt["ended"], attempt["seconds"], attempt["gpu_hours"]) == (2800.0, 1800.0, 1.0)
     second = provenance.ended({"started": 3000.0, "gpus": 2}, "done", 3900.0)
     assert provenance.cost([attempt, second, {"started": 1.0}]) == {"minutes": 45, "gpu_hours": 1.5}
+
+
+def test_hours_are_those_of_all_gpus_of_every_attempt():
+    """One process on a GPU, killed; then four processes on four; one is still at work."""
+    first = {"seconds": 1800.0, "gpus": 1, "processes": 1}
+    second = {"seconds": 900.0, "gpus": 4, "processes": 4}
+    info = {"attempts": [first, second, {"started": 1.0}], "minutes": 45, "processes": 4}
+    assert provenance.hours(info) == 0.5 + 1.0
+    plain = {"attempts": [{"seconds": 3600.0, "gpus": 0, "processes": 2}]}
+    assert provenance.hours(plain) == 2.0  # CPU-hours
+    assert provenance.hours({"minutes": 30}) == 0.5  # attempts without seconds, as once written
+    assert math.isnan(provenance.hours({"attempts": [{"started": 1.0}]}))
 
 
 def test_outside_of_git(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -292,6 +293,33 @@ def test_parent_and_children(store, sweep, run, tmp_path):
     tracking.sync(run)
     moved = found(store, run).data.tags["mlflow.parentRunId"]
     assert moved == sweepdir.read(sweep)["mlflow_parent"] != parent
+
+
+def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, run, tmp_path):
+    report = tmp_path / "report"
+    (report / "tables").mkdir(parents=True)
+    (report / "index.html").write_text("<html>")
+    (report / "tables" / "runs.csv").write_text("signature")
+    tracking.log_report(sweep, report)  # no parent: none is made
+    assert "mlflow_parent" not in sweepdir.read(sweep)
+    assert store.get_experiment_by_name("fusion") is None
+    tracking.start_parent(sweep)
+    parent = sweepdir.read(sweep)["mlflow_parent"]
+    tracking.log_report(sweep, report)
+    assert store.get_run(parent).info.status == "RUNNING"  # as it was
+    (report / "index.html").write_text("<html>again")
+    done(run)
+    tracking.finish_parent(sweep, None)
+    tracking.log_report(sweep, report)
+    assert store.get_run(parent).info.status == "FINISHED"
+    assert {a.path for a in store.list_artifacts(parent, "report")} == {
+        *("report/index.html", "report/tables")
+    }
+    kept = store.download_artifacts(parent, "report/index.html", str(tmp_path))
+    assert Path(kept).read_text() == "<html>again"
+    store.delete_run(parent)
+    with pytest.raises(LookupError, match=f"it has no run {parent}"):
+        tracking.log_report(sweep, report)
 
 
 def test_the_mirror_follows_and_ends_level(store, run):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from keyseg.commands.sweeps import find_sweep
 from keyseg.config import ConfigError, resolve_path
 from keyseg.report import FORMATS
+
+log = logging.getLogger("keyseg.report.command")
 
 
 def register(commands: Any) -> None:
@@ -43,8 +47,6 @@ def register(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from keyseg.sweep.finish import make_report, short_path
-
     folders = [find_sweep(resolve_path(options.outputs), name) for name in options.sweeps]
     for name, folder in zip(options.sweeps, folders, strict=True):
         if not (folder / "sweep.json").exists():
@@ -62,17 +64,40 @@ def _run(options: argparse.Namespace) -> int:
         "formats": options.format,
     }
     asked = {key: value for key, value in asked.items() if value}
-    out = resolve_path(options.out) / "+".join(dict.fromkeys(options.sweeps))
-    page, problem = make_report(folders[0], out, **asked)
+    names = list(dict.fromkeys(options.sweeps))
+    out = resolve_path(options.out) / "+".join(names)
+    with _progress():
+        log.info("reading %s", ", ".join(names))
+        from keyseg.sweep.finish import log_report, make_report, short_path  # a second of imports
+
+        page, problem = make_report(folders[0], out, **asked)
     if page is None:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    print(short_path(page))
+    print(short_path(page), flush=True)
+    # What a sweep itself would say goes to its parent run; what was asked otherwise does not.
+    if not asked and (problem := log_report(folders[0], page)):
+        print(f"warning: {problem}", file=sys.stderr)
     if options.open:
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
     return 0
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """What the report logs on its way, on stderr: stdout has the page's path alone."""
+    handler = logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("keyseg.report")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _list(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from keyseg.config import PROJECT
 from keyseg.report import (
     ReportFiles,
     checks,
+    contrast_tables,
     export,
     gallery,
     headline,
@@ -18,6 +20,7 @@ from keyseg.report import (
     page,
     plots,
     printed,
+    result_tables,
     runs,
     scores,
     tables,
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from keyseg.report.store import Sweep
+
+log = logging.getLogger(__name__)
 
 PUBLISHED = PROJECT / "reports" / "published"
 
@@ -47,20 +52,24 @@ def build(
 ) -> ReportFiles:
     """See `keyseg.report.build`."""
     sweep = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
+    log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
+    log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
+    log.info("contrasts with their intervals and p values")
     held = scores.contrasts(sweep, seed)
+    log.info("tables and gallery")
     slices = scores.slices(sweep)
     in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
     parts = page.Parts(
         sweep=sweep,
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
-        answers=tables.answers(sweep, held),
+        answers=contrast_tables.answers(sweep, held),
         results=_results(sweep, measured, slices),
-        verdicts=tables.verdicts(sweep, held),
-        contrasts=tables.contrasts(sweep, held),
-        slices=[tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
-        published=tables.published(sweep, in_print),
+        verdicts=contrast_tables.verdicts(sweep, held),
+        contrasts=contrast_tables.contrasts(sweep, held),
+        slices=[result_tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
+        published=printed.table(sweep, in_print),
         runs=runs.table(sweep),
         manifest=export.manifest(sweep),
         gallery=gallery.build(sweep, seed),
@@ -74,6 +83,7 @@ def build(
         "runs": parts.runs,
         "manifest": parts.manifest,
     }
+    log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
     figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = page.write(out_dir, parts, figures)
@@ -100,6 +110,6 @@ def _results(
     sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> list[tables.Table]:
     """Masks, keywords, what there was to name beside the keywords, and cost."""
-    masks, words, cost = tables.results(sweep, measured)
+    masks, words, cost = result_tables.results(sweep, measured)
     named = targets.table(sweep, slices)
     return [masks, words, *([named] if named else []), cost]

@@ -44,22 +44,33 @@ def _name(cell: Cell) -> str:
 
 
 def _holes(sweep: Sweep) -> Iterator[Notice]:
-    for cell in sweep.cells:
-        where = f"log: {shown(cell.log_file)}"
-        error = str(cell.info.get("error") or "").strip()
-        last = error.splitlines()[-1] if error else "no error was recorded"
-        if cell.status == "failed":
-            yield Notice(f"Failed: {_name(cell)}.", last, where)
-        elif cell.status == "missing":
-            yield Notice(
-                f"Missing: {_name(cell)}.", "The design has this cell; no run was started for it."
-            )
-        elif cell.status == "done" and cell not in sweep.finished and not cell.problems:
-            yield Notice(f"No samples: {_name(cell)}.", "The run is done, its samples are lost.")
-        elif cell.status != "done" and not cell.problems:
-            yield Notice(f"Not finished: {_name(cell)}.", f"Status: {cell.status}.", where)
-        for problem in cell.problems:
-            yield Notice(f"Unreadable: {_name(cell)}.", problem, shown(cell.directory))
+    for variant in sweep.variants:
+        waiting: dict[str, list[Cell]] = {}
+        for cell in variant.cells:
+            error = str(cell.info.get("error") or "").strip()
+            last = error.splitlines()[-1] if error else "no error was recorded"
+            if cell.status == "failed":
+                yield Notice(f"Failed: {_name(cell)}.", last, f"log: {shown(cell.log_file)}")
+            elif cell.status == "done" and cell not in sweep.finished and not cell.problems:
+                yield Notice(
+                    f"No samples: {_name(cell)}.", "The run is done, its samples are lost."
+                )
+            elif cell.status != "done" and not cell.problems:
+                waiting.setdefault(cell.status, []).append(cell)
+            for problem in cell.problems:
+                yield Notice(f"Unreadable: {_name(cell)}.", problem, shown(cell.directory))
+        # Said once of a variant, for there may be many of them in the middle of a sweep.
+        for status, cells in waiting.items():
+            noun = "seed" if len(cells) == 1 else "seeds"
+            which = f"{variant.label}, {noun} {', '.join(str(c.seed) for c in cells)}"
+            if status == "missing":
+                several = "these cells; no run was started for them"
+                one = "this cell; no run was started for it"
+                text = f"The design has {one if len(cells) == 1 else several}."
+                yield Notice(f"Missing: {which}.", text)
+            else:
+                logs = "\n".join(f"log: {shown(c.log_file)}" for c in cells if c.log_file.exists())
+                yield Notice(f"Not finished: {which}.", f"Status: {status}.", logs)
 
 
 def _mixed(sweep: Sweep) -> Iterator[Notice]:

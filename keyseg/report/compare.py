@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from keyseg.provenance import cost_unit
 from keyseg.report.declared import Contrast
 from keyseg.report.declared import contrasts as declared
 from keyseg.report.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import INK, canvas, legend, look, wrap
-from keyseg.report.verdict import ALPHA
+from keyseg.report.verdict import ALPHA, NO_RESULT
 
 PANELS = 5
 """Contrasts whose examples are drawn one by one."""
@@ -22,12 +24,16 @@ POINTS = 2000
 
 
 def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
-    """Every contrast on every metric of the design, one row each, with its intervals."""
+    """Every contrast on every metric of the design, one row each, with its intervals.
+
+    One without a result keeps its row, and says what is lacking.
+    """
     metrics = sweep.metrics
-    rows = held[held["protocol"] == sweep.protocols[0]]
-    names = list(rows["contrast"].unique())
+    rows = held[held["protocol"] == sweep.headline]
+    first = rows.drop_duplicates("contrast")
+    names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}
-    labels = [_two_lines(name) for name in names]
+    labels = [_label(row) for row in first.to_dict("records")]
     height = 0.9 + sum(0.16 + 0.17 * (label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(1.6, height), [])
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -38,11 +44,19 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
                 _contrast(ax, place, own.loc[name], index.get(str(own.loc[name, "label"]), 0))
         ax.axvline(0, color=INK, linewidth=0.9)
         ax.set_title(BY_NAME[metric].title)
-        ax.set_xlabel("difference, points")
+        lower = " (lower is better)" if BY_NAME[metric].better < 0 else ""
+        ax.set_xlabel(f"difference, points{lower}")
         ax.grid(visible=False, axis="y")
         ax.set_ylim(len(names) - 0.4, -0.6)
     axes[0].set_yticks(range(len(names)), labels)
     return figure
+
+
+def _label(row: Mapping[Any, Any]) -> str:
+    """A contrast's name, and in brackets below it what it lacks of the design."""
+    about = f"no result: {row['hole']}" if row["verdict"] == NO_RESULT else str(row["hole"])
+    name = _two_lines(str(row["contrast"]))
+    return f"{name}\n{wrap(f'({about})', 44)}" if about else name
 
 
 def _two_lines(name: str) -> str:
@@ -54,6 +68,12 @@ def _two_lines(name: str) -> str:
 
 
 def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
+    if row["verdict"] == NO_RESULT:
+        where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        look_ = {"color": "#6a6a6a", "fontsize": 8, "bbox": box}
+        ax.annotate(NO_RESULT, **where, ha="center", va="center", **look_)
+        return
     style = look(index)
     for source, shift, dash in (("images", -0.17, "-"), ("seeds", 0.17, ":")):
         ends = 100 * np.array([row[f"low_{source}"], row[f"high_{source}"]], float)
@@ -78,7 +98,7 @@ def paired(sweep: Sweep) -> Any:
     import seaborn as sns
 
     shown = declared(sweep)[:PANELS]
-    pairs = [(c, _both(c, sweep.protocols[0])) for c in shown]
+    pairs = [(c, _both(c, sweep.headline)) for c in shown]
     pairs = [(c, both) for c, both in pairs if len(both)]
     columns = min(len(pairs) + 1, COLUMNS)
     rows = -(-(len(pairs) + 1) // columns)
@@ -171,28 +191,30 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
 def _giou(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
     """gIoU of the whole test split under the headline protocol, by label."""
     whole = (scores["metric"] == "giou") & (scores["slice"] == "")
-    return scores[whole & (scores["protocol"] == sweep.protocols[0])].set_index("label")
+    return scores[whole & (scores["protocol"] == sweep.headline)].set_index("label")
 
 
 def cost(sweep: Sweep, scores: pd.DataFrame) -> Any:
-    """gIoU against hours and against trained parameters, one point a variant."""
+    """gIoU against GPU-hours and against trained parameters, one point a variant."""
     variants = [v for v in sweep.variants if v.finished]
     part = _giou(sweep, scores)
     figure = canvas(8.4, 3.1, variants)
     axes = figure.subplots(1, 2, sharey=True)
-    longest = max((v.mean("minutes") for v in variants), default=0.0)
-    unit = (1 / 60, "hours of a run") if longest >= 120 else (1, "minutes of a run")
+    device = cost_unit(cell.info for cell in sweep.finished)
+    hours = {v.label: v.hours for v in variants}
+    scale, unit = (1, "hours") if max(hours.values(), default=0.0) >= 2 else (60, "minutes")
+    trained = {v.label: v.mean("trainable_parameters") / 1e6 for v in variants}
     sides = (
-        ("minutes", *unit),
-        ("trainable_parameters", 1e-6, "trained parameters, millions"),
+        ({label: scale * spent for label, spent in hours.items()}, f"{device}-{unit} of a run"),
+        (trained, "trained parameters, millions"),
     )
-    for ax, (key, scale, title) in zip(axes, sides, strict=True):
+    for ax, (at_label, title) in zip(axes, sides, strict=True):
         for variant in variants:
             style = look(variant.index)
             value, low, high = (
                 100 * part.loc[[variant.label], ["value", "low", "high"]].to_numpy()[0]
             )
-            at = scale * variant.mean(key)
+            at = at_label[variant.label]
             if np.isfinite([at, low, high]).all():
                 ax.vlines(at, low, high, color=style.colour, linewidth=1.2)
             ax.plot([at], [value], style.marker, color=style.colour)

@@ -8,6 +8,7 @@ baseline. The steps of a declared `path` are contrasts too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +24,31 @@ class Contrast:
     name: str
     of: Variant
     against: Variant
+
+    @property
+    def open(self) -> bool:
+        """Whether one of the two has no results yet, so that nothing can be said."""
+        return not (self.of.finished and self.against.finished)
+
+    @property
+    def lacking(self) -> str:
+        """Cells of both variants without results: "2 cells queued, 1 failed"; "" without any."""
+        cells = [c for v in (self.against, self.of) for c in v.cells if c not in v.finished]
+        states = Counter("without samples" if c.status == "done" else c.status for c in cells)
+        told = [f"{n} {state}" for state, n in states.most_common()]
+        if not told:
+            return ""
+        count, _, rest = told[0].partition(" ")
+        return ", ".join([f"{count} {'cell' if count == '1' else 'cells'} {rest}", *told[1:]])
+
+    def hole(self, seeds: int) -> str:
+        """What a result from so many common seeds lacks of the design; "" where nothing."""
+        common = {c.seed for c in self.of.cells} & {c.seed for c in self.against.cells}
+        if self.open or seeds == 0:
+            return self.lacking or "no examples in common"
+        if seeds >= len(common) or not self.lacking:
+            return ""
+        return f"{seeds} of {len(common)} seeds: {self.lacking}"
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:

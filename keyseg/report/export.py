@@ -39,6 +39,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
                     row[f"{measure.name}_{end}"] = found.get(end)
             for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes"):
                 row[key] = variant.mean(key)
+            row["hours"] = variant.hours
             rows.append(row)
     frame = pd.DataFrame(rows).rename(columns={"majority": "keyword_majority"})
     counts = ["seeds", "examples", "images"]

@@ -95,7 +95,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     shown = [v for v in sweep.variants if v.finished]
     if not shown:
         return None
-    protocol = sweep.protocols[0]
+    protocol = sweep.headline
     tables = {v.label: _table(v, protocol) for v in shown}
     answers = {v.label: _table(v, "generated") for v in shown} if protocol != "generated" else {}
     iou = pd.DataFrame({label: table["iou"].astype(float) for label, table in tables.items()})

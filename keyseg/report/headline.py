@@ -17,7 +17,7 @@ MARK = "†"
 
 def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
     """One line a variant under the headline protocol; `rows`: numbers in print."""
-    protocol = sweep.protocols[0] if sweep.protocols else ""
+    protocol = sweep.headline
     whole = scores[(scores["slice"] == "") & (scores["protocol"] == protocol)]
     index = {(r["label"], r["metric"]): r for r in whole.to_dict("records")}
     beside = printed.beside(sweep, rows)

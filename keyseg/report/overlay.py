@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 SMALL, LARGE = 256, 320
 """Longest side in pixels: smaller images are enlarged to about `SMALL`, larger ones reduced."""
@@ -19,13 +19,14 @@ GREY = 200
 
 @lru_cache(maxsize=64)
 def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
-    """(H', W', 3) uint8 at the size of the page, and whether the file was there.
+    """(H', W', 3) uint8, upright, at the size of the page, and whether the file was there.
 
+    Upright as the readers of data have it: masks are stored in that orientation, not the file's.
     A file that is absent or broken gives a grey tile of the shape that the samples state.
     """
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
+            rgb = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError):
         rgb = Image.new("RGB", (width, height), (GREY, GREY, GREY))
         return np.asarray(rgb.resize(_size(width, height))), False

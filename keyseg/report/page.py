@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from keyseg.provenance import cost_unit
-from keyseg.report import overlay, runs, tex
+from keyseg.report import contrast_tables, overlay, runs, tex
 from keyseg.report.checks import Notice
+from keyseg.report.contrast_tables import Answer
 from keyseg.report.gallery import Gallery
 from keyseg.report.store import Sweep, shown
 from keyseg.report.style import TARGET, look
-from keyseg.report.tables import PROTOCOLS, Answer, Line, Table, quantity
+from keyseg.report.tables import PROTOCOLS, Line, Table, quantity
 from keyseg.report.tuning import Section
 
 HERE = Path(__file__).parent
@@ -29,8 +30,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "images alone where there is one seed); thin with caps, over test images with these "
         "weights; dotted with caps, over seeds on these images. Filled: Holm's p is at most 0.05. "
         "Few seeds alone leave more doubt than both sources together, where much of the whole is "
-        "the well-known part of the images. "
-        "Headline protocol.",
+        "the well-known part of the images. A contrast of which one variant has no finished cell "
+        "keeps its line. Headline protocol.",
     ),
     "path": (
         "From the baseline to the whole",
@@ -75,8 +76,9 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     ),
     "cost": (
         "Cost against quality",
-        "gIoU with its 95 % interval over test images against hours of a whole run and against "
-        "trained parameters; means over seeds, headline protocol.",
+        "gIoU with its 95 % interval over test images against GPU-hours (CPU-hours where no run "
+        "had a GPU) of a whole run and against trained parameters; means over seeds, headline "
+        "protocol.",
     ),
 }
 
@@ -158,6 +160,7 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, 
         "done": f"{len(sweep.finished)} of {len(sweep.cells)} cells finished",
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "numbered": _numbers(parts),
+        "rule": contrast_tables.rule(parts.answers),
         "answers": [(m, list(g)) for m, g in groupby(parts.answers, key=lambda a: a.metric)],
         "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],

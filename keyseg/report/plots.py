@@ -15,6 +15,7 @@ from keyseg.report.curves import learning_curves
 from keyseg.report.measures import WRONG_MASK, with_keyword
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.style import INK, band, canvas, figure_style, legend, look, save, wrap
+from keyseg.report.verdict import NO_RESULT
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -46,10 +47,11 @@ def makers(
     sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> dict[str, Callable[[], Any]]:
     """What draws each figure that this sweep has data for; to be called in `figure_style`."""
+    known = bool((held["verdict"] != NO_RESULT).any())
     made: dict[str, tuple[bool, Callable[[], Any]]] = {
-        "forest": (len(held) > 0, lambda: compare.forest(sweep, held)),
+        "forest": (known, lambda: compare.forest(sweep, held)),
         "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, held)),
-        "paired": (len(held) > 0, lambda: compare.paired(sweep)),
+        "paired": (known, lambda: compare.paired(sweep)),
         "interaction": (
             bool(sweep.finished and compare.two_factors(sweep)),
             lambda: compare.interaction(sweep, scores),
@@ -70,7 +72,7 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[s
     """gIoU of every variant in every slice, with intervals; one panel a slice, two in a row."""
     names = list(slices)[:PANELS]
     variants = [v for v in sweep.variants if v.finished]
-    part = scores[(scores["protocol"] == sweep.protocols[0]) & (scores["metric"] == "giou")]
+    part = scores[(scores["protocol"] == sweep.headline) & (scores["metric"] == "giou")]
     rows = [names[i : i + 2] for i in range(0, len(names), 2)]
     figure = canvas(11, 2.6 * len(rows), variants)
     grid = figure.add_gridspec(len(rows), 1)
@@ -150,7 +152,7 @@ def keyword(sweep: Sweep) -> Any:
     shares = []
     for variant in variants:
         rows = pd.concat([c.samples for c in variant.finished])
-        rows = rows[(rows["protocol"] == sweep.protocols[0]) & with_keyword(rows)]
+        rows = rows[(rows["protocol"] == sweep.headline) & with_keyword(rows)]
         rows = rows[np.isfinite(rows["iou"].astype(float))]
         hit, good = rows["keyword_rank"] == 0, rows["iou"] >= WRONG_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)

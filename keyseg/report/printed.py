@@ -5,11 +5,13 @@ A number in print stands beside a measured one only with the words in what the t
 
 from __future__ import annotations
 
+from math import isfinite, nan
 from pathlib import Path
 
 import pandas as pd
 
 from keyseg.report.store import Sweep
+from keyseg.report.tables import DASH, Entry, Line, Table
 
 COLUMNS = (
     *("table", "data", "split", "row", "variant", "metric", "value_percent", "source"),
@@ -69,7 +71,7 @@ def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
 
     A protocol that the source does not state counts as another one.
     """
-    headline = sweep.protocols[0].replace("_", "-") if sweep.protocols else ""
+    headline = sweep.headline.replace("_", "-") if sweep.protocols else ""
     backbones = {str((c.info.get("protocol") or {}).get("backbone")) for c in sweep.finished}
     out = []
     for row in rows.to_dict("records"):
@@ -80,6 +82,49 @@ def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
         }
         out.append(", ".join(kind for kind, other in kinds.items() if other))
     return out
+
+
+def table(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
+    """Numbers in print of the variants that this sweep measures; None without any."""
+    wanted = {v.fusion or v.label: v for v in sweep.variants}
+    rows = of(sweep, rows)
+    if rows.empty:
+        return None
+    rows = rows.assign(differs=differs(sweep, rows))
+    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source", "differs"]
+    wide = rows.pivot_table("value_percent", keys, "metric", sort=False).reset_index()
+    wide["order"] = wide["variant"].map({name: v.index for name, v in wanted.items()})
+    place = wide[["data", "split"]].agg(" ".join, axis=1).str.strip()
+    words = {
+        "Data": place,
+        "Row in print": wide["row"],
+        "Differs from this sweep in": wide["differs"].replace("", "nothing stated"),
+        "Protocol": wide["protocol"],
+        "Backbone": wide["backbone"],
+        "Source": wide["source"],
+    }
+    # What is the same in every line is said once.
+    same = {title: w.iloc[0] for title, w in words.items() if w.nunique() == 1}
+    said = "".join(f" {title}: {text}." for title, text in same.items())
+    kept = [title for title in words if title not in same]
+    lines = []
+    for i in wide.sort_values("order", kind="stable").index:
+        numbers = [float(wide[k].get(i, nan)) if k in wide else nan for k in ("giou", "ciou")]
+        entries = [Entry(number(n) if isfinite(n) else DASH) for n in numbers]
+        entries += [Entry(str(words[title][i])) for title in kept]
+        variant = wanted[str(wide["variant"][i])]
+        lines.append(Line(variant.label, entries, variant.index))
+    return Table(
+        "published",
+        "In print",
+        "Copied from publications, percent. Training budgets differ too: read the order of rows "
+        f"within one source, not the values against the measured ones.{said}",
+        "Variant",
+        ("gIoU", "cIoU", *kept),
+        lines,
+        mark="in print",
+        text=frozenset(range(2, 2 + len(kept))),
+    )
 
 
 def number(value: float) -> str:

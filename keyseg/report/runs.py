@@ -31,7 +31,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
                 *(cell.signature, cell.label, cell.seed, cell.status),
                 " ".join(sorted(cell.commits)),
                 *(cell.dirty, cell.info.get("data_fingerprint") or "", protocol(cell)),
-                *(len(attempts), cell.number("minutes"), cell.number("minutes") / 60),
+                *(len(attempts), cell.number("minutes"), cell.hours),
                 cost_unit([cell.info]),
                 *(last.get("host") or "", last.get("slurm_job_id") or "", run, url),
                 cell.log_file.as_posix(),

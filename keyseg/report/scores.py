@@ -36,7 +36,7 @@ CONTRAST_COLUMNS = (
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
     *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "verdict", "sentence", "caveat"),
+    *("images", "hole", "verdict", "sentence", "caveat"),
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
@@ -115,7 +115,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                 continue
             images = _images(parts)
             codes = [images.get_indexer(p.image_ids) for p in parts]
-            groups = [*WHOLE, *split] if protocol == sweep.protocols[0] else WHOLE
+            groups = [*WHOLE, *split] if protocol == sweep.headline else WHOLE
             for group in groups:
                 each = zip(parts, codes, strict=True)
                 table = np.stack([p.sums(len(images), at, p.within(group)) for p, at in each], 1)
@@ -137,25 +137,42 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
 def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     """Every declared contrast on the examples and seeds that both variants have.
 
-    Holm's correction runs over the declared contrasts, for each protocol and measure.
+    One without a result is a row all the same; `hole` says what is lacking, there and where only
+    a part of the seeds is done. Holm's correction runs over all declared contrasts, for each
+    protocol and measure.
     """
     rows: list[dict[str, object]] = []
-    for protocol in sweep.protocols:
-        block: list[tuple[Contrast, _Held]] = []
+    for protocol in sweep.protocols or ("",):
+        block: list[tuple[Contrast, _Held | None]] = []
         for contrast in declared(sweep):
             pairs = _pairs(contrast.against, contrast.of, protocol)
-            if pairs:
-                block.append((contrast, _held(pairs, seed)))
+            block.append((contrast, _held(pairs, seed) if pairs else None))
+        known = [held for _, held in block if held]
+        pending = len(block) - len(known)
         for m, measure in enumerate(MEASURES):
-            corrected = {s: stats.holm([h.p[s][m] for _, h in block]) for s in SOURCES}
-            for k, (contrast, held) in enumerate(block):
-                adjusted = {source: float(corrected[source][k]) for source in SOURCES}
-                row = _row(held, m, adjusted, *_hours(contrast))
-                names = (protocol, contrast.name, contrast.of.label, contrast.against.label)
-                rows.append(
-                    {**dict(zip(CONTRAST_COLUMNS, (*names, measure.name), strict=False)), **row}
-                )
+            corrected = {s: iter(stats.holm([h.p[s][m] for h in known], pending)) for s in SOURCES}
+            for contrast, held in block:
+                row: dict[str, object] = {
+                    "protocol": protocol,
+                    "contrast": contrast.name,
+                    "label": contrast.of.label,
+                    "baseline": contrast.against.label,
+                    "metric": measure.name,
+                    "hole": contrast.hole(len(held.by_seed) if held else 0),
+                }
+                if held:
+                    adjusted = {source: float(next(corrected[source])) for source in SOURCES}
+                    row |= _row(held, m, adjusted, len(block), *_hours(contrast))
+                else:
+                    row |= _no_result(str(row["hole"]))
+                rows.append(row)
     return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
+
+
+def _no_result(hole: str) -> dict[str, object]:
+    counts = dict.fromkeys(("seeds", "examples", "images"), 0)
+    word = verdict.NO_RESULT
+    return {**counts, "verdict": word, "sentence": f"{word}: {hole}", "caveat": ""}
 
 
 def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -212,7 +229,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
 
 
 def _row(
-    held: _Held, m: int, holm: dict[str, float], hours: float, device: str
+    held: _Held, m: int, holm: dict[str, float], contrasts: int, hours: float, device: str
 ) -> dict[str, object]:
     seeds = len(held.by_seed)
     main = "both" if seeds > 1 else "images"
@@ -235,6 +252,7 @@ def _row(
         shared=float(held.sources.shared[m]),
         hours=hours,
         device=device,
+        contrasts=contrasts,
     )
     won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
     return {
@@ -262,8 +280,7 @@ def _row(
 def _hours(contrast: Contrast) -> tuple[float, str]:
     """Hours of one more seed of both variants, from finished cells, and of what."""
     cells = [*contrast.of.finished, *contrast.against.finished]
-    minutes = contrast.of.mean("minutes") + contrast.against.mean("minutes")
-    return minutes / 60, cost_unit(cell.info for cell in cells)
+    return contrast.of.hours + contrast.against.hours, cost_unit(cell.info for cell in cells)
 
 
 def _spread(by_seed: np.ndarray) -> np.ndarray:

@@ -300,8 +300,11 @@ def both_p(value: np.ndarray, by: Sources) -> np.ndarray:
     return out
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float], pending: int = 0) -> np.ndarray:
     """Holm's step-down correction over the p values that exist; NaN stays NaN.
+
+    `pending`: declared contrasts that have no results yet. They count as the largest p, so that a
+    report on a part of a sweep does not correct for less than the whole one will.
 
     Not statsmodels's `multipletests`, which a test holds this against: it collects garbage on
     every call (0.08 s), and a report corrects once for every measure, protocol and source.
@@ -310,7 +313,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
     known = np.flatnonzero(np.isfinite(found))
     order = known[np.argsort(found[known], kind="stable")]
     out = np.full(found.shape, np.nan)
-    steps = found[order] * np.arange(len(order), 0, -1)
+    steps = found[order] * (np.arange(len(order), 0, -1) + pending)
     out[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
     return out
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg import provenance
 from keyseg.config import PROJECT
 from keyseg.report.measures import BY_NAME, NEEDED, records
 from keyseg.rundir import RunDirectory
@@ -67,6 +68,11 @@ class Cell:
             attempt.get("git_dirty") for attempt in attempts
         )
 
+    @property
+    def hours(self) -> float:
+        """GPU-hours of all attempts (CPU-hours where it had no GPU); NaN where none has ended."""
+        return provenance.hours(self.info)
+
     def number(self, key: str) -> float:
         """A number of run.json, NaN where it is absent."""
         return _number(self.info.get(key))
@@ -94,6 +100,11 @@ class Variant:
     def mean(self, key: str) -> float:
         """Mean over finished cells of a number of run.json; NaN where none has it."""
         return float(pd.Series([c.number(key) for c in self.finished], dtype=float).mean())
+
+    @property
+    def hours(self) -> float:
+        """Mean GPU-hours (or CPU-hours) of a finished cell; NaN where none says."""
+        return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
         """Whether it has these values; text and number are the same, as on a command line."""
@@ -151,6 +162,11 @@ class Sweep:
         seen = {str(p) for cell in self.finished for p in cell.samples["protocol"].unique()}
         known = [p for p in ("teacher_forced", "generated") if p in seen]
         return tuple(known + sorted(seen.difference(known)))
+
+    @property
+    def headline(self) -> str:
+        """The protocol that verdicts are given under; "" where nothing is finished."""
+        return self.protocols[0] if self.protocols else ""
 
     @cached_property
     def baseline(self) -> Variant | None:

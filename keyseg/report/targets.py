@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from keyseg.metrics import shared_tokens
 from keyseg.report.measures import with_keyword
 from keyseg.report.scores import SLICE
 from keyseg.report.store import Sweep
@@ -43,7 +44,7 @@ def count(samples: pd.DataFrame, every: pd.DataFrame | None = None) -> Targets:
         nothing = float("nan")
         size = len(own), own["keyword"].nunique()
         return Targets(*size, None, nothing, _top(own["keyword"]), ("", nothing))
-    shared = collisions(samples if every is None else every)
+    shared = _shared(samples if every is None else every)
     return Targets(
         len(own),
         own["keyword"].nunique(),
@@ -54,25 +55,13 @@ def count(samples: pd.DataFrame, every: pd.DataFrame | None = None) -> Targets:
     )
 
 
-def collisions(samples: pd.DataFrame) -> dict[str, list[str]]:
-    """{first token: its keywords} where there are several, the one with most examples first."""
-    own = samples[with_keyword(samples)]
-    if "keyword_token" not in own:
-        return {}
-    by_token = own.groupby("keyword_token")["keyword"]
-    found = {token: list(words.value_counts().index) for token, words in by_token}
-    sizes = by_token.size()
-    several = sorted((t for t in found if len(found[t]) > 1), key=lambda t: -sizes[t])
-    return {str(token): found[token] for token in several}
-
-
 def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
     """Targets of the test split, whole and by the first slice; None where there are no keywords."""
     if not sweep.finished:
         return None
     every = [cell.samples for cell in sweep.finished]
     first = next((samples for samples in every if "keyword_token" in samples), every[0])
-    rows = first[first["protocol"] == sweep.protocols[0]].drop_duplicates("id")
+    rows = first[first["protocol"] == sweep.headline].drop_duplicates("id")
     if not with_keyword(rows).any():
         return None
     lines = [_line("all examples", count(rows))]
@@ -99,10 +88,15 @@ def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
     )
 
 
+def _shared(samples: pd.DataFrame) -> dict[str, list[str]]:
+    own = samples[with_keyword(samples)]
+    return shared_tokens(own["keyword"], own["keyword_token"])
+
+
 def _named(rows: pd.DataFrame) -> str:
     if "keyword_token" not in rows:
         return " These runs did not record first tokens."
-    shared = collisions(rows)
+    shared = _shared(rows)
     if not shared:
         return " No two keywords begin alike."
     parts = []

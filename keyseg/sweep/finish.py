@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from keyseg.sweep.status import unique_titles
 from keyseg.sweep.supervise import Outcome
 
 _PATIENCE = 120.0
-"""Seconds that the end of a sweep waits for the tracking store."""
+"""Seconds that the end of a sweep, or a report, waits for the tracking store."""
 
 COLUMNS = (
     ("gIoU", "giou"),
@@ -68,26 +68,53 @@ def finish_mlflow(sweep_dir: Path, outcomes: Sequence[Outcome], report: Path | N
     nothing_ran = all(outcome.found for outcome in outcomes)
     if tracking.store_uri() == tracking.OFF or (nothing_ran and all(map(tracking.is_level, runs))):
         return None
-    failure: list[str] = []
 
-    def work() -> None:
-        try:
-            failure.extend(tracking.sync_all(r for r in runs if not tracking.is_level(r)))
-            tracking.finish_parent(sweep_dir, report.parent if report else None)
-        except Exception as error:
-            failure.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    def work() -> list[str]:
+        problems = tracking.sync_all(r for r in runs if not tracking.is_level(r))
+        tracking.finish_parent(sweep_dir, report.parent if report else None)
+        return problems
 
-    thread = threading.Thread(target=work, daemon=True, name="mlflow-finish")
-    thread.start()
-    thread.join(_PATIENCE)
-    if thread.is_alive():
-        failure.append(f"no answer in {_PATIENCE:.0f} s")
+    failure = _with_the_store(work)
     if not failure:
         return None
     return (
-        f"MLflow at {tracking.store_uri()} is not level ({failure[0]}). The results are complete "
+        f"MLflow at {tracking.store_uri()} is not level ({failure}). The results are complete "
         f"in {short_path(sweep_dir)}; `keyseg sync {sweep_dir.name}` sends them later"
     )
+
+
+def log_report(sweep_dir: Path, report: Path) -> str | None:
+    """Put a report made by hand on the sweep's parent run; a message where that did not work."""
+
+    def work() -> list[str]:
+        tracking.log_report(sweep_dir, report.parent)
+        return []
+
+    failure = _with_the_store(work)
+    if not failure:
+        return None
+    return (
+        f"MLflow at {tracking.store_uri()} did not take the report ({failure}); "
+        f"`keyseg sync {sweep_dir.name}` sends it later"
+    )
+
+
+def _with_the_store(work: Callable[[], list[str]]) -> str | None:
+    """Do this with the store and say the first problem; a store that hangs is given up."""
+    failure: list[str] = []
+
+    def attempt() -> None:
+        try:
+            failure.extend(work())
+        except Exception as error:
+            failure.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
+
+    thread = threading.Thread(target=attempt, daemon=True, name="mlflow-finish")
+    thread.start()
+    thread.join(_PATIENCE)
+    if thread.is_alive():
+        return f"no answer in {_PATIENCE:.0f} s"
+    return failure[0] if failure else None
 
 
 def result_table(outcomes: Sequence[Outcome], width: int) -> Table:

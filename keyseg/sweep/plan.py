@@ -13,7 +13,7 @@ from typing import Any
 
 from keyseg import sweepdir
 from keyseg.config import PROJECT
-from keyseg.provenance import cost_unit
+from keyseg.provenance import cost_unit, hours
 from keyseg.rundir import DONE, FAILED, RUNNING, RunDirectory
 from keyseg.sweep.tune.record import TRIALS
 
@@ -31,7 +31,10 @@ class Todo:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's cells: how many are done, which are not; `hours` is NaN where none is done."""
+    """A sweep's cells: how many are done, which are not; `hours` is NaN where none is done.
+
+    `spent`: hours so far, of cells that are not done too. `unit`: GPU or CPU.
+    """
 
     cells: int
     done: int
@@ -55,9 +58,9 @@ def read(sweep_dir: Path) -> Plan:
     infos = [_info(sweep_dir / entry["signature"]) for entry in entries]
     took: dict[str, list[float]] = {}
     for entry, info in zip(entries, infos, strict=True):
-        if info.get("status") == DONE and isinstance(info.get("minutes"), int | float):
-            took.setdefault(entry["label"], []).append(info["minutes"] / 60)
-    every = [hours for of_label in took.values() for hours in of_label]
+        if info.get("status") == DONE and isfinite(cost := hours(info)):
+            took.setdefault(entry["label"], []).append(cost)
+    every = [cost for of_label in took.values() for cost in of_label]
     todo = [
         Todo(
             str(entry["label"]),
@@ -70,12 +73,13 @@ def read(sweep_dir: Path) -> Plan:
         if info.get("status") != DONE
     ]
     unit = cost_unit(info for info in infos if info.get("status") == DONE)
-    return Plan(len(entries), len(entries) - len(todo), todo, sum(every), unit)
+    spent = sum(cost for cost in map(hours, infos) if isfinite(cost))
+    return Plan(len(entries), len(entries) - len(todo), todo, spent, unit)
 
 
 def lines(plan: Plan, command: str) -> list[str]:
     """The plan as it is printed."""
-    out = [f"{plan.done} of {plan.cells} cells done, {plan.spent:.2f} {plan.unit}-hours"]
+    out = [f"{plan.done} of {plan.cells} cells done, {plan.spent:.2f} {plan.unit}-hours so far"]
     if not plan.todo:
         return [*out, "nothing is left to run"]
     width = max(len(todo.label) for todo in plan.todo)

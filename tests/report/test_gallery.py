@@ -113,3 +113,26 @@ def test_failures_by_kind() -> None:
     )
     found = {kind: list(share.dropna().index) for kind, share in failures({"v": table}).items()}
     assert found == {"key_right": ["a"], "key_wrong": ["b"], "empty": ["c"], "several": ["d"]}
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_an_image_is_shown_as_the_readers_see_it(tmp_path: Path, orientation: int) -> None:
+    """A camera that was held on its side: pixels lie as they came, and EXIF says how to turn."""
+    seen = np.full((300, 200, 3), 20, np.uint8)
+    target = np.zeros((300, 200), bool)
+    target[30:90, 20:80] = True  # upper left of what a viewer shows
+    seen[target] = 230
+    turn = Image.Transpose
+    turns = {1: None, 3: turn.ROTATE_180, 6: turn.ROTATE_90, 8: turn.ROTATE_270}[orientation]
+    lying = Image.fromarray(seen)
+    lying = lying if turns is None else lying.transpose(turns)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "photo.png"
+    lying.save(file, exif=exif)
+    shown, there = overlay.load(file, 300, 200)
+    assert there
+    assert shown.shape == (300, 200, 3)
+    tinted = overlay.draw(shown, target, "#0000ff")
+    blue = (tinted[..., 2] > tinted[..., 0] + 60) & (shown[..., 0] > 200)
+    assert blue.sum() == target.sum()  # the mask lies on the bright square, and on all of it

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keyseg.report import ReportFiles, build, plots
+from keyseg.report import ReportFiles, build, plots, result_tables, runs, scores
 from keyseg.report.checks import check
 from keyseg.report.store import load
 from keyseg.report.style import figure_style, save
@@ -291,6 +291,23 @@ def test_mixed_protocols_are_named_unless_they_are_what_is_swept(
         cell["factors"]["model.tokens.order"] = "as swept"
     (sweep / "sweep.json").write_text(json.dumps(design))
     assert "Mixed protocols." not in [n.title for n in check(load(sweep))]
+
+
+def test_hours_are_gpus_times_seconds_of_every_attempt(store: Callable[..., Path]) -> None:
+    sweep = store(["a", "b"], images=4)
+    spent = ({"seconds": 1800.0, "gpus": 1}, {"seconds": 900.0, "gpus": 4, "processes": 4})
+    for path in (p for p in sweep.iterdir() if p.is_dir()):
+        RunDirectory(path).update(attempts=list(spent), hardware={"gpus": ["H100"] * 4})
+    found = load(sweep)
+    listed = runs.table(found)
+    assert list(listed["hours"]) == [1.5, 1.5]
+    assert list(listed["unit"]) == ["GPU", "GPU"]
+    cost = result_tables.results(found, scores.scores(found, 0))[-1]
+    assert cost.header[4] == "GPU-hours"
+    assert cost.lines[0].entries[4].value == "1.5"
+    # One more seed of both variants costs both.
+    held = scores.contrasts(found, 0)
+    assert held["sentence"].str.contains("takes at least 2 more seeds, 6.0 GPU-hours").any()
 
 
 def test_two_builds_are_the_same(

@@ -254,6 +254,9 @@ def test_holm_skips_what_is_not_known() -> None:
     found = holm([0.01, float("nan"), 0.04, 0.03])
     np.testing.assert_allclose(found, [0.03, np.nan, 0.06, 0.06])
     assert np.isnan(holm([float("nan")])).all()
+    # Two contrasts that are still to come count as if their p were 1.
+    known, later = [0.01, 0.04], [0.01, 0.04, 1.0, 1.0]
+    np.testing.assert_allclose(holm(known, pending=2), holm(later)[:2])
 
 
 def test_holm_is_that_of_statsmodels() -> None:

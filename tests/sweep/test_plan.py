@@ -50,8 +50,22 @@ def test_what_is_left_costs_what_its_variant_took(sweep: Path) -> None:
         ("full", 1, "missing", 1.5),
     ]
     assert found.hours == pytest.approx(2.0)
+    assert found.spent == pytest.approx(2.0)
     text = "\n".join(plan.lines(found, "python run.py -m x"))
     assert "2 to run (1 failed, 1 missing): about 2.00 GPU-hours" in text
+
+
+def test_hours_count_every_gpu_of_every_attempt(sweep: Path) -> None:
+    """Eight GPUs for a quarter of an hour are two GPU-hours; a failed cell has cost some too."""
+    for name, attempts in {
+        "full0": [{"seconds": 900, "gpus": 8, "processes": 8, "outcome": "done"}],
+        "cross1": [{"seconds": 1800, "gpus": 2, "processes": 1, "outcome": "failed"}],
+    }.items():
+        file = sweep / name / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"attempts": attempts}))
+    found = plan.read(sweep)
+    assert [(t.label, t.hours) for t in found.todo] == [("cross", 0.5), ("full", 2.0)]
+    assert plan.lines(found, "x")[0] == "2 of 4 cells done, 3.50 GPU-hours so far"
 
 
 def test_the_command(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
