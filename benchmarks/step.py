@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import tempfile
@@ -51,6 +52,7 @@ GAINS = {
     "states": "last hidden state only",
     "decoder": "one call of the mask decoder",
 }
+COMPILED = "compiled"
 EXPRESSIONS = 4
 Ours = frozenset[str]
 
@@ -82,6 +84,8 @@ class Bench:
         make = ((e.name, e.preprocess) for e in (self.clip, self.see))
         self.pixels = {n: {path: see(p) for path, p in pictures.items()} for n, see in make}
         self.optimizer = make_optimizer(self.parts.model, cfg.optim)
+        inner = self.parts.model.vlm.llava.model
+        self.language_models = {False: inner.language_model}
 
     def batch(self, chosen: Sequence[ImageGroup], ours: Ours) -> Batch:
         """What the step is given, on the device."""
@@ -111,7 +115,7 @@ class Bench:
     def forward(self, batch: Batch, ours: Ours) -> tuple[Output, Tensor]:
         """KeySeg's own forward, with what is not ours done the other way; and the text's labels."""
         model = self.parts.model
-        states = self._states(batch, every_layer="states" not in ours)
+        states = self._states(batch, every_layer="states" not in ours, compiled=COMPILED in ours)
         rows = batch.image_of
         key_states = states[rows[:, None], batch.key_at]
         prompt = model._prompt(batch, states, rows, batch.seg_at, key_states)[:, None]
@@ -130,9 +134,10 @@ class Bench:
         head = model.keyword_head
         return Output(text, head(key_states), head.table, masks, expected), labels
 
-    def _states(self, batch: Batch, *, every_layer: bool) -> Tensor:
+    def _states(self, batch: Batch, *, every_layer: bool, compiled: bool) -> Tensor:
         vlm = self.parts.model.vlm
         tokens = vlm.project(batch.features.clip)
+        vlm.llava.model.language_model = self.language_models[compiled]
         out = vlm.llava.model(
             input_ids=batch.packed.input_ids,
             attention_mask=batch.packed.attention_mask(tokens.dtype),
@@ -243,6 +248,43 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
     return peak
 
 
+def compiled(bench: Bench, rounds: int) -> dict[str, float]:
+    """What torch.compile of the language model takes, and what it saves in a step, in turns.
+
+    The batch is always the same: rows of another length would be compiled again.
+    """
+    named = {"eager": frozenset(GAINS), COMPILED: frozenset({*GAINS, COMPILED})}
+    eager = bench.language_models[False]
+    bench.language_models[True] = torch.compile(eager)
+    for _ in range(2):  # warms up
+        bench.train_step(named["eager"])
+    first = seconds(lambda: bench.train_step(named[COMPILED]), bench.device)
+    times: dict[str, list[float]] = {name: [] for name in named}
+    for turn in range(rounds + 1):
+        for name, ours in named.items():
+            taken = seconds(lambda o=ours: bench.train_step(o), bench.device)  # type: ignore[misc]
+            if turn:
+                times[name].append(taken)
+    step = {name: statistics.median(taken) for name, taken in times.items()}
+    ratios = [e / c for e, c in zip(times["eager"], times[COMPILED], strict=True)]
+    saved = step["eager"] - step[COMPILED]
+    found = {
+        "compile_seconds": first - step[COMPILED],
+        "eager_step_seconds": step["eager"],
+        "compiled_step_seconds": step[COMPILED],
+        "times": statistics.median(ratios),
+        "times_lowest": min(ratios),
+        "times_highest": max(ratios),
+        "break_even_steps": (first - step[COMPILED]) / saved if saved > 0 else math.inf,
+    }
+    print(
+        f"compiling took {found['compile_seconds']:.1f} s; a step {found['times']:.2f} times as "
+        f"fast [{min(ratios):.2f}, {max(ratios):.2f}], {step['eager']:.2f} -> "
+        f"{step[COMPILED]:.2f} s; even after {found['break_even_steps']:.0f} steps"
+    )
+    return found
+
+
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Measured FLOP/s of a square matrix product."""
     side = 8192 if device.type == "cuda" else 1024
@@ -282,6 +324,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12, help="images a step (12)")
     parser.add_argument("--rounds", type=int, default=5, help="each round times everything once")
     parser.add_argument("--threads", type=int, help="of torch, on a CPU (all cores)")
+    parser.add_argument(
+        "--compile", action="store_true", help="only torch.compile of the language model, or not"
+    )
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if options.threads:
@@ -292,7 +337,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(cfg, options.images, Path(folder))
         check(bench)
-        result = measure(bench, options.rounds)
+        what = compiled if options.compile else measure
+        result = about(bench) | what(bench, options.rounds)
     print(json.dumps(result | {"command": " ".join(["benchmarks/step.py", *options.overrides])}))
 
 
@@ -336,7 +382,13 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
                 f"{row['peak_mib']:10.0f} {row['tflop'] * 1e3:8.1f} "
                 f"{row['share_of_matrix_rate']:10.0%}"
             )
-    chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    return {"rounds": rounds, "matrix_tflops": rate / 1e12, **rows}
+
+
+def about(bench: Bench) -> dict[str, Any]:
+    """What was measured, and on what."""
+    gpu = bench.device.type == "cuda"
+    chip = torch.cuda.get_device_name() if gpu else platform.processor()
     return {
         "benchmark": "step",
         "device": chip or platform.machine(),
@@ -345,9 +397,6 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         "precision": bench.cfg.model.precision,
         "images": len(bench.groups),
         "expressions_an_image": EXPRESSIONS,
-        "rounds": rounds,
-        "matrix_tflops": rate / 1e12,
-        **rows,
     }
 
 

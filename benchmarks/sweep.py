@@ -1,12 +1,13 @@
 """Wall time of a sweep with and without what its cells share, and of a cell as they grow in number.
 
     python benchmarks/sweep.py                       fusion=cross,self,full, then 1, 3, 6, 12 cells
-    python benchmarks/sweep.py --steps 100           as long as the default's cells
+    python benchmarks/sweep.py --counts 1 3 6        half of the time
+    python benchmarks/sweep.py --steps 100 --test    as long as the default's cells
 
 Shared: what the frozen encoders see (each image once for all cells, from an empty store), imports,
 data and backbones (a worker takes several cells). Not shared: the encoders in every step of every
 cell, a process for each cell. The same command line through the local launcher, alternately, in one
-run; scenes are drawn before the clock starts; no report, no MLflow.
+run; scenes are drawn before the clock starts; no report, no MLflow, no test split without --test.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, resolve_path, validate
 from keyseg.data.mix import prepare
+from keyseg.rundir import DONE, RunDirectory
 
 COUNTS = (1, 3, 6, 12)
 VARIANTS = "fusion=cross,self,full"
@@ -50,7 +52,8 @@ def seconds(overrides: list[str], cells: int, root: str, *, shared: bool) -> flo
             check=False,
         )
         taken = time.perf_counter() - start
-        finished = len(list(Path(folder).glob("outputs/bench/*/samples.parquet")))
+        runs = Path(folder).glob("outputs/bench/*/run.json")
+        finished = sum(RunDirectory(file.parent).status == DONE for file in runs)
     if done.returncode or finished != cells:
         raise RuntimeError(
             f"{finished} of {cells} cells: {done.stdout[-2000:]}{done.stderr[-2000:]}"
@@ -63,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--val-images", type=int, default=20)
+    parser.add_argument("--test", action="store_true", help="read the test split, too")
     parser.add_argument("--counts", type=int, nargs="*", default=list(COUNTS))
     options = parser.parse_args()
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
@@ -70,7 +74,8 @@ def main() -> None:
     prepare(cfg.data)
     root = str(resolve_path(cfg.data["root"]))
     few = [f"optim.steps={options.steps}", f"evaluation.val_images={options.val_images}"]
-    few += ["optim.eval_every=1000"]
+    few += ["optim.eval_every=1000", f"optim.warmup={options.steps // 10}"]
+    few += [] if options.test else ["evaluation.protocols=[]"]
     result: dict[str, Any] = {"benchmark": "sweep", "device": "cpu", "cores": os.cpu_count()}
     result |= {"steps": options.steps, "command": " ".join(sys.argv)}
     for name, shared in (("apart", False), ("shared", True)):

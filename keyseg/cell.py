@@ -4,37 +4,26 @@ The work that a launcher starts, and that `python run.py` does in its own proces
 done is left alone; one that was stopped goes on at its last checkpoint. Several run directories
 are worked on one after the other, on what is loaded once (pack.py). Where `srun`, torchrun or
 `accelerate launch` starts several processes they share the work, and the first one writes.
+
+Whatever needs torch is imported late (work.py): the data is read beside those imports.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import gc
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-
-from keyseg import disk, pack, provenance, system, tracking
-from keyseg.build import build, pick_device, share_backbones
-from keyseg.config import ConfigError, RunConfig
-from keyseg.data.example import told_first
-from keyseg.data.mix import ImageGroup, ImageSampler, Source, fingerprint, groups, load, prepare
+from keyseg import collector, disk, pack, provenance, system, tracking
+from keyseg.data import reading
 from keyseg.disk import DiskFullError
-from keyseg.distributed import Processes, joined, unsharded
-from keyseg.evaluate import Record, evaluate, in_order
-from keyseg.metrics import summarise
 from keyseg.mirror import mirror
-from keyseg.model.manifest import manifest
-from keyseg.preflight import weights_fingerprint
 from keyseg.rundir import (
     DONE,
     EXIT_BUSY,
@@ -44,21 +33,17 @@ from keyseg.rundir import (
     PRUNED,
     QUEUED,
     RUNNING,
-    Row,
     RunBusy,
     RunDirectory,
     WatchedRun,
-    now,
     verdict,
 )
-from keyseg.train import Stopped, Trainer
+
+if TYPE_CHECKING:
+    from keyseg.distributed import Processes
 
 _stop = threading.Event()
 """Set by SIGUSR2, which schedulers send before they take a machine away."""
-
-
-class Pruned(Exception):  # noqa: N818 (an end, not a mistake)
-    """Somebody who follows the run asked it to end; what it has measured so far is kept."""
 
 
 def run_cell(run: RunDirectory) -> None:
@@ -69,12 +54,16 @@ def run_cell(run: RunDirectory) -> None:
         Stopped: SIGUSR2 came; a checkpoint is written, and the run is queued again.
         Exception: what went wrong, after it was recorded (status failed, the error's last lines).
     """
+    from keyseg.distributed import joined
+    from keyseg.train import Stopped
+    from keyseg.work import Pruned, work
+
     with joined() as processes, ExitStack() as held:
         if not processes.led(lambda: _begin(run, processes, held)):
             return
         mine = run if processes.first else WatchedRun(run.path)
         try:
-            results = work(mine, run.config, processes)
+            results = work(mine, run.config, processes, _stop.is_set)
         except Stopped as stopped:
             _close(mine, QUEUED, outcome=str(stopped))
             raise
@@ -113,168 +102,6 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     return True
 
 
-def work(run: RunDirectory, cfg: RunConfig, processes: Processes) -> dict[str, Any]:
-    """The run itself; returns what goes into run.json."""
-    device = processes.device(pick_device(cfg.runtime.device))
-    set_threads(cfg)
-    check_shares(cfg, processes.count)
-    prepare(cfg.data)
-    train, val, test = read_data(cfg)
-    torch.manual_seed(cfg.seed)
-    parts = build(cfg, device)
-    rows = manifest(parts.model, parts.features.encoders)
-    trained = sum(r["parameters"] for r in rows if r["trainable"])
-    run.update(
-        manifest=rows,
-        trainable_parameters=trained,
-        data_fingerprint=fingerprint([*train, *val, *test]),
-        weights_fingerprint=weights_fingerprint(cfg),
-        steps=cfg.optim.steps,
-        protocol=protocol_keys(cfg),
-    )
-    optim = cfg.optim
-    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
-    trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
-    run.truncate(trainer.resume() or -1)  # without a checkpoint it begins anew, before step 0
-    val_groups = groups(e for s in val for e in s.examples)[: cfg.evaluation.val_images]
-
-    keep_iou = bool(run.info.get("keep_val_iou"))
-
-    def validate() -> dict[str, float]:
-        if processes.any(run.prune_file.exists()):
-            raise Pruned
-        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
-        rows = table(processes.gather(records), val_groups)
-        if keep_iou and processes.first:
-            line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
-            disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
-        return summarise(rows)
-
-    run_checkpoint = trainer.saved_step
-    run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
-    try:
-        for value in trainer.fit(validate, _stop.is_set):
-            # At once: the checkpoint of a step is written after its rows, so that none is lost.
-            run.log([Row(*value, now())])
-            if run_checkpoint != trainer.saved_step:
-                run_checkpoint = trainer.saved_step
-                disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
-                run.update(checkpoint_step=run_checkpoint)
-    finally:
-        run.update(checkpoint_step=trainer.saved_step)
-    if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
-        return {"summary": {}, "seconds_per_step": pace(run)}
-    trainer.load_best()
-    told = [e for s in test for e in s.examples]
-    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
-    with unsharded(parts.model):
-        samples = {
-            p: table(
-                unless_stopped(evaluate(parts, test_groups, cfg, p, processes), processes),
-                test_groups,
-            )
-            for p in cfg.evaluation.protocols
-        }
-    run.write_samples(pd.concat(samples.values(), ignore_index=True))
-    summary = {p: summarise(rows) for p, rows in samples.items()}
-    moment = now()
-    run.log(
-        Row(f"test/{protocol}/{name}", value, optim.steps, moment)
-        for protocol, scores in summary.items()
-        for name, value in scores.items()
-    )
-    with (run.checkpoints / "best.safetensors").open("rb") as file:
-        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return {
-        "summary": summary,
-        "seconds_per_step": pace(run),
-        "checkpoint_fingerprint": checkpoint,
-    }
-
-
-_data: dict[str, list[list[Source]]] = {}
-
-
-def read_data(cfg: RunConfig) -> list[list[Source]]:
-    """The sources of train, val and test; read once in a process and those forked from it."""
-    key = json.dumps(cfg.data, sort_keys=True)
-    if key not in _data:
-        _data[key] = [load(cfg.data, split) for split in ("train", "val", "test")]
-    return _data[key]
-
-
-def pace(run: RunDirectory) -> float | None:
-    """Seconds a step: the median of all logging intervals; None where nothing was trained."""
-    metrics = run.metrics()
-    seconds = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
-    return float(seconds.median()) if len(seconds) else None
-
-
-def table(records: list[Record], images: list[ImageGroup]) -> pd.DataFrame:
-    """Records of an evaluation as rows of samples.parquet, in the order of the examples."""
-    return pd.DataFrame(in_order(records, images))
-
-
-def unless_stopped(records: Iterator[Record], processes: Processes) -> list[Record]:
-    """The records of all processes; the next attempt makes an evaluation anew that was stopped.
-
-    Raises:
-        Stopped: SIGUSR2 came, to one of the processes or to all.
-    """
-    mine = list(takewhile(lambda record: not _stop.is_set(), records))
-    if processes.any(_stop.is_set()):
-        raise Stopped("stopped while it read the test split; the training is complete")
-    return processes.gather(mine)
-
-
-def check_shares(cfg: RunConfig, processes: int) -> None:
-    """Whether there is an image for every micro-batch of every process.
-
-    Raises:
-        ConfigError: there is not.
-    """
-    images, parts = cfg.optim.images_per_step, cfg.runtime.accumulation
-    if images < processes * parts:
-        raise ConfigError(
-            f"optim.images_per_step={images}: too few for {processes} processes with "
-            f"runtime.accumulation={parts} micro-batches each"
-        )
-
-
-def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
-    """What a number needs beside it to mean anything (paper.md section 4)."""
-    return {
-        "data": cfg.data["name"],
-        "splits": cfg.data["splits"].get("test"),
-        "sources": _sources(cfg),
-        "texts": cfg.evaluation.texts,
-        "protocols": cfg.evaluation.protocols,
-        "prompt": cfg.prompt.name,
-        "token_order": cfg.model.tokens.order,
-        "token_state": cfg.model.tokens.state,
-        "backbone": cfg.model.name,
-        "selected_by": "val giou (teacher_forced)",
-    }
-
-
-def _sources(cfg: RunConfig) -> dict[str, Any]:
-    """How the sources of test are read: division into splits, sentences, keywords; no paths."""
-    used = {name for entry in cfg.data["splits"].get("test") or () for name in entry["sources"]}
-    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
-    return {
-        name: {key: spec[key] for key in keys if key in spec}
-        for name, spec in cfg.data["sources"].items()
-        if name in used
-    }
-
-
-def set_threads(cfg: RunConfig) -> None:
-    """Threads of torch: the config's, else the launcher's share (KEYSEG_THREADS), else all."""
-    threads = cfg.runtime.threads or int(os.environ.get("KEYSEG_THREADS", "0"))
-    if threads:
-        torch.set_num_threads(threads)
-
-
 def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
     attempts[-1] = provenance.ended(attempts[-1], outcome or status)
@@ -283,6 +110,8 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
 
 def attempt(path: str) -> int:
     """Work on a run directory; an exit code. What goes wrong is printed."""
+    from keyseg.train import Stopped
+
     try:
         run_cell(RunDirectory(path))
     except RunBusy as busy:
@@ -303,21 +132,38 @@ def attempt(path: str) -> int:
 
 def attempt_forked(path: str) -> int:
     """`attempt` after a fork; in a new process, should a library have touched the GPU before it."""
+    import torch
+
     if torch.cuda._is_in_bad_fork():  # none that we know of does so at import
         os.execv(sys.executable, [sys.executable, "-m", "keyseg.cell", path])
     return attempt(path)
 
 
+def load(paths: Sequence[str]) -> None:
+    """Import all that a run needs; meanwhile the data of the first one is read that is not done."""
+    for run in map(RunDirectory, paths):
+        with suppress(Exception):  # it will be told to whoever works on the run
+            if verdict(run) is None:
+                reading.begin(run.config.data)
+                break
+    with collector.paused():
+        import keyseg.work  # noqa: F401
+    gc.freeze()  # what is imported stays: no collection need look at it
+
+
 def share(paths: Sequence[str]) -> None:
     """Load what these runs will read and not change. What cannot be loaded fails in its run."""
+    import torch
+
+    from keyseg.build import share_backbones
+
     torch.set_num_threads(1)  # of a pool of threads no forked process would find any
     tracking.preload()
     for run in map(RunDirectory, paths):
         with suppress(Exception):
             if verdict(run) is None:
                 cfg = run.config
-                prepare(cfg.data)
-                read_data(cfg)
+                reading.read(cfg.data)
                 share_backbones(cfg)
 
 
@@ -329,6 +175,7 @@ def main() -> int:
         print("usage: python -m keyseg.cell RUN_DIR ...", file=sys.stderr)
         return 2
     try:
+        load(paths)
         if len(paths) == 1:
             return attempt(paths[0])
         share(paths)

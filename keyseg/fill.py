@@ -43,11 +43,13 @@ def fill(cfg: RunConfig) -> str:
         DataError: the data cannot be read. WeightsError: an encoder is missing or broken.
     """
     from keyseg.build import build_features, pick_device
-    from keyseg.cell import read_data, set_threads
+    from keyseg.data import reading
+    from keyseg.work import set_threads
 
     set_threads(cfg)
-    splits = read_data(cfg)
-    images = list(dict.fromkeys(e.image for split in splits for s in split for e in s.examples))
+    data = reading.read(cfg.data)
+    sources = (*data.train, *data.val, *data.test)
+    images = list(dict.fromkeys(e.image for source in sources for e in source.examples))
     features = build_features(cfg, pick_device(cfg.runtime.device))
     for _ in features.fill(features.missing(images)):
         pass

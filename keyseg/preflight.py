@@ -1,4 +1,7 @@
-"""What is checked before a job starts: weights are there, data can be read. Loads no torch."""
+"""What is checked before a job starts: weights are there, data can be read.
+
+Loads no torch, and nothing of numpy before data is read: every command line imports this.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data import mix
 
-SPLITS = ("train", "val", "test")
 SIZES = {
     "llava-hf/llava-1.5-7b-hf": "14 GB",
     "llava-hf/llava-1.5-13b-hf": "27 GB",
@@ -36,6 +37,8 @@ def check(configs: Iterable[RunConfig]) -> None:
         ConfigError: a weights file is missing; the message names the key to set.
         DataError: what a reader finds wrong.
     """
+    from keyseg.data import mix
+
     seen = set()
     for cfg in configs:
         key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
@@ -43,8 +46,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             seen.add(key)
             check_weights(cfg)
             mix.prepare(cfg.data)
-            for split in SPLITS:
-                mix.load(cfg.data, split)
+            mix.load_splits(cfg.data)
 
 
 def check_weights(cfg: RunConfig) -> None:

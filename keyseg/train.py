@@ -343,21 +343,22 @@ class Trainer:
             self._save_best()
 
     def _log(self, seconds: float) -> Iterator[Value]:
-        names = ("loss", "text", "bce", "dice", "keyword")
-        means = (self._window / self._count).tolist()
-        if not math.isfinite(means[0]):
+        names = [f"train/{name}" for name in ("loss", "text", "bce", "dice", "keyword")]
+        found = dict(zip(names, self._window / self._count, strict=True))
+        found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
+        names = [f"entropy/{name}" for name in self._attentions]
+        found |= dict(zip(names, self._entropies, strict=True))
+        # The only place where training waits for the device: all numbers come at once.
+        values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        if not math.isfinite(loss := values["train/loss"]):
             raise DivergedError(
-                f"loss is {means[0]} at step {self.step}: lower optim.lr "
+                f"loss is {loss} at step {self.step}: lower optim.lr "
                 f"(now {self.cfg.optim.lr}) or optim.clip (now {self.cfg.optim.clip})"
             )
-        for name, value in zip(names, means, strict=True):
-            yield Value(f"train/{name}", value, self.step)
-        yield Value("train/seconds_per_step", seconds / self._count, self.step)
-        yield Value("train/lr", self.optimizer.param_groups[0]["lr"], self.step)
-        for name, norm in gradient_norms(self.model):
-            yield Value(f"gradient/{name}", float(norm), self.step)
-        for name, entropy in zip(self._attentions, self._entropies.tolist(), strict=True):
-            yield Value(f"entropy/{name}", entropy, self.step)
+        values["train/seconds_per_step"] = seconds / self._count
+        values["train/lr"] = self.optimizer.param_groups[0]["lr"]
+        for name, value in values.items():
+            yield Value(name, value, self.step)
         self._window = torch.zeros_like(self._window)
         self._count = 0
 

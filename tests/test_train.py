@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from keyseg.build import build
 from keyseg.config import PROJECT
@@ -65,6 +66,16 @@ class Killer(ImageSampler):
         if n >= self.last:
             raise KilledError
         return super().step(n)
+
+
+class Read(TorchDispatchMode):
+    """Counts tensors of one number that are read, as `float` and `item` do."""
+
+    scalars = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.scalars += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -230,6 +241,20 @@ def test_a_nan_loss_stops_the_run(trainer):
         made.model.mask_head.decoder.mask_tokens.weight.fill_(math.nan)
     with pytest.raises(DivergedError, match=r"loss is nan at step 1: lower optim\.lr \(now "):
         list(made.fit(validate))
+
+
+def test_logging_waits_for_the_device_once(trainer, monkeypatch):
+    """On a GPU every number that is read by itself stops the queue of kernels."""
+    made, validate = trainer("run", *SHORT)
+    list(made.fit(validate))
+    made._count = 1
+    listed, of = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: listed.append(1) or of(self))
+    with Read() as read:
+        names = {value.name for value in made._log(1.0)}
+    assert {"train/loss", "train/lr"} < names
+    assert any(name.startswith("gradient/fusion") for name in names)
+    assert (len(listed), read.scalars) == (1, 0)
 
 
 def test_a_checkpoint_of_another_model_does_not_fit(trainer):

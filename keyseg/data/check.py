@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from keyseg.data.example import Example
-from keyseg.data.files import IMAGE, DataError
+from keyseg.data.files import IMAGE, DataError, Problems, parsing_once
 from keyseg.data.keywords.policy import POLICIES
 from keyseg.data.masks import image_size
-from keyseg.data.mix import read_source
+from keyseg.data.mix import Pair, read_source, read_sources
 from keyseg.metrics import Collisions, collisions
 
 MASK, PICTURE = "damaged mask", "damaged image"
@@ -86,6 +86,7 @@ class Result:
                 yield f"{len(images)} images of {split} are in train as well: {few}"
 
 
+@parsing_once()
 def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool = False) -> Result:
     """Read and draw everything that the splits of a `data` group name. Writes nothing.
 
@@ -95,21 +96,24 @@ def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool 
         DataError: a file that everything else needs is absent, or the config is wrong.
     """
     rows, images = [], dict[str, set[str]]()
-    for split, entries in data_cfg["splits"].items():
-        for entry in entries or ():
-            for source in entry["sources"]:
-                source_split = str(entry.get("split", split))
-                errors: list[DataError] = []
-                examples = read_source(data_cfg, source, source_split, errors)
-                spec = data_cfg["sources"][source]
-                names = (split, source, source_split)
-                # Data that is made here only borrows a public format.
-                counted = None if data_cfg.get("prepare") else _published(spec, source_split)
-                rows.append(_row(names, examples, counted, first_token))
-                rows[-1].errors.extend(errors)
-                if decode:
-                    rows[-1].errors.extend(_damaged(examples))
-                images.setdefault(split, set()).update(e.image_id for e in examples)
+    names = [
+        (split, source, str(entry.get("split", split)))
+        for split, entries in data_cfg["splits"].items()
+        for entry in entries or ()
+        for source in entry["sources"]
+    ]
+    errors: dict[Pair, Problems] = {(source, there): [] for _, source, there in names}
+    read = read_sources(data_cfg, errors, errors)
+    for split, source, there in names:
+        examples = read[source, there]
+        # Data that is made here only borrows a public format.
+        made = data_cfg.get("prepare")
+        counted = None if made else _published(data_cfg["sources"][source], there)
+        rows.append(_row((split, source, there), examples, counted, first_token))
+        rows[-1].errors.extend(errors[source, there])
+        if decode:
+            rows[-1].errors.extend(_damaged(examples))
+        images.setdefault(split, set()).update(e.image_id for e in examples)
     train = images.get("train", set())
     overlap = {s: found & train for s, found in images.items() if s != "train"}
     return Result(rows, overlap, _policies(data_cfg, first_token))

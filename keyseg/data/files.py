@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 class DataError(ValueError):
@@ -70,6 +75,44 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}): download it again") from error
+
+
+_KEPT = 4
+"""Files of which `parsed` keeps the content: those of one data set. A large one takes 0.5 GB."""
+
+_memory: ContextVar[OrderedDict[Any, Any] | None] = ContextVar("parsed", default=None)
+
+
+@contextmanager
+def parsing_once() -> Iterator[None]:
+    """Inside, a file is parsed once however many splits and readers ask for it (see `parsed`)."""
+    if _memory.get() is not None:
+        yield
+        return
+    before = _memory.set(OrderedDict())
+    try:
+        yield
+    finally:
+        _memory.reset(before)
+
+
+def parsed(parse: Callable[[Path], _T], path: Path) -> _T:
+    """What `parse` makes of a file; nobody may change it.
+
+    Inside `parsing_once`, files of equal content share it (the last few files do, not all).
+    """
+    memory = _memory.get()
+    if memory is None or not path.is_file():  # what is wrong then, `parse` says
+        return parse(path)
+    with path.open("rb") as file:
+        key = parse, hashlib.file_digest(file, "sha256").digest()
+    if key not in memory:
+        memory[key] = parse(path)
+    memory.move_to_end(key)
+    while len(memory) > _KEPT:
+        memory.popitem(last=False)
+    content: _T = memory[key]
+    return content
 
 
 def check_images(

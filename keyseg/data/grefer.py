@@ -14,7 +14,15 @@ from typing import Any
 
 from keyseg.data import plain_pickle
 from keyseg.data.example import Example, size_slice
-from keyseg.data.files import DataError, Problems, check_images, collecting, read_json, require
+from keyseg.data.files import (
+    DataError,
+    Problems,
+    check_images,
+    collecting,
+    parsed,
+    read_json,
+    require,
+)
 from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
 from keyseg.data.refer import IMAGE_PAGE, IMAGES, Instances, draw, expressions, of_split
@@ -46,8 +54,7 @@ def read(
     file, content = _refs(folder, dataset, split_by)
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
     refs = of_split(content, file, split, PAGE)
-    wanted = {number for ref in refs for number in _numbers(ref)}
-    instances = Instances(instances_file, wanted, (ref.get("image_id") for ref in refs))
+    instances = Instances(instances_file)
     folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
     examples = []
     for ref in refs:
@@ -72,9 +79,9 @@ def _refs(folder: Path, dataset: str, split_by: str) -> tuple[Path, Any]:
     """The refs file and its content: a pickle if there is one, as the original loader prefers."""
     pickled = folder / f"grefs({split_by}).p"
     if pickled.exists():
-        return pickled, plain_pickle.load(pickled)
+        return pickled, parsed(plain_pickle.load, pickled)
     file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", PAGE)
-    return file, read_json(file)
+    return file, parsed(read_json, file)
 
 
 def _numbers(ref: Mapping[str, Any]) -> list[Any]:

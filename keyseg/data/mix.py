@@ -11,7 +11,7 @@ import importlib
 import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,9 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from keyseg import collector
 from keyseg.config import resolve_path
 from keyseg.data.example import Example
-from keyseg.data.files import ABSENT, DataError, Problems
+from keyseg.data.files import ABSENT, DataError, Problems, parsing_once
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -58,35 +61,37 @@ def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
         DataError: an unknown split or source, a reader that cannot be found or called, a weight
             that is not above 0, an example that comes twice, and all that readers raise.
     """
+    return load_splits(data_cfg, [split])[0]
+
+
+def load_splits(data_cfg: Mapping[str, Any], splits: Sequence[str] = SPLITS) -> list[list[Source]]:
+    """`load` for several splits. A file that they share is parsed once."""
     cfg = _plain(data_cfg)
-    splits, sources = cfg.get("splits") or {}, cfg.get("sources") or {}
-    name = cfg.get("name", "?")
-    if split not in splits:
-        raise DataError(
-            f"data={name} has no split '{split}'; it has: {', '.join(splits) or 'none'}"
-        )
-    loaded, seen = [], set[str]()
-    for i, entry in enumerate(splits[split] or ()):
-        where = f"data.splits.{split}[{i}]"
-        weight = float(entry.get("weight", 1.0))
-        if not (weight > 0 and math.isfinite(weight)):
-            raise DataError(f"{where}.weight={weight}: must be above 0")
-        examples: list[Example] = []
-        for source in entry.get("sources") or ():
-            if source not in sources:
-                near = get_close_matches(source, sources, 1) or list(sources)
-                raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
-            examples += read_source(cfg, source, str(entry.get("split", split)))
-        if not examples:
-            raise DataError(f"{where} has no examples: name its sources")
-        for example in examples:
-            if example.id in seen:
-                raise DataError(f"{where}: example {example.id} comes twice; list a source once")
-            seen.add(example.id)
-        loaded.append(Source(examples, weight))
-    if not loaded:
-        raise DataError(f"data.splits.{split} is empty: list at least one entry with sources")
-    return loaded
+    entries = [list(_entries(cfg, split)) for split in splits]
+    read = read_sources(cfg, (pair for found in entries for entry in found for pair in entry.pairs))
+    return [_sources(found, read) for found in entries]
+
+
+Pair = tuple[str, str]
+"""A source and the split of it that is meant."""
+
+
+def read_sources(
+    data_cfg: Mapping[str, Any],
+    pairs: Iterable[Pair],
+    problems: Mapping[Pair, Problems] | None = None,
+) -> dict[Pair, list[Example]]:
+    """`read_source` for each pair, one source after the other; shared files are parsed once."""
+    cfg = _plain(data_cfg)
+    by_source: dict[str, list[Pair]] = {}
+    for pair in dict.fromkeys(pairs):
+        by_source.setdefault(pair[0], []).append(pair)
+    with parsing_once(), collector.paused():
+        return {
+            pair: read_source(cfg, *pair, problems[pair] if problems else None)
+            for same in by_source.values()
+            for pair in same
+        }
 
 
 def read_source(
@@ -112,6 +117,54 @@ def read_source(
             ABSENT,
         ) from error
     return examples
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One entry of a split, before it is read. where: its place in the config."""
+
+    where: str
+    weight: float
+    pairs: list[Pair]
+
+
+def _entries(cfg: Mapping[str, Any], split: str) -> Iterator[_Entry]:
+    splits, sources = cfg.get("splits") or {}, cfg.get("sources") or {}
+    if split not in splits:
+        raise DataError(
+            f"data={cfg.get('name', '?')} has no split '{split}'; it has: "
+            f"{', '.join(splits) or 'none'}"
+        )
+    if not splits[split]:
+        raise DataError(f"data.splits.{split} is empty: list at least one entry with sources")
+    for i, entry in enumerate(splits[split]):
+        where = f"data.splits.{split}[{i}]"
+        weight = float(entry.get("weight", 1.0))
+        if not (weight > 0 and math.isfinite(weight)):
+            raise DataError(f"{where}.weight={weight}: must be above 0")
+        names = list(entry.get("sources") or ())
+        for source in names:
+            if source not in sources:
+                near = get_close_matches(source, sources, 1) or list(sources)
+                raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
+        yield _Entry(where, weight, [(name, str(entry.get("split", split))) for name in names])
+
+
+def _sources(entries: Iterable[_Entry], read: Mapping[Pair, list[Example]]) -> list[Source]:
+    """The sources of a split; no example may come twice in it."""
+    sources, seen = [], set[str]()
+    for entry in entries:
+        examples = [example for pair in entry.pairs for example in read[pair]]
+        if not examples:
+            raise DataError(f"{entry.where} has no examples: name its sources")
+        for example in examples:
+            if example.id in seen:
+                raise DataError(
+                    f"{entry.where}: example {example.id} comes twice; list a source once"
+                )
+            seen.add(example.id)
+        sources.append(Source(examples, entry.weight))
+    return sources
 
 
 def groups(examples: Iterable[Example]) -> list[ImageGroup]:

@@ -18,6 +18,7 @@ from keyseg.data.files import (
     Problems,
     check_images,
     collecting,
+    parsed,
     read_json,
     require,
 )
@@ -82,7 +83,7 @@ def read(
             f"split '{split}' is empty: no .json in {folder}. Public page: {PAGE}", ABSENT
         )
     missing = check_images((p.with_suffix(".jpg") for p in files), PAGE, problems)
-    known = _keywords(root / keywords) if keywords else {}
+    known = parsed(_keywords, root / keywords) if keywords else {}
     examples = []
     for file in files:
         image = file.with_suffix(".jpg")

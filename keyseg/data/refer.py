@@ -10,9 +10,9 @@ A ref's own `file_name` carries the annotation's number; the image's is in insta
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from keyseg.data import plain_pickle
 from keyseg.data.example import (
@@ -29,6 +29,7 @@ from keyseg.data.files import (
     Problems,
     check_images,
     collecting,
+    parsed,
     read_json,
     require,
 )
@@ -86,7 +87,7 @@ def read(
     refs_file = require(folder / f"refs({split_by}).p", f"the refs of '{dataset}'", PAGE)
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
     refs = _refs_of_split(refs_file, split)
-    instances = Instances(instances_file, [ref.get("ann_id") for ref in refs])
+    instances = Instances(instances_file)
     folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
     examples = []
     for ref in refs:
@@ -140,31 +141,42 @@ def expressions(
     ]
 
 
-class Instances:
-    """instances.json, indexed; of annotations only those asked for are kept (the file is large).
+class _Index(NamedTuple):
+    """An instances.json by numbers. alike: annotations of an image and a category."""
 
-    `images`: ids of images to keep beside those of the annotations.
+    annotations: dict[Any, dict[str, Any]]
+    alike: Counter[tuple[Any, Any]]
+    images: dict[Any, dict[str, Any]]
+    categories: dict[Any, str]
+
+
+def _index(path: Path) -> _Index:
+    content = read_json(path)
+    try:
+        annotations = content["annotations"]
+        return _Index(
+            {a["id"]: a for a in annotations},
+            Counter((a["image_id"], a.get("category_id")) for a in annotations),
+            {image["id"]: image for image in content["images"]},
+            {c["id"]: str(c["name"]) for c in content["categories"]},
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not a COCO file: needs images, annotations and categories with ids "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+class Instances:
+    """instances.json, for looking things up.
+
+    Raises:
+        DataError: it is not a COCO file.
     """
 
-    def __init__(self, path: Path, annotations: Iterable[Any], images: Iterable[Any] = ()) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        content = read_json(path)
-        try:
-            wanted = set(map(str, annotations))
-            self.annotations = {
-                a["id"]: a for a in content["annotations"] if str(a["id"]) in wanted
-            }
-            self._alike = Counter(
-                (a.get("image_id"), a.get("category_id")) for a in content["annotations"]
-            )
-            kept = {a["image_id"] for a in self.annotations.values()} | set(images)
-            self.images = {i["id"]: i for i in content["images"] if i["id"] in kept}
-            self.categories = {c["id"]: str(c["name"]) for c in content["categories"]}
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} is not a COCO file: needs images, annotations and categories with ids "
-                f"({type(error).__name__}: {error})"
-            ) from error
+        self._index = parsed(_index, path)
 
     def of(
         self, number: Any, where: str, category: Any = None
@@ -177,22 +189,22 @@ class Instances:
             raise DataError(
                 f"{where}: ann_id is {number!r}, not the number of one annotation", UNANNOTATED
             )
-        if number not in self.annotations:
+        if number not in self._index.annotations:
             raise DataError(f"{where}: annotation {number} is not in {self.path}", UNANNOTATED)
-        annotation = self.annotations[number]
+        annotation = self._index.annotations[number]
         image = self.image(annotation["image_id"], f"annotation {number} is on image")
         category = annotation.get("category_id", category)
-        if category not in self.categories:
+        if category not in self._index.categories:
             raise DataError(f"{self.path}: annotation {number} has unknown category {category}")
-        return annotation, image, self.categories[category]
+        return annotation, image, self._index.categories[category]
 
     def alike(self, annotation: Mapping[str, Any]) -> int:
         """Other annotations of the same category in the same image."""
-        return self._alike[annotation["image_id"], annotation.get("category_id")] - 1
+        return self._index.alike[annotation["image_id"], annotation.get("category_id")] - 1
 
     def image(self, number: Any, what: str) -> dict[str, Any]:
         """An image's entry; `what` starts the sentence of the error."""
-        image: dict[str, Any] | None = self.images.get(number)
+        image: dict[str, Any] | None = self._index.images.get(number)
         if image is None or not {"file_name", "height", "width"} <= image.keys():
             raise DataError(
                 f"{self.path}: {what} {number}, which is not listed with file_name, height and "
@@ -202,7 +214,7 @@ class Instances:
 
 
 def _refs_of_split(path: Path, split: str) -> list[dict[str, Any]]:
-    return of_split(plain_pickle.load(path), path, split, PAGE)
+    return of_split(parsed(plain_pickle.load, path), path, split, PAGE)
 
 
 def of_split(refs: Any, path: Path, split: str, page: str) -> list[dict[str, Any]]:

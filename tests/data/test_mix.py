@@ -1,3 +1,4 @@
+import gc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
-from keyseg.data import mix
+from keyseg.data import mix, plain_pickle, refer
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
 from keyseg.data.masks import CocoMask
-from keyseg.data.mix import ImageSampler, Source, fingerprint, groups, load, prepare
+from keyseg.data.mix import ImageSampler, Source, fingerprint, groups, load, load_splits, prepare
 
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]
 
@@ -240,6 +241,25 @@ def test_load(config, wrap):
     assert [len(g.examples) for g in groups(first.examples)] == [4, 4]
     (val,) = load(wrap(config), "val")
     assert {e.slices["split"] for e in val.examples} == {"testA"}
+
+
+def test_splits_that_are_read_together_are_the_same_and_share_their_files(config, monkeypatch):
+    alone = {split: load(config, split) for split in ("train", "val")}
+    opened = []
+
+    def counting(path, of):
+        opened.append(path.name)
+        return of(path)
+
+    for module, name in ((refer, "read_json"), (plain_pickle, "load")):
+        read = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path, of=read: counting(path, of))
+    val, train = load_splits(config, ["val", "train"])
+    # "one" and "two" have instances of their own in folders of their own, with the same content
+    assert Counter(opened) == {"instances.json": 1, "refs(unc).p": 1}
+    assert fingerprint(val) == fingerprint(alone["val"])
+    assert fingerprint(train) == fingerprint(alone["train"])
+    assert gc.isenabled()
 
 
 def test_a_relative_root_starts_at_the_project(monkeypatch, tmp_path, config):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keyseg.data.files import DataError
+from keyseg.data.files import DataError, parsed
 from keyseg.data.keywords.file import by_image
 from keyseg.data.keywords.head_noun import head_noun
 
@@ -38,7 +38,7 @@ class Policy:
         """The policy, with the keywords of a file if it is to take them from there."""
         if file is not None and name != "head_noun":
             raise DataError(f"data.keyword_file={file} is read by data.keyword=head_noun only")
-        return cls(name, by_image(file) if file else {})
+        return cls(name, parsed(by_image, file) if file else {})
 
     def keyword(self, image: Path, expression: str, category: str | None) -> str | None:
         """The keyword of one expression; None where it has none."""

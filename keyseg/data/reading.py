@@ -1,0 +1,78 @@
+"""The data of a cell: made if need be, read once in a process, and if told in time beside imports.
+
+Reading takes about as long as importing torch, and needs none of it: a process that is forked
+before does it meanwhile, on another core. It is a help only. What it cannot do (broken data, no
+memory, killed) is done, and complained of, where the data is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any
+
+from keyseg import collector
+from keyseg.data.mix import Source, fingerprint, load_splits, prepare
+
+
+@dataclass(frozen=True)
+class Data:
+    """The sources of each split, and the fingerprint of all."""
+
+    train: list[Source]
+    val: list[Source]
+    test: list[Source]
+    fingerprint: str
+
+
+_read: dict[str, Data] = {}
+_begun: dict[str, tuple[int, IO[bytes]]] = {}
+
+
+def begin(data_cfg: Mapping[str, Any]) -> None:
+    """Have a process read this data, for a later `read`. Call it before anything starts threads."""
+    key = _key(data_cfg)
+    if key in _read or key in _begun:
+        return
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(pickle.dumps(_load(data_cfg), pickle.HIGHEST_PROTOCOL))
+        finally:
+            os._exit(0)  # nothing of the parent's is ours to clean up, nor to report
+    os.close(writer)
+    _begun[key] = child, os.fdopen(reader, "rb")
+
+
+def read(data_cfg: Mapping[str, Any]) -> Data:
+    """The data that a `data` group names.
+
+    Raises:
+        DataError: what `load_splits` finds wrong. ConfigError: it cannot be made.
+    """
+    key = _key(data_cfg)
+    if key in _begun:
+        child, pipe = _begun.pop(key)
+        with pipe, collector.paused(), suppress(EOFError, pickle.UnpicklingError):
+            _read[key] = pickle.load(pipe)
+        os.waitpid(child, 0)
+    if key not in _read:
+        _read[key] = _load(data_cfg)
+    return _read[key]
+
+
+def _load(data_cfg: Mapping[str, Any]) -> Data:
+    prepare(data_cfg)
+    train, val, test = load_splits(data_cfg)
+    return Data(train, val, test, fingerprint([*train, *val, *test]))
+
+
+def _key(data_cfg: Mapping[str, Any]) -> str:
+    return json.dumps(data_cfg, sort_keys=True)
