@@ -15,6 +15,7 @@ import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # processes share the cores already
     os.environ[threads] = "1"
@@ -38,7 +39,7 @@ def cell(job: tuple[str, int, int, int, int]) -> dict[str, float]:
     held = coverage(seeds, repeats, seed=seed, resamples=resamples, naive=True, world=world)
     # Weights of one seed are truly alike only where there is no seed effect.
     if seeds > 1 or world.tau == 0:
-        made = {"seed": seed, "resamples": resamples, "world": world}
+        made: dict[str, Any] = {"seed": seed, "resamples": resamples, "world": world}
         wrong = false_claims(seeds, repeats, **made)
         held |= {f"{CLAIM} {metric}": share for metric, share in wrong.items()}
     return held

@@ -151,16 +151,16 @@ def measure(works: dict[str, Works], rounds: int) -> list[dict[str, Any]]:
     for turn in range(rounds + 1):
         for name, work in works.items():
             for kind, do in kinds.items():
-                taken = seconds(lambda do=do, work=work: do(work), work.trainer.device)  # type: ignore[misc]
+                took = seconds(lambda do=do, work=work: do(work), work.trainer.device)
                 if turn:  # the first round warms up
-                    times.setdefault((name, kind), []).append(taken)
+                    times.setdefault((name, kind), []).append(took)
     rows = []
     for name, work in works.items():
         expressions = sum(len(g.examples) for g in work.groups)
         row: dict[str, Any] = {"value": name}
         for kind, do in kinds.items():
             taken = times[name, kind]
-            peak = peak_bytes(lambda do=do, work=work: do(work), work.trainer.device)  # type: ignore[misc]
+            peak = peak_bytes(lambda do=do, work=work: do(work), work.trainer.device)
             row[kind] = {
                 "seconds": statistics.median(taken),
                 "lowest": min(taken),

@@ -284,12 +284,12 @@ def main() -> None:
             "one cell per job": bench.ours(given.cells),
             "packed": bench.ours(given.cells, per_job=-(-given.cells // given.at_once)),
         }
-        for name, launch in several.items():
-            rate, cpu = launch.cells_per_minute, launch.cpu / given.cells
+        for name, made in several.items():
+            rate, each = made.cells_per_minute, made.cpu / given.cells
             print(
-                f"{given.cells} cells, {name:17} {rate:6.2f} cells a minute, {cpu:.1f} s CPU each"
+                f"{given.cells} cells, {name:17} {rate:6.2f} cells a minute, {each:.1f} s CPU each"
             )
-            figures[name] = {"cells_per_minute": rate, "cpu_per_cell": cpu}
+            figures[name] = {"cells_per_minute": rate, "cpu_per_cell": each}
         gain = several["packed"].cells_per_minute / several["one cell per job"].cells_per_minute
         figures["packing_gain"] = gain
         print(f"packing: {gain:.2f} times the cells a minute")

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -345,9 +346,14 @@ def main() -> None:
 def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     """Interleaved rounds, so that a slow minute is slow for all; medians."""
     device, expressions = bench.device, EXPRESSIONS * len(bench.groups)
-    training = {n: (lambda o=o: bench.train_step(o)) for n, o in arrangements().items()}
+    training: dict[str, Callable[[], Any]] = {
+        n: partial(bench.train_step, o) for n, o in arrangements().items()
+    }
     evaluating = {"LISA's arrangement": bench.evaluate_theirs, "all": bench.evaluate_ours}
-    works = {"training": training, "evaluation": evaluating}
+    works: dict[str, dict[str, Callable[[], Any]]] = {
+        "training": training,
+        "evaluation": evaluating,
+    }
     operations = {
         (kind, name): flops(work) for kind, named in works.items() for name, work in named.items()
     }
@@ -355,9 +361,9 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     for turn in range(rounds + 1):
         for kind, named in works.items():
             for name, work in named.items():
-                taken = seconds(work, device)
+                took = seconds(work, device)
                 if turn:  # the first round warms up
-                    times.setdefault((kind, name), []).append(taken)
+                    times.setdefault((kind, name), []).append(took)
     rate = matrix_rate(device, DTYPES[bench.cfg.model.precision])
     rows: dict[str, dict[str, dict[str, float]]] = {"training": {}, "evaluation": {}}
     for (kind, name), taken in times.items():

@@ -135,7 +135,7 @@ def tune(
         point = Point(f"trial {trial.number}", dict(trial.params), 0, overrides)
         return Cell(key, point.label, point, config, root / key)
 
-    pool = VirtualPool(workers, durations)
+    pool: Any = VirtualPool(workers, durations)
     controller = kind([arm], pool, make_cell, width=workers)
     poll, worked = pool.poll, 0.0
 
@@ -146,7 +146,7 @@ def tune(
         worked += time.process_time() - began
         return ended
 
-    pool.poll = timed  # type: ignore[method-assign]
+    pool.poll = timed
     began = time.process_time()
     while controller.active:
         controller.step()
@@ -156,7 +156,7 @@ def tune(
 
 def fill(arm: Arm, count: int, rng: np.random.Generator) -> None:
     """Add trials that somebody else has paid for, with values drawn at random."""
-    kinds = {d.key: d.distribution for d in arm.question.space}
+    kinds: dict[str, Any] = {d.key: d.distribution for d in arm.question.space}
     for _ in range(count):
         params = {
             key: float(np.exp(rng.uniform(np.log(d.low), np.log(d.high))))

@@ -30,12 +30,13 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from keyseg import system, tracking
+from keyseg import system
 from keyseg.build import build, pick_device
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.data import reading
 from keyseg.data.ahead import ahead
 from keyseg.data.mix import ImageSampler
+from keyseg.mirror import mirror
 from keyseg.provenance import attempt, record
 from keyseg.rundir import RUNNING, Row, RunDirectory, now
 from keyseg.train import Trainer
@@ -96,7 +97,7 @@ def waits(arm: Arm, steps: int) -> int:
 def followed(run: RunDirectory) -> Iterator[Any]:
     """What follows a run that is at work."""
     run.update(status=RUNNING, attempts=[attempt(record(run), 0)])
-    yield tracking.mirror(run)
+    yield mirror(run)
     yield system.watch(run)
 
 
