@@ -19,6 +19,8 @@ from keyseg.report.verdict import ALPHA, NO_RESULT
 PANELS = 5
 """Contrasts whose examples are drawn one by one."""
 COLUMNS = 3
+NEAR, FAR = 2, 10
+"""Points up to which a folded axis is linear; how many medians away a difference is far."""
 POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
 
@@ -34,6 +36,7 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
     names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}
     labels = [_label(row) for row in first.to_dict("records")]
+    far = _far(rows[rows["metric"].isin(metrics)])
     height = 0.9 + sum(0.16 + 0.17 * (label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(1.6, height), [])
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -46,10 +49,32 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
         ax.set_title(BY_NAME[metric].title)
         lower = " (lower is better)" if BY_NAME[metric].better < 0 else ""
         ax.set_xlabel(f"difference, points{lower}")
+        if far:
+            _fold(ax)
         ax.grid(visible=False, axis="y")
         ax.set_ylim(len(names) - 0.4, -0.6)
     axes[0].set_yticks(range(len(names)), labels)
     return figure
+
+
+def _far(rows: pd.DataFrame) -> bool:
+    """Whether a few differences are so large that the others could not be told from 0."""
+    ends = rows[["low", "high"]].astype(float).abs().max(axis=1).dropna()
+    return len(ends) > 2 and bool(ends.max() > FAR * max(ends.median(), 0.01))
+
+
+def _fold(ax: Any) -> None:
+    """An axis of points that is linear near 0 and logarithmic beyond, and says so."""
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("symlog", linthresh=NEAR, linscale=1.2)
+    left, right = (1.5 * end if abs(end) > NEAR else end for end in ax.get_xlim())
+    ax.set_xlim(left, right)  # room for a marker at the edge
+    ticks = [t for t in (1, 2, 5, 20, 50, 100) if t <= max(-left, right)]
+    ax.set_xticks([t for t in (*(-t for t in reversed(ticks)), 0, *ticks) if left <= t <= right])
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}".replace("-", "−"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(f"{ax.get_xlabel()} (linear to ±{NEAR}, logarithmic beyond)")
 
 
 def _label(row: Mapping[Any, Any]) -> str:

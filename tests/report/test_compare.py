@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from keyseg.report import compare, pathway, plots
@@ -46,6 +47,21 @@ def test_two_factors_make_a_heat_map_with_its_hole(crossed: Path) -> None:
     whole = whole[whole["protocol"] == "teacher_forced"].set_index("label")["value"]
     assert texts == [f"{100 * value:.1f}" for value in whole]
     assert len(texts) == 3
+
+
+def test_a_difference_that_dwarfs_the_others_folds_the_axis(crossed: Path) -> None:
+    sweep = load(crossed)
+    held = contrasts(sweep, 0)
+    held = pd.concat([held.assign(contrast=held["contrast"] + more) for more in ("", "'", "''")])
+    with figure_style():
+        assert compare.forest(sweep, held).axes[0].get_xscale() == "linear"
+        far = held["contrast"] == held["contrast"].iloc[0]
+        held.loc[~far, ["difference", "low", "high"]] = 0.001, -0.002, 0.004
+        held.loc[far, ["difference", "low", "high"]] = 0.7, 0.6, 0.8
+        figure = compare.forest(sweep, held)
+    for ax in figure.axes:
+        assert ax.get_xscale() == "symlog"
+        assert "logarithmic beyond" in ax.get_xlabel()
 
 
 def test_a_declared_contrast_of_a_failed_cell_keeps_its_line_in_the_forest(crossed: Path) -> None:
