@@ -215,7 +215,7 @@ def caveat(e: Evidence) -> str:
     if e.n_seeds >= SIGNS or not isfinite(e.difference):
         return ""
     more = SIGNS - e.n_seeds
-    remedy = f"{more} more {'seed' if more == 1 else 'seeds'} let them reach it."
+    remedy = f"{more} more {'seed lets' if more == 1 else 'seeds let'} them reach it."
     if e.n_seeds < 2:
         return (
             "One seed cannot show whether the variant or the training run makes the difference: "
