@@ -349,7 +349,7 @@ def test_a_store_that_is_down_stops_nothing_and_is_told_once(run, monkeypatch, c
 
 def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
     release = threading.Event()
-    monkeypatch.setattr(tracking, "sync", lambda run: release.wait(30))
+    monkeypatch.setattr("keyseg.mirror.sync", lambda run: release.wait(30))
     started = time.monotonic()
     with mirror(run, every=0.01, patience=0.2):
         log(run, 1)
@@ -360,7 +360,7 @@ def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
 
 def test_a_store_that_was_silent_is_not_waited_for_in_full(run, monkeypatch, caplog):
     release = threading.Event()
-    monkeypatch.setattr(tracking, "sync", lambda run: release.wait(30))
+    monkeypatch.setattr("keyseg.mirror.sync", lambda run: release.wait(30))
     with mirror(run, every=0.01, patience=1.0):
         time.sleep(1.2)
         ended = time.monotonic()
