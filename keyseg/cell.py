@@ -40,6 +40,7 @@ from keyseg.rundir import (
 )
 
 if TYPE_CHECKING:
+    from keyseg.config import RunConfig
     from keyseg.distributed import Processes
 
 _stop = threading.Event()
@@ -141,11 +142,18 @@ def attempt_forked(path: str) -> int:
 
 def load(paths: Sequence[str]) -> None:
     """Import all that a run needs; meanwhile the data of the first one is read that is not done."""
+    todo: list[RunConfig] = []
     for run in map(RunDirectory, paths):
         with suppress(Exception):  # it will be told to whoever works on the run
             if verdict(run) is None:
-                reading.begin(run.config.data)
-                break
+                todo.append(run.config)
+    with suppress(OSError):  # no process to be had: it is read where it is asked for
+        for cfg in todo[:1]:
+            reading.begin(cfg.data)
+    if all(cfg.model.quantization == "none" for cfg in todo):
+        # peft imports it where it is installed, and that asks for GPUs: what is forked from a
+        # process that did so cannot use them (`attempt_forked` then starts all over)
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     with collector.paused():
         import keyseg.work  # noqa: F401
     gc.freeze()  # what is imported stays: no collection need look at it

@@ -1,5 +1,6 @@
 """One cell as a launcher starts it: a process of its own, on the real path with random weights."""
 
+import importlib.util
 import os
 import signal
 import socket
@@ -150,6 +151,17 @@ def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):
         pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
         pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
     assert len({run.info["attempts"][0]["pid"] for run in runs}) == 3
+
+
+def test_what_is_loaded_for_several_runs_leaves_gpus_to_those_who_are_forked():
+    """bitsandbytes, which the tests have, would ask for them when peft imports it."""
+    code = (
+        "import os, sys; from keyseg import cell; cell.load([]); import torch\n"
+        "if child := os.fork(): sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "os._exit(int(torch.cuda._is_in_bad_fork()))"
+    )
+    assert importlib.util.find_spec("bitsandbytes")
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
 
 
 def test_where_a_gpu_was_touched_before_the_fork_a_run_gets_a_new_process(monkeypatch):
