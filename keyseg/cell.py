@@ -140,16 +140,21 @@ def attempt_forked(path: str) -> int:
     return attempt(path)
 
 
-def load(paths: Sequence[str]) -> None:
-    """Import all that a run needs; meanwhile the data of the first one is read that is not done."""
-    todo: list[RunConfig] = []
+def unfinished(paths: Sequence[str]) -> list[RunConfig]:
+    """The configs of the runs that have not ended."""
+    found = []
     for run in map(RunDirectory, paths):
         with suppress(Exception):  # it will be told to whoever works on the run
             if verdict(run) is None:
-                todo.append(run.config)
-    with suppress(OSError):  # no process to be had: it is read where it is asked for
-        for cfg in todo[:1]:
-            reading.begin(cfg.data)
+                found.append(run.config)
+    return found
+
+
+def load(todo: Sequence[RunConfig]) -> None:
+    """Import all that these runs need; meanwhile the data of the first one is read."""
+    if todo:
+        with suppress(OSError):  # no process to be had: it is read where it is asked for
+            reading.begin(todo[0].data)
     if all(cfg.model.quantization == "none" for cfg in todo):
         # peft imports it where it is installed, and that asks for GPUs: what is forked from a
         # process that did so cannot use them (`attempt_forked` then starts all over)
@@ -159,7 +164,7 @@ def load(paths: Sequence[str]) -> None:
     gc.freeze()  # what is imported stays: no collection need look at it
 
 
-def share(paths: Sequence[str]) -> None:
+def share(todo: Sequence[RunConfig]) -> None:
     """Load what these runs will read and not change. What cannot be loaded fails in its run."""
     import torch
 
@@ -167,12 +172,10 @@ def share(paths: Sequence[str]) -> None:
 
     torch.set_num_threads(1)  # of a pool of threads no forked process would find any
     tracking.preload()
-    for run in map(RunDirectory, paths):
+    for cfg in todo:
         with suppress(Exception):
-            if verdict(run) is None:
-                cfg = run.config
-                reading.read(cfg.data)
-                share_backbones(cfg)
+            reading.read(cfg.data)
+            share_backbones(cfg)
 
 
 def main() -> int:
@@ -183,10 +186,11 @@ def main() -> int:
         print("usage: python -m keyseg.cell RUN_DIR ...", file=sys.stderr)
         return 2
     try:
-        load(paths)
+        todo = unfinished(paths)
+        load(todo)
         if len(paths) == 1:
             return attempt(paths[0])
-        share(paths)
+        share(todo)
         return pack.each(paths, attempt_forked, _stop)
     finally:  # Python's own end would give the signal its default back, which kills
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
