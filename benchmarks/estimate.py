@@ -9,7 +9,8 @@ products and convolutions, a multiplication and an addition each). How long they
 assumption, --share of the device's peak --rate, the same for both arrangements; so are tokens of a
 text and the memory rate that limits generation. The alternative is the arrangement that LISA and
 its successors use: both encoders in every step (CLIP for every expression, SAM for every image), a
-sequence for each expression, logits at all positions. The last line is JSON.
+sequence for each expression, logits at all positions, layers checkpointed as a whole. The last line
+is JSON.
 """
 
 from __future__ import annotations
@@ -105,8 +106,9 @@ class Counted:
         parts = (out.text_logits, out.key_query, out.mask_logits)
         return sum((p.float().mean() for p in parts), torch.zeros((), device="meta"))
 
-    def training(self, batch: Batch) -> float:
-        """TFLOP forward and backward."""
+    def training(self, batch: Batch, *, selective: bool) -> float:
+        """TFLOP forward and backward, layers checkpointed as a whole or selectively."""
+        self.parts.model.vlm.checkpoint_gradients(selective=selective)
         self.parts.model.train()
         return count(lambda: self.forward(batch).backward())
 
@@ -135,9 +137,10 @@ def estimate(options: argparse.Namespace) -> dict[str, Any]:
     cfg, share = model.cfg, options.share * options.rate / 1e12  # TFLOP a second
     each = cfg.optim.expressions_per_image
     clip, sam = model.encoders()
-    ours = model.training(model.batch(1, each))
-    rows = model.training(model.batch(each, 1, every_logit=True))
-    prefix = model.training(model.batch(1, each, every_logit=True))
+    ours = model.training(model.batch(1, each), selective=True)
+    rows = model.training(model.batch(each, 1, every_logit=True), selective=False)
+    prefix = model.training(model.batch(1, each, every_logit=True), selective=False)
+    logits = model.training(model.batch(1, each), selective=False)
     theirs = rows + each * clip + sam
     images = cfg.optim.steps * cfg.optim.images_per_step
     all_images = TRAIN_IMAGES + VAL_IMAGES + TEST_IMAGES
@@ -173,7 +176,12 @@ def estimate(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "clip_tflop": clip,
         "sam_tflop": sam,
-        "image_tflop": {"ours": ours, "one row an image, all logits": prefix, "theirs": theirs},
+        "image_tflop": {
+            "ours": ours,
+            "one row an image, logits where supervised": logits,
+            "one row an image, all logits": prefix,
+            "theirs": theirs,
+        },
         "step_tflop": {
             "ours": ours * cfg.optim.images_per_step,
             "theirs": theirs * cfg.optim.images_per_step,

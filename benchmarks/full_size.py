@@ -29,38 +29,17 @@ from pathlib import Path
 from typing import Any
 
 STARTED = time.perf_counter()
-HEIGHT, WIDTH = 480, 640
+SIZE = (480, 640)
+"""Height and width."""
 QUERY = "the person in the red coat who waits left of the bus"
 VARIANTS = ("seg_only", "full")
-
-
-def examples(folder: Path, images: int, expressions: int) -> list[Any]:
-    """Noise with a rectangle to find; expressions of 12 words and a keyword."""
-    import numpy as np
-    from PIL import Image
-
-    from keyseg.data.example import Example
-
-    rng = np.random.default_rng(0)
-    target = np.zeros((HEIGHT, WIDTH), np.uint8)
-    target[100:300, 200:400] = 1
-    made = []
-    for number in range(images):
-        file = folder / f"{number}.png"
-        Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(file)
-        made += [
-            Example(
-                f"{number}-{k}", file, str(number), QUERY, False, "person", None, {}, target.copy
-            )
-            for k in range(expressions)
-        ]
-    return made
 
 
 def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str, Any]:
     """One variant in this process."""
     import torch
     from hydra import compose, initialize_config_dir
+    from noise import examples
 
     from keyseg.build import autocast, build, pick_device
     from keyseg.config import PROJECT, validate
@@ -70,12 +49,15 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     prompt = "short" if options.model == "tiny" else "lisa"
     chosen = [f"model={options.model}", f"fusion={variant}", f"prompt={prompt}"]
     fixed = ["model.init=random", "optim=released", "runtime.features=false"]
+    if options.model != "tiny":  # words, not bytes: a text is as long as with LLaMA's tokenizer
+        fixed.append("+model.sizes.tokenizer=keyseg/tiny/weights/llava")
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
         cfg = validate(compose("config", [*chosen, *fixed, *options.overrides]))
     device = pick_device(options.device)
     torch.manual_seed(cfg.seed)
     parts = build(cfg, device)
-    rest = Source(examples(folder, options.images, options.expressions), 1.0)
+    noise = examples(folder, options.images, options.expressions, SIZE, QUERY, "person")
+    rest = Source(list(noise), 1.0)
     sampler = ImageSampler([rest], cfg.seed, options.images, options.expressions)
     trainer = Trainer(parts, sampler, cfg, folder)
     parts.model.train()

@@ -2,8 +2,9 @@
 
     python benchmarks/growth.py                                     model=tiny on the CPU, minutes
     python benchmarks/growth.py --axes expressions --rounds 5
-    python benchmarks/growth.py --overrides model=llava_1_5_7b model/sam=vit_h prompt=lisa \\
-        model.init=random --images 2 --expressions 4 --depths 8 16 32 --widths 1024 2048 4096
+    python benchmarks/growth.py --overrides model=llava_1_5_7b prompt=lisa model.init=random \\
+        +model.sizes.tokenizer=keyseg/tiny/weights/llava \\
+        --images 2 --expressions 4 --depths 8 16 32 --widths 1024 2048 4096
 
 Each axis changes one thing and keeps the rest at --images, --expressions and 128 x 128 pictures of
 noise. A step is the trainer's own (features from the disk, forward, four losses, backward, AdamW);
@@ -20,22 +21,20 @@ import json
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from PIL import Image
+from noise import examples
 from step import peak_bytes, seconds
 from transformers import LlavaConfig
 
 from keyseg.build import build, pick_device
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.data.batch import Collator
-from keyseg.data.example import Example
 from keyseg.data.features import FrozenFeatures, Store
 from keyseg.data.mix import ImageSampler, Source, groups
 from keyseg.evaluate import evaluate
@@ -84,20 +83,6 @@ def axes(options: argparse.Namespace, base: dict[str, int]) -> dict[str, dict[st
     }
 
 
-def examples(point: Point, folder: Path) -> Iterator[Example]:
-    """Noise with a rectangle to find."""
-    height, width = point.size
-    rng = np.random.default_rng(0)
-    target = np.zeros(point.size, np.uint8)
-    target[height // 4 : height // 2, width // 4 : width // 2] = 1
-    for number in range(point.images):
-        file = folder / f"{height}-{width}-{number}.png"
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(file)
-        for k in range(point.expressions):
-            name = f"{number}-{k}"
-            yield Example(name, file, str(number), QUERY, False, "ball", None, {}, target.copy)
-
-
 class Works:
     """What is timed of a point: a step and an evaluation."""
 
@@ -107,9 +92,7 @@ class Works:
         if point.text:
             cfg = replace(cfg, model=replace(cfg.model, init="random"))
             cfg.model.sizes = sizes(cfg, dict(point.text))
-            # the tokens of random weights are bytes
-            cfg.model.tokens = replace(cfg.model.tokens, key_init=None, seg_init=None)
-        found = list(examples(point, folder))
+        found = list(examples(folder, point.images, point.expressions, point.size, QUERY, "ball"))
         torch.manual_seed(0)
         parts = build(cfg, device)
         stored = FrozenFeatures(*parts.features.encoders, Store(folder / "features", 2**40))
@@ -141,7 +124,7 @@ def sizes(cfg: RunConfig, text: dict[str, int]) -> dict[str, Any]:
     dropped = ("model_type", "bos_token_id", "eos_token_id", "pad_token_id")
     kept = {k: v for k, v in found["text_config"].items() if k not in dropped}
     vision = {k: v for k, v in found["vision_config"].items() if k != "model_type"}
-    return {"text": kept | text, "vision": vision}
+    return {"text": kept | text, "vision": vision, "tokenizer": cfg.model.llava}
 
 
 def measure(works: dict[str, Works], rounds: int) -> list[dict[str, Any]]:

@@ -1,24 +1,27 @@
 """Expressions a second beside the arrangement that LISA and its successors use, gain by gain.
 
     python benchmarks/step.py                                       model=tiny on the CPU
-    python benchmarks/step.py --overrides model=llava_1_5_7b model.init=random model/sam=vit_h \\
-        prompt=lisa --images 4                                      on a GPU
+    python benchmarks/step.py --images 4 --overrides model=llava_1_5_7b model.init=random \\
+        +model.sizes.tokenizer=keyseg/tiny/weights/llava prompt=lisa    on a GPU
 
 One process, the same weights, the same images with four expressions each. The alternative: both
 encoders in every step (CLIP once for each expression, SAM once for each image), a sequence for
 each expression, logits at all positions, the states of all layers, SAM's own decoder and the mask
-losses in a loop; in evaluation one image at a time, masks counted in a loop. Every gain is
-measured alone, then all together; losses must agree before anything is timed. Ours includes
-reading features from the disk; theirs does not include reading images.
+losses in a loop, all layers checkpointed where the config checkpoints; in evaluation one image at
+a time, masks counted in a loop. Every gain is measured alone, then all together; losses must agree
+before anything is timed. Ours includes reading features from the disk; theirs does not include
+reading images. One pass counts operations, one memory, then each round times everything once.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +32,8 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -52,8 +57,10 @@ GAINS = {
     "logits": "logits where supervised",
     "states": "last hidden state only",
     "decoder": "one call of the mask decoder",
+    "kept": "wide products kept",
 }
 COMPILED = "compiled"
+THEIRS = "LISA's arrangement"
 EXPRESSIONS = 4
 Ours = frozenset[str]
 
@@ -74,6 +81,7 @@ class Bench:
         self.sam.to(self.device)
         self.sam.requires_grad_(False)
         self.sam.mask_decoder = self.parts.model.mask_head.decoder  # the weights that are trained
+        self.sam.image_encoder = torch.nn.Identity()  # there is one already
         self.clip, self.see = self.parts.features.encoders
         stored = FrozenFeatures(self.clip, self.see, Store(folder, 2**40))
         for _ in stored.fill(g.image for g in self.groups):
@@ -116,7 +124,12 @@ class Bench:
     def forward(self, batch: Batch, ours: Ours) -> tuple[Output, Tensor]:
         """KeySeg's own forward, with what is not ours done the other way; and the text's labels."""
         model = self.parts.model
-        states = self._states(batch, every_layer="states" not in ours, compiled=COMPILED in ours)
+        states = self._states(
+            batch,
+            every_layer="states" not in ours,
+            compiled=COMPILED in ours,
+            kept="kept" in ours,
+        )
         rows = batch.image_of
         key_states = states[rows[:, None], batch.key_at]
         prompt = model._prompt(batch, states, rows, batch.seg_at, key_states)[:, None]
@@ -135,8 +148,10 @@ class Bench:
         head = model.keyword_head
         return Output(text, head(key_states), head.table, masks, expected), labels
 
-    def _states(self, batch: Batch, *, every_layer: bool, compiled: bool) -> Tensor:
+    def _states(self, batch: Batch, *, every_layer: bool, compiled: bool, kept: bool) -> Tensor:
         vlm = self.parts.model.vlm
+        if self.cfg.model.gradient_checkpointing != "none":
+            vlm.checkpoint_gradients(selective=kept)
         tokens = vlm.project(batch.features.clip)
         vlm.llava.model.language_model = self.language_models[compiled]
         out = vlm.llava.model(
@@ -215,9 +230,11 @@ class Bench:
                 either = ((hard | (target == 1)) & counted).sum()
                 float(both), float(either)
 
-    def evaluate_ours(self) -> None:
-        """`keyseg.evaluate`, with all that it writes down of a mask."""
-        for _ in evaluate(self.ours, self.groups, self.cfg, "teacher_forced"):
+    def evaluate_ours(self, images: int) -> None:
+        """`keyseg.evaluate`, with all that it writes down of a mask; so many images at a time."""
+        evaluation = replace(self.cfg.evaluation, images_per_batch=images)
+        cfg = replace(self.cfg, evaluation=evaluation)
+        for _ in evaluate(self.ours, self.groups, cfg, "teacher_forced"):
             pass
 
 
@@ -301,20 +318,24 @@ def flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def arrangements() -> dict[str, Ours]:
-    """Theirs, each gain alone, all."""
-    alone = {title: frozenset({name}) for name, title in GAINS.items()}
-    return {"LISA's arrangement": frozenset(), **alone, "all": frozenset(GAINS)}
+def arrangements(cfg: RunConfig, *, alone: bool = True) -> dict[str, Ours]:
+    """Theirs, each gain alone, all. Nothing is kept of layers that are not checkpointed."""
+    selective = cfg.model.gradient_checkpointing == "selective"
+    gains = {name: title for name, title in GAINS.items() if selective or name != "kept"}
+    chosen = {THEIRS: frozenset[str]()}
+    if alone:
+        chosen |= {f"{title}, alone": frozenset({name}) for name, title in gains.items()}
+    if selective:
+        chosen["all but wide products kept"] = frozenset(gains) - {"kept"}
+    return chosen | {"all": frozenset(gains)}
 
 
-def check(bench: Bench) -> None:
+def check(bench: Bench, chosen: dict[str, Ours]) -> None:
     """All arrangements compute the same loss, before any weight has moved."""
     bench.parts.model.eval()  # no dropout
     with torch.no_grad():
-        found = {
-            n: float(bench.loss(bench.batch(bench.groups, o), o)) for n, o in arrangements().items()
-        }
-    first = found["LISA's arrangement"]
+        found = {n: float(bench.loss(bench.batch(bench.groups, o), o)) for n, o in chosen.items()}
+    first = found[THEIRS]
     loose = 1e-4 if bench.cfg.model.precision == "fp32" else 0.02
     assert all(abs(v - first) <= loose * abs(first) for v in found.values()), found
 
@@ -328,6 +349,9 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="only torch.compile of the language model, or not"
     )
+    parser.add_argument(
+        "--together", action="store_true", help="leave out each gain alone (hours at 7B on a CPU)"
+    )
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if options.threads:
@@ -337,45 +361,57 @@ def main() -> None:
     cfg.evaluation.images_per_batch = options.images
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(cfg, options.images, Path(folder))
-        check(bench)
-        what = compiled if options.compile else measure
-        result = about(bench) | what(bench, options.rounds)
-    print(json.dumps(result | {"command": " ".join(["benchmarks/step.py", *options.overrides])}))
+        chosen = arrangements(cfg, alone=not options.together)
+        check(bench, chosen)
+        found = (
+            compiled(bench, options.rounds)
+            if options.compile
+            else measure(bench, chosen, options.rounds)
+        )
+        result = about(bench) | found
+    print(json.dumps(result | {"command": " ".join(["benchmarks/step.py", *sys.argv[1:]])}))
 
 
-def measure(bench: Bench, rounds: int) -> dict[str, Any]:
+def measure(bench: Bench, chosen: dict[str, Ours], rounds: int) -> dict[str, Any]:
     """Interleaved rounds, so that a slow minute is slow for all; medians."""
-    device, expressions = bench.device, EXPRESSIONS * len(bench.groups)
-    training: dict[str, Callable[[], Any]] = {
-        n: partial(bench.train_step, o) for n, o in arrangements().items()
+    device, images = bench.device, len(bench.groups)
+    expressions = EXPRESSIONS * images
+    evaluating: dict[str, Callable[[], Any]] = {
+        THEIRS: bench.evaluate_theirs,
+        "all": partial(bench.evaluate_ours, images),
     }
-    evaluating = {"LISA's arrangement": bench.evaluate_theirs, "all": bench.evaluate_ours}
-    works: dict[str, dict[str, Callable[[], Any]]] = {
-        "training": training,
-        "evaluation": evaluating,
+    if images > 1:
+        evaluating["all, one image at a time"] = partial(bench.evaluate_ours, 1)
+    works: dict[tuple[str, str], Callable[[], Any]] = {
+        **{("training", n): partial(bench.train_step, ours) for n, ours in chosen.items()},
+        **{("evaluation", n): work for n, work in evaluating.items()},
     }
-    operations = {
-        (kind, name): flops(work) for kind, named in works.items() for name, work in named.items()
-    }
-    times: dict[tuple[str, str], list[float]] = {}
-    for turn in range(rounds + 1):
-        for kind, named in works.items():
-            for name, work in named.items():
-                took = seconds(work, device)
-                if turn:  # the first round warms up
-                    times.setdefault((kind, name), []).append(took)
+    operations: dict[tuple[str, str], int] = {}
+    peaks: dict[tuple[str, str], int] = {}
+    times: dict[tuple[str, str], list[float]] = {place: [] for place in works}
+    with Progress(console=Console(stderr=True)) as progress:
+        passes = progress.add_task("passes", total=len(works) * (2 + rounds))
+        for place, work in works.items():  # this also warms up
+            operations[place] = flops(work)
+            progress.advance(passes)
+            gc.collect()  # the counter's hooks hold tensors in cycles
+            peaks[place] = peak_bytes(work, device)
+            progress.advance(passes)
+        for _ in range(rounds):
+            for place, work in works.items():
+                times[place].append(seconds(work, device))
+                progress.advance(passes)
     rate = matrix_rate(device, DTYPES[bench.cfg.model.precision])
     rows: dict[str, dict[str, dict[str, float]]] = {"training": {}, "evaluation": {}}
     for (kind, name), taken in times.items():
-        median, base = statistics.median(taken), times[kind, "LISA's arrangement"]
-        work = works[kind][name]
+        median, base = statistics.median(taken), times[kind, THEIRS]
         ratios = [b / t for b, t in zip(base, taken, strict=True)]
         rows[kind][name] = {
             "expressions_per_second": expressions / median,
             "times": statistics.median(ratios),
             "times_lowest": min(ratios),
             "times_highest": max(ratios),
-            "peak_mib": peak_bytes(work, device) / 2**20,
+            "peak_mib": peaks[kind, name] / 2**20,
             "tflop": operations[kind, name] / 1e12,
         }
         rows[kind][name]["share_of_matrix_rate"] = rows[kind][name]["tflop"] * 1e12 / median / rate

@@ -73,8 +73,8 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         dropout=cfg.model.lora.dropout,
         targets=cfg.model.lora.targets,
     )
-    if cfg.model.gradient_checkpointing:
-        vlm.checkpoint_gradients()
+    if cfg.model.gradient_checkpointing != "none":
+        vlm.checkpoint_gradients(selective=cfg.model.gradient_checkpointing == "selective")
     model = KeySeg(
         vlm,
         sam,
@@ -202,10 +202,13 @@ def load_backbones(
     dtype = DTYPES[choice.precision] if choice.frozen == "precision" else torch.float32
     sam_path, path = resolve_path(choice.sam), weights_path(choice.llava)
     if choice.init == "random":
+        sizes = dict(choice.sizes)
+        if "tokenizer" in sizes:
+            sizes["tokenizer"] = weights_path(sizes["tokenizer"])
         with device:
             sam = random_sam(sam_path, choice.sam_type)
             llava, processor = random_llava(
-                path, choice.sizes, dtype=dtype, attention=choice.attention, part=part
+                path, sizes, dtype=dtype, attention=choice.attention, part=part
             )
     else:
         sam = load_sam(sam_path, choice.sam_type)

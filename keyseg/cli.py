@@ -18,6 +18,7 @@ from keyseg.commands import (
     sync,
 )
 from keyseg.config import ConfigError
+from keyseg.data.files import DataError
 
 COMMANDS = (report, status, plan, sync, predict, export, data, features, keywords)
 
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `keyseg status ... | head`

@@ -71,9 +71,12 @@ class ModelConfig:
     """Backbones (`llava`, `sam`: a folder, a file or a hub id) and what is trained of them.
 
     `init`: "random" needs no weights: sizes come from the files' configs, or from `sizes` (text,
-    vision: arguments of LlamaConfig and CLIPVisionConfig) where it is not empty.
+    vision: arguments of LlamaConfig and CLIPVisionConfig; tokenizer: a folder with one, bytes if
+    left out) where it is not empty.
     `frozen`: frozen weights are kept in "fp32" or in `precision`. `quantization`: "nf4" keeps the
-    language model's in 4 bits (extra `qlora`).
+    language model's in 4 bits (extra `qlora`). `gradient_checkpointing`: what the backward pass
+    computes again of the language model's layers: nothing ("none"), all ("full"), or all but the
+    MLP's wide products ("selective").
     """
 
     name: str = MISSING
@@ -86,7 +89,7 @@ class ModelConfig:
     frozen: str = "fp32"
     quantization: str = "none"
     attention: str = "sdpa"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: str = "none"
     projection_layers: int = 2
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
@@ -222,6 +225,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.frozen": ("fp32", "precision"),
     "model.quantization": ("none", "nf4"),
     "model.attention": ("sdpa", "eager"),
+    "model.gradient_checkpointing": ("none", "full", "selective"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
     "loss.resolution": ("image", "decoder"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from keyseg.build import build, image_positions, load_backbones
 from keyseg.config import PROJECT
@@ -110,7 +111,20 @@ def test_bytes_as_tokens():
     assert tokenizer.decode(ids) == "a café"
 
 
-@pytest.mark.parametrize("option", ["model.attention=eager", "model.gradient_checkpointing=true"])
+def test_a_random_llava_with_the_tokens_of_a_folder(compose_run):
+    """As long rows as a trained one has, not four times as long."""
+    tokenizer = "+model.sizes.tokenizer=keyseg/tiny/weights/llava"
+    cfg = compose_run("model=llava_1_5_7b", "model.init=random", tokenizer)
+    _, _, processor = load_backbones(cfg, META, part="vision")
+    assert len(processor.tokenizer("the red ball", add_special_tokens=False)["input_ids"]) == 3
+
+
+CHECKPOINTING = "model.gradient_checkpointing"
+
+
+@pytest.mark.parametrize(
+    "option", ["model.attention=eager", f"{CHECKPOINTING}=full", f"{CHECKPOINTING}=selective"]
+)
 def test_attention_and_checkpointing_do_not_change_the_numbers(option, make_parts):
     """In float64: in float32 the gradients of a mean are mostly rounding."""
     (first, cfg), (second, _) = make_parts("model.precision=fp32"), make_parts(
@@ -132,3 +146,20 @@ def test_attention_and_checkpointing_do_not_change_the_numbers(option, make_part
     assert len(gradients[0]) == len(gradients[1]) > 20
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-7)
+
+
+def test_selective_checkpointing_computes_again_what_it_does_not_keep(make_parts):
+    """All but the two wide products of every layer; "full" those, too."""
+    counted = {}
+    for kind in ("none", "selective", "full"):
+        parts, cfg = make_parts(f"{CHECKPOINTING}={kind}")
+        [first, *_] = groups(e for s in load(cfg.data, "train") for e in s.examples)
+        batch = parts.collator([first])
+        parts.model.train()
+        with FlopCounterMode(display=False) as counter:
+            parts.model(batch).mask_logits.mean().backward()
+        counted[kind] = counter.get_total_flops()
+    text = parts.model.vlm.llava.config.text_config
+    tokens = batch.packed.input_ids.numel()
+    wide = 2 * 2 * tokens * text.hidden_size * text.intermediate_size * text.num_hidden_layers
+    assert counted["none"] < counted["selective"] == counted["full"] - wide

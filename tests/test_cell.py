@@ -104,9 +104,12 @@ def test_leaves_what_a_report_needs(whole):
     assert {"train/loss", "val/giou", "test/generated/giou"} <= names
 
 
-def test_the_first_sentence_protocol_reads_one_expression_of_a_target(whole, small_run, tmp_path):
+def test_the_first_sentence_protocol_reads_one_expression_of_a_target(
+    whole, small_run, tmp_path, monkeypatch
+):
     from keyseg.cell import run_cell
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
     cfg = small_run("optim.steps=0", "evaluation.texts=first", "evaluation.protocols=[generated]")
     run = RunDirectory.create(tmp_path / "run", cfg)
     run_cell(run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,15 +50,10 @@ def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from keyseg.data.check import check
-    from keyseg.data.files import DataError
 
     cfg = _config(options)
     first = _first_token(options.tokenizer)
-    try:
-        result = check(cfg.data, first, decode=options.images)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    result = check(cfg.data, first, decode=options.images)
     console = Console()
     console.print(_table(options.data, result))
     if result.policies:
@@ -74,19 +68,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from keyseg.data.files import DataError
     from keyseg.data.mix import load
     from keyseg.report.sheet import contact_sheet
 
     if options.n < 1:
         raise ConfigError(f"--n {options.n}: must be above 0")
     cfg = _config(options)
-    try:
-        examples = [e for source in load(cfg.data, options.split) for e in source.examples]
-        sheet = contact_sheet(examples, options.n, options.seed)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    examples = [e for source in load(cfg.data, options.split) for e in source.examples]
+    sheet = contact_sheet(examples, options.n, options.seed)
     default = resolve_path(cfg.paths.reports) / "data" / f"{options.data}-{options.split}.png"
     out = Path(options.out).absolute() if options.out else default
     out.parent.mkdir(parents=True, exist_ok=True)

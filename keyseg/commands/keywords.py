@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,6 @@ def _extract(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from keyseg.data.files import DataError
     from keyseg.data.keywords import extract, settle
     from keyseg.data.keywords.journal import Journal
 
@@ -83,69 +83,56 @@ def _extract(options: argparse.Namespace) -> int:
         raise ConfigError(f"--batch {options.batch}: must be above 0")
     form = extract.template(options.prompt)
     path = _file(options)
-    try:
+    with _alone(path):
         examples, answers = _read(_config(options), options.split)
         items = extract.items_of(examples, answers)
-        with _alone(path):
-            journal = Journal(path)
-            by = f"{options.model}, prompt {options.prompt}"
-            if not any(item["outputs"] for item in items):
-                print("no answers are known: keywords are taken from the queries alone")
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
-            with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-                task = bar.add_task("queries", total=len(items))
-                load = _loader(options)
-                for n in extract.extract(items, journal, load, form, by, options.batch):
-                    bar.advance(task, n)
-            settle.rule(items, journal)
-            settle.write(path, items, journal)
-            _report(path, journal.current().values())
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        journal = Journal(path)
+        by = f"{options.model}, prompt {options.prompt}"
+        if not any(item["outputs"] for item in items):
+            print("no answers are known: keywords are taken from the queries alone")
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            task = bar.add_task("queries", total=len(items))
+            load = _loader(options)
+            for n in extract.extract(items, journal, load, form, by, options.batch):
+                bar.advance(task, n)
+        settle.rule(items, journal)
+        settle.write(path, items, journal)
+        _report(path, journal.current().values())
     print(f"next: keyseg keywords review {options.data} --split {options.split}")
     return 0
 
 
 def _review(options: argparse.Namespace) -> int:
-    from keyseg.data.files import DataError
     from keyseg.data.keywords import file, settle, sheet
 
     path = _file(options)
-    try:
-        with _alone(path):
-            items, journal = settle.opened(path)
-            if options.rules:
-                print(f"by rules: changed {settle.rule(items, journal)}")
-            if options.apply:
-                rows = sheet.read(Path(options.apply))
-                name = Path(options.apply).name
-                corrected, confirmed = sheet.apply(rows, name, items, journal)
-                print(f"by hand: corrected {corrected}, confirmed {confirmed}")
-            if options.rules or options.apply:
-                settle.write(path, items, journal)
-                _report(path, journal.current().values())
-            doubts = settle.doubts(items, journal, everything=options.all)
+    out = Path(options.out) if options.out else path.with_name("review.html")
+    if out.suffix not in (".csv", ".html"):
+        raise ConfigError(f"--out {out}: must end with .html or .csv")
+    with _alone(path):
+        items, journal = settle.opened(path)
+        if options.rules:
+            print(f"by rules: changed {settle.rule(items, journal)}")
+        if options.apply:
+            rows = sheet.read(Path(options.apply))
+            name = Path(options.apply).name
+            corrected, confirmed = sheet.apply(rows, name, items, journal)
+            print(f"by hand: corrected {corrected}, confirmed {confirmed}")
+        if options.rules or options.apply:
+            settle.write(path, items, journal)
+            _report(path, journal.current().values())
+        doubts = settle.doubts(items, journal, everything=options.all)
         if options.apply and not options.out:
             print(f"still in doubt: {len(doubts)}")
             return 0
-        out = Path(options.out) if options.out else path.with_name("review.html")
         if out.suffix == ".csv":
             sheet.write(out, sheet.rows(doubts))
-        elif out.suffix == ".html":
+        else:
             from keyseg.report.keyword_sheet import page
 
             examples, _ = _read(_config(options), options.split)
             file.replace(out, page(options.data, sheet.rows(doubts), examples))
-        else:
-            raise ConfigError(f"--out {out}: must end with .html or .csv")
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
     print(f"{out}: {len(doubts)} of {len(items)} keywords to look at")
     return 0
 
@@ -211,16 +198,23 @@ def _loader(options: argparse.Namespace) -> Any:
     return load
 
 
-def _alone(path: Path) -> Any:
-    """A lock on the keyword file; another process at work on it is an error."""
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Work on the keyword file under a lock.
+
+    Raises:
+        ConfigError: another process works on it, or the disk refuses something; names the file.
+    """
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        return lock.acquire(timeout=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            yield
     except Timeout as error:
         raise ConfigError(f"{path}: another process works on it; wait until it ends") from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def _report(path: Path, words: Any) -> None:

@@ -1,6 +1,7 @@
 """LLaVA of any size with random weights: for speed, memory and shapes, where there are no files.
 
-The tokenizer writes bytes: about four times as many tokens for a text as LLaMA's.
+Unless `sizes` names a tokenizer, it writes bytes: about four times as many tokens for a text as
+LLaMA's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
@@ -58,14 +60,15 @@ def random_llava(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"model.init=random: {type(error).__name__}: {str(error).splitlines()[0]}. Give "
-            f"model.sizes (text, vision), or a model.llava with a config (now {path})"
+            f"model.sizes (text, vision, tokenizer), or a model.llava with a config (now {path})"
         ) from error
     return model.eval(), processor
 
 
 def _from_sizes(sizes: dict[str, Any]) -> tuple[LlavaConfig, LlavaProcessor]:
     vision = CLIPVisionConfig(**sizes["vision"])
-    tokenizer = byte_tokenizer()
+    named = sizes.get("tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(named) if named else byte_tokenizer()
     side, patch = vision.image_size, vision.patch_size
     text = LlamaConfig(
         **sizes["text"],

@@ -9,11 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import (
     AutoModel,
     AutoProcessor,
@@ -127,6 +130,13 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+def _keep(shape: tuple[int, int], _: Any, op: Any, *args: Any, **__: Any) -> CheckpointPolicy:
+    """Keep results of `x @ w` with a w of that shape."""
+    if op is torch.ops.aten.mm.default and tuple(args[1].shape) == shape:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
 class Vlm(nn.Module):
     """The language side: image features and token rows in, hidden states out."""
 
@@ -185,12 +195,18 @@ class Vlm(nn.Module):
         layers: nn.ModuleList = self.llava.model.language_model.layers
         return layers
 
-    def checkpoint_gradients(self) -> None:
-        """Compute activations of the language model again in the backward pass: less memory."""
-        model = self.llava.model.language_model
-        # transformers 5.23 renamed it; the old name warns there and is the only one before
-        renamed = getattr(model, "activation_checkpointing_enable", None)
-        (renamed or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    def checkpoint_gradients(self, *, selective: bool) -> None:
+        """Compute activations of the language model again in the backward pass: less memory.
+
+        `selective`: but for the two wide products of the MLP, which are half of what there is to
+        compute again (torch.utils.checkpoint, selective activation checkpointing).
+        """
+        config = self.llava.config.text_config
+        wide = (config.hidden_size, config.intermediate_size)
+        kept = {"context_fn": partial(create_selective_checkpoint_contexts, partial(_keep, wide))}
+        self.llava.model.language_model.activation_checkpointing_enable(
+            {"use_reentrant": False} | (kept if selective else {})
+        )
 
     @torch.no_grad()
     def project(self, clip: Tensor) -> Tensor:

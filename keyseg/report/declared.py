@@ -46,6 +46,11 @@ class Contrast:
         common = {c.seed for c in self.of.cells} & {c.seed for c in self.against.cells}
         if self.open or seeds == 0:
             return self.lacking or "no examples in common"
+        of, against = ([c.seed for c in v.finished] for v in (self.of, self.against))
+        if not set(of) & set(against):  # paired all the same, but chance is not shared
+            pairs = ", ".join(f"{a} with {b}" for a, b in zip(of, against, strict=False))
+            told = f"no seed in common, paired: {pairs}"
+            return f"{told}; {self.lacking}" if self.lacking else told
         if seeds >= len(common) or not self.lacking:
             return ""
         return f"{seeds} of {len(common)} seeds: {self.lacking}"

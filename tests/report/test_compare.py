@@ -110,6 +110,14 @@ def test_a_contrast_of_a_part_of_the_seeds_says_so(store: Callable[..., Path]) -
     assert "1 of 3 seeds: 1 cell failed, 1" in labels[0].get_text().replace("\n", " ")
 
 
+def test_a_contrast_without_a_common_seed_says_so(store: Callable[..., Path]) -> None:
+    """Its pairs do not share their chance, so that the difference is one of seeds, too."""
+    status = {("a", 1): "failed", ("b", 0): "missing"}
+    sweep = load(store(["a", "b"], seeds=(0, 1), images=6, status=status))
+    said = answers(sweep, contrasts(sweep, 0))[0]
+    assert said.hole == "no seed in common, paired: 1 with 0; 1 cell failed, 1 missing"
+
+
 def test_contrasts_without_results_count_in_holms_correction(store: Callable[..., Path]) -> None:
     """A verdict must not get easier by reading the report before the sweep is complete."""
     labels = ["a", "b", "c", "d"]
