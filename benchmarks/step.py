@@ -352,6 +352,7 @@ def main() -> None:
     parser.add_argument(
         "--together", action="store_true", help="leave out each gain alone (hours at 7B on a CPU)"
     )
+    parser.add_argument("--memory", action="store_true", help="only peaks of memory, one pass each")
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if options.threads:
@@ -362,30 +363,48 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(cfg, options.images, Path(folder))
         chosen = arrangements(cfg, alone=not options.together)
-        check(bench, chosen)
-        found = (
-            compiled(bench, options.rounds)
-            if options.compile
-            else measure(bench, chosen, options.rounds)
-        )
+        if options.memory:
+            found = memory(bench, chosen)
+        else:
+            check(bench, chosen)
+            found = (
+                compiled(bench, options.rounds)
+                if options.compile
+                else measure(bench, chosen, options.rounds)
+            )
         result = about(bench) | found
     print(json.dumps(result | {"command": " ".join(["benchmarks/step.py", *sys.argv[1:]])}))
 
 
-def measure(bench: Bench, chosen: dict[str, Ours], rounds: int) -> dict[str, Any]:
-    """Interleaved rounds, so that a slow minute is slow for all; medians."""
-    device, images = bench.device, len(bench.groups)
-    expressions = EXPRESSIONS * images
+def all_works(bench: Bench, chosen: dict[str, Ours]) -> dict[tuple[str, str], Callable[[], Any]]:
+    """What is measured, by kind and name."""
+    images = len(bench.groups)
     evaluating: dict[str, Callable[[], Any]] = {
         THEIRS: bench.evaluate_theirs,
         "all": partial(bench.evaluate_ours, images),
     }
     if images > 1:
         evaluating["all, one image at a time"] = partial(bench.evaluate_ours, 1)
-    works: dict[tuple[str, str], Callable[[], Any]] = {
+    return {
         **{("training", n): partial(bench.train_step, ours) for n, ours in chosen.items()},
         **{("evaluation", n): work for n, work in evaluating.items()},
     }
+
+
+def memory(bench: Bench, chosen: dict[str, Ours]) -> dict[str, Any]:
+    """Peaks alone. The first step also allocates the optimiser's state, so it does not count."""
+    bench.train_step(frozenset(GAINS))
+    found: dict[str, dict[str, float]] = {"training": {}, "evaluation": {}}
+    for (kind, name), work in all_works(bench, chosen).items():
+        found[kind][name] = peak_bytes(work, bench.device) / 2**20
+        print(f"{kind}: {name:36} {found[kind][name]:8.0f} MiB", flush=True)
+    return {"peak_mib": found}
+
+
+def measure(bench: Bench, chosen: dict[str, Ours], rounds: int) -> dict[str, Any]:
+    """Interleaved rounds, so that a slow minute is slow for all; medians."""
+    device, expressions = bench.device, EXPRESSIONS * len(bench.groups)
+    works = all_works(bench, chosen)
     operations: dict[tuple[str, str], int] = {}
     peaks: dict[tuple[str, str], int] = {}
     times: dict[tuple[str, str], list[float]] = {place: [] for place in works}
