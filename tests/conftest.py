@@ -1,4 +1,5 @@
 import json
+import signal
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
@@ -11,6 +12,14 @@ from hydra import compose, initialize_config_dir
 from keyseg.config import PROJECT, RunConfig, validate
 
 Compose = Callable[..., RunConfig]
+
+
+def pytest_configure() -> None:
+    """Processes of tests can be interrupted, also where the tests run in the background.
+
+    A shell starts `make test &` with SIGINT ignored, and whoever is started from there inherits it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
