@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from torch.utils.flop_counter import FlopCounterMode
+from step import flops
 
 from keyseg.build import Parts, build
 from keyseg.config import PROJECT, validate
@@ -38,9 +38,7 @@ OVERRIDES = ("model=llava_1_5_7b", "model.init=random", "prompt=lisa", "optim=re
 
 def count(work: Callable[[], Any]) -> float:
     """TFLOP of a call."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops() / 1e12
+    return flops(work) / 1e12
 
 
 class Counted:

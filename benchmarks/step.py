@@ -150,8 +150,8 @@ class Bench:
 
     def _states(self, batch: Batch, *, every_layer: bool, compiled: bool, kept: bool) -> Tensor:
         vlm = self.parts.model.vlm
-        if self.cfg.model.gradient_checkpointing != "none":
-            vlm.checkpoint_gradients(selective=kept)
+        if (how := self.cfg.model.gradient_checkpointing) != "none":
+            vlm.checkpoint_gradients(selective=kept and how == "selective")
         tokens = vlm.project(batch.features.clip)
         vlm.llava.model.language_model = self.language_models[compiled]
         out = vlm.llava.model(

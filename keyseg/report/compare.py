@@ -155,7 +155,7 @@ def paired(sweep: Sweep) -> Any:
 
 def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
     """`of` and `against`: mean IoU over common seeds (else all) on the examples of both."""
-    seeds = {c.seed for c in contrast.of.finished} & {c.seed for c in contrast.against.finished}
+    seeds = contrast.shared_seeds
 
     def mean(variant: Variant) -> pd.Series[float]:
         cells = [c for c in variant.finished if not seeds or c.seed in seeds]

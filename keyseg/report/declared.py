@@ -31,6 +31,11 @@ class Contrast:
         return not (self.of.finished and self.against.finished)
 
     @property
+    def shared_seeds(self) -> set[int]:
+        """Seeds that both have finished."""
+        return {c.seed for c in self.of.finished} & {c.seed for c in self.against.finished}
+
+    @property
     def lacking(self) -> str:
         """Cells of both variants without results: "2 cells queued, 1 failed"; "" without any."""
         cells = [c for v in (self.against, self.of) for c in v.cells if c not in v.finished]
@@ -46,9 +51,9 @@ class Contrast:
         common = {c.seed for c in self.of.cells} & {c.seed for c in self.against.cells}
         if self.open or seeds == 0:
             return self.lacking or "no examples in common"
-        of, against = ([c.seed for c in v.finished] for v in (self.of, self.against))
-        if not set(of) & set(against):  # paired all the same, but chance is not shared
-            pairs = ", ".join(f"{a} with {b}" for a, b in zip(of, against, strict=False))
+        if not self.shared_seeds:  # paired all the same, but chance is not shared
+            cells = zip(self.of.finished, self.against.finished, strict=False)
+            pairs = ", ".join(f"{a.seed} with {b.seed}" for a, b in cells)
             told = f"no seed in common, paired: {pairs}"
             return f"{told}; {self.lacking}" if self.lacking else told
         if seeds >= len(common) or not self.lacking:
