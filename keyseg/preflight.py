@@ -62,6 +62,12 @@ def check_weights(cfg: RunConfig) -> None:
             "pip install 'keyseg[qlora]', or set model.quantization=none"
         )
     if choice.init == "random":
+        tokenizer = choice.sizes.get("tokenizer")
+        if tokenizer and not Path(weights_path(tokenizer)).is_dir():
+            raise ConfigError(
+                f"model.sizes.tokenizer={tokenizer}: there is no such folder; leave it out for "
+                "bytes, or take the bundled one, keyseg/tiny/weights/llava"
+            )
         return
     missing = []
     if lacks := _lacks(Path(weights_path(choice.llava)), LLAVA_FILES):

@@ -107,3 +107,11 @@ def test_four_bits_need_their_library(compose_run, monkeypatch):
     cfg = compose_run("model=llava_1_5_7b", "model.quantization=nf4")
     with pytest.raises(ConfigError, match=r"needs bitsandbytes: pip install 'keyseg\[qlora\]'"):
         preflight.check_weights(cfg)
+
+
+@pytest.mark.parametrize("tokenizer", ["/nowhere/x", "nowhere/x"])
+def test_a_tokenizer_that_is_missing(tokenizer, compose_run):
+    """No hub is asked: without a network that takes a minute, and does not tell the name."""
+    random = ("model=llava_1_5_7b", "model.init=random", f"+model.sizes.tokenizer={tokenizer}")
+    with pytest.raises(ConfigError, match=rf"model\.sizes\.tokenizer={tokenizer}: there is no"):
+        preflight.check_weights(compose_run(*random))
