@@ -12,9 +12,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
-from keyseg.sweep import grouphelp, launcher, local_launcher, slurm_launcher
+from keyseg.sweep import group_help, launcher
+from keyseg.sweep.local import launcher as local_launcher
+from keyseg.sweep.slurm import launcher as slurm_launcher
 from keyseg.sweep.tune import options as tune_options
-from keyseg.sweep.tune import plugin as tune_plugin
+from keyseg.sweep.tune import sweeper as tune_plugin
 
 
 class LocalLauncher(local_launcher.LocalLauncher):
@@ -77,7 +79,7 @@ def _visible(config_path: str) -> bool:
     return config_path == "" or config_path.split("/")[0] == "sweeps"
 
 
-OmegaConf.register_new_resolver("keyseg.groups", grouphelp.groups, replace=True)
+OmegaConf.register_new_resolver("keyseg.groups", group_help.groups, replace=True)
 
 _store = ConfigStore.instance()
 _store.store("local", local_launcher.LocalConfig, group="hydra/launcher", provider="keyseg")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from keyseg import sweepdir
+from keyseg.commands import remaining
 from keyseg.commands.sweeps import find_sweep
 from keyseg.config import ConfigError, resolve_path
-from keyseg.sweep import plan
+from keyseg.runs import sweep_directory
 
 
 def register(commands: Any) -> None:
@@ -22,16 +22,20 @@ def _run(options: argparse.Namespace) -> int:
     try:
         sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
     except ConfigError:
-        found = plan.unstarted(options.sweep)
+        found = remaining.unstarted(options.sweep)
         if found is None:
             raise
         print("\n".join(found))
         return 0
-    design = sweepdir.read(sweep_dir)
+    design = sweep_directory.read(sweep_dir)
     if not design:
         raise ConfigError(f"'{options.sweep}' holds single runs; only a sweep has a plan")
     command = str(design.get("command") or "its first command")
     tuned = design.get("tune")
-    lines = plan.trials(sweep_dir, command) if tuned else plan.lines(plan.read(sweep_dir), command)
+    lines = (
+        remaining.trials(sweep_dir, command)
+        if tuned
+        else remaining.lines(remaining.read(sweep_dir), command)
+    )
     print("\n".join(lines))
     return 0

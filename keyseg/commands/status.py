@@ -23,7 +23,7 @@ def register(commands: Any) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from keyseg.sweep import overview
+    from keyseg.commands import overview
 
     outputs = resolve_path(options.outputs)
     names = [options.sweep] if options.sweep else sweep_names(outputs)
@@ -36,6 +36,6 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from keyseg.sweep import overview
+    from keyseg.commands import overview
 
     return overview.cancel(find_sweep(resolve_path(options.outputs), options.sweep))

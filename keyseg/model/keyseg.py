@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from keyseg.model.backbones.sam import MaskHead
 from keyseg.model.packing import PREFIX
-from keyseg.model.sam import MaskHead
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-    from keyseg.data.batch import Batch
+    from keyseg.model.backbones.llava import Vlm
     from keyseg.model.fusion import FusionVariant
-    from keyseg.model.vlm import Vlm
+    from keyseg.train.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def projection(width: int, dim: int, layers: int) -> nn.Sequential:
 class KeySeg(nn.Module):
     """Frozen: projector, language model's own weights, SAM's prompt encoder. Trained: the rest.
 
-    What the two image encoders see comes with the batch (`keyseg.model.encoders`).
+    What the two image encoders see comes with the batch (`keyseg.model.backbones.encoders`).
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import ConfigError
-from keyseg.report.measures import BY_NAME
+from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.store import Cell, Sweep, load, variants_of
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import ConfigError
-from keyseg.rundir import RunDirectory
-from keyseg.sweep.local_launcher import LocalLauncher
-from keyseg.sweep.share import worker_environment
+from keyseg.runs.environment import worker_environment
+from keyseg.runs.run_directory import RunDirectory
+from keyseg.sweep.local.launcher import LocalLauncher
+from keyseg.sweep.local.pool import LocalPool, gpus, packs
 from keyseg.sweep.supervise import Supervisor
-from keyseg.sweep.workers import LocalPool, gpus, packs
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_stub.py")))
 
@@ -148,7 +148,7 @@ def test_stopping_is_no_failure(make_cell, pool, finish, monkeypatch):
 
 HOLD = """
 import sys, time
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 run = RunDirectory(sys.argv[1])
 with run.lock():
     print("held", flush=True)
@@ -245,7 +245,7 @@ def test_one_cell_per_gpu_or_core(make_cell, monkeypatch):
     pool = LocalLauncher().pool(cells)
     assert (pool.slots, pool.gpus) == (3, ["0", "1", "2"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("keyseg.sweep.local_launcher.cores", lambda: 8)
+    monkeypatch.setattr("keyseg.sweep.local.launcher.cores", lambda: 8)
     assert (LocalLauncher().pool(cells).slots, LocalLauncher().pool(cells).threads) == (5, 1)
     assert (
         LocalLauncher(n_jobs=2).pool(cells).slots,
