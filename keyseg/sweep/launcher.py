@@ -212,10 +212,10 @@ def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> 
     """
     waiting = [cell.config for cell in cells if rerun or cell.open().status != DONE]
     if waiting:
-        from keyseg.model.backbones import weights
+        from keyseg.sweep import preflight
 
         finish.print_line(console, "checking weights and data (data that is missing is made now)")
-        weights.check(waiting)
+        preflight.check(waiting)
 
 
 def supervise(

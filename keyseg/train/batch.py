@@ -18,7 +18,8 @@ from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup
 from keyseg.data.prompts import Conversation, Turn
 from keyseg.model.backbones.encoders import Features
-from keyseg.model.packing import Packed, pack
+from keyseg.model.inputs import Inputs
+from keyseg.model.packing import pack
 
 IGNORE = -100
 """Label of a position whose next token is not trained."""
@@ -28,29 +29,19 @@ MISSING = -1
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Everything a step needs.
+class Batch(Inputs):
+    """Everything a step needs: what the model takes, and what it is to answer and draw.
 
-    examples: N; rows, image_of (N,): row of each expression's image, as a list and as a tensor
-    (reading a tensor back makes a GPU wait); packed: token rows (B, L);
+    examples: N; rows: `image_of` as a list (reading a tensor back makes a GPU wait);
     labels (B, L): the next token where it is part of an answer, else IGNORE;
-    supervised (M,): where that is, in the flattened rows;
-    key_at (N, K), seg_at (N,): places of the tokens in their row, or MISSING;
     keyword_ids: sub-tokens of each keyword, may be empty;
-    features: what the frozen encoders see of the B images;
     masks: N targets uint8 (H, W) in {0, 1, 255 = ignore}.
     """
 
     examples: list[Example]
     rows: list[int]
-    image_of: Tensor
-    packed: Packed
     labels: Tensor
-    supervised: Tensor
-    key_at: Tensor
-    seg_at: Tensor
     keyword_ids: list[list[int]]
-    features: Features
     masks: list[Tensor]
 
     @property

@@ -6,6 +6,7 @@ import pytest
 
 from keyseg.config import ConfigError
 from keyseg.model.backbones import weights
+from keyseg.sweep import preflight
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def snapshot(tmp_path):
 def test_nothing_there_is_one_error(compose_run, tmp_path):
     cfg = compose_run("model=llava_1_5_7b", f"model.sam={tmp_path}/none.pth")
     with pytest.raises(ConfigError) as caught:
-        weights.check([cfg])
+        preflight.check([cfg])
     message = str(caught.value)
     for part in (
         "llava-hf/llava-1.5-7b-hf",

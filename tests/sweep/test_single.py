@@ -32,7 +32,7 @@ def started(monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
-    monkeypatch.setattr("keyseg.model.backbones.weights.check", lambda configs: None)
+    monkeypatch.setattr("keyseg.sweep.preflight.check", lambda configs: None)
     return runs
 
 
@@ -147,7 +147,7 @@ def test_data_and_weights_are_looked_at_once_before_anything_starts(
         if len(looked) > 1:
             raise ConfigError("model.sam=x: there is no x")
 
-    monkeypatch.setattr("keyseg.model.backbones.weights.check", check)
+    monkeypatch.setattr("keyseg.sweep.preflight.check", check)
     run()
     run()  # done: nothing to look for
     assert looked == [1]

@@ -1,6 +1,6 @@
-"""What is checked before a job starts: weights are there, data can be read.
+"""The files of the backbones: where they are, whether they are all there, and their fingerprint.
 
-Loads no torch, and nothing of numpy before data is read: every command line imports this.
+Loads no torch and no numpy: every command line imports this.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
@@ -28,25 +28,6 @@ LLAVA_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
 SAM_FILES = ("config.json", WEIGHTS)  # of a folder; the public ones are a file each
 _WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
 _WEIGHTS = (".safetensors", ".pth", ".bin")
-
-
-def check(configs: Iterable[RunConfig]) -> None:
-    """Make the data if the config says how, read every split once, look for the weights.
-
-    Raises:
-        ConfigError: a weights file is missing; the message names the key to set.
-        DataError: what a reader finds wrong.
-    """
-    from keyseg.data import mix
-
-    seen = set()
-    for cfg in configs:
-        key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
-        if key not in seen:
-            seen.add(key)
-            check_weights(cfg)
-            mix.prepare(cfg.data)
-            mix.load_splits(cfg.data)
 
 
 def check_weights(cfg: RunConfig) -> None:
