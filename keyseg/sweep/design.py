@@ -20,7 +20,7 @@ from keyseg.config import ConfigError
 
 DEFAULT_METRICS = ("giou", "ciou")
 NO_FUSION = "seg_only"
-"""The fusion variant that is the natural baseline: no KEY in it."""
+"""The fusion variant that is the natural baseline: its fusion reads SEG's state alone."""
 
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""

@@ -38,8 +38,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "path": (
         "From the baseline to the whole",
         "One change a step: each variant with its 95 % interval over test examples, and above each "
-        "step what the change is worth in points, its 95 % interval over seeds and images (over "
-        "images alone where there is one seed) and the verdict. Headline protocol.",
+        "step by how many points it changes the score, with a 95 % interval over seeds and images "
+        "(over images alone where there is one seed) and the verdict. Headline protocol.",
     ),
     "paired": (
         "Example by example",
