@@ -29,7 +29,7 @@ from keyseg.runs.run_directory import (
     now,
     verdict,
 )
-from keyseg.sweep.local.pool import WORKER, Ended, packs
+from keyseg.sweep.pool import WORKER, Ended, same_threads
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CellJob
 from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Jobs, Key, SlurmError
@@ -259,13 +259,13 @@ class SlurmPool:
     def _submit_fresh(self, fresh: Sequence[tuple[RunDirectory, int]]) -> None:
         name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
         records, jobs = [], []
-        for index, pack in enumerate(packs(fresh, self.cells_per_job)):
-            for run, _ in pack:
+        for index, together in enumerate(same_threads(fresh, self.cells_per_job)):
+            for run, _ in together:
                 record = Record(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
-            paths = [str(run.path.absolute()) for run, _ in pack]
-            jobs.append(CellJob(paths, self.worker, threads=pack[0][1]))
+            paths = [str(run.path.absolute()) for run, _ in together]
+            jobs.append(CellJob(paths, self.worker, threads=together[0][1]))
         try:
             self._submit(name, jobs)
         except SlurmError:
