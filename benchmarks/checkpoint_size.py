@@ -16,9 +16,9 @@ import sys
 import torch
 from hydra import compose, initialize_config_dir
 
-from keyseg.build import build
 from keyseg.config import PROJECT, validate
 from keyseg.model.manifest import manifest
+from keyseg.train.build import build
 
 BYTES = 4  # fp32
 

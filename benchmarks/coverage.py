@@ -20,7 +20,7 @@ from typing import Any
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # processes share the cores already
     os.environ[threads] = "1"
 
-from keyseg.report.synthetic import METRICS, World, coverage, false_claims  # noqa: E402
+from keyseg.report.stats.synthetic import METRICS, World, coverage, false_claims  # noqa: E402
 
 WORLDS = {
     "usual": World(),

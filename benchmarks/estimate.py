@@ -24,11 +24,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from step import flops
 
-from keyseg.build import Parts, build
 from keyseg.config import PROJECT, validate
-from keyseg.data.batch import Batch
-from keyseg.model.encoders import Features
+from keyseg.model.backbones.encoders import Features
 from keyseg.model.packing import Packed, pack
+from keyseg.train.batch import Batch
+from keyseg.train.build import Parts, build
 
 TRAIN_IMAGES, VAL_IMAGES, TEST_IMAGES = 21_899, 1_300, 2_600
 """refCOCOg, division of UMD, as published (https://github.com/lichengunc/refer)."""

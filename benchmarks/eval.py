@@ -22,9 +22,9 @@ from pycocotools import mask as coco
 from torch import Tensor
 from torch.nn import functional as F
 
-from keyseg.build import pick_device
-from keyseg.evaluate import compare
 from keyseg.model.resample import drawn, resized
+from keyseg.train.build import pick_device
+from keyseg.train.evaluate import compare
 
 SIDE, GRID = 1024, 256  # SAM's input and its decoder's output
 SIZE = (480, 640)
@@ -47,7 +47,7 @@ def plain(logits: Tensor, targets: Tensor) -> list[tuple[int, int, str]]:
 
 
 def ours(logits: Tensor, targets: Tensor) -> list[tuple[int, int, str]]:
-    """As `keyseg.evaluate` does, which encodes the targets, too."""
+    """As `keyseg.train.evaluate` does, which encodes the targets, too."""
     rows = compare(drawn(logits, SIDE, SIZE), targets.transpose(1, 2))
     return [(r["intersection"], r["union"], r["mask_rle"]) for r in rows]
 

@@ -41,10 +41,10 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     from hydra import compose, initialize_config_dir
     from noise import examples
 
-    from keyseg.build import autocast, build, pick_device
     from keyseg.config import PROJECT, validate
     from keyseg.data.mix import ImageSampler, Source
-    from keyseg.train import Trainer
+    from keyseg.train.build import autocast, build, pick_device
+    from keyseg.train.trainer import Trainer
 
     prompt = "short" if options.model == "tiny" else "lisa"
     chosen = [f"model={options.model}", f"fusion={variant}", f"prompt={prompt}"]
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    from keyseg.data.features import read_image
+    from keyseg.model.features import read_image
 
     pictures = [read_image(group.image) for group in sampler.step(0)]
     clip, sam = parts.features.encoders

@@ -8,7 +8,8 @@
 
 Each axis changes one thing and keeps the rest at --images, --expressions and 128 x 128 pictures of
 noise. A step is the trainer's own (features from the disk, forward, four losses, backward, AdamW);
-an evaluation is `keyseg.evaluate` on the same images, teacher-forced, with all that it writes down.
+an evaluation is `keyseg.train.evaluate` on the same images, teacher-forced, with all that it
+writes down.
 `depth` and `width` are those of the language model, with random weights. The points of an axis take
 turns, so that a slow minute is slow for all; medians. Memory is what a step holds at most above
 what was held before it. The last line is JSON.
@@ -32,14 +33,14 @@ from noise import examples
 from step import peak_bytes, seconds
 from transformers import LlavaConfig
 
-from keyseg.build import build, pick_device
 from keyseg.config import PROJECT, RunConfig, validate
-from keyseg.data.batch import Collator
-from keyseg.data.features import FrozenFeatures, Store
 from keyseg.data.mix import ImageSampler, Source, groups
-from keyseg.evaluate import evaluate
-from keyseg.preflight import weights_path
-from keyseg.train import Trainer
+from keyseg.model.backbones.weights import weights_path
+from keyseg.model.features import FrozenFeatures, Store
+from keyseg.train.batch import Collator
+from keyseg.train.build import build, pick_device
+from keyseg.train.evaluate import evaluate
+from keyseg.train.trainer import Trainer
 
 AXES = ("expressions", "images", "size", "depth", "width")
 COUNTS = (1, 2, 4, 8)

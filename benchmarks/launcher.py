@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import PROJECT
-from keyseg.rundir import DONE, RunDirectory
+from keyseg.runs.run_directory import DONE, RunDirectory
 
 SMALL = (
     *("data.prepare.refer={train: 6, val: 3, test: 3}", "optim.steps=2", "optim.eval_every=2"),
@@ -43,8 +43,8 @@ from pathlib import Path
 import submitit
 
 def work(path):
-    from keyseg.cell import run_cell
-    from keyseg.rundir import RunDirectory
+    from keyseg.worker.cell import run_cell
+    from keyseg.runs.run_directory import RunDirectory
     run_cell(RunDirectory(path))
 
 folder, cluster, at_once, *paths = sys.argv[1:]
@@ -67,8 +67,8 @@ from hydra.core.hydra_config import HydraConfig
 @hydra.main(version_base="1.3", config_path=os.environ["EXPERIMENTS"], config_name="config")
 def app(cfg):
     from pathlib import Path
-    from keyseg.cell import run_cell
-    from keyseg.rundir import RunDirectory
+    from keyseg.worker.cell import run_cell
+    from keyseg.runs.run_directory import RunDirectory
     from keyseg.sweep.cells import frozen
     config = frozen(cfg)
     run_cell(RunDirectory.create(Path(os.environ["RUNS"]) / str(config.seed), config))

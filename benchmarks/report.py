@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from keyseg.report.measures import MEASURES
-from keyseg.report.resample import RESAMPLES
-from keyseg.report.scores import contrasts, scores, slices
+from keyseg.report.stats.measures import MEASURES
+from keyseg.report.stats.resamples import RESAMPLES
+from keyseg.report.stats.scores import contrasts, scores, slices
 from keyseg.report.store import Cell, Sweep, Variant
 
 STYLES = ("short", "short+location", "long", "reasoning")
@@ -130,12 +130,12 @@ def main() -> None:
     facts["peak_gb"] = peak()
     print(f"peak memory: {facts['peak_gb']:.2f} GB", flush=True)
     if options.figures:
-        from keyseg.report import plots
+        from keyseg.report.figures import test_scores
 
         def draw() -> pd.DataFrame:
             with tempfile.TemporaryDirectory() as folder:
                 return pd.DataFrame(
-                    list(plots.draw_all(made, measured, held, slices(made), Path(folder)))
+                    list(test_scores.draw_all(made, measured, held, slices(made), Path(folder)))
                 )
 
         timed("figures", draw)

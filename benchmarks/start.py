@@ -20,11 +20,11 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from keyseg.build import build_features, pick_device
 from keyseg.config import PROJECT, resolve_path, validate
 from keyseg.data.mix import load, prepare
-from keyseg.preflight import weights_path
-from keyseg.rundir import RunDirectory
+from keyseg.model.backbones.weights import weights_path
+from keyseg.runs.run_directory import RunDirectory
+from keyseg.train.build import build_features, pick_device
 
 BARE = """
 import sys
@@ -32,7 +32,7 @@ import torch, peft, segment_anything
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 LlavaForConditionalGeneration.from_pretrained(sys.argv[1])
 AutoProcessor.from_pretrained(sys.argv[1])
-from keyseg.model.sam import load_sam
+from keyseg.model.backbones.sam import load_sam
 from pathlib import Path
 load_sam(Path(sys.argv[2]), sys.argv[3])
 """
@@ -74,7 +74,7 @@ def main() -> None:
             subprocess.run(bare_command, env=environment, check=True, capture_output=True)
             bare.append(time.time() - start)
             run = RunDirectory.create(Path(folder) / str(turn), cfg)
-            command = [sys.executable, "-m", "keyseg.cell", str(run.path)]
+            command = [sys.executable, "-m", "keyseg.worker", str(run.path)]
             start = time.time()
             subprocess.run(command, env=environment, check=True, capture_output=True)
             rows = run.metrics()

@@ -39,17 +39,17 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from keyseg.build import DTYPES, autocast, build, load_backbones, pick_device
 from keyseg.config import PROJECT, RunConfig, validate
-from keyseg.data.batch import IGNORE, Batch, Collator
-from keyseg.data.features import FrozenFeatures, Store, read_image
 from keyseg.data.mix import ImageGroup, groups, load, prepare
-from keyseg.evaluate import evaluate
-from keyseg.losses import bce_loss, dice_loss, keyword_logits, keyword_loss, weigh
-from keyseg.model.encoders import Features
+from keyseg.model.backbones.encoders import Features
+from keyseg.model.features import FrozenFeatures, Store, read_image
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import to_original
-from keyseg.train import compute_losses, make_optimizer
+from keyseg.train.batch import IGNORE, Batch, Collator
+from keyseg.train.build import DTYPES, autocast, build, load_backbones, pick_device
+from keyseg.train.evaluate import evaluate
+from keyseg.train.losses import bce_loss, dice_loss, keyword_logits, keyword_loss, weigh
+from keyseg.train.trainer import compute_losses, make_optimizer
 
 GAINS = {
     "features": "frozen features from disk",
@@ -231,7 +231,7 @@ class Bench:
                 float(both), float(either)
 
     def evaluate_ours(self, images: int) -> None:
-        """`keyseg.evaluate`, with all that it writes down of a mask; so many images at a time."""
+        """`keyseg.train.evaluate`, with all it writes down; so many images at a time."""
         evaluation = replace(self.cfg.evaluation, images_per_batch=images)
         cfg = replace(self.cfg, evaluation=evaluation)
         for _ in evaluate(self.ours, self.groups, cfg, "teacher_forced"):

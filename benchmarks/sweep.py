@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, resolve_path, validate
 from keyseg.data.mix import prepare
-from keyseg.rundir import DONE, RunDirectory
+from keyseg.runs.run_directory import DONE, RunDirectory
 
 COUNTS = (1, 3, 6, 12)
 VARIANTS = "fusion=cross,self,full"

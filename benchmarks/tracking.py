@@ -27,10 +27,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from keyseg import sweepdir, tracking
 from keyseg.config import PROJECT, RunConfig, validate
-from keyseg.mirror import mirror
-from keyseg.rundir import Row, RunDirectory, now
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import Row, RunDirectory, now
+from keyseg.tracking import sync
+from keyseg.tracking.background import mirror
 
 sys.path.insert(0, str(PROJECT))
 from tests.tracking_server import missing, tracking_server
@@ -73,7 +74,7 @@ def train(folder: Path, cfg: RunConfig, store: str) -> tuple[float, float]:
     run = RunDirectory.create(folder, cfg)
     begun = time.monotonic()
     subprocess.run(
-        [sys.executable, "-m", "keyseg.cell", str(run.path)],
+        [sys.executable, "-m", "keyseg.worker", str(run.path)],
         env={**os.environ, "MLFLOW_TRACKING_URI": store, "OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,
@@ -121,12 +122,12 @@ def at_once(sweep: Path, cfg: RunConfig, *, mirrored: bool) -> dict[str, float]:
     """32 runs in threads: milliseconds of a write, and how late the store had everything."""
     cells = [{"signature": f"r{i}", "label": "full", "seed": i} for i in range(RUNS)]
     sweep.mkdir()
-    sweepdir.write(sweep, {"name": sweep.name, "cells": cells})
+    sweep_directory.write(sweep, {"name": sweep.name, "cells": cells})
     runs = [RunDirectory.create(sweep / str(c["signature"]), cfg, label="full") for c in cells]
     for run in runs:
         run.update(signature=run.path.name, status="running", attempts=[{"started": now()}])
     if mirrored:
-        tracking.start_parent(sweep)
+        sync.start_parent(sweep)
     took: list[float] = []
     late: list[float] = []
 
@@ -148,7 +149,7 @@ def at_once(sweep: Path, cfg: RunConfig, *, mirrored: bool) -> dict[str, float]:
     seconds = time.monotonic() - begun
     found = {"write_ms": 1000 * statistics.median(took), "seconds": seconds}
     if mirrored:
-        assert all(tracking.is_level(run) for run in runs), "rows are missing in the store"
+        assert all(sync.is_level(run) for run in runs), "rows are missing in the store"
         rows = RUNS * STEPS * len(NAMES)
         found |= {
             "late_seconds_median": statistics.median(late),

@@ -30,16 +30,16 @@ from optuna import Trial
 from optuna.trial import create_trial
 
 from keyseg.config import PROJECT, signature
-from keyseg.rundir import DONE, Row, RunDirectory, now
+from keyseg.runs.run_directory import DONE, Row, RunDirectory, now
 from keyseg.sweep.cells import Cell, frozen
 from keyseg.sweep.design import Point
+from keyseg.sweep.pool import Ended
 from keyseg.sweep.tune import samplers, storage
-from keyseg.sweep.tune.arms import WARM, Arm, questions
 from keyseg.sweep.tune.control import Controller
 from keyseg.sweep.tune.options import options
-from keyseg.sweep.tune.quick import with_values
 from keyseg.sweep.tune.space import split
-from keyseg.sweep.workers import Ended
+from keyseg.sweep.tune.studies import WARM, Arm, questions
+from keyseg.sweep.tune.trial_config import with_values
 
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
 

@@ -30,16 +30,16 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from keyseg import system
-from keyseg.build import build, pick_device
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.data import reading
 from keyseg.data.ahead import ahead
 from keyseg.data.mix import ImageSampler
-from keyseg.mirror import mirror
-from keyseg.provenance import attempt, record
-from keyseg.rundir import RUNNING, Row, RunDirectory, now
-from keyseg.train import Trainer
+from keyseg.runs.provenance import attempt, record
+from keyseg.runs.run_directory import RUNNING, Row, RunDirectory, now
+from keyseg.tracking.background import mirror
+from keyseg.train.build import build, pick_device
+from keyseg.train.trainer import Trainer
+from keyseg.worker import system_load
 
 
 class Arm:
@@ -98,7 +98,7 @@ def followed(run: RunDirectory) -> Iterator[Any]:
     """What follows a run that is at work."""
     run.update(status=RUNNING, attempts=[attempt(record(run), 0)])
     yield mirror(run)
-    yield system.watch(run)
+    yield system_load.watch(run)
 
 
 def main() -> None:

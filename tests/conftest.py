@@ -62,7 +62,7 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from keyseg.model.sam import build_sam
+    from keyseg.model.backbones.sam import build_sam
     from keyseg.tiny.arch import SAM_SIZES
 
     folder = tmp_path_factory.mktemp("sam")
@@ -133,7 +133,7 @@ def make_parts(small_run: Compose, shake: Callable[[Any], None]) -> Callable[...
     """The parts of a small run and its config; `shaken` moves all that is trained."""
     import torch
 
-    from keyseg.build import build
+    from keyseg.train.build import build
 
     def make(*overrides: str, shaken: bool = True) -> Any:
         cfg = small_run(*overrides)
@@ -154,9 +154,9 @@ def make_finished(
     from safetensors.torch import save_file
 
     from keyseg.config import signature
+    from keyseg.model.backbones.weights import weights_fingerprint
     from keyseg.model.manifest import trainable
-    from keyseg.preflight import weights_fingerprint
-    from keyseg.rundir import DONE, RunDirectory
+    from keyseg.runs.run_directory import DONE, RunDirectory
 
     def make(*overrides: str, outputs: Path | None = None) -> RunDirectory:
         parts, cfg = make_parts("model.precision=fp32", *overrides)

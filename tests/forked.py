@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["keyseg.cell", "tests.forked"])
+_forks.set_forkserver_preload(["keyseg.worker.cell", "tests.forked"])
 
 
 class Forked:
@@ -44,7 +44,7 @@ class Forked:
 
 
 class Cell(Forked):
-    """A worker of one run: what `python -m keyseg.cell RUN_DIR` does once it is loaded."""
+    """A worker of one run: what `python -m keyseg.worker RUN_DIR` does once it is loaded."""
 
     def __init__(self, run: RunDirectory, **environment: str) -> None:
         super().__init__(_work, str(run.path), log=run.log_file, **environment)
@@ -61,7 +61,7 @@ def _call(
 
 
 def _work(path: str) -> int:
-    from keyseg import cell
+    from keyseg.worker import cell
 
-    sys.argv = ["keyseg.cell", path]
+    sys.argv = ["keyseg.worker.cell", path]
     return cell.main()

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from keyseg import cli, sweepdir
+from keyseg import cli
 from keyseg.config import PROJECT
-from keyseg.rundir import Row, RunDirectory, now
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import Row, RunDirectory, now
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def outputs(tmp_path, compose_run, monkeypatch):
         {"signature": "abc", "label": "cross", "seed": 0},
         {"signature": "def", "label": "full", "seed": 0},
     ]
-    sweepdir.write(folder / "fusion", {"name": "fusion", "cells": cells})
+    sweep_directory.write(folder / "fusion", {"name": "fusion", "cells": cells})
     single = RunDirectory.create(folder / "single" / "xyz", compose_run(), label="self")
     single.update(status="failed", error="RuntimeError: no luck")
     (folder / "not a sweep").mkdir()
@@ -82,7 +83,7 @@ def test_report(outputs, tmp_path, capsys, monkeypatch):
         built.append((sweep_dir, out_dir))
         return Files
 
-    monkeypatch.setattr("keyseg.report.build", build)
+    monkeypatch.setattr("keyseg.commands.report.build", build)
     assert keyseg(outputs, "report", "fusion", "--out", str(tmp_path / "out")) == 0
     assert built == [(outputs / "fusion", tmp_path / "out" / "fusion")]
     assert capsys.readouterr().out.strip() == str(Files.html)
@@ -93,10 +94,11 @@ def test_report(outputs, tmp_path, capsys, monkeypatch):
 def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setattr(
-        "keyseg.report.build", lambda *_, **__: SimpleNamespace(html=out / "fusion" / "index.html")
+        "keyseg.commands.report.build",
+        lambda *_, **__: SimpleNamespace(html=out / "fusion" / "index.html"),
     )
     sent = []
-    monkeypatch.setattr("keyseg.tracking.log_report", lambda *args: sent.append(args))
+    monkeypatch.setattr("keyseg.tracking.sync.log_report", lambda *args: sent.append(args))
     assert keyseg(outputs, "report", "fusion", "--out", str(out)) == 0
     assert sent == [(outputs / "fusion", out / "fusion")]
     for other in (("--format", "md"), ("--metric", "giou"), ("--baseline", "fusion=full")):
@@ -107,7 +109,7 @@ def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, caps
     def refuse(*_):
         raise ConnectionError("refused\nand more")
 
-    monkeypatch.setattr("keyseg.tracking.log_report", refuse)
+    monkeypatch.setattr("keyseg.tracking.sync.log_report", refuse)
     assert keyseg(outputs, "report", "fusion", "--out", str(out)) == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(out / "fusion" / "index.html")
@@ -122,14 +124,14 @@ def test_a_report_that_fails(outputs, capsys, monkeypatch):
     def build(sweep_dir, out_dir):
         raise ValueError("no cell is done")
 
-    monkeypatch.setattr("keyseg.report.build", build)
+    monkeypatch.setattr("keyseg.commands.report.build", build)
     assert keyseg(outputs, "report", "fusion") == 1
     assert "the report could not be made: no cell is done" in capsys.readouterr().err
 
 
 def test_sync_calls_the_store_for_every_run_and_says_what_failed(outputs, capsys, monkeypatch):
     synced = []
-    monkeypatch.setattr("keyseg.tracking.sync", lambda run: synced.append(run.path.name))
+    monkeypatch.setattr("keyseg.tracking.sync.sync", lambda run: synced.append(run.path.name))
     assert keyseg(outputs, "sync") == 0
     assert synced == ["abc", "xyz"]
     assert "fusion: 1 run level with none" in capsys.readouterr().out
@@ -137,7 +139,7 @@ def test_sync_calls_the_store_for_every_run_and_says_what_failed(outputs, capsys
     def refuse(run):
         raise ConnectionError("refused")
 
-    monkeypatch.setattr("keyseg.tracking.sync", refuse)
+    monkeypatch.setattr("keyseg.tracking.sync.sync", refuse)
     assert keyseg(outputs, "sync", "fusion") == 1
     assert capsys.readouterr().err == "error: fusion: none: refused\n"
 

@@ -69,7 +69,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from keyseg.data.mix import load
-    from keyseg.report.sheet import contact_sheet
+    from keyseg.report.gallery.sheet import contact_sheet
 
     if options.n < 1:
         raise ConfigError(f"--n {options.n}: must be above 0")

@@ -27,9 +27,9 @@ def register(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     run = find_finished(resolve_path(options.outputs), options.run_name)
-    from keyseg.export import export
-    from keyseg.model.sam import WeightsError
-    from keyseg.preflight import check_weights
+    from keyseg.model.backbones.sam import WeightsError
+    from keyseg.model.backbones.weights import check_weights
+    from keyseg.predict.export import export
 
     check_weights(run.config)
     try:

@@ -11,7 +11,7 @@ from keyseg.commands.compose import compose_config
 from keyseg.config import ConfigError, RunConfig
 
 if TYPE_CHECKING:
-    from keyseg.data.features import FrozenFeatures
+    from keyseg.model.features import FrozenFeatures
 
 
 def register(commands: Any) -> None:
@@ -68,8 +68,8 @@ def _images(cfg: RunConfig, splits: list[str] | None) -> list[Path]:
 
 
 def _build(cfg: RunConfig) -> FrozenFeatures:
-    from keyseg.build import build_features, pick_device
-    from keyseg.model.sam import WeightsError
+    from keyseg.model.backbones.sam import WeightsError
+    from keyseg.train.build import build_features, pick_device
 
     try:
         return build_features(cfg, pick_device(cfg.runtime.device))

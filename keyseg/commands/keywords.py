@@ -129,7 +129,7 @@ def _review(options: argparse.Namespace) -> int:
         if out.suffix == ".csv":
             sheet.write(out, sheet.rows(doubts))
         else:
-            from keyseg.report.keyword_sheet import page
+            from keyseg.report.gallery.keyword_sheet import page
 
             examples, _ = _read(_config(options), options.split)
             file.replace(out, page(options.data, sheet.rows(doubts), examples))
@@ -170,7 +170,7 @@ def _read(cfg: RunConfig, split: str) -> tuple[list[Example], dict[tuple[str, st
 
 def _loader(options: argparse.Namespace) -> Any:
     """Loads the model when it is called: not at all where everything is extracted already."""
-    from keyseg.preflight import is_hub_id, weights_path
+    from keyseg.model.backbones.weights import is_hub_id, weights_path
 
     name = options.model
     page = f"https://huggingface.co/{name if is_hub_id(name) else MODEL}"

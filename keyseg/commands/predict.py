@@ -22,8 +22,8 @@ from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import ConfigError, resolve_path
 
 if TYPE_CHECKING:
-    from keyseg.predict import Prediction, Predictor
-    from keyseg.rundir import RunDirectory
+    from keyseg.predict.predictor import Prediction, Predictor
+    from keyseg.runs.run_directory import RunDirectory
 
 _SHOWN = 12
 """Bad rows that are named in full."""
@@ -223,10 +223,10 @@ def _files(out: Path, name: str) -> dict[str, Path]:
 def _load(run: RunDirectory, device: str) -> Predictor:
     import torch
 
-    from keyseg.build import pick_device
-    from keyseg.model.sam import WeightsError
-    from keyseg.predict import Predictor
-    from keyseg.preflight import check_weights
+    from keyseg.model.backbones.sam import WeightsError
+    from keyseg.model.backbones.weights import check_weights
+    from keyseg.predict.predictor import Predictor
+    from keyseg.train.build import pick_device
 
     cfg = run.config
     check_weights(cfg)
@@ -274,8 +274,8 @@ def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]
     import numpy as np
     from PIL import Image, ImageOps
 
-    from keyseg.report import overlay
-    from keyseg.report.style import COLOURS
+    from keyseg.report.figures.style import COLOURS
+    from keyseg.report.gallery import overlay
 
     files = _files(out, request.name)
     with Image.open(request.image) as picture:

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from keyseg import sweepdir
 from keyseg.commands.sweeps import sweep_names
 from keyseg.config import ConfigError
-from keyseg.rundir import DONE, RunDirectory
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import DONE, RunDirectory
 
 HELP = "signature, run directory, SWEEP/LABEL or SWEEP/LABEL/SEED: fusion/full/0"
 
@@ -86,7 +86,7 @@ def _matches(outputs: Path, name: str) -> dict[str, RunDirectory]:
 
 def _runs(sweep: Path) -> dict[str, RunDirectory]:
     """Runs of a sweep as SWEEP/LABEL/SEED; those that are missing on disk are left out."""
-    cells: list[dict[str, Any]] = sweepdir.read(sweep).get("cells") or []
+    cells: list[dict[str, Any]] = sweep_directory.read(sweep).get("cells") or []
     if not cells:
         folders = [file.parent for file in sorted(sweep.glob("*/run.json"))]
         cells = [RunDirectory(f).info | {"signature": f.name} for f in folders]

@@ -19,8 +19,9 @@ def register(commands: Any) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from keyseg import sweepdir, tracking
-    from keyseg.rundir import RunDirectory
+    from keyseg.runs import sweep_directory
+    from keyseg.runs.run_directory import RunDirectory
+    from keyseg.tracking import sync as tracking
 
     outputs = resolve_path(options.outputs)
     failed = 0
@@ -28,7 +29,7 @@ def _sync(options: argparse.Namespace) -> int:
         sweep_dir = find_sweep(outputs, name)
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
         try:
-            in_sweep = bool(sweepdir.read(sweep_dir))
+            in_sweep = bool(sweep_directory.read(sweep_dir))
             if in_sweep:
                 tracking.start_parent(sweep_dir)
             problems = tracking.sync_all(runs)

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from keyseg import collector
 from keyseg.config import resolve_path
 from keyseg.data.example import Example
 from keyseg.data.files import ABSENT, DataError, Problems, parsing_once
+from keyseg.runs import garbage_collector
 
 SPLITS = ("train", "val", "test")
 
@@ -86,7 +86,7 @@ def read_sources(
     by_source: dict[str, list[Pair]] = {}
     for pair in dict.fromkeys(pairs):
         by_source.setdefault(pair[0], []).append(pair)
-    with parsing_once(), collector.paused():
+    with parsing_once(), garbage_collector.paused():
         return {
             pair: read_source(cfg, *pair, problems[pair] if problems else None)
             for same in by_source.values()

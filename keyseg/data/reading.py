@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-from keyseg import collector
 from keyseg.data.mix import Source, fingerprint, load_splits, prepare
+from keyseg.runs import garbage_collector
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read(data_cfg: Mapping[str, Any]) -> Data:
     key = _key(data_cfg)
     if key in _begun:
         child, pipe = _begun.pop(key)
-        with pipe, collector.paused(), suppress(EOFError, pickle.UnpicklingError):
+        with pipe, garbage_collector.paused(), suppress(EOFError, pickle.UnpicklingError):
             _read[key] = pickle.load(pipe)
         os.waitpid(child, 0)
     if key not in _read:

@@ -70,7 +70,7 @@ class NoMlp(nn.Module):
 class NoResidual(nn.Module):
     """`s1 = CrossAttn(s, k); s2 = SelfAttn(s1); s* = MLP(s2)`: full without any residual.
 
-    With one KEY, SEG is not read at all (as in `Cross`).
+    With one KEY, SEG's state is not read (as in `Cross`).
     """
 
     uses_key, uses_context = True, True
@@ -102,7 +102,7 @@ class Add(nn.Module):
 
 
 class MatchedMlp(nn.Module):
-    """`s* = s + MLP(s)`, as many parameters as `Full` has. Control: no KEY, no attention.
+    """`s* = s + MLP(s)`, as many parameters as `Full` has. Control: reads SEG's state alone.
 
     Matched is the fusion (up to one hidden unit); `Full` also has KEY's and the context's
     projections, which a variant that reads neither does not have.
@@ -126,8 +126,10 @@ class MatchedMlp(nn.Module):
 class ShuffledKey(Full):
     """`Full` with the KEY of another expression, `k_n -> k_(n-1)` within a batch.
 
-    Control: KEY's distribution without its meaning. An expression alone in its batch keeps its
-    own, for there is no other.
+    Control, and a weak one: the expression before is mostly one of the same image, on scenes' test
+    split with the same keyword for 53 % of expressions and the same target for 32 %, and it changes
+    with the (micro-)batch. An expression alone in its batch keeps its own KEY; the context holds
+    the right KEY.
     """
 
     def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
@@ -136,7 +138,9 @@ class ShuffledKey(Full):
 
 
 class RandomKey(Full):
-    """`Full` with `k = r`, drawn once from N(0, 1) and never trained. Control: nothing of KEY.
+    """`Full` with `k = r`, drawn once from N(0, 1) and never trained.
+
+    Control: cross-attention gets no KEY. The context still holds KEY's state.
 
     r is the same for every seed and expression: what cross-attention adds is then a learned
     constant for one KEY, and a learned function of SEG for several.

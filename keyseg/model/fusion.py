@@ -8,7 +8,10 @@ visual and language sequence before SEG (later tokens name the target).
 
 With one KEY token the softmax of cross-attention is 1 whatever the query: query and key
 projections would never get a gradient (paper.md section 7 item 1), so they exist only for K > 1,
-and cross-attention is then a linear map of KEY, which forgets SEG unless there is a residual.
+and cross-attention is then a linear map of KEY: without a residual the fusion does not read SEG's
+state, and KEY's has to carry the place as well as the name, which it can learn.
+
+The context holds KEY's state where KEY is written before SEG: what reads the context reads KEY too.
 """
 
 from __future__ import annotations
@@ -99,7 +102,7 @@ def mlp(dim: int, ratio: float) -> nn.Sequential:
 
 
 class SegOnly(nn.Module):
-    """`s* = s`. No KEY in the fusion: LISA, table 3 row 1."""
+    """`s* = s`. LISA's fusion, table 3 row 1. KEY is in the answer all the same."""
 
     uses_seg, uses_key, uses_context = True, False, False
 
@@ -112,9 +115,10 @@ class SegOnly(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """`s2 = s + SelfAttn(s); s* = s2 + MLP(s2)`. No KEY: table 3 row 2.
+    """`s2 = s + SelfAttn(s); s* = s2 + MLP(s2)`. Table 3 row 2.
 
-    residual=false is the literal reading without the two additions.
+    KEY is read as one position of the context only. residual=false is the literal reading,
+    without the two additions.
     """
 
     uses_seg, uses_key, uses_context = True, False, True
@@ -137,7 +141,7 @@ class SelfAttention(nn.Module):
 class Cross(nn.Module):
     """`s* = CrossAttn(Q=s, K=V=k)`: the output replaces SEG. Table 4 row 1.
 
-    With one KEY it is a linear map of KEY and SEG is not read at all.
+    With one KEY it is a linear map of KEY and does not read SEG's state.
     """
 
     uses_key, uses_context = True, False

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from keyseg.model.backbones.sam import MaskHead
 from keyseg.model.packing import PREFIX
-from keyseg.model.sam import MaskHead
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-    from keyseg.data.batch import Batch
+    from keyseg.model.backbones.llava import Vlm
     from keyseg.model.fusion import FusionVariant
-    from keyseg.model.vlm import Vlm
+    from keyseg.model.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def projection(width: int, dim: int, layers: int) -> nn.Sequential:
 class KeySeg(nn.Module):
     """Frozen: projector, language model's own weights, SAM's prompt encoder. Trained: the rest.
 
-    What the two image encoders see comes with the batch (`keyseg.model.encoders`).
+    What the two image encoders see comes with the batch (`keyseg.model.backbones.encoders`).
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class KeySeg(nn.Module):
         self.keyword_head = KeywordHead(table, train_table=train_table)
         self.dim = dim
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, inputs: Inputs) -> Output:
         """Expressions whose answer lacks a token are computed from its row's first state."""
-        states = self.vlm(batch.packed, batch.features.clip)
-        rows = batch.image_of
-        seg_at = (batch.seg_at - self.shift).clamp(min=0)
-        key_at = (batch.key_at - self.shift).clamp(min=0)
+        states = self.vlm(inputs.packed, inputs.features.clip)
+        rows = inputs.image_of
+        seg_at = (inputs.seg_at - self.shift).clamp(min=0)
+        key_at = (inputs.key_at - self.shift).clamp(min=0)
         key_states = states[rows[:, None], key_at]
-        prompt = self._prompt(batch, states, rows, seg_at, key_states)
-        drawn, expected = self.mask_head(batch.features.sam[rows], prompt[:, None])
+        prompt = self._prompt(inputs, states, rows, seg_at, key_states)
+        drawn, expected = self.mask_head(inputs.features.sam[rows], prompt[:, None])
         return Output(
-            text_logits=self.vlm.logits(states.flatten(0, 1)[batch.supervised]),
+            text_logits=self.vlm.logits(states.flatten(0, 1)[inputs.supervised]),
             key_query=self.keyword_head(key_states),
             table=self.keyword_head.table,
             mask_logits=drawn,
@@ -117,7 +117,7 @@ class KeySeg(nn.Module):
         )
 
     def _prompt(
-        self, batch: Batch, states: Tensor, rows: Tensor, seg_at: Tensor, key_states: Tensor
+        self, inputs: Inputs, states: Tensor, rows: Tensor, seg_at: Tensor, key_states: Tensor
     ) -> Tensor:
         """The refined SEG (N, C)."""
         n = len(rows)
@@ -130,7 +130,7 @@ class KeySeg(nn.Module):
             key = self.key_projection(key_states)
         if self.context_projection is not None:
             context = self.context_projection(states)[rows]
-            mask = context_mask(batch.packed.segments, rows, seg_at)
+            mask = context_mask(inputs.packed.segments, rows, seg_at)
         return self.fusion(seg, key, context, mask)
 
 

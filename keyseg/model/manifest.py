@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from keyseg.model.encoders import Encoder
+from keyseg.model.backbones.encoders import Encoder
 
 LORA = "LoRA (language model)"
 TOKENS = "KEY and SEG rows"

@@ -9,24 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyseg.config import PROJECT
-from keyseg.report import (
-    ReportFiles,
-    checks,
-    contrast_tables,
-    export,
-    gallery,
-    headline,
-    joined,
-    page,
-    plots,
-    printed,
-    result_tables,
-    runs,
-    scores,
-    tables,
-    targets,
-    tuning,
-)
+from keyseg.report import joined
+from keyseg.report.figures import test_scores
+from keyseg.report.files import ReportFiles
+from keyseg.report.gallery import examples
+from keyseg.report.page import checks, render
+from keyseg.report.stats import scores
+from keyseg.report.tables import contrasts, export, headline, printed, results, runs, table, targets
+from keyseg.report.tuning import section as tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,19 +50,19 @@ def build(
     log.info("tables and gallery")
     slices = scores.slices(sweep)
     in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
-    parts = page.Parts(
+    parts = render.Parts(
         sweep=sweep,
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
-        answers=contrast_tables.answers(sweep, held),
+        answers=contrasts.answers(sweep, held),
         results=_results(sweep, measured, slices),
-        verdicts=contrast_tables.verdicts(sweep, held),
-        contrasts=contrast_tables.contrasts(sweep, held),
-        slices=[result_tables.by_slice(sweep, measured, n, values) for n, values in slices.items()],
+        verdicts=contrasts.verdicts(sweep, held),
+        contrasts=contrasts.contrasts(sweep, held),
+        slices=[results.by_slice(sweep, measured, n, values) for n, values in slices.items()],
         published=printed.table(sweep, in_print),
         runs=runs.table(sweep),
         manifest=export.manifest(sweep),
-        gallery=gallery.build(sweep, seed),
+        gallery=examples.build(sweep, seed),
         tunings=tuning.sections(folders, out_dir / "figures"),
     )
     frames = {
@@ -85,10 +75,10 @@ def build(
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = plots.draw_all(sweep, measured, held, slices, out_dir / "figures")
-    html, markdown = page.write(out_dir, parts, figures)
+    figures = test_scores.draw_all(sweep, measured, held, slices, out_dir / "figures")
+    html, markdown = render.write(out_dir, parts, figures)
     set_too = figures if "pdf" in asked.formats else {}
-    written += (page.write_tex(out_dir, parts, written, set_too),)
+    written += (render.write_tex(out_dir, parts, written, set_too),)
     tuned = [figure.files for section in parts.tunings for figure in section.figures]
     drawn = tuple(file for files in (*figures.values(), *tuned) for file in files)
 
@@ -108,8 +98,8 @@ def build(
 
 def _results(
     sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
-) -> list[tables.Table]:
+) -> list[table.Table]:
     """Masks, keywords, what there was to name beside the keywords, and cost."""
-    masks, words, cost = result_tables.results(sweep, measured)
+    masks, words, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
     return [masks, words, *([named] if named else []), cost]

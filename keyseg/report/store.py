@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg import provenance
 from keyseg.config import PROJECT
-from keyseg.report.measures import BY_NAME, NEEDED, records
-from keyseg.rundir import RunDirectory
+from keyseg.report.stats.measures import BY_NAME, NEEDED, records
+from keyseg.runs import provenance
+from keyseg.runs.run_directory import RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
 

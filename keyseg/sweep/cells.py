@@ -16,7 +16,7 @@ from keyseg.config import (
     signature,
     validate,
 )
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.design import Design, Point
 
 Compose = Callable[[Sequence[str]], DictConfig]

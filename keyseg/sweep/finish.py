@@ -14,15 +14,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from keyseg import sweepdir, tracking
 from keyseg.config import ConfigError
-from keyseg.rundir import DONE, FAILED
-from keyseg.sweep.live import duration
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import DONE, FAILED
+from keyseg.sweep.progress import duration
 from keyseg.sweep.status import unique_titles
 from keyseg.sweep.supervise import Outcome
+from keyseg.tracking import sync
 
 _PATIENCE = 120.0
 """Seconds that the end of a sweep, or a report, waits for the tracking store."""
+
+BuildReport = Callable[[Path, Path], Path]
+"""From a sweep's folder and the folder of its report to the report's page. Handed in by whoever
+puts the program together: a sweep does not know how a report is made."""
 
 COLUMNS = (
     ("gIoU", "giou"),
@@ -33,19 +38,17 @@ COLUMNS = (
 )
 
 
-def make_report(sweep_dir: Path, out_dir: Path, **asked: Any) -> tuple[Path | None, str | None]:
+def make_report(
+    build: BuildReport, sweep_dir: Path, out_dir: Path
+) -> tuple[Path | None, str | None]:
     """Build the report: its page, or why there is none. The results never depend on it.
-
-    `asked`: options of `keyseg.report.build`.
 
     Raises:
         ConfigError: what was asked does not fit the sweep.
     """
     try:
-        from keyseg.report import build
-
-        with sweepdir.lock(sweep_dir, "report", timeout=300):
-            return Path(build(sweep_dir, out_dir, **asked).html), None
+        with sweep_directory.lock(sweep_dir, "report", timeout=300):
+            return build(sweep_dir, out_dir), None
     except ConfigError:
         raise
     except Exception as error:
@@ -69,20 +72,20 @@ def finish_mlflow(
     """
     runs = [outcome.cell.open() for outcome in outcomes]
     nothing_ran = not failed and all(outcome.found for outcome in outcomes)
-    if tracking.store_uri() == tracking.OFF or (nothing_ran and all(map(tracking.is_level, runs))):
+    if sync.store_uri() == sync.OFF or (nothing_ran and all(map(sync.is_level, runs))):
         return None
 
     def work() -> list[str]:
-        problems = tracking.sync_all(r for r in runs if not tracking.is_level(r))
+        problems = sync.sync_all(r for r in runs if not sync.is_level(r))
         page = report.parent if report else None
-        tracking.finish_parent(sweep_dir, page, failed=failed)
+        sync.finish_parent(sweep_dir, page, failed=failed)
         return problems
 
     failure = _with_the_store(work)
     if not failure:
         return None
     return (
-        f"MLflow at {tracking.store_uri()} is not level ({failure}). The results are complete "
+        f"MLflow at {sync.store_uri()} is not level ({failure}). The results are complete "
         f"in {short_path(sweep_dir)}; `keyseg sync {sweep_dir.name}` sends them later"
     )
 
@@ -91,14 +94,14 @@ def log_report(sweep_dir: Path, report: Path) -> str | None:
     """Put a report made by hand on the sweep's parent run; a message where that did not work."""
 
     def work() -> list[str]:
-        tracking.log_report(sweep_dir, report.parent)
+        sync.log_report(sweep_dir, report.parent)
         return []
 
     failure = _with_the_store(work)
     if not failure:
         return None
     return (
-        f"MLflow at {tracking.store_uri()} did not take the report ({failure}); "
+        f"MLflow at {sync.store_uri()} did not take the report ({failure}); "
         f"`keyseg sync {sweep_dir.name}` sends it later"
     )
 
@@ -192,8 +195,8 @@ def print_end(
 
 def ui_command() -> str:
     """The command that shows the tracking store."""
-    uri = tracking.store_uri()
-    if uri == tracking.OFF:
+    uri = sync.store_uri()
+    if uri == sync.OFF:
         return "off (MLFLOW_TRACKING_URI=none)"
     if uri.startswith("http"):
         return f"open {uri}"

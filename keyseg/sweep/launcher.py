@@ -27,17 +27,18 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from keyseg import sweepdir, tracking
 from keyseg.config import ConfigError, resolve_path
-from keyseg.rundir import DONE, FAILED
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, design, to_json
-from keyseg.sweep.live import open_view
 from keyseg.sweep.overrides import one_line_errors
+from keyseg.sweep.pool import Pool
+from keyseg.sweep.progress import open_view
 from keyseg.sweep.status import Watch, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
-from keyseg.sweep.workers import Pool
+from keyseg.tracking import sync
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -163,6 +164,10 @@ class SweepLauncher(Launcher):
         """
         raise ConfigError("this launcher has no workers: take hydra/launcher=local or slurm")
 
+    def build_report(self, sweep_dir: Path, out_dir: Path) -> Path:
+        """Write the report; its page. Said where Hydra gets its launchers, hydra_plugins/."""
+        raise NotImplementedError
+
     def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
@@ -177,7 +182,9 @@ class SweepLauncher(Launcher):
         order = {cell.path: i for i, cell in enumerate(cells)}
         outcomes.sort(key=lambda o: order[o.cell.path])
         reports = resolve_path(cells[0].config.paths.reports) / sweep_dir.name
-        report, problem = finish.make_report(sweep_dir, reports) if self.report else (None, None)
+        report = problem = None
+        if self.report:
+            report, problem = finish.make_report(self.build_report, sweep_dir, reports)
         problems = [problem, finish.finish_mlflow(sweep_dir, outcomes, report)]
         finish.print_end(
             console,
@@ -211,7 +218,7 @@ def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> 
     """
     waiting = [cell.config for cell in cells if rerun or cell.open().status != DONE]
     if waiting:
-        from keyseg import preflight
+        from keyseg.sweep import preflight
 
         finish.print_line(console, "checking weights and data (data that is missing is made now)")
         preflight.check(waiting)
@@ -256,11 +263,11 @@ def write_sweep(sweep_dir: Path, plan: Design, cells: Sequence[Cell]) -> None:
     seeds = [cell.config.seed for cell in cells]
     content = to_json(plan, signatures, seeds, command(), time.time())
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    with sweepdir.lock(sweep_dir):
-        before = sweepdir.read(sweep_dir)
+    with sweep_directory.lock(sweep_dir):
+        before = sweep_directory.read(sweep_dir)
         if [c["signature"] for c in before.get("cells", [])] == signatures:
             content["mlflow_parent"] = before.get("mlflow_parent")
-        sweepdir.write(sweep_dir, content)
+        sweep_directory.write(sweep_dir, content)
 
 
 def command() -> str:
@@ -294,11 +301,11 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
 
     def start() -> None:
         done = cells and all(c.open().status == DONE for c in cells)
-        if done and sweepdir.read(sweep_dir).get("mlflow_parent"):
+        if done and sweep_directory.read(sweep_dir).get("mlflow_parent"):
             return
         # What goes wrong is told at the end, when the store is brought level.
         with suppress(Exception):
-            tracking.start_parent(sweep_dir)
+            sync.start_parent(sweep_dir)
 
     thread = threading.Thread(target=start, daemon=True, name="mlflow-parent")
     thread.start()

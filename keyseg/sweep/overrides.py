@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROJECT, ConfigError, RunConfig
-from keyseg.disk import DiskFullError
+from keyseg.runs.disk import DiskFullError
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl

@@ -10,9 +10,9 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from keyseg import ranks
-from keyseg.provenance import cores
-from keyseg.rundir import DONE, FAILED, RUNNING, RunBusy
+from keyseg.runs import process_rank
+from keyseg.runs.provenance import cores
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
@@ -23,8 +23,8 @@ from keyseg.sweep.launcher import (
     prepare,
     sigterm_is_ctrl_c,
 )
-from keyseg.sweep.live import open_view
 from keyseg.sweep.overrides import fail, one_line_errors
+from keyseg.sweep.progress import open_view
 from keyseg.sweep.status import Watch
 from keyseg.sweep.supervise import Outcome
 
@@ -42,7 +42,7 @@ def run_single(cfg: DictConfig) -> None:
         point = Point(label, {"fusion": label}, config.seed, [])
         cell = cell_of(config, point, folder_name(config.name or SINGLE))
         console = Console()
-        if ranks.rank():
+        if process_rank.rank():
             _take_part(cell, dry=cfg.dry)
             return
         if cfg.dry:
@@ -71,7 +71,7 @@ def _done(cell: Cell, *, rerun: bool) -> Outcome | None:
     run.freeze(cell.config)
     if run.status != DONE:
         return None
-    if ranks.count() > 1:
+    if process_rank.count() > 1:
         _take_part(cell)  # the others wait to be told
     return Outcome(cell, DONE, found=True)
 
@@ -80,7 +80,7 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
     """Work on a run without a word: the first process shows it, and says what went wrong."""
     if not dry:
         _take_threads(cell)
-        from keyseg.cell import run_cell
+        from keyseg.worker.cell import run_cell
 
         try:
             run_cell(cell.open())
@@ -101,7 +101,7 @@ def _take_threads(cell: Cell) -> int:
 def _run(cell: Cell, console: Console) -> Outcome:
     run = cell.open()
     run.update(threads=_take_threads(cell))
-    from keyseg.cell import run_cell
+    from keyseg.worker.cell import run_cell
 
     heading = f"{cell.title} · {finish.short_path(run.path)}"
     stop = threading.Event()

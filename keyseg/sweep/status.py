@@ -8,8 +8,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from keyseg import sweepdir
-from keyseg.rundir import FAILED, QUEUED, RUNNING, Row, RunDirectory, now, parse_rows
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import FAILED, QUEUED, RUNNING, Row, RunDirectory, now, parse_rows
 
 TESTING, STOPPED, LOST = "testing", "stopped", "lost"
 """States beyond run.json's: the steps are done and the test split is read; nobody works on it;
@@ -135,7 +135,7 @@ class Watch:
 
 def watches(sweep_dir: Path) -> list[Watch]:
     """One watch per cell of a sweep; of a tuning and of single runs, one per run in the folder."""
-    sweep = sweepdir.read(sweep_dir)
+    sweep = sweep_directory.read(sweep_dir)
     cells = sweep.get("cells")
     if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]

@@ -12,9 +12,9 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyseg import provenance
-from keyseg.disk import DiskFullError
-from keyseg.rundir import (
+from keyseg.runs import provenance
+from keyseg.runs.disk import DiskFullError
+from keyseg.runs.run_directory import (
     DONE,
     EXIT_BUSY,
     EXIT_NO_SPACE,
@@ -27,7 +27,7 @@ from keyseg.rundir import (
     RunDirectory,
 )
 from keyseg.sweep.cells import Cell
-from keyseg.sweep.workers import Ended, Pool
+from keyseg.sweep.pool import Ended, Pool
 
 NO_SPACE = "no space left to write to (paths.outputs); make room, and give the same command again"
 

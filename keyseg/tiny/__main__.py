@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from keyseg.config import resolve_path
-from keyseg.model.sam import build_sam
+from keyseg.model.backbones.sam import build_sam
 from keyseg.tiny import llava as llava_stage
 from keyseg.tiny import sam as sam_stage
 from keyseg.tiny import vision as vision_stage

@@ -120,4 +120,4 @@ SAM_SIZES: dict[str, Any] = {
     "decoder_heads": 4,
     "decoder_mlp": 256,
 }
-"""Written beside the weights as config.json; `keyseg.model.sam.build_sam` reads it."""
+"""Written beside the weights as config.json; `keyseg.model.backbones.sam.build_sam` reads it."""

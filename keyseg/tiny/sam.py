@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from keyseg.model.sam import preprocess
+from keyseg.model.backbones.sam import preprocess
 from keyseg.tiny.corpus import Corpus
 
 IMAGES, PROMPTS = 12, 4

@@ -14,7 +14,7 @@ from PIL import Image
 
 from keyseg.data.example import Example
 from keyseg.data.keywords import settle, sheet
-from keyseg.report.keyword_sheet import page
+from keyseg.report.gallery.keyword_sheet import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")

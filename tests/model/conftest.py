@@ -5,7 +5,7 @@ import torch
 
 from keyseg.config import TokensConfig
 from keyseg.data.prompts import add_tokens
-from keyseg.model.vlm import Vlm, load_llava
+from keyseg.model.backbones.llava import Vlm, load_llava
 
 
 @pytest.fixture

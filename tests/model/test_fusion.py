@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from keyseg.build import build_fusion
 from keyseg.config import PROJECT, ConfigError
+from keyseg.train.build import build_fusion
 
 VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
 OPTIONS = [

@@ -14,7 +14,7 @@ from keyseg.model.manifest import (
     room,
     trainable,
 )
-from keyseg.train import compute_losses
+from keyseg.train.trainer import compute_losses
 
 LLAVA = "vlm.peft.base_model.model.model"
 LAYER = f"{LLAVA}.language_model.layers.0.self_attn.q_proj"

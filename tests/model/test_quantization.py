@@ -4,8 +4,8 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 
-from keyseg.export import export
-from keyseg.model.vlm import load_llava
+from keyseg.model.backbones.llava import load_llava
+from keyseg.predict.export import export
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from segment_anything import sam_model_registry
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional as F
 
-from keyseg.model.resample import at_decoder, drawn, resized, to_original
-from keyseg.model.sam import (
+from keyseg.model.backbones.sam import (
     MaskHead,
     WeightsError,
     build_sam,
     load_sam,
     preprocess,
 )
+from keyseg.model.resample import at_decoder, drawn, resized, to_original
 from keyseg.tiny.arch import SAM_SIZES
 
 SIDE, CHANNELS, GRID = 128, 64, 16

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from keyseg.rundir import Row, RunDirectory
+from keyseg.runs.run_directory import Row, RunDirectory
 
 SIDE = 128
 KEYWORDS = ("circle", "square", "ring", "cross")

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.report import headline, printed, runs
-from keyseg.report.scores import SCORE_COLUMNS
+from keyseg.report.stats.scores import SCORE_COLUMNS
 from keyseg.report.store import load
-from keyseg.rundir import RunDirectory
+from keyseg.report.tables import headline, printed, runs
+from keyseg.runs.run_directory import RunDirectory
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keyseg.report import compare, pathway, plots
-from keyseg.report.checks import check
-from keyseg.report.contrast_tables import answers, verdicts
-from keyseg.report.contrast_tables import contrasts as brief_contrasts
-from keyseg.report.scores import contrasts, scores
+from keyseg.report.figures import contrasts as compare
+from keyseg.report.figures import pathway, test_scores
+from keyseg.report.figures.style import figure_style
+from keyseg.report.page.checks import check
+from keyseg.report.stats.scores import contrasts, scores
 from keyseg.report.store import load
-from keyseg.report.style import figure_style
+from keyseg.report.tables.contrasts import answers, verdicts
+from keyseg.report.tables.contrasts import contrasts as brief_contrasts
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_nothing_finished_still_names_every_contrast(store: Callable[..., Path])
     held = contrasts(sweep, 0)
     assert [a.text for a in answers(sweep, held)] == ["2 cells missing"] * 4
     assert [line.hole for line in verdicts(sweep, held)[0].lines] == ["2 cells missing"] * 2
-    assert "forest" not in plots.makers(sweep, scores(sweep, 0), held, {})
+    assert "forest" not in test_scores.makers(sweep, scores(sweep, 0), held, {})
 
 
 def test_runs_that_do_not_compare_are_flagged_first(crossed: Path) -> None:

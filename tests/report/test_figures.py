@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from keyseg.report import plots, scores, stats
+from keyseg.report.figures import test_scores
+from keyseg.report.figures.style import figure_style
+from keyseg.report.stats import inference, scores
 from keyseg.report.store import Cell, Sweep, Variant, variants_of
-from keyseg.report.style import figure_style
 
 IMAGES, PER_IMAGE = 10, 3
 SLICES = {
@@ -98,8 +99,8 @@ def sweep(variants: int, seeds: int, holes: dict[tuple[int, int], str]) -> Sweep
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("bootstrap", "swap_images"):
-        whole = getattr(stats, name)
-        monkeypatch.setattr(stats, name, lambda *a, _w=whole, **k: _w(*a, **k, resamples=49))
+        whole = getattr(inference, name)
+        monkeypatch.setattr(inference, name, lambda *a, _w=whole, **k: _w(*a, **k, resamples=49))
 
 
 def drawn_texts(figure: Any) -> list[tuple[str, Any]]:
@@ -157,7 +158,7 @@ def test_every_figure(case: str) -> None:
     made = sweep(variants, seeds, holes)
     measured, held = scores.scores(made, 0), scores.contrasts(made, 0)
     with figure_style():
-        makers = plots.makers(made, measured, held, scores.slices(made))
+        makers = test_scores.makers(made, measured, held, scores.slices(made))
         for name, make in makers.items():
             figure = make()
             figure.set_dpi(60)
@@ -181,7 +182,7 @@ def test_a_variant_looks_the_same_everywhere() -> None:
     made = sweep(3, 1, {(0, 0): "failed"})
     measured, held = scores.scores(made, 0), scores.contrasts(made, 0)
     with figure_style():
-        makers = plots.makers(made, measured, held, scores.slices(made))
+        makers = test_scores.makers(made, measured, held, scores.slices(made))
         for name in ("precision", "cost", "slices"):
             legend = makers[name]().legends[0]
             entries = dict(

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from keyseg.report import overlay
-from keyseg.report.gallery import failures, pick, ranked, top_words
+from keyseg.report.gallery import overlay
+from keyseg.report.gallery.examples import failures, pick, ranked, top_words
 
 
 def test_extremes_are_extremes() -> None:

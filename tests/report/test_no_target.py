@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco
 
-from keyseg.report import export, result_tables
-from keyseg.report.scores import scores
+from keyseg.report.stats.scores import scores
 from keyseg.report.store import load
-from keyseg.rundir import RunDirectory
+from keyseg.report.tables import export, results
+from keyseg.runs.run_directory import RunDirectory
 
 NOTHING = coco.encode(np.zeros((128, 128), np.uint8, order="F"))["counts"].decode()
 
@@ -30,7 +30,7 @@ def test_no_target_columns_are_shown_where_there_are_such_examples(
         run.write_samples(frame)
     found = load(sweep)
     rows = scores(found, 0)
-    masks = result_tables.results(found, rows)[0]
+    masks = results.results(found, rows)[0]
     assert masks.header[-2:] == ("N-acc", "T-acc")
     assert masks.lines[0].entries[-2].value == "50.0"
     assert "N-acc: share of the examples without a target" in masks.caption

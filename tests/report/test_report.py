@@ -17,11 +17,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keyseg.report import ReportFiles, build, plots, result_tables, runs, scores
-from keyseg.report.checks import check
+from keyseg.report import ReportFiles, build
+from keyseg.report.figures import test_scores
+from keyseg.report.figures.style import figure_style, save
+from keyseg.report.page.checks import check
+from keyseg.report.stats import scores
 from keyseg.report.store import load
-from keyseg.report.style import figure_style, save
-from keyseg.rundir import RunDirectory
+from keyseg.report.tables import results, runs
+from keyseg.runs.run_directory import RunDirectory
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "KEYSEG_UPDATE_GOLDEN"
@@ -41,7 +44,7 @@ def seeds(
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a build; these tests look at the rest."""
-    monkeypatch.setattr(plots, "draw_all", lambda *_: {})
+    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
 
 
 class Resources(HTMLParser):
@@ -302,7 +305,7 @@ def test_hours_are_gpus_times_seconds_of_every_attempt(store: Callable[..., Path
     listed = runs.table(found)
     assert list(listed["hours"]) == [1.5, 1.5]
     assert list(listed["unit"]) == ["GPU", "GPU"]
-    cost = result_tables.results(found, scores.scores(found, 0))[-1]
+    cost = results.results(found, scores.scores(found, 0))[-1]
     assert cost.header[4] == "GPU-hours"
     assert cost.lines[0].entries[4].value == "1.5"
     # One more seed of both variants costs both.
@@ -315,11 +318,11 @@ def test_two_builds_are_the_same(
 ) -> None:
     sweep, first = seeds
     with figure_style():
-        again = save(plots.precision(load(sweep)), tmp_path, "precision")
+        again = save(test_scores.precision(load(sweep)), tmp_path, "precision")
     assert {f.name for f in again} < {f.name for f in first.figures}
     for file in again:
         assert file.read_bytes() == (first.html.parent / "figures" / file.name).read_bytes()
-    monkeypatch.setattr(plots, "draw_all", lambda *_: {})
+    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
     first, second = (build(sweep, tmp_path / name) for name in ("a", "b"))
     for left, right in zip(first.tables, second.tables, strict=True):
         assert left.read_bytes() == right.read_bytes(), left.name

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from keyseg.report.stats import Sources, both_p, student
-from keyseg.report.synthetic import METRICS, MU, World, coverage, draw, false_claims, verdicts
+from keyseg.report.stats.inference import Sources, both_p, student
+from keyseg.report.stats.synthetic import METRICS, MU, World, coverage, draw, false_claims, verdicts
 
 SEEDS = pytest.mark.parametrize("seeds", [1, 3, 5, 10])
 SMALL = World(images=50)
@@ -88,8 +88,8 @@ def test_truths_are_those_of_the_sources() -> None:
     world = World(images=4000, tau=0.1)
     made = draw([MU, MU + 0.3], 40, world, np.random.default_rng(1))
     table = made.tables[0].sum(0)
-    from keyseg.report.measures import ratios
-    from keyseg.report.synthetic import ROWS
+    from keyseg.report.stats.measures import ratios
+    from keyseg.report.stats.synthetic import ROWS
 
     value = ratios(table)[:, :, ROWS]
     gap = (value[:, 1] - value[:, 0]).mean(0)

@@ -9,9 +9,7 @@ from pycocotools import mask as coco
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from keyseg.report.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios, records
-from keyseg.report.resample import draws, terms
-from keyseg.report.stats import (
+from keyseg.report.stats.inference import (
     Sources,
     bootstrap,
     both_p,
@@ -28,6 +26,16 @@ from keyseg.report.stats import (
     student,
     swap_images,
 )
+from keyseg.report.stats.measures import (
+    BY_NAME,
+    COLUMNS,
+    MEASURES,
+    NO_TARGET,
+    majority,
+    ratios,
+    records,
+)
+from keyseg.report.stats.resamples import draws, terms
 
 GIOU, CIOU = list(BY_NAME).index("giou"), list(BY_NAME).index("ciou")
 

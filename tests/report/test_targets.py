@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keyseg.report import targets
-from keyseg.report.measures import majority
+from keyseg.report.stats.measures import majority
 from keyseg.report.store import load
-from keyseg.rundir import RunDirectory
+from keyseg.report.tables import targets
+from keyseg.runs.run_directory import RunDirectory
 
 KEYWORDS = ["the man", "the dog", "the dog", "cup", "cup", "cup", None, "a kite"]
 

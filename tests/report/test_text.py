@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.report import printed, tex
-from keyseg.report.page import _markdown
-from keyseg.report.style import COLOURS, TARGET, look, wrap
-from keyseg.report.tables import Entry, Line, Table, percent, quantity
+from keyseg.report.figures.style import COLOURS, TARGET, look, wrap
+from keyseg.report.page.render import _markdown
+from keyseg.report.tables import printed, tex
+from keyseg.report.tables.table import Entry, Line, Table, percent, quantity
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from keyseg.report import tuning
-from keyseg.report.tuning_data import Study, load, parse
-from keyseg.report.tuning_plots import expected_best, history, importances, pareto
-from keyseg.report.tuning_plots import timeline as draw_timeline
-from keyseg.report.tuning_space import contour, parallel, slices
-from keyseg.report.tuning_time import timeline
+from keyseg.report.tuning import section as tuning
+from keyseg.report.tuning.figures import expected_best, history, importances, pareto
+from keyseg.report.tuning.figures import timeline as draw_timeline
+from keyseg.report.tuning.space import contour, parallel, slices
+from keyseg.report.tuning.timeline import timeline
+from keyseg.report.tuning.trials import Study, load, parse
 
 FLOAT = {"name": "FloatDistribution", "attributes": {"step": None, "low": 0.1, "high": 10.0}}
 LOG = {**FLOAT, "attributes": {**FLOAT["attributes"], "log": True}}
@@ -267,7 +267,7 @@ def test_a_title_says_both_utilisations():
 def test_the_page_shows_the_section_with_its_figures(build, unsaved):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from keyseg.report.page import HERE
+    from keyseg.report.page.render import HERE
 
     section = build(content())
 

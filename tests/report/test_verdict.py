@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from keyseg.report.measures import BY_NAME, MEASURES, Measure
-from keyseg.report.verdict import WORDS, Evidence, caveat, seeds_needed, sentence, word
+from keyseg.report.stats.measures import BY_NAME, MEASURES, Measure
+from keyseg.report.stats.verdict import WORDS, Evidence, caveat, seeds_needed, sentence, word
 
 NAN = float("nan")
 CLEAR = Evidence(

@@ -15,8 +15,8 @@ import filelock
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.rundir import RunDirectory
-from keyseg.sweep.slurm import Record
+from keyseg.runs.run_directory import RunDirectory
+from keyseg.sweep.slurm.pool import Record
 
 HERE = Path(__file__).parent
 STUB = HERE.parent / "sweep" / "cell_stub.py"

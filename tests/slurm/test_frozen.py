@@ -1,6 +1,6 @@
 """What is edited after submit changes no job that waits, nor one that is queued again."""
 
-from keyseg import snapshot
+from keyseg.runs import snapshot
 
 
 def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path):

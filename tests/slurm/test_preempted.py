@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from keyseg.rundir import DONE, RunDirectory
+from keyseg.runs.run_directory import DONE, RunDirectory
 from tests.forked import Cell
 
 WAITING = Path(__file__).with_name("waiting_cell.py")

@@ -2,7 +2,7 @@
 
 import signal
 
-from keyseg import fill
+from keyseg.worker import precompute
 
 
 def test_a_sweep_is_one_array_and_what_failed_is_tried_again(sweep):
@@ -59,7 +59,7 @@ def test_two_launching_processes_submit_once_and_features_are_computed_once_befo
     for cell in ("self", "cross"):
         sweep.wait_for(cell, 300)  # a process that loads torch comes first
     config = sweep.cells["self"].config
-    assert fill.marker(config).exists()  # before a cell has ended
+    assert precompute.marker(config).exists()  # before a cell has ended
     sweep.go("self", "cross")
     _, err = stays.communicate(timeout=120)
     assert stays.returncode == 0, err

@@ -4,8 +4,8 @@ import sys
 import time
 from pathlib import Path
 
-from keyseg import cell
-from keyseg.train import Trainer
+from keyseg.train.trainer import Trainer
+from keyseg.worker import cell
 
 _step = Trainer._train_step
 _taken = []

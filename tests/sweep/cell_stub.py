@@ -16,9 +16,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from keyseg import pack
-from keyseg.disk import DiskFullError
-from keyseg.rundir import (
+from keyseg.runs.disk import DiskFullError
+from keyseg.runs.run_directory import (
     DONE,
     EXIT_BUSY,
     EXIT_NO_SPACE,
@@ -29,6 +28,7 @@ from keyseg.rundir import (
     RunDirectory,
     now,
 )
+from keyseg.worker import several
 
 SHARE = ("KEYSEG_THREADS", "OMP_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
 EXTRA = ("MESSAGE", "ALSO")
@@ -108,5 +108,5 @@ def attempt(path: str) -> int:
 
 if __name__ == "__main__":
     paths = sys.argv[1:]
-    code = attempt(paths[0]) if len(paths) == 1 else pack.each(paths, attempt, threading.Event())
+    code = attempt(paths[0]) if len(paths) == 1 else several.each(paths, attempt, threading.Event())
     raise SystemExit(code)

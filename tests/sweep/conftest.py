@@ -12,14 +12,14 @@ from omegaconf import OmegaConf
 from keyseg.config import signature
 from keyseg.sweep.cells import Cell, frozen
 from keyseg.sweep.design import Point
+from keyseg.sweep.local.pool import LocalPool
 from keyseg.sweep.supervise import Supervisor
 from keyseg.sweep.tune import enqueue, samplers, storage
-from keyseg.sweep.tune.arms import Arm, questions
 from keyseg.sweep.tune.control import Controller
 from keyseg.sweep.tune.options import options
 from keyseg.sweep.tune.prune import Judge
 from keyseg.sweep.tune.space import split
-from keyseg.sweep.workers import LocalPool
+from keyseg.sweep.tune.studies import Arm, questions
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_stub.py")))
 ANALYTIC = (sys.executable, "-S", "-E", str(Path(__file__).with_name("analytic_worker.py")))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 
 STUB = Path(__file__).with_name("cell_stub.py")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from keyseg import cli
+from keyseg.commands import plan
 from keyseg.config import ConfigError
-from keyseg.sweep import plan
 from keyseg.sweep.design import design
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from keyseg import fill
 from keyseg.config import ConfigError
-from keyseg.rundir import EXIT_BUSY, EXIT_STOPPED
-from keyseg.sweep.job import CommandJob, WorkerFailedError
-from keyseg.sweep.sbatch import Sbatch, SlurmOptions, check, report_options, script
-from keyseg.sweep.slurm_launcher import SlurmLauncher
-from keyseg.sweep.slurmqueue import SlurmError
-from keyseg.sweep.workers import shares
+from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED
+from keyseg.sweep.pool import job_ends
+from keyseg.sweep.slurm.job import CommandJob, WorkerFailedError
+from keyseg.sweep.slurm.launcher import SlurmLauncher
+from keyseg.sweep.slurm.queue import SlurmError
+from keyseg.sweep.slurm.sbatch import Sbatch, SlurmOptions, check, report_options, script
+from keyseg.worker import precompute
 
 
 def test_packed_cells_need_fewer_jobs(tmp_path):
@@ -85,7 +85,7 @@ def test_features_are_filled_once_before_several_jobs(make_cell, tmp_path, monke
     job = SlurmLauncher().prepare_job(cells)
     assert job is not None
     (command,) = job.commands
-    assert command[1:3] == ["-m", "keyseg.fill"]
+    assert command[1:3] == ["-m", "keyseg.worker.precompute"]
     assert len(command) == 4  # the same images and encoders: one of the cells stands for both
     assert SlurmLauncher().prepare_job(cells[:1]) is None
     assert SlurmLauncher(cells_per_job=2).prepare_job(cells) is None
@@ -96,8 +96,8 @@ def test_features_are_filled_once_before_several_jobs(make_cell, tmp_path, monke
     assert SlurmLauncher().prepare_job(cells) is None
     for cell in cells:
         cell.config.runtime.features = True
-    fill.marker(cells[0].config).parent.mkdir(parents=True)
-    fill.marker(cells[0].config).touch()
+    precompute.marker(cells[0].config).parent.mkdir(parents=True)
+    precompute.marker(cells[0].config).touch()
     assert SlurmLauncher().prepare_job(cells) is None
 
 
@@ -112,7 +112,7 @@ def test_how_runs_of_one_worker_share_its_end(make_cell):
     runs = [make_cell("self", seed=seed).create() for seed in range(3)]
     runs[0].update(status="done")
     paths = [run.path for run in runs]
-    codes = {code: [end.code for end in shares(paths, code)] for code in (3, EXIT_STOPPED)}
+    codes = {code: [end.code for end in job_ends(paths, code)] for code in (3, EXIT_STOPPED)}
     assert codes == {3: [0, 3, EXIT_STOPPED], EXIT_STOPPED: [0, EXIT_STOPPED, EXIT_STOPPED]}
-    assert [end.code for end in shares(paths, EXIT_BUSY)] == [0, EXIT_BUSY, EXIT_BUSY]
-    assert [end.code for end in shares(paths[:1], -9)] == [-9]
+    assert [end.code for end in job_ends(paths, EXIT_BUSY)] == [0, EXIT_BUSY, EXIT_BUSY]
+    assert [end.code for end in job_ends(paths[:1], -9)] == [-9]

@@ -7,14 +7,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, ConfigError
-from keyseg.rundir import Row, RunBusy, RunDirectory, now
-from keyseg.sweep.local_launcher import DebugLauncher
+from keyseg.runs.run_directory import Row, RunBusy, RunDirectory, now
+from keyseg.sweep.local.launcher import DebugLauncher
 from keyseg.sweep.single import run_single
 
 
 @pytest.fixture
 def started(monkeypatch):
-    """Stands in for keyseg.cell, which would train; the runs that it was given."""
+    """Stands in for keyseg.worker.cell, which would train; the runs that it was given."""
     runs: list[RunDirectory] = []
 
     def run_cell(run: RunDirectory) -> None:
@@ -28,11 +28,11 @@ def started(monkeypatch):
         run.log([Row("train/loss", 0.5, 1, now())])
         run.update(status="done", summary={"teacher_forced": {"giou": 0.5}}, minutes=1.0)
 
-    monkeypatch.setitem(sys.modules, "keyseg.cell", SimpleNamespace(run_cell=run_cell))
+    monkeypatch.setitem(sys.modules, "keyseg.worker.cell", SimpleNamespace(run_cell=run_cell))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
-    monkeypatch.setattr("keyseg.preflight.check", lambda configs: None)
+    monkeypatch.setattr("keyseg.sweep.preflight.check", lambda configs: None)
     return runs
 
 
@@ -147,7 +147,7 @@ def test_data_and_weights_are_looked_at_once_before_anything_starts(
         if len(looked) > 1:
             raise ConfigError("model.sam=x: there is no x")
 
-    monkeypatch.setattr("keyseg.preflight.check", check)
+    monkeypatch.setattr("keyseg.sweep.preflight.check", check)
     run()
     run()  # done: nothing to look for
     assert looked == [1]

@@ -3,13 +3,13 @@
 import pytest
 
 from keyseg.config import ConfigError
-from keyseg.rundir import RunDirectory, now
-from keyseg.sweep.local_launcher import LocalLauncher
-from keyseg.sweep.reconcile import state_of
-from keyseg.sweep.sbatch import SlurmOptions, check, script
-from keyseg.sweep.slurm import SlurmPool, why
-from keyseg.sweep.slurm_launcher import AutoLauncher, SlurmLauncher
-from keyseg.sweep.slurmqueue import Job, SlurmError
+from keyseg.runs.run_directory import RunDirectory, now
+from keyseg.sweep.local.launcher import LocalLauncher
+from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
+from keyseg.sweep.slurm.pool import SlurmPool, why
+from keyseg.sweep.slurm.queue import Job, SlurmError
+from keyseg.sweep.slurm.reconcile import state_of
+from keyseg.sweep.slurm.sbatch import SlurmOptions, check, script
 from keyseg.sweep.supervise import Supervisor
 
 
@@ -310,8 +310,8 @@ def test_why_without_a_node():
 def test_auto_takes_slurm_where_it_answers(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     for answers, kind in ((True, SlurmLauncher), (False, LocalLauncher)):
-        monkeypatch.setattr("keyseg.sweep.slurmqueue.answers", lambda found=answers: found)
+        monkeypatch.setattr("keyseg.sweep.slurm.queue.answers", lambda found=answers: found)
         assert type(AutoLauncher(n_jobs=2, time=30, worker=[], grace=1.0)) is kind
-    monkeypatch.setattr("keyseg.sweep.slurmqueue.answers", lambda: True)
+    monkeypatch.setattr("keyseg.sweep.slurm.queue.answers", lambda: True)
     monkeypatch.setenv("SLURM_JOB_ID", "7")  # a shell inside a job has a machine already
     assert type(AutoLauncher(n_jobs=2)) is LocalLauncher

@@ -2,8 +2,8 @@
 
 import pytest
 
-from keyseg.sweep import slurmqueue
-from keyseg.sweep.slurmqueue import Job, SlurmError
+from keyseg.sweep.slurm import queue
+from keyseg.sweep.slurm.queue import Job, SlurmError
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_squeue_first_and_sacct_for_what_it_forgot_or_ended(program, tmp_path):
         "sacct",
         "t-b|8|FAILED|n2|2:0\nt-c|5_3|CANCELLED by 12|n3|0:15\nt-c|5_[4-9]|PENDING||0:0\n",
     )
-    assert slurmqueue.look(["t-a", "t-b", "t-c", "t-d"]) == {
+    assert queue.look(["t-a", "t-b", "t-c", "t-d"]) == {
         ("t-a", 0): Job("7_0", "RUNNING", "n1", "None"),
         ("t-a", 1): Job("7_1", "PENDING", "", "Resources"),
         ("t-b", 0): Job("8", "FAILED", "n2", "FAILED", "2:0"),
@@ -43,29 +43,29 @@ def test_squeue_first_and_sacct_for_what_it_forgot_or_ended(program, tmp_path):
 def test_accounting_is_not_asked_without_need(program, tmp_path):
     program("squeue", "t-a|7_0|RUNNING|n1|None\n")
     program("sacct")
-    slurmqueue.look(["t-a"])
-    assert slurmqueue.look([]) == {}
+    queue.look(["t-a"])
+    assert queue.look([]) == {}
     assert not (tmp_path / "sacct.args").exists()
 
 
 def test_without_accounting_squeue_has_to_do(program):
     program("squeue", "t-a|7_0|FAILED|n1|NonZeroExitCode\n")
     program("sacct", code=1, error="Slurm accounting storage is disabled")
-    assert slurmqueue.look(["t-a"])["t-a", 0].state == "FAILED"
+    assert queue.look(["t-a"])["t-a", 0].state == "FAILED"
 
 
 def test_no_answer_is_an_error_with_the_reason(program):
     program("squeue", code=1, error="slurm_load_jobs error: Unable to contact slurm controller")
     program("sbatch")
     with pytest.raises(SlurmError, match="Unable to contact slurm controller"):
-        slurmqueue.look(["t-a"])
-    assert not slurmqueue.answers()
+        queue.look(["t-a"])
+    assert not queue.answers()
     program("squeue")
-    assert slurmqueue.answers()
+    assert queue.answers()
 
 
 def test_cancel_by_name(program, tmp_path):
     program("scancel")
-    slurmqueue.cancel(["t-b", "t-a", "t-b"])
+    queue.cancel(["t-b", "t-a", "t-b"])
     asked = (tmp_path / "scancel.args").read_text().replace("--name ", "").split()
     assert asked == ["t-a-report", "t-a", "t-a-prepare", "t-b-report", "t-b", "t-b-prepare"]

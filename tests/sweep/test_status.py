@@ -3,9 +3,17 @@ import io
 import pytest
 from rich.console import Console
 
-from keyseg import sweepdir
-from keyseg.rundir import Row, RunDirectory, now
-from keyseg.sweep.live import LineView, TableView, duration, open_view, render, shortened, time_left
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import Row, RunDirectory, now
+from keyseg.sweep.progress import (
+    LineView,
+    TableView,
+    duration,
+    open_view,
+    render,
+    shortened,
+    time_left,
+)
 from keyseg.sweep.status import CellStatus, Watch, unique_titles, watches
 
 
@@ -74,7 +82,7 @@ def test_watches_follow_the_design_holes_included(run, tmp_path):
         {"signature": "abc", "label": "full", "seed": 0},
         {"signature": "missing", "label": "self", "seed": 0},
     ]
-    sweepdir.write(sweep, {"cells": cells})
+    sweep_directory.write(sweep, {"cells": cells})
     assert [(w.title, w.read().state) for w in watches(sweep)] == [
         ("full", "stopped"),
         ("self", "queued"),

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import ConfigError
-from keyseg.rundir import RunDirectory
-from keyseg.sweep.local_launcher import LocalLauncher
-from keyseg.sweep.share import worker_environment
+from keyseg.runs.environment import worker_environment
+from keyseg.runs.run_directory import RunDirectory
+from keyseg.sweep.local.launcher import LocalLauncher
+from keyseg.sweep.local.pool import LocalPool, gpus
+from keyseg.sweep.pool import same_threads
 from keyseg.sweep.supervise import Supervisor
-from keyseg.sweep.workers import LocalPool, gpus, packs
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_stub.py")))
 
@@ -110,7 +111,7 @@ def test_cells_are_spread_before_they_are_packed(make_cell, monkeypatch):
 
 def test_cells_that_share_a_worker_share_its_threads():
     asked = [("a", 2), ("b", 2), ("c", 1), ("d", 2), ("e", 2), ("f", 2), ("g", 2)]
-    names = ["".join(run for run, _ in pack) for pack in packs(asked, 3)]
+    names = ["".join(run for run, _ in together) for together in same_threads(asked, 3)]
     assert names == ["ab", "c", "def", "g"]
 
 
@@ -148,7 +149,7 @@ def test_stopping_is_no_failure(make_cell, pool, finish, monkeypatch):
 
 HOLD = """
 import sys, time
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 run = RunDirectory(sys.argv[1])
 with run.lock():
     print("held", flush=True)
@@ -245,7 +246,7 @@ def test_one_cell_per_gpu_or_core(make_cell, monkeypatch):
     pool = LocalLauncher().pool(cells)
     assert (pool.slots, pool.gpus) == (3, ["0", "1", "2"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("keyseg.sweep.local_launcher.cores", lambda: 8)
+    monkeypatch.setattr("keyseg.sweep.local.launcher.cores", lambda: 8)
     assert (LocalLauncher().pool(cells).slots, LocalLauncher().pool(cells).threads) == (5, 1)
     assert (
         LocalLauncher(n_jobs=2).pool(cells).slots,

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from keyseg.config import PROJECT
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 
 STUB = Path(__file__).with_name("analytic_worker.py")
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")

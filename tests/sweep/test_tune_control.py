@@ -7,10 +7,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from keyseg.config import ConfigError
-from keyseg.rundir import RunDirectory
+from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.tune import enqueue
-from keyseg.sweep.tune.arms import Question, load_hook, questions
 from keyseg.sweep.tune.control import Controller, SameError
+from keyseg.sweep.tune.studies import Question, load_hook, questions
 from keyseg.sweep.tune.warm import warm_start
 
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")

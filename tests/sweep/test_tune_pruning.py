@@ -3,11 +3,11 @@
 import pytest
 from omegaconf import OmegaConf
 
-from keyseg.rundir import PRUNED, RunDirectory
+from keyseg.runs.run_directory import PRUNED, RunDirectory
+from keyseg.sweep.pool import WORKER
 from keyseg.sweep.tune import samplers
 from keyseg.sweep.tune.options import options
 from keyseg.sweep.tune.prune import WilcoxonTest, val_iou
-from keyseg.sweep.workers import WORKER
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from keyseg.data.scenes.queries import STYLES
+from keyseg.model.backbones.llava import load_llava
+from keyseg.model.backbones.sam import load_sam
 from keyseg.model.packing import pack
-from keyseg.model.sam import load_sam
-from keyseg.model.vlm import load_llava
 from keyseg.tiny import llava, sam, stage, vision
 from keyseg.tiny.__main__ import main
 

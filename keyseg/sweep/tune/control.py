@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyseg.config import ConfigError
-from keyseg.rundir import DONE, FAILED, PRUNED
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED
 from keyseg.sweep.cells import Cell
+from keyseg.sweep.pool import Pool
 from keyseg.sweep.supervise import Outcome, Supervisor
-from keyseg.sweep.tune.arms import Arm
+from keyseg.sweep.tune.objective import NoValue, values
 from keyseg.sweep.tune.prune import Judge
-from keyseg.sweep.tune.values import NoValue, values
-from keyseg.sweep.workers import Pool
+from keyseg.sweep.tune.studies import Arm
 
 if TYPE_CHECKING:
     from optuna import Trial

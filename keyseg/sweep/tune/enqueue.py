@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keyseg.config import ConfigError
-from keyseg.sweep.tune.arms import Arm, Question
 from keyseg.sweep.tune.options import OptunaConfig
 from keyseg.sweep.tune.space import points
+from keyseg.sweep.tune.studies import Arm, Question
 
 
 def check(question: Question, wanted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

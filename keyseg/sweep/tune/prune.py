@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import ConfigError
-from keyseg.rundir import RunDirectory, now, parse_rows
-from keyseg.sweep.tune.arms import Arm
+from keyseg.runs.run_directory import RunDirectory, now, parse_rows
 from keyseg.sweep.tune.options import OptunaConfig
+from keyseg.sweep.tune.studies import Arm
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from keyseg import sweepdir
-from keyseg.rundir import RunDirectory
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import Design, to_json
 from keyseg.sweep.launcher import command
-from keyseg.sweep.tune.arms import WARM, Arm
+from keyseg.sweep.tune.studies import WARM, Arm
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -60,14 +60,14 @@ class Record:
             command(),
             time.time(),
         )
-        with sweepdir.lock(self.sweep_dir):
-            before = sweepdir.read(self.sweep_dir)
+        with sweep_directory.lock(self.sweep_dir):
+            before = sweep_directory.read(self.sweep_dir)
             kept = {"mlflow_parent": before.get("mlflow_parent"), "tune": True}
             if before.get("tune"):
                 kept["started"] = before["started"]
                 if not compared:
                     kept |= {key: before[key] for key in ("cells", "factors", "baseline")}
-            sweepdir.write(self.sweep_dir, content | kept)
+            sweep_directory.write(self.sweep_dir, content | kept)
 
     def write_trials(self, arms: Sequence[Arm], width: int) -> Path:
         """trials.json: all that the report needs, whatever storage the study lies in."""

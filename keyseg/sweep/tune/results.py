@@ -15,8 +15,8 @@ from rich.console import Console
 from keyseg.config import NOT_IN_SIGNATURE
 from keyseg.sweep import finish
 from keyseg.sweep.launcher import command
-from keyseg.sweep.tune.arms import Arm
 from keyseg.sweep.tune.space import overrides
+from keyseg.sweep.tune.studies import Arm
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

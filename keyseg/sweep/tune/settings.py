@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from keyseg.config import RunConfig
 from keyseg.sweep.cells import Cell, Compose, cell_of, frozen
 from keyseg.sweep.design import Point
-from keyseg.sweep.tune.arms import Arm, Question
-from keyseg.sweep.tune.quick import with_values
+from keyseg.sweep.tune.studies import Arm, Question
+from keyseg.sweep.tune.trial_config import with_values
 
 if TYPE_CHECKING:
     from optuna import Trial

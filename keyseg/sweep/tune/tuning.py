@@ -13,25 +13,25 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
-from keyseg.rundir import FAILED
+from keyseg.runs.run_directory import FAILED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import folder_name
 from keyseg.sweep.launcher import EXIT_FAILED, SweepLauncher, prepare, start_parent, supervise
-from keyseg.sweep.live import open_view
 from keyseg.sweep.overrides import fail
+from keyseg.sweep.pool import Pool
+from keyseg.sweep.progress import open_view
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune import enqueue, results, samplers, storage
-from keyseg.sweep.tune.arms import Arm, load_hook, questions
-from keyseg.sweep.tune.board import Board
 from keyseg.sweep.tune.control import Controller, SameError
 from keyseg.sweep.tune.options import OptunaConfig
+from keyseg.sweep.tune.progress import Board
 from keyseg.sweep.tune.prune import Judge
 from keyseg.sweep.tune.record import Record
 from keyseg.sweep.tune.settings import Settings
 from keyseg.sweep.tune.space import points, split
+from keyseg.sweep.tune.studies import Arm, load_hook, questions
 from keyseg.sweep.tune.warm import warm_start
-from keyseg.sweep.workers import Pool
 
 _TICK, _REDRAW, _SAVE = 0.02, 0.5, 5.0  # seconds
 
@@ -238,7 +238,9 @@ class Tuning:
         reports = resolve_path(self.probes[0].config.paths.reports) / self.sweep_dir.name
         report = problem = None
         if self.launcher.report:
-            report, problem = finish.make_report(self.sweep_dir, reports)
+            report, problem = finish.make_report(
+                self.launcher.build_report, self.sweep_dir, reports
+            )
         problems = [problem, finish.finish_mlflow(self.sweep_dir, [*trials, *compared], report)]
         finish.print_end(
             self.console,

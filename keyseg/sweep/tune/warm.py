@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import NOT_IN_SIGNATURE, ConfigError, RunConfig, flatten, validate
-from keyseg.rundir import DONE, RunDirectory
-from keyseg.sweep.tune.arms import WARM, Arm
-from keyseg.sweep.tune.values import NoValue, values
+from keyseg.runs.run_directory import DONE, RunDirectory
+from keyseg.sweep.tune.objective import NoValue, values
+from keyseg.sweep.tune.studies import WARM, Arm
 
 MAY_DIFFER = (*NOT_IN_SIGNATURE, "evaluation.protocols", "loss.name")
 """Keys in which a cell may differ from a trial: they do not change what it learns."""

@@ -1,0 +1,1 @@
+"""On either side of the fusion: LLaVA that answers, SAM that draws, and their weights."""

@@ -1,0 +1,158 @@
+"""The files of the backbones: where they are, whether they are all there, and their fingerprint.
+
+Loads no torch and no numpy: every command line imports this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from keyseg.config import ConfigError, RunConfig, resolve_path
+
+SIZES = {
+    "llava-hf/llava-1.5-7b-hf": "14 GB",
+    "llava-hf/llava-1.5-13b-hf": "27 GB",
+    "vit_b": "375 MB",
+    "vit_l": "1.25 GB",
+    "vit_h": "2.56 GB",
+}
+"""Downloads of the public weights."""
+LLAVA_PAGE = "https://huggingface.co/llava-hf"
+SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
+WEIGHTS = "model.safetensors"
+LLAVA_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
+SAM_FILES = ("config.json", WEIGHTS)  # of a folder; the public ones are a file each
+_WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
+_WEIGHTS = (".safetensors", ".pth", ".bin")
+
+
+def check_weights(cfg: RunConfig) -> None:
+    """Whether the backbones' files exist, and the library that reads them in 4 bits.
+
+    Raises:
+        ConfigError: once for all that is missing: file or id, page, size, and the key to set.
+    """
+    choice = cfg.model
+    if choice.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization={choice.quantization} needs bitsandbytes: "
+            "pip install 'keyseg[qlora]', or set model.quantization=none"
+        )
+    if choice.init == "random":
+        tokenizer = choice.sizes.get("tokenizer")
+        if tokenizer and not Path(weights_path(tokenizer)).is_dir():
+            raise ConfigError(
+                f"model.sizes.tokenizer={tokenizer}: there is no such folder; leave it out for "
+                "bytes, or take the bundled one, keyseg/tiny/weights/llava"
+            )
+        return
+    missing = []
+    if lacks := _lacks(Path(weights_path(choice.llava)), LLAVA_FILES):
+        missing.append(_missing_llava(cfg, lacks))
+    if lacks := _lacks(resolve_path(choice.sam), SAM_FILES):
+        missing.append(_missing_sam(cfg, lacks))
+    if missing:
+        raise ConfigError("; ".join(missing))
+
+
+def _lacks(path: Path, files: Sequence[str]) -> str:
+    """What is not there of a file, or of a folder that should hold `files`; "" if all is.
+
+    Where an index names the files of the weights, those are looked for.
+    """
+    if not path.is_dir():
+        return "" if path.exists() else str(path)
+    index = path / "model.safetensors.index.json"
+    names = [n for n in files if n != WEIGHTS]
+    if index.exists():
+        names += sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    elif not any(path.glob("pytorch_model*.bin")):
+        names.append(WEIGHTS)
+    lacking = [name for name in names if not (path / name).exists()]
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return f"{lacking[0]}{more} in {path}" if lacking else ""
+
+
+def _missing_llava(cfg: RunConfig, lacks: str) -> str:
+    name, file = cfg.model.llava, f"experiments/model/{cfg.model.name}.yaml"
+    if is_hub_id(name):
+        size = SIZES.get(name, "size: see the page")
+        return (
+            f"model.llava={name} is not in the local Hugging Face cache. `hf download {name}` "
+            f"gets it ({size}, https://huggingface.co/{name}), or set model.llava in {file} or on "
+            "the command line to a folder that holds it"
+        )
+    return (
+        f"model.llava={name}: there is no {lacks}. Set model.llava in {file} or on "
+        f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
+        f"{SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
+    )
+
+
+def _missing_sam(cfg: RunConfig, lacks: str) -> str:
+    kind = cfg.model.sam_type
+    option = "tiny" if kind == "folder" else kind
+    remedy = (
+        "`python -m keyseg.tiny` rebuilds the bundled one"
+        if kind == "folder"
+        else f"{kind} is at {SAM_PAGE} ({SIZES.get(kind, 'size: see the page')})"
+    )
+    return (
+        f"model.sam={cfg.model.sam}: there is no {lacks}. {remedy}. Set "
+        f"model.sam in experiments/model/sam/{option}.yaml or on the command line to where it is"
+    )
+
+
+def weights_path(name: str) -> str:
+    """A file or folder, from the project's root if relative.
+
+    Of a hub id the folder in the local cache, so that jobs on nodes without a network find it; the
+    id itself where the cache does not hold it whole.
+    """
+    return _cached(name) or name if is_hub_id(name) else str(resolve_path(name))
+
+
+def _cached(name: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    return None if _lacks(folder, LLAVA_FILES) else str(folder)
+
+
+def is_hub_id(name: str) -> bool:
+    """`owner/name`, unless a folder is called so."""
+    path = name.startswith((".", "/", "~"))
+    return name.count("/") == 1 and not path and not resolve_path(name).exists()
+
+
+def weights_fingerprint(cfg: RunConfig) -> str:
+    """16 hex digits over the backbones' files; of large ones the size and both ends."""
+    if cfg.model.init == "random":
+        return "random"
+    return fingerprint(cfg.model.llava, cfg.model.sam)
+
+
+def fingerprint(*names: str) -> str:
+    """16 hex digits over the files of weights; of large ones the size and both ends."""
+    total = hashlib.sha256()
+    for name in names:
+        path = Path(weights_path(name))
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in (f for f in files if f.suffix in _WEIGHTS and f.is_file()):
+            size = file.stat().st_size
+            with file.open("rb") as data:
+                total.update(f"{file.name} {size}".encode())
+                if size <= _WHOLE_FILE:
+                    total.update(data.read())
+                else:
+                    total.update(data.read(2**20))
+                    data.seek(-(2**20), 2)
+                    total.update(data.read())
+    return total.hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""A trained model as plain transformers and segment_anything read it: LoRA merged, tokens in.
+
+DIR/README.md            model card: what it is, its scores, how to load it
+DIR/llava/               LlavaForConditionalGeneration and processor; KEY and SEG are words
+DIR/sam.pth              segment_anything's Sam with the trained mask decoder (or sam/, where
+                         it is of no public size)
+DIR/keyseg.safetensors   fusion, projections and keyword head
+DIR/keyseg.json          prompt, tokens and the fusion's class: what predict.py needs
+DIR/predict.py           asks it, with nothing but those libraries and the fusion's class
+DIR/config.yaml          of the run
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.data.prompts import IMAGE, add_tokens
+from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
+from keyseg.predict import exported_script
+from keyseg.predict.model_card import card
+from keyseg.predict.predictor import load_model
+from keyseg.runs.run_directory import RunDirectory
+from keyseg.train.build import DTYPES, Parts, load_backbones
+
+_HEAD = ("fusion.", "seg_projection.", "key_projection.", "context_projection.", "keyword_head.")
+
+
+def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
+    """Write the model of a run; `folder` appears whole, or not at all.
+
+    Args:
+        run: finished.
+        folder: must not exist, or be empty.
+        dtype: of LLaVA's weights: fp32, bf16 or fp16; None = as the run kept them. All else is
+            fp32.
+
+    Raises:
+        ConfigError: `folder` holds something, its disk has too little space, or the run's base was
+            random.
+        WeightsError: a backbone, or the run's own file, is missing or does not fit.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} holds something already; give another folder")
+    if run.config.model.init == "random":
+        raise ConfigError(f"run {run.path} has model.init=random: it has no base to be merged into")
+    # 4-bit weights cannot be merged into: the base is read whole
+    cfg = replace(run.config, model=replace(run.config.model, quantization="none"))
+    parts = load_model(cfg, run.best_file, torch.device("cpu"))
+    dtype = dtype or (cfg.model.precision if cfg.model.frozen == "precision" else "fp32")
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _check_space(parts.model, DTYPES[dtype], aside)
+        head = {k: v for k, v in parts.model.state_dict().items() if k.startswith(_HEAD)}
+        talk = parts.conversation
+        # the keyword head's table is the pre-trained one, in which KEY and SEG are untrained
+        head["keyword_head.new_rows"] = parts.model.keyword_head.table[[talk.key_id, talk.seg_id]]
+        save_file(
+            {k: v.float().contiguous() for k, v in head.items()}, aside / "keyseg.safetensors"
+        )
+        sam = _write_sam(cfg, parts, aside)
+        about = _about(cfg, parts, sam)
+        (aside / "keyseg.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        shutil.copyfile(exported_script.__file__, aside / "predict.py")
+        (aside / "README.md").write_text(card(run.config, run.info, about, dtype))
+        shutil.copyfile(run.config_file, aside / "config.yaml")
+        _write_llava(cfg, parts, aside / "llava", DTYPES[dtype])
+        if folder.exists():
+            folder.rmdir()
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _check_space(model: nn.Module, dtype: torch.dtype, folder: Path) -> None:
+    """Raises ConfigError before anything large is written."""
+    needed = 1.2 * sum(p.numel() for p in model.parameters()) * dtype.itemsize
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder.parent} has {free / 1e9:.1f} GB free, the export needs about "
+            f"{needed / 1e9:.1f} GB: give a folder on another disk, or --dtype bf16"
+        )
+
+
+def _write_llava(cfg: RunConfig, parts: Parts, folder: Path, dtype: torch.dtype) -> None:
+    """The adapter in the weights it adapts, CLIP back in its place, tokens in the tokenizer."""
+    merged = parts.model.vlm.peft.merge_and_unload()
+    _, seeing, processor = load_backbones(cfg, torch.device("cpu"), part="vision")
+    merged.model.vision_tower = seeing.model.vision_tower
+    merged.config.vision_config = seeing.config.vision_config
+    merged.to(dtype).save_pretrained(folder)
+    add_tokens(processor.tokenizer, cfg.model.tokens)
+    processor.save_pretrained(folder)
+
+
+def _write_sam(cfg: RunConfig, parts: Parts, folder: Path) -> str:
+    """SAM with the trained decoder, in the form it came in; returns the file's name."""
+    source = resolve_path(cfg.model.sam)
+    sam = load_sam(source, cfg.model.sam_type)
+    sam.mask_decoder.load_state_dict(parts.model.mask_head.decoder.state_dict())
+    if cfg.model.sam_type != FOLDER_TYPE:
+        torch.save(sam.state_dict(), folder / "sam.pth")
+        return "sam.pth"
+    (folder / "sam").mkdir()
+    shutil.copyfile(source / "config.json", folder / "sam" / "config.json")
+    save_file(sam.state_dict(), folder / "sam" / "model.safetensors")
+    return "sam"
+
+
+def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
+    """keyseg.json."""
+    talk, tokens = parts.conversation, cfg.model.tokens
+    before, _, after = cfg.prompt.user.partition(IMAGE)
+    # as Conversation.question puts them together
+    ask = (after + cfg.prompt.assistant).replace("{question}", "\0")
+    forms = {"phrase": cfg.prompt.short[0], "sentence": cfg.prompt.long[0]}
+    options = {k: v for k, v in cfg.fusion.items() if k != "name"}
+    return {
+        "head": cfg.prompt.system + before,
+        **{kind: ask.replace("\0", form).rstrip() for kind, form in forms.items()},
+        "key_id": talk.key_id,
+        "seg_id": talk.seg_id,
+        "n_keys": tokens.n_keys,
+        "reads_state_before_token": int(tokens.state == "previous"),
+        "max_new_tokens": cfg.evaluation.max_new_tokens,
+        "similarity": cfg.loss.keyword.similarity,
+        "temperature": cfg.loss.keyword.temperature,
+        "sam": sam,
+        "sam_type": cfg.model.sam_type,
+        "fusion": {**options, "dim": parts.model.dim, "n_keys": tokens.n_keys},
+    }

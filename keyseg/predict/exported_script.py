@@ -1,0 +1,183 @@
+"""Ask an exported model: `python predict.py PICTURE QUERY [MASK.png]`.
+
+`keyseg export` puts this file beside what it describes, in keyseg.json. It shows the whole way
+from pixels to a mask with plain transformers and segment_anything; of keyseg it uses the class of
+the fusion variant alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+
+class Answer(NamedTuple):
+    """text: the answer; words: the likeliest for KEY; mask: bool (H, W); iou: SAM's own guess."""
+
+    text: str
+    words: list[tuple[str, float]]
+    mask: np.ndarray[Any, Any]
+    iou: float | None
+
+
+class Exported:
+    """A folder that `keyseg export` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        about = self.about = json.loads((folder / "keyseg.json").read_text())
+        self.processor = AutoProcessor.from_pretrained(folder / "llava")
+        self.llava = LlavaForConditionalGeneration.from_pretrained(folder / "llava").eval()
+        self.sam = _load_sam(folder, about)
+        state = load_file(folder / "keyseg.safetensors")
+        module, _, name = about["fusion"].pop("_target_").rpartition(".")
+        self.fusion = getattr(importlib.import_module(module), name)(**about["fusion"]).eval()
+        self.fusion.load_state_dict(_part(state, "fusion"))
+        self.seg = _mlp(_part(state, "seg_projection"))
+        self.key = _mlp(_part(state, "key_projection"))
+        self.context = _mlp(_part(state, "context_projection"), "")
+        self.keyword = state["keyword_head.project.weight"]
+        table = self.llava.get_input_embeddings().weight.detach().float().clone()
+        table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
+        self.table = state.get("keyword_head.table", table)
+
+    @torch.no_grad()
+    def __call__(
+        self, picture: Image.Image, query: str, answer: Sequence[int] | None = None
+    ) -> Answer:
+        """One query on one picture. `answer`: its tokens; None = the model writes it."""
+        about, tokenizer = self.about, self.processor.tokenizer
+        picture = ImageOps.exif_transpose(picture).convert("RGB")
+        seen = self.processor(text=["<image>"], images=[picture], return_tensors="pt")
+        image = [i for i in seen["input_ids"][0].tolist() if i == self.llava.config.image_token_id]
+        form = about["sentence" if query.rstrip().endswith((".", "?", "!")) else "phrase"]
+        ask = tokenizer(form.replace("{query}", query), add_special_tokens=False)["input_ids"]
+        asked = tokenizer(about["head"])["input_ids"] + image + ask
+        pixels = seen["pixel_values"].to(self.llava.dtype)
+        ids = self._write(asked, pixels) if answer is None else list(answer)
+        states = self.llava.model(
+            input_ids=torch.tensor([asked + ids]), pixel_values=pixels
+        ).last_hidden_state[0]
+        keys, segs = (
+            [len(asked) + n for n, i in enumerate(ids) if i == about[token]]
+            for token in ("key_id", "seg_id")
+        )
+        keys = keys[: about["n_keys"]] if len(keys) >= about["n_keys"] else []
+        text = tokenizer.decode(ids)
+        mask, iou = np.zeros((picture.height, picture.width), bool), None
+        if segs and (keys or not self.fusion.uses_key):
+            mask, iou = self._draw(picture, self._prompt(states.float(), keys, segs[0]))
+        return Answer(text, self._words(states.float(), keys), mask, iou)
+
+    def _write(self, asked: list[int], pixels: Tensor) -> list[int]:
+        """The answer's tokens, greedily, without the end token."""
+        end = self.processor.tokenizer.eos_token_id
+        out = self.llava.generate(
+            input_ids=torch.tensor([asked]),
+            attention_mask=torch.ones(1, len(asked), dtype=torch.long),
+            pixel_values=pixels,
+            max_new_tokens=self.about["max_new_tokens"],
+            do_sample=False,
+            pad_token_id=end,
+            eos_token_id=end,
+        )
+        return [i for i in out[0, len(asked) :].tolist() if i != end]
+
+    def _prompt(self, states: Tensor, keys: list[int], seg: int) -> Tensor:
+        """Hidden states (L, D) -> SAM's prompt (1, C): project, then fuse."""
+        before = self.about["reads_state_before_token"]
+        nothing = torch.zeros(1, 0, self.about["fusion"]["dim"])
+        query = self.seg(states[[seg - before]]) if self.seg else nothing.sum(1)
+        key = self.key(states[[k - before for k in keys]])[None] if self.key else nothing
+        context = self.context(states)[None] if self.context else nothing
+        seen = torch.arange(context.shape[1])[None] < seg - before
+        prompt: Tensor = self.fusion(query, key, context, seen)
+        return prompt
+
+    def _words(self, states: Tensor, keys: list[int]) -> list[tuple[str, float]]:
+        """The five likeliest words for KEY."""
+        if not keys:
+            return []
+        about, table = self.about, self.table
+        asked = states[[k - about["reads_state_before_token"] for k in keys]] @ self.keyword.T
+        if about["similarity"] == "cosine":
+            asked, table = F.normalize(asked, dim=-1), F.normalize(table, dim=-1)
+        p = (asked @ table.T / about["temperature"]).softmax(-1).mean(0).topk(5)
+        return [
+            (self.processor.tokenizer.decode([i]).strip(), float(v))
+            for v, i in zip(*p, strict=True)
+        ]
+
+    def _draw(self, picture: Image.Image, prompt: Tensor) -> tuple[np.ndarray[Any, Any], float]:
+        """SAM's mask of one prompt, at the picture's own size."""
+        sam, side = self.sam, self.sam.image_encoder.img_size
+        size = (picture.height, picture.width)
+        small = [int(n * side / max(size) + 0.5) for n in size]
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        if small != list(size):
+            pixels = F.interpolate(
+                pixels, small, mode="bilinear", align_corners=False, antialias=True
+            )
+        _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+        low, iou = sam.mask_decoder(
+            image_embeddings=sam.image_encoder(sam.preprocess(pixels)),
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=prompt[:, None],
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        mask = sam.postprocess_masks(low, small, size)[0, 0] > 0
+        return mask.numpy(), float(iou)
+
+
+def _load_sam(folder: Path, about: dict[str, Any]) -> Any:
+    if about["sam_type"] == "folder":  # of no public size
+        from keyseg.model.backbones.sam import load_sam
+
+        return load_sam(folder / "sam", "folder")
+    from segment_anything import sam_model_registry
+
+    return sam_model_registry[about["sam_type"]](str(folder / about["sam"])).eval()
+
+
+def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+
+def _mlp(state: dict[str, Tensor], middle: str = "N.") -> nn.Sequential | None:
+    """Linear layers with ReLU between them, as their weights say; None where there are none."""
+    layers: list[nn.Module] = []
+    names = [""] if not middle and state else sorted({k.partition(".")[0] for k in state})
+    for name in names:
+        weight, bias = (state[".".join(filter(None, (name, kind)))] for kind in ("weight", "bias"))
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.load_state_dict({"weight": weight, "bias": bias})
+        layers += [nn.ReLU(), linear] if layers else [linear]
+    return nn.Sequential(*layers) if layers else None
+
+
+def main() -> None:
+    """See the module."""
+    if len(sys.argv) not in (3, 4):
+        raise SystemExit(f"usage: {sys.argv[0]} PICTURE QUERY [MASK.png]")
+    answer = Exported(Path(__file__).resolve().parent)(Image.open(sys.argv[1]), sys.argv[2])
+    print(answer.text)
+    print(", ".join(f"{word} {p:.2f}" for word, p in answer.words) or "no KEY in the answer")
+    print(f"{answer.mask.mean():.1%} of the image, SAM expects IoU {answer.iou}")
+    if len(sys.argv) == 4:
+        Image.fromarray(answer.mask.astype(np.uint8) * 255).save(sys.argv[3])
+
+
+if __name__ == "__main__":
+    main()

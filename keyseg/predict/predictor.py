@@ -1,0 +1,136 @@
+"""A trained model on any image: the same path as an evaluation, without a target.
+
+predictor = Predictor(run.config, run.best_file, torch.device("cpu"))
+prediction = predictor(Path("street.jpg"), ["the car that must wait"])[0]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from keyseg.config import RunConfig
+from keyseg.data.example import Example
+from keyseg.data.files import DataError
+from keyseg.data.masks import decode_rle, image_size
+from keyseg.data.mix import ImageGroup
+from keyseg.model.backbones.sam import WeightsError
+from keyseg.train.build import Parts, build
+from keyseg.train.evaluate import Record, evaluate
+from keyseg.train.trainer import load_trainable
+
+_TOGETHER = 8
+"""Queries of one image that share a row of tokens: what a step of training has at most, about."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one query.
+
+    answer: as generated, or as given to it. words: the likeliest for KEY, with their
+    probabilities; none where the answer has no KEY. mask: bool (H, W) at the image's own size, as
+    its EXIF turns it; empty where the answer lacks a token that it is drawn from.
+    predicted_iou: SAM's own judgement of the mask; None where none was drawn.
+    """
+
+    query: str
+    answer: str
+    words: list[tuple[str, float]]
+    mask: NDArray[np.bool_]
+    rle: str
+    predicted_iou: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """In JSON types; the mask in COCO's run lengths."""
+        return {
+            "query": self.query,
+            "answer": self.answer,
+            "keyword": self.words[0][0] if self.words else None,
+            "top_words": [{"word": word, "probability": p} for word, p in self.words],
+            "mask": {"size": list(self.mask.shape), "counts": self.rle},
+            "area": round(float(self.mask.mean()), 6),
+            "predicted_iou": self.predicted_iou,
+        }
+
+
+class Predictor:
+    """The model of a finished run, ready to answer."""
+
+    def __init__(self, cfg: RunConfig, weights: Path, device: torch.device) -> None:
+        """`weights`: what was trained (best.safetensors of the run); see `load_model`."""
+        self.cfg = cfg
+        self.parts = load_model(cfg, weights, device)
+
+    def __call__(
+        self, image: Path, queries: Sequence[str], protocol: str = "generated"
+    ) -> list[Prediction]:
+        """One prediction for each query, in their order.
+
+        Raises:
+            DataError: the image cannot be read; names it.
+        """
+        examples = [_example(image, query) for query in queries]
+        found: list[Prediction] = []
+        for start in range(0, len(examples), _TOGETHER):
+            group = ImageGroup(image, str(image), examples[start : start + _TOGETHER])
+            try:
+                records = list(evaluate(self.parts, [group], self.cfg, protocol))
+            except OSError as error:  # cut short: its size could be read, its pixels cannot
+                raise DataError(f"{image} is not an image that can be read ({error})") from error
+            found += [self._prediction(record) for record in records]
+        return found
+
+    def _prediction(self, record: Record) -> Prediction:
+        drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.fusion.uses_key)
+        counts = record["mask_rle"]
+        mask = decode_rle(counts, record["height"], record["width"]) == 1
+        words = [(str(word), float(p)) for word, p in json.loads(record["top_words"])]
+        expected = record["predicted_iou"] if drawn else None
+        return Prediction(record["query"], record["answer"], words, mask, counts, expected)
+
+
+def load_model(cfg: RunConfig, weights: Path, device: torch.device) -> Parts:
+    """Backbones and what a run trained on top of them. Features of images are not stored.
+
+    Raises:
+        WeightsError: a backbone, or the run's own file, is missing or does not fit.
+        ConfigError: what `build` says.
+    """
+    torch.manual_seed(cfg.seed)  # a control may hold frozen random weights
+    parts = build(replace(cfg, runtime=replace(cfg.runtime, features=False)), device)
+    try:
+        load_trainable(parts.model, load_file(weights))
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        reason = str(error).strip("'\"").splitlines()[0]
+        raise WeightsError(f"{weights} cannot be used: {reason}") from error
+    parts.model.eval()
+    return parts
+
+
+def is_sentence(query: str) -> bool:
+    """Whether a query is asked as it stands: it ends like a sentence. A phrase is put into one."""
+    return query.rstrip().endswith((".", "?", "!"))
+
+
+def _example(image: Path, query: str) -> Example:
+    """An example without a target."""
+    return Example(
+        id=f"{image}: {query}",
+        image=image,
+        image_id=str(image),
+        query=query,
+        is_sentence=is_sentence(query),
+        keyword=None,
+        text=None,
+        slices={},
+        load_mask=lambda: np.zeros(image_size(image), np.uint8),
+    )

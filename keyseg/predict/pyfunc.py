@@ -1,0 +1,112 @@
+"""What MLflow loads of a model that a run logged: rows of image and query in, predictions out.
+
+    model = mlflow.pyfunc.load_model("runs:/ID/model")
+    model.predict(pd.DataFrame({"image": ["street.jpg"], "query": ["the car that must wait"]}))
+
+An image is a path, or the file itself in base64 (a data URI, too). Where the base weights have
+moved, the environment variables KEYSEG_LLAVA and KEYSEG_SAM say where to, or
+`load_model(uri, model_config={"llava": ..., "sam": ...})`. A GPU is used if there is one;
+KEYSEG_DEVICE=cpu forbids it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from keyseg.config import ConfigError, RunConfig
+from keyseg.data.files import DataError
+from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.backbones.weights import check_weights, weights_fingerprint
+from keyseg.predict.predictor import Predictor
+from keyseg.runs.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class PyfuncModel:
+    """The model of a run behind MLflow's interface."""
+
+    def __init__(self, run: RunDirectory, moved: Mapping[str, Any] | None = None) -> None:
+        """`moved`: where the base weights are now, by the name of their key (llava, sam).
+
+        Raises:
+            WeightsError: a base weight is missing, or is not the one that the run was trained on.
+        """
+        cfg = _located(run.config, moved or {})
+        found, wanted = weights_fingerprint(cfg), run.info.get("weights_fingerprint")
+        if wanted not in (None, found):
+            raise WeightsError(
+                f"{cfg.model.llava} and {cfg.model.sam} are not the weights that run "
+                f"{run.info.get('signature')} was trained on (fingerprint {found}, not {wanted})"
+            )
+        name = os.environ.get("KEYSEG_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.predictor = Predictor(cfg, run.best_file, torch.device(name))
+
+    def predict(
+        self, rows: pd.DataFrame, params: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """A dict for each row: answer, top_words, mask (COCO run lengths), predicted_iou ...
+
+        `params`: protocol, "generated" (default) or "teacher_forced".
+
+        Raises:
+            DataError: an image that cannot be read; names the row.
+        """
+        protocol = str((params or {}).get("protocol") or "generated")
+        answers = []
+        pairs = zip(rows["image"], rows["query"], strict=True)
+        with tempfile.TemporaryDirectory() as folder:
+            for number, (image, query) in enumerate(pairs):
+                try:
+                    path = _image_file(str(image), Path(folder))
+                    answers.append(self.predictor(path, [str(query)], protocol)[0].to_dict())
+                except DataError as error:
+                    raise DataError(f"row {number}: {error}") from error
+        return answers
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncModel:
+    """MLflow calls this, with the folder that `keyseg.tracking.model` wrote."""
+    return PyfuncModel(RunDirectory(path), model_config)
+
+
+def _located(cfg: RunConfig, moved: Mapping[str, Any]) -> RunConfig:
+    """The config with the base weights where they are on this machine."""
+
+    def place(key: str) -> str:
+        there = moved.get(key) or os.environ.get(f"KEYSEG_{key.upper()}")
+        return str(there or getattr(cfg.model, key))
+
+    cfg = replace(cfg, model=replace(cfg.model, llava=place("llava"), sam=place("sam")))
+    try:
+        check_weights(cfg)
+    except ConfigError as error:
+        raise WeightsError(
+            f"{error}. Of a logged model: KEYSEG_LLAVA and KEYSEG_SAM in the environment, or "
+            "model_config={'llava': ..., 'sam': ...} for load_model, say where they are"
+        ) from error
+    return cfg
+
+
+def _image_file(image: str, folder: Path) -> Path:
+    """The path that `image` is, or a file with the content that it holds."""
+    if len(image) < 4096 and Path(image).is_file():
+        return Path(image)
+    content = image.partition(",")[2] if image.startswith("data:") else image
+    try:
+        decoded = base64.b64decode(content, validate=True)
+    except binascii.Error:
+        raise DataError(f"there is no image {image[:200]}, and it is not base64 either") from None
+    file = folder / "image"
+    file.write_bytes(decoded)
+    return file

@@ -1,0 +1,161 @@
+"""What a reader must know before the numbers: holes, and runs that do not compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keyseg.report.stats.measures import BY_NAME, ratios
+from keyseg.report.store import Cell, Sweep, shown
+from keyseg.report.tables import runs
+
+ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
+"""Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
+TOLERANCE = 5e-4
+"""Of a fraction: run.json may hold rounded values."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One thing to know. `detail`: lines set as they are (an error, paths); may be empty."""
+
+    title: str
+    text: str
+    detail: str = ""
+
+
+def check(sweep: Sweep) -> list[Notice]:
+    """All warnings, the gravest first."""
+    return [
+        *_holes(sweep),
+        *_mixed(sweep),
+        *_unequal(sweep),
+        *_disagreements(sweep),
+        *_seeds(sweep),
+    ]
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.label}, seed {cell.seed}"
+
+
+def _holes(sweep: Sweep) -> Iterator[Notice]:
+    for variant in sweep.variants:
+        waiting: dict[str, list[Cell]] = {}
+        for cell in variant.cells:
+            error = str(cell.info.get("error") or "").strip()
+            last = error.splitlines()[-1] if error else "no error was recorded"
+            if cell.status == "failed":
+                yield Notice(f"Failed: {_name(cell)}.", last, f"log: {shown(cell.log_file)}")
+            elif cell.status == "done" and cell not in sweep.finished and not cell.problems:
+                yield Notice(
+                    f"No samples: {_name(cell)}.", "The run is done, its samples are lost."
+                )
+            elif cell.status != "done" and not cell.problems:
+                waiting.setdefault(cell.status, []).append(cell)
+            for problem in cell.problems:
+                yield Notice(f"Unreadable: {_name(cell)}.", problem, shown(cell.directory))
+        # Said once of a variant, for there may be many of them in the middle of a sweep.
+        for status, cells in waiting.items():
+            noun = "seed" if len(cells) == 1 else "seeds"
+            which = f"{variant.label}, {noun} {', '.join(str(c.seed) for c in cells)}"
+            if status == "missing":
+                several = "these cells; no run was started for them"
+                one = "this cell; no run was started for it"
+                text = f"The design has {one if len(cells) == 1 else several}."
+                yield Notice(f"Missing: {which}.", text)
+            else:
+                logs = "\n".join(f"log: {shown(c.log_file)}" for c in cells if c.log_file.exists())
+                yield Notice(f"Not finished: {which}.", f"Status: {status}.", logs)
+
+
+def _mixed(sweep: Sweep) -> Iterator[Notice]:
+    commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
+    if len(commits) > 1:
+        by = [
+            f"{commit[:10]}: {'; '.join(_name(c) for c in sweep.cells if commit in c.commits)}"
+            for commit in commits
+        ]
+        yield Notice(
+            "Mixed commits.",
+            "The runs were computed by different versions of the code: a difference between them "
+            "may be a difference of code.",
+            "\n".join(by),
+        )
+    dirty = [_name(cell) for cell in sweep.cells if cell.dirty]
+    if dirty:
+        yield Notice(
+            "Uncommitted changes.",
+            "The working tree differed from its commit; each run directory keeps the difference "
+            f"as code.diff. Runs: {'; '.join(dirty)}.",
+        )
+
+
+def _unequal(sweep: Sweep) -> Iterator[Notice]:
+    def differ(key: Callable[[Cell], str]) -> str:
+        groups: dict[str, list[str]] = {}
+        for cell in sweep.finished:
+            groups.setdefault(key(cell), []).append(_name(cell))
+        if len(groups) < 2:
+            return ""
+        return "\n".join(f"{value}: {'; '.join(cells)}" for value, cells in groups.items())
+
+    stated = [_protocol(cell) for cell in sweep.finished]
+    keys = [k for k in dict.fromkeys(k for s in stated for k in s) if _several(stated, k)]
+    factors = {k for c in sweep.cells for k in c.factors}
+    keys = [k for k in keys if ASKED.get(k) not in factors]
+    if detail := differ(lambda c: runs.words({k: _protocol(c).get(k, "?") for k in keys})):
+        yield Notice("Mixed protocols.", "The runs were not evaluated in one way.", detail)
+    if detail := differ(lambda c: str(c.info.get("data_fingerprint"))):
+        yield Notice("Mixed data.", "The runs did not read the same data.", detail)
+    if detail := differ(lambda c: str(c.info.get("weights_fingerprint"))):
+        yield Notice("Mixed weights.", "The runs did not start from the same backbones.", detail)
+    if detail := differ(lambda c: f"{c.samples['id'].nunique()} examples"):
+        yield Notice(
+            "Unequal test examples.",
+            "Contrasts use the examples that both sides have; the result table uses all of each.",
+            detail,
+        )
+
+
+def _protocol(cell: Cell) -> dict[str, Any]:
+    stated = cell.info.get("protocol")
+    return dict(stated) if isinstance(stated, Mapping) else {}
+
+
+def _several(stated: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return len({json.dumps(s.get(key), sort_keys=True) for s in stated}) > 1
+
+
+def _disagreements(sweep: Sweep) -> Iterator[Notice]:
+    for cell in sweep.finished:
+        terms = cell.records
+        lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())
+        if lost:
+            yield Notice(f"No IoU: {_name(cell)}.", f"{lost} samples are left out of every score.")
+        for protocol, rows in terms.groupby(cell.samples["protocol"]):
+            values = ratios(rows.sum().to_numpy())
+            for name, value in zip(BY_NAME, values, strict=True):
+                stated = cell.summary(str(protocol), name)
+                if np.isfinite(stated) and not abs(stated - value) <= TOLERANCE:
+                    yield Notice(
+                        f"Summary and samples disagree: {_name(cell)}.",
+                        f"{protocol} {name} is {stated:.4f} in run.json and {value:.4f} from "
+                        "samples.parquet; tables here use the samples.",
+                    )
+
+
+def _seeds(sweep: Sweep) -> Iterator[Notice]:
+    finished = {cell.seed for cell in sweep.finished}
+    if len(finished) == 1:
+        yield Notice(
+            "One seed.",
+            "Intervals here are those of the test examples. How much a score moves when the same "
+            "variant is trained again with another seed is not measured, and can be larger: one "
+            "seed cannot show that a variant is better, only that these weights are. Add seeds "
+            "with seed=0,1,2.",
+        )

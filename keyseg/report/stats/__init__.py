@@ -1,0 +1,1 @@
+"""Numbers with their doubt: scores, contrasts, intervals, verdicts."""

@@ -1,0 +1,191 @@
+"""Tables of differences: every contrast with its sources of doubt, and the verdicts on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import pandas as pd
+
+from keyseg.report.stats.measures import BY_NAME
+from keyseg.report.stats.verdict import NO_RESULT, p_text
+from keyseg.report.store import Sweep
+from keyseg.report.tables.table import (
+    BRIEF,
+    DASH,
+    PROTOCOLS,
+    Entry,
+    Line,
+    Table,
+    entry,
+    percent,
+    protocols,
+    titles,
+    word,
+)
+
+
+def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
+    """One table a metric of the design: every contrast with both sources of doubt kept apart."""
+    protocol = sweep.headline
+    out = []
+    for name in sweep.metrics:
+        rows = found[(found["metric"] == name) & (found["protocol"] == protocol)]
+        if rows.empty:
+            continue
+        where = {v.label: v.index for v in sweep.variants}
+        lines = [_verdict_line(row, where) for row in rows.to_dict("records")]
+        out.append(
+            Table(
+                f"verdicts_{name}".replace("@", "_at_"),
+                f"Contrasts: {BY_NAME[name].title}",
+                _verdict_caption(PROTOCOLS.get(protocol, protocol), name),
+                "Contrast",
+                (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
+                lines,
+                text=frozenset({5}),
+            )
+        )
+    return out
+
+
+_SOURCE_TITLES = ("Difference", "Test images", "Seeds", "Both")
+
+
+def _verdict_caption(protocol: str, name: str) -> str:
+    mcnemar = (
+        " Below the effect sizes: examples that only the first or only the second variant has "
+        "above 0.5, and McNemar's exact p (lowest common seed; expressions of one image taken for "
+        "independent)."
+        if name == "precision@0.5"
+        else ""
+    )
+    return (
+        f"First minus second variant, in points, {protocol}, on the same examples. Test images: "
+        "these weights, other images (paired bootstrap over images; p by swapping the variants on "
+        "whole images). Seeds: other seeds, these images (Student's t; p by flipping the seeds' "
+        "signs). Both: other seeds and other images (variance components; Student's t). In "
+        "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts, and on "
+        "the safe side over both. The "
+        "verdict follows p over both, where there is one seed over images. Effect size: mean over "
+        "standard deviation (Hedges's g of paired differences)." + mcnemar
+    )
+
+
+def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
+    def source(name: str) -> Entry:
+        low, high = float(row[f"low_{name}"]), float(row[f"high_{name}"])
+        if not (isfinite(low) and isfinite(high)):
+            return Entry(DASH)
+        ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
+        return Entry(ends, p_text(float(row[f"holm_{name}"])))
+
+    effects = [float(row[f"effect_{name}"]) for name in ("images", "seeds")]
+    sizes = " / ".join(f"{e:+.2f}".replace("-", "−") if isfinite(e) else DASH for e in effects)
+    odd = ""
+    if row["metric"] == "precision@0.5" and isfinite(float(row["won"])):
+        odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
+    sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
+    return Line(
+        str(row["contrast"]),
+        (
+            Entry(percent(float(row["difference"]), signed=True), spread=sd),
+            *map(source, ("images", "seeds", "both")),
+            Entry(sizes, odd),
+            Entry("", word=word(row)),
+        ),
+        where.get(str(row["label"])),
+        str(row["hole"]),
+    )
+
+
+def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
+    """Differences of every measure in brief; None where nothing is held against anything."""
+    if found.empty:
+        return None
+    known = found.loc[found["verdict"] != NO_RESULT, "seeds"]
+    over = (
+        "seeds and images"
+        if len(known) == 0 or known.max() > 1
+        else "test images, of these weights"
+    )
+    if len(known) and known.min() < 2 <= known.max():
+        over += " (of one seed: images alone)"
+    caption = (
+        "First minus second variant, in points, on the same examples and seeds; in brackets the "
+        f"95 % interval over {over}; ± the standard deviation of the seeds' differences. The word "
+        "follows Holm's p over the contrasts of one column."
+    )
+    index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
+    where = {v.label: v.index for v in sweep.variants}
+    lines = []
+    for protocol, title in protocols(sweep).items():
+        rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
+        for row in rows.to_dict("records"):
+            name, hole = str(row["contrast"]), str(row["hole"])
+            if row["verdict"] == NO_RESULT:
+                entries = [Entry(DASH)] * len(BRIEF)
+                hole = f"{NO_RESULT}: {hole}"
+            else:
+                own = [index.get((protocol, name, m)) for m in BRIEF]
+                entries = [entry(r, "difference") if r else Entry(DASH) for r in own]
+            lines.append(Line(name, entries, where.get(str(row["label"])), hole, title))
+    return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
+
+    `hole`: what the result lacks of the design; the text says it where there is no result.
+    """
+
+    metric: str
+    contrast: str
+    word: str
+    text: str
+    caveat: str
+    index: int | None = None
+    hole: str = ""
+
+
+def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
+    """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
+    where = {v.label: v.index for v in sweep.variants}
+    out = []
+    for name in sweep.metrics:
+        rows = found[(found["metric"] == name) & (found["protocol"] == sweep.headline)]
+        for row in rows.to_dict("records"):
+            text = str(row["sentence"])
+            text = text.removeprefix(str(row["verdict"])).lstrip(":, ")
+            out.append(
+                Answer(
+                    BY_NAME[name].title,
+                    str(row["contrast"]),
+                    str(row["verdict"]),
+                    text,
+                    str(row["caveat"]),
+                    where.get(str(row["label"])),
+                    "" if row["verdict"] == NO_RESULT else str(row["hole"]),
+                )
+            )
+    return out
+
+
+def rule(answers: Sequence[Answer]) -> str:
+    """How the lines of the verdicts are read; "" without any."""
+    count = len({a.contrast for a in answers})
+    if not count:
+        return ""
+    corrected = (
+        f"p is corrected by Holm's method over the {count} declared contrasts of a metric"
+        if count > 1
+        else "one contrast is declared, so p needs no correction"
+    )
+    return (
+        "First minus second variant. In brackets the 95 % interval over seeds and test images, or "
+        f"over test images alone where there is one seed, not corrected; {corrected}, and the "
+        "verdict follows p."
+    )

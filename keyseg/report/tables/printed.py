@@ -1,0 +1,142 @@
+"""Numbers in print: reports/published/*.csv, each with its source, protocol and backbone.
+
+A number in print stands beside a measured one only with the words in what the two differ.
+"""
+
+from __future__ import annotations
+
+from math import isfinite, nan
+from pathlib import Path
+
+import pandas as pd
+
+from keyseg.report.store import Sweep
+from keyseg.report.tables.table import DASH, Entry, Line, Table
+
+COLUMNS = (
+    *("table", "data", "split", "row", "variant", "metric", "value_percent", "source"),
+    *("protocol", "backbone"),
+)
+
+
+def load(folder: Path, names: object = None) -> pd.DataFrame:
+    """All rows of a folder's files, or of those that `names` (a name or a list) gives.
+
+    Empty texts are "". A folder that does not exist holds no rows.
+
+    Raises:
+        ValueError: a file lacks a column, or holds a value that is no number.
+    """
+    wanted = [names] if isinstance(names, str) else names
+    frames = []
+    for file in sorted(folder.glob("*.csv")):
+        if isinstance(wanted, list) and file.stem not in wanted:
+            continue
+        frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+        missing = [column for column in COLUMNS if column not in frame]
+        if missing:
+            raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
+        try:
+            frame["value_percent"] = frame["value_percent"].astype(float)
+        except ValueError as error:
+            raise ValueError(f"{file}, column value_percent: {error}") from error
+        frames.append(frame[list(COLUMNS)])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def of(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of variants that this sweep measures."""
+    known: pd.DataFrame = rows[rows["variant"].isin([v.fusion or v.label for v in sweep.variants])]
+    return known
+
+
+def beside(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of these, the rows of one data set and split: the sweep's own, else that of most variants.
+
+    Where a variant stands in several tables of the same data, all its rows are kept, in order.
+    """
+    rows = of(sweep, rows)
+    if rows.empty:
+        return rows
+    places = rows[["data", "split"]].apply(tuple, axis=1)
+    own = [place for place in places.unique() if not _other_data(sweep, *place)]
+    counts = rows.groupby(places)["variant"].nunique()
+    place = own[0] if own else max(places.unique(), key=lambda p: counts[p])
+    kept: pd.DataFrame = rows[places == place]
+    return kept
+
+
+def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
+    """For each row in what it differs from the measurements: "data, protocol, backbone"; "" = none.
+
+    A protocol that the source does not state counts as another one.
+    """
+    headline = sweep.headline.replace("_", "-") if sweep.protocols else ""
+    backbones = {str((c.info.get("protocol") or {}).get("backbone")) for c in sweep.finished}
+    out = []
+    for row in rows.to_dict("records"):
+        kinds = {
+            "data": _other_data(sweep, row["data"], row["split"]),
+            "protocol": not str(row["protocol"]).startswith(headline or "?"),
+            "backbone": backbones != {row["backbone"]},
+        }
+        out.append(", ".join(kind for kind, other in kinds.items() if other))
+    return out
+
+
+def table(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
+    """Numbers in print of the variants that this sweep measures; None without any."""
+    wanted = {v.fusion or v.label: v for v in sweep.variants}
+    rows = of(sweep, rows)
+    if rows.empty:
+        return None
+    rows = rows.assign(differs=differs(sweep, rows))
+    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source", "differs"]
+    wide = rows.pivot_table("value_percent", keys, "metric", sort=False).reset_index()
+    wide["order"] = wide["variant"].map({name: v.index for name, v in wanted.items()})
+    place = wide[["data", "split"]].agg(" ".join, axis=1).str.strip()
+    words = {
+        "Data": place,
+        "Row in print": wide["row"],
+        "Differs from this sweep in": wide["differs"].replace("", "nothing stated"),
+        "Protocol": wide["protocol"],
+        "Backbone": wide["backbone"],
+        "Source": wide["source"],
+    }
+    # What is the same in every line is said once.
+    same = {title: w.iloc[0] for title, w in words.items() if w.nunique() == 1}
+    said = "".join(f" {title}: {text}." for title, text in same.items())
+    kept = [title for title in words if title not in same]
+    lines = []
+    for i in wide.sort_values("order", kind="stable").index:
+        numbers = [float(wide[k].get(i, nan)) if k in wide else nan for k in ("giou", "ciou")]
+        entries = [Entry(number(n) if isfinite(n) else DASH) for n in numbers]
+        entries += [Entry(str(words[title][i])) for title in kept]
+        variant = wanted[str(wide["variant"][i])]
+        lines.append(Line(variant.label, entries, variant.index))
+    return Table(
+        "published",
+        "In print",
+        "Copied from publications, percent. Training budgets differ too: read the order of rows "
+        f"within one source, not the values against the measured ones.{said}",
+        "Variant",
+        ("gIoU", "cIoU", *kept),
+        lines,
+        mark="in print",
+        text=frozenset(range(2, 2 + len(kept))),
+    )
+
+
+def number(value: float) -> str:
+    """As many digits as sources give: 63.85, 42.6."""
+    return f"{value:.2f}".removesuffix("0")
+
+
+def _other_data(sweep: Sweep, data: str, split: str) -> bool:
+    """Whether the runs were tested on anything but this split of this data set."""
+    parts = ["slice_dataset", "slice_split"]
+    seen: set[tuple[str, str]] = set()
+    for cell in sweep.finished:
+        for dataset, part in cell.samples.reindex(columns=parts).drop_duplicates().to_numpy():
+            seen.add((str(dataset).lower(), str(part)))
+    return seen != {(data.lower(), split or "test")}

@@ -1,0 +1,144 @@
+"""Tables of what was measured: masks, keywords and failures, cost, and the same by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite, nan
+
+import pandas as pd
+
+from keyseg.report.stats.measures import NO_TARGET, colliding
+from keyseg.report.store import Sweep, Variant
+from keyseg.report.tables.table import (
+    BRIEF,
+    DASH,
+    INTERVALS,
+    PROTOCOLS,
+    Entry,
+    Line,
+    Table,
+    entry,
+    percent,
+    protocols,
+    quantity,
+    titles,
+)
+from keyseg.runs.provenance import cost_unit
+
+MASKS = ("giou", "ciou", *(f"precision@{x}" for x in (0.5, 0.6, 0.7, 0.8, 0.9)))
+WORDS = (
+    *("keyword_accuracy", "discrepancy_keyword_right_mask_wrong"),
+    *("discrepancy_keyword_wrong_mask_right", "empty_rate", "no_seg_rate", "no_key_rate"),
+)
+
+
+def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
+    """The result table in three panels: masks; keywords and failures; cost."""
+    whole = scores[scores["slice"] == ""]
+    how = INTERVALS
+    if whole["sd"].notna().any():
+        how += " With several seeds: their mean, ± their standard deviation."
+    chance = whole["majority"].dropna()
+    floor = (
+        f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
+    )
+    shared = next((colliding(cell.samples) for cell in sweep.finished), nan)
+    if isfinite(shared) and shared:
+        floor += f"; {percent(shared)} of the keywords share their first token with another"
+    words = (
+        f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
+        "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
+        "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
+        f"(teacher-forced answers always have both). {how}"
+    )
+    columns, masks = MASKS, "P@X: share of examples with IoU > X."
+    if whole["metric"].isin(NO_TARGET).any():
+        columns = (*MASKS, *NO_TARGET)
+        masks += (
+            " N-acc: share of the examples without a target for which nothing is predicted; "
+            "T-acc: share of the others for which something is."
+        )
+    return [
+        _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
+        _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
+        _cost(sweep),
+    ]
+
+
+def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str]) -> Table:
+    """The result table split by one slice, under the headline protocol."""
+    protocol = sweep.headline
+    part = scores[(scores["slice"] == name) & (scores["protocol"] == protocol)]
+    groups = {}
+    for value in values:
+        rows = part[part["group"] == value]
+        size = f"{int(rows['examples'].max())} examples" if len(rows) else "no examples"
+        chance = percent(rows["majority"].max()) if len(rows) else DASH
+        groups[value] = f"{value} ({size}; most frequent first token {chance})"
+    return Table(
+        f"slices_{name}",
+        f"By {name.replace('_', ' ')}",
+        f"The same measures by {name.replace('_', ' ')}, {PROTOCOLS.get(protocol, protocol)}. "
+        + INTERVALS,
+        "Variant",
+        titles(BRIEF),
+        _lines(sweep.variants, part, BRIEF, groups, "group"),
+    )
+
+
+def _panel(
+    sweep: Sweep,
+    whole: pd.DataFrame,
+    name: str,
+    title: str,
+    caption: str,
+    names: Sequence[str],
+) -> Table:
+    lines = _lines(sweep.variants, whole, names, protocols(sweep), "protocol")
+    return Table(name, title, caption, "Variant", titles(names), lines)
+
+
+def _lines(
+    variants: Sequence[Variant],
+    rows: pd.DataFrame,
+    names: Sequence[str],
+    groups: Mapping[str, str],
+    by: str,
+    column: str = "value",
+) -> list[Line]:
+    index = {(r[by], r["label"], r["metric"]): r for r in rows.to_dict("records")}
+    lines = []
+    for group, title in groups.items():
+        for variant in variants:
+            found = [index.get((group, variant.label, name)) for name in names]
+            entries = [entry(row, column) if row else Entry(DASH) for row in found]
+            lines.append(Line(variant.label, entries, variant.index, variant.hole, title))
+    return lines
+
+
+def _cost(sweep: Sweep) -> Table:
+    unit = cost_unit(cell.info for cell in sweep.finished)
+    lines = []
+    for variant in sweep.variants:
+        steps, minutes = variant.mean("steps"), variant.mean("minutes")
+        values = [
+            quantity(variant.mean("trainable_parameters")),
+            f"{steps:.0f}" if isfinite(steps) else DASH,
+            quantity(variant.mean("seconds_per_step")),
+            f"{minutes:.1f}" if isfinite(minutes) else DASH,
+            quantity(variant.hours),
+            ", ".join(str(c.seed) for c in variant.finished) or DASH,
+        ]
+        entries = [Entry(v) for v in values]
+        lines.append(Line(variant.label, entries, variant.index, variant.hole))
+    return Table(
+        "results_cost",
+        "Cost",
+        "Trainable parameters, optimiser steps, seconds a step, and what a whole run (training and "
+        f"evaluation, broken-off attempts included) took: minutes, and {unit}-hours, which are "
+        f"those of all its {'GPUs' if unit == 'GPU' else 'processes'} together. Means over seeds; "
+        "times compare only on one machine.",
+        "Variant",
+        ("Trainable parameters", "Steps", "Seconds a step", "Minutes", f"{unit}-hours", "Seeds"),
+        lines,
+    )

@@ -1,0 +1,398 @@
+"""The run directory: everything a run leaves behind, and the truth that all else is rebuilt from.
+
+    config.yaml       the resolved config, frozen
+    run.json          status, attempts, summary and whatever else is known of the run
+    metrics.jsonl     every row (name, value, step, time), append-only
+    system.jsonl      load of the machine over time, in rows of the same form
+    samples.parquet   one row per evaluated example and protocol
+    checkpoints/      best.safetensors; last.pt until the run is done
+    gallery/  log.txt  run.lock
+
+Files that are replaced are written to a temporary name and renamed, so a reader never sees half
+of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last
+line, which readers skip and the next writer removes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import filelock
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from keyseg.config import RunConfig, signature, validate
+from keyseg.runs import disk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXIT_BUSY = 75
+"""Exit code of a worker that found its run locked by another process (EX_TEMPFAIL)."""
+
+EXIT_STOPPED = 85
+"""Exit code of a worker that was asked to stop: it left a checkpoint and wants to go on later."""
+
+EXIT_NO_SPACE = 74
+"""Exit code of a worker that could not write (EX_IOERR): the disk may be too full to say why."""
+
+TEST = "test/"
+"""Names of rows of the test split begin so; a run that is not done may log them again."""
+
+QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
+
+_PROBE_SECONDS = 0.5
+"""How long `lock` waits before it calls a run busy: `busy` holds the lock for a moment."""
+
+
+class Row(NamedTuple):
+    """One measured value. `step`: optimiser step, 1-based. `time`: seconds since the epoch."""
+
+    name: str
+    value: float
+    step: int
+    time: float
+
+
+class RunBusy(RuntimeError):  # noqa: N818 (a state, not a mistake)
+    """Another process works on this run."""
+
+
+class RunDirectory:
+    """One run on disk. Opening it writes nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._appended: set[Path] = set()
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | Path, cfg: RunConfig | DictConfig, **info: Any) -> RunDirectory:
+        """Open the directory of a run; make what is missing of it.
+
+        `info` goes into a new run.json; an existing run.json and config.yaml stay as they are.
+        """
+        run = cls(path)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not run.config_file.exists():
+            run.freeze(cfg)
+        with run._updating():
+            if not run.info:
+                base = {"signature": signature(cfg), "status": QUEUED, "seed": cfg.seed}
+                run._write_info({**base, "attempts": [], **info})
+        return run
+
+    # -- config and state -------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """The frozen config."""
+        return self.path / "config.yaml"
+
+    @property
+    def config(self) -> RunConfig:
+        """The frozen config, checked.
+
+        Raises:
+            FileNotFoundError: the directory holds no config.yaml, so it is no run directory.
+            ConfigError: config.yaml does not fit this version's schema.
+        """
+        if not self.config_file.exists():
+            raise FileNotFoundError(f"{self.path} is not a run directory: it has no config.yaml")
+        loaded = OmegaConf.load(self.config_file)
+        assert isinstance(loaded, DictConfig)
+        return validate(loaded)
+
+    def freeze(self, cfg: RunConfig | DictConfig) -> None:
+        """Write config.yaml. For keys that cannot change a result it may be written again."""
+        if isinstance(cfg, DictConfig):
+            text = OmegaConf.to_yaml(cfg, resolve=True)
+        else:  # the same text without building a node for each value, which takes 20 ms
+            text = yaml.dump(
+                asdict(cfg),
+                default_flow_style=False,
+                allow_unicode=True,
+                sort_keys=False,
+                Dumper=_Dumper,
+            )
+        disk.replace(self.config_file, text.encode())
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json as it is now; {} where there is none."""
+        try:
+            loaded: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return loaded
+
+    @property
+    def status(self) -> str:
+        """queued, running, done, failed or pruned. "running" may be stale: see `busy`."""
+        return str(self.info.get("status", QUEUED))
+
+    def update(self, **fields: Any) -> None:
+        """Set these keys of run.json and keep the others; safe between threads and processes."""
+        with self._updating():
+            self._write_info({**self.info, **fields})
+
+    # -- one process at a time --------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; the lock ends with the process, however it ends.
+
+        Raises:
+            RunBusy: another process holds it.
+        """
+        held = filelock.FileLock(self.path / "run.lock")
+        try:
+            held.acquire(timeout=_PROBE_SECONDS, poll_interval=0.05)
+        except filelock.Timeout:
+            raise RunBusy(f"{self.path}: another process works on this run") from None
+        try:
+            yield
+        finally:
+            held.release()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process works on this run now."""
+        if not (self.path / "run.lock").exists():
+            return False
+        probe = filelock.FileLock(self.path / "run.lock")
+        try:
+            probe.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        probe.release()
+        return False
+
+    def clear(self) -> None:
+        """Forget all results, so that the run starts from step 0. The attempts stay listed.
+
+        The caller makes sure that the run is not busy. Its MLflow run is left as it is; the
+        next one is a new one.
+        """
+        for folder in (self.checkpoints, self.gallery):
+            shutil.rmtree(folder, ignore_errors=True)
+        files = ("metrics.jsonl", "system.jsonl", "samples.parquet", "mlflow.json", "log.txt")
+        for name in (*files, self.prune_file.name, self.val_iou_file.name):
+            (self.path / name).unlink(missing_ok=True)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        kept = ("signature", "factors", "label", "seed", "sweep", "attempts")
+        with self._updating():
+            info = self.info
+            old = [*info.get("mlflow_superseded", []), info.get("mlflow_run_id")]
+            fresh = {"status": QUEUED, "mlflow_superseded": [run_id for run_id in old if run_id]}
+            self._write_info({k: info[k] for k in kept if k in info} | fresh)
+
+    # -- results ----------------------------------------------------------------------------
+
+    def log(self, rows: Iterable[Row]) -> None:
+        """Append rows to metrics.jsonl in one write.
+
+        Raises:
+            DiskFullError: there is no room; none of the rows was written.
+        """
+        self._append(self.metrics_file, rows)
+
+    def log_system(self, rows: Iterable[Row]) -> None:
+        """Append rows to system.jsonl. Their `step` is a second of the run, and none is dropped.
+
+        Raises:
+            DiskFullError: there is no room; none of the rows was written.
+        """
+        self._append(self.system_file, rows)
+
+    @property
+    def metrics_file(self) -> Path:
+        """All rows as JSON lines."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def system_file(self) -> Path:
+        """What the run took of its machine, in lines like those of metrics.jsonl."""
+        return self.path / "system.jsonl"
+
+    def rows(self) -> list[Row]:
+        """All rows in the order they were logged.
+
+        Raises:
+            ValueError: a line other than a torn last one cannot be read.
+        """
+        return parse_rows(self.metrics_file, _read(self.metrics_file))
+
+    def metrics(self) -> pd.DataFrame:
+        """All rows as a frame with the columns name, value, step and time."""
+        import pandas as pd
+
+        types = {"name": "str", "value": "float64", "step": "int64", "time": "float64"}
+        return pd.DataFrame(self.rows(), columns=list(types)).astype(types)
+
+    def truncate(self, step: int) -> None:
+        """Drop what the next attempt logs anew: rows after `step`, and those of the test split.
+
+        `step`: of the last checkpoint. The test split is read again by an attempt that was not
+        done.
+        """
+        rows = self.rows()
+        kept = [row for row in rows if row.step <= step and not row.name.startswith(TEST)]
+        if len(kept) < len(rows):
+            lines = "".join(json.dumps(row._asdict()) + "\n" for row in kept)
+            disk.replace(self.metrics_file, lines.encode())
+
+    def write_samples(self, df: pd.DataFrame) -> None:
+        """Write samples.parquet: one row per evaluated example and protocol."""
+        with disk.replacing(self.samples_file) as file:
+            df.to_parquet(file, index=False)
+
+    @property
+    def samples_file(self) -> Path:
+        """Per-example results of the test split."""
+        return self.path / "samples.parquet"
+
+    def samples(self) -> pd.DataFrame:
+        """Per-example results.
+
+        Raises:
+            FileNotFoundError: the run has not been evaluated on the test split yet.
+        """
+        import pandas as pd
+
+        if not self.samples_file.exists():
+            raise FileNotFoundError(f"{self.samples_file}: none yet (status: {self.status})")
+        return pd.read_parquet(self.samples_file)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints: last and best."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_file(self) -> Path:
+        """What was trained, at the best val score; the backbones are not in it."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def prune_file(self) -> Path:
+        """There where the run is asked to end, as pruned, at its next evaluation."""
+        return self.path / "prune.json"
+
+    @property
+    def val_iou_file(self) -> Path:
+        """IoU of every example of val, a line per evaluation; where `keep_val_iou` asks for it."""
+        return self.path / "val_iou.jsonl"
+
+    @property
+    def gallery(self) -> Path:
+        """Folder of the overlays."""
+        return self.path / "gallery"
+
+    @property
+    def log_file(self) -> Path:
+        """What the worker printed, all attempts one after the other."""
+        return self.path / "log.txt"
+
+    # -- inside -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _updating(self) -> Iterator[None]:
+        with filelock.FileLock(self.path / ".run.json.lock", timeout=30, poll_interval=0.01):
+            yield
+
+    def _write_info(self, info: dict[str, Any]) -> None:
+        text = json.dumps(info, indent=1, default=str)
+        disk.replace(self.path / "run.json", text.encode())
+
+    def _append(self, file: Path, rows: Iterable[Row]) -> None:
+        lines = "".join(
+            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
+            + "\n"
+            for r in rows
+        )
+        if not lines:
+            return
+        if file not in self._appended:
+            content = _read(file)
+            if content and not content.endswith(b"\n"):  # torn by a writer that was killed
+                os.truncate(file, content.rfind(b"\n") + 1)
+            self._appended.add(file)
+        disk.append(file, lines.encode())
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
+    """Quotes texts that OmegaConf, other than YAML 1.1, would read as numbers: 1e-3."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
+    try:
+        float(text)
+        style = "'"
+    except ValueError:
+        style = None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def verdict(run: RunDirectory) -> int | None:
+    """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
+
+    A run that is tried again is "failed" without a reason until it begins.
+    """
+    info = run.info
+    if info.get("status") in (DONE, PRUNED):
+        return 0
+    return 1 if info.get("status") == FAILED and info.get("error") else None
+
+
+class WatchedRun(RunDirectory):
+    """The directory of a run that another process writes: whatever is written here is dropped."""
+
+    def update(self, **fields: Any) -> None:
+        """Nothing."""
+
+    def log(self, rows: Iterable[Row]) -> None:
+        """Nothing."""
+
+    def truncate(self, step: int) -> None:
+        """Nothing."""
+
+    def write_samples(self, df: pd.DataFrame) -> None:
+        """Nothing."""
+
+
+def parse_rows(file: Path, content: bytes) -> list[Row]:
+    """Rows of (a piece of) a metrics.jsonl; what stands after the last newline is torn."""
+    rows = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            raw = json.loads(line)
+            rows.append(Row(raw["name"], float(raw["value"]), int(raw["step"]), raw["time"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}, line {number} cannot be read: {line[:80]!r}") from error
+    return rows
+
+
+def now() -> float:
+    """Seconds since the epoch: the clock of all rows and attempts."""
+    return time.time()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,85 @@
+"""A copy of the code that a job runs, so that an edit after submit changes no queued job.
+
+Tracked files as they are in the checkout, and new files that git does not ignore. Snapshots are
+named by their content: sweeps that run the same code share one, and none is ever written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from keyseg.config import PROJECT, ConfigError
+from keyseg.runs.provenance import SNAPSHOT, git
+
+_CODE = ("run.py", "keyseg", "hydra_plugins", "experiments", "sweeps", "reports/published")
+"""What is copied where there is no git; else of these folders only, too: tests are no code."""
+
+_LARGEST = 64 * 2**20  # bytes, of one file
+
+
+def files(root: Path = PROJECT) -> list[str]:
+    """Names of the files that are code, relative to the root, sorted."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_CODE],
+        cwd=root,
+        capture_output=True,
+        check=False,
+    )
+    # A root that is ignored by the repository around it (a copy in outputs/) lists nothing.
+    names = set(os.fsdecode(listed.stdout).split("\0")) - {""}
+    found = names if listed.returncode == 0 and names else set(_walk(root))
+    return sorted(name for name in found if (root / name).is_file())
+
+
+def name_of(root: Path = PROJECT) -> str:
+    """12 hex digits over commit, names and contents.
+
+    Raises:
+        ConfigError: a file is too large to be code; names it.
+    """
+    total = hashlib.sha256(str(git(root).commit).encode())
+    for name in files(root):
+        content = (root / name).read_bytes()
+        if len(content) > _LARGEST:
+            raise ConfigError(
+                f"{root / name}: {len(content) / 2**20:.0f} MiB is too large for a snapshot of the "
+                f"code (at most {_LARGEST / 2**20:.0f}): move it out of the code or into .gitignore"
+            )
+        total.update(f"{name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:12]
+
+
+def take(folder: Path, root: Path = PROJECT) -> Path:
+    """Copy the code into `folder`/NAME and return that; one that is there already is kept."""
+    target = folder / name_of(root)
+    if target.exists():
+        return target
+    temporary = folder / f".{target.name}.{os.getpid()}"
+    try:
+        for name in files(root):
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, temporary / name)
+        (temporary / SNAPSHOT).write_text(json.dumps(asdict(git(root))))
+        try:
+            temporary.rename(target)
+        except OSError:  # another process was faster
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _walk(root: Path) -> Iterator[str]:
+    for top in _CODE:
+        found = [root / top] if (root / top).is_file() else (root / top).rglob("*")
+        for file in found:
+            if "__pycache__" not in file.parts and file.is_file():
+                yield file.relative_to(root).as_posix()

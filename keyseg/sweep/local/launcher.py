@@ -1,0 +1,130 @@
+"""hydra/launcher=local: worker processes on this machine, in parallel; =debug: in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from keyseg.config import ConfigError
+from keyseg.runs.provenance import cores
+from keyseg.runs.run_directory import DONE
+from keyseg.sweep import finish
+from keyseg.sweep.cells import Cell
+from keyseg.sweep.design import Design
+from keyseg.sweep.launcher import SweepLauncher, counted, keep_threads, supervise
+from keyseg.sweep.local.pool import LocalPool, gpus
+from keyseg.sweep.pool import WORKER
+from keyseg.sweep.supervise import Outcome, Supervisor
+
+
+@dataclass
+class LocalConfig:
+    """`hydra/launcher=local`.
+
+    `n_jobs`: workers at the same time; null = one per core, or per GPU where there are any.
+    `cells_per_job`: cells that a worker takes, one after the other, on one load of the imports.
+    `worker`: command that works on a run directory; empty = this Python with `-m keyseg.worker`.
+    `grace`: seconds that a worker has to stop before it is killed. `prepare`: look for weights and
+    make the data once, before any cell starts. `report`: build one at the end.
+    """
+
+    _target_: str = "hydra_plugins.keyseg.LocalLauncher"
+    n_jobs: int | None = None
+    cells_per_job: int = 1
+    worker: list[str] = field(default_factory=list)
+    grace: float = 30.0
+    prepare: bool = True
+    report: bool = True
+
+
+@dataclass
+class DebugConfig:
+    """`hydra/launcher=debug`: no processes."""
+
+    _target_: str = "hydra_plugins.keyseg.DebugLauncher"
+    prepare: bool = True
+    report: bool = True
+
+
+class LocalLauncher(SweepLauncher):
+    """Cells in parallel worker processes on this machine."""
+
+    def __init__(
+        self,
+        n_jobs: int | None = None,
+        cells_per_job: int = 1,
+        worker: Sequence[str] = (),
+        grace: float = 30.0,
+        prepare: bool = True,
+        report: bool = True,
+    ) -> None:
+        super().__init__(prepare, report)
+        if cells_per_job < 1:
+            raise ConfigError(f"hydra.launcher.cells_per_job={cells_per_job}: must be above 0")
+        self.n_jobs = n_jobs
+        self.cells_per_job = cells_per_job
+        self.worker = list(worker) or list(WORKER)
+        self.grace = grace
+
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> LocalPool:
+        """The pool for these cells.
+
+        The share of each depends on all cells of the design, not on those that are left: the last
+        bits of a result depend on the number of threads, and a sweep that goes on must give the
+        same bits as one that was never stopped.
+        """
+        devices = gpus(cells[0].config.runtime.device)
+        most = len(devices) or cores()
+        slots = max(1, min(self.n_jobs or most, len(cells)))
+        threads = max(1, cores() // slots)
+        return LocalPool(
+            slots,
+            threads,
+            worker=self.worker,
+            gpus=devices,
+            grace=self.grace,
+            cells_per_job=self.cells_per_job,
+        )
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Keep the pool busy until every cell has an outcome, and show how it goes."""
+        pool = self.pool(cells)
+        supervisor = Supervisor(pool, rerun=bool(self.config.rerun))
+        for cell in cells:
+            supervisor.add(cell)
+            keep_threads(cell, pool.threads)
+        if not supervisor.active:
+            return supervisor.outcomes
+        heading = f"sweep {plan.name} · {counted(len(cells), 'cell')}"
+        if pool.slots > 1:
+            heading += f", {pool.slots} at a time"
+        heading += f" · {counted(pool.threads, 'thread')} each"
+        supervise(
+            supervisor, pool, cells, heading, console, show=cells[0].config.runtime.show_progress
+        )
+        return supervisor.outcomes
+
+
+class DebugLauncher(SweepLauncher):
+    """Cells in this process, one after the other; an error passes through, for a debugger."""
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Run the cells that are not done."""
+        outcomes = []
+        for number, cell in enumerate(cells, start=1):
+            run = cell.create()
+            if self.config.rerun and not run.busy:
+                run.clear()
+            found = run.status == DONE
+            finish.print_line(
+                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
+            )
+            if not found:
+                from keyseg.worker.cell import run_cell
+
+                run.freeze(cell.config)
+                run_cell(run)
+            outcomes.append(Outcome(cell, run.status, found))
+        return outcomes

@@ -1,0 +1,302 @@
+"""What a user sees while cells run: one live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
+from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
+
+STYLES = {
+    RUNNING: "cyan",
+    TESTING: "cyan",
+    DONE: "green",
+    FAILED: "bold red",
+    LOST: "bold red",
+    STOPPED: "yellow",
+    PRUNED: "yellow",
+    QUEUED: "dim",
+}
+_NOTE = " · gIoU, cIoU: val, percent"
+_FRAME_LINES = 7
+"""Lines around the cells: heading, table head, rules, footer, and the prompt below."""
+_WIDE = 100
+"""Terminal width from which the single losses get columns of their own."""
+
+
+class View(Protocol):
+    """Shows the cells for as long as it is entered."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None: ...
+
+    def update(self, cells: Sequence[CellStatus]) -> None:
+        """Show the cells as they are now."""
+
+
+def open_view(heading: str, console: Console, *, slots: int = 1, table: bool = True) -> View:
+    """The table where the console is a terminal (and `table`), else lines."""
+    if table and console.is_terminal and not console.is_dumb_terminal:
+        return TableView(heading, console, slots)
+    return LineView(heading, console)
+
+
+class TableView:
+    """One live table, redrawn in place; what others print meanwhile stands above it."""
+
+    def __init__(self, heading: str, console: Console, slots: int) -> None:
+        self.heading = heading
+        self.slots = slots
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> TableView:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, tb)
+
+    def update(self, cells: Sequence[CellStatus]) -> None:
+        """Draw the table anew."""
+        width, height = self._live.console.size
+        drawn = render(self.heading, cells, width, height=height, slots=self.slots)
+        self._live.update(drawn, refresh=True)
+
+
+def render(
+    heading: str,
+    cells: Sequence[CellStatus],
+    width: int,
+    *,
+    height: int | None = None,
+    slots: int = 1,
+) -> RenderableType:
+    """The table of a sweep for a terminal of this size; None: as many lines as it takes."""
+    total = progress(cells, slots)
+    cells, hidden = _fitting(cells, height)
+    losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
+    headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
+    rows = [_row(cell, losses) for cell in cells]
+    if any(cell.job for cell in cells):
+        headers += ["job", "node", "log"]
+        rows = [
+            [*row, cell.job, cell.node, f"{cell.path.name}/log.txt"]
+            for row, cell in zip(rows, cells, strict=True)
+        ]
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    # The name of a cell gives way, the numbers do not. Rich adds 2 to each column.
+    room = max(8, width - sum(widths[1:]) - 2 * len(widths))
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, header in enumerate(headers):
+        table.add_column(
+            header,
+            justify="left" if i < 2 else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=None if i == 0 else widths[i],
+            max_width=room if i == 0 else None,
+        )
+    for cell, row in zip(cells, rows, strict=True):
+        style = STYLES.get(cell.state, "")
+        name = Text(shortened(row[0], room))
+        table.add_row(name, Text(row[1], style=style), *map(Text, row[2:]))
+    if hidden:
+        table.add_row(Text(f"and {hidden} more", style="dim"))
+    errors = [
+        Text(f"{c.title}: {_last_line(c.error)}", style="red", no_wrap=True, overflow="ellipsis")
+        for c in cells
+        if c.error
+    ]
+    head = Text(heading, style="bold", no_wrap=True, overflow="ellipsis")
+    if len(heading) + len(_NOTE) <= width:
+        head.append(_NOTE, style="not bold dim")
+    foot = Text(total, style="dim", no_wrap=True, overflow="ellipsis")
+    return Group(head, table, *errors, foot)
+
+
+def shortened(name: str, room: int) -> str:
+    """A cell's name in so many letters: what tells it from its neighbours, its end, is kept."""
+    head, mark, end = name.rpartition(" · ")
+    left = room - len(mark + end) - 1
+    return name if len(name) <= room or left < 1 else f"{head[:left]}…{mark}{end}"
+
+
+def _fitting(cells: Sequence[CellStatus], height: int | None) -> tuple[Sequence[CellStatus], int]:
+    """The cells that a screen has lines for, those at work and those that failed first."""
+    lines = len(cells) + sum(cell.error is not None for cell in cells)
+    if height is None or lines <= height - _FRAME_LINES:
+        return cells, 0
+    order = (RUNNING, TESTING, FAILED, LOST, STOPPED, QUEUED, DONE, PRUNED)
+    ranked = sorted(cells, key=lambda cell: order.index(cell.state))
+    kept: list[CellStatus] = []
+    free = height - _FRAME_LINES - 1
+    for cell in ranked:
+        free -= 1 if cell.error is None else 2
+        if free < 0:
+            break
+        kept.append(cell)
+    return [cell for cell in cells if cell in kept], len(cells) - len(kept)
+
+
+def _row(cell: CellStatus, losses: Sequence[str]) -> list[str]:
+    if cell.state == DONE:
+        spent = duration(cell.seconds)
+    else:
+        spent = f"{duration(cell.left)} left" if cell.left is not None else ""
+    return [
+        cell.title,
+        cell.state,
+        f"{cell.step}/{cell.steps}" if cell.step and cell.steps else "",
+        _number(cell.seconds_per_step, 2),
+        *[_number(cell.losses.get(name), 3) for name in losses],
+        _percent(cell.val.get("giou")),
+        _percent(cell.val.get("ciou")),
+        spent,
+    ]
+
+
+def progress(cells: Sequence[CellStatus], slots: int) -> str:
+    """`1 of 3 done · 2 running · about 4 min left`."""
+    count = {s: sum(c.state == s for c in cells) for s in STYLES}
+    at_work = count[RUNNING] + count[TESTING]
+    parts = [f"{count[DONE]} of {len(cells)} done"]
+    parts += [f"{at_work} running"] if at_work else []
+    parts += [f"{count[s]} {s}" for s in (QUEUED, STOPPED, LOST, FAILED, PRUNED) if count[s]]
+    left = time_left(cells, slots)
+    parts += [f"about {duration(left)} left"] if left is not None else []
+    return " · ".join(parts)
+
+
+def time_left(cells: Sequence[CellStatus], slots: int) -> float | None:
+    """Seconds until the last cell ends, from the pace of those at work; None before that."""
+    running = [c.left for c in cells if c.state == RUNNING and c.left is not None]
+    paces = [
+        c.seconds_per_step * c.steps
+        for c in cells
+        if c.seconds_per_step is not None and c.steps is not None
+    ]
+    waiting = sum(c.state in (QUEUED, STOPPED) for c in cells)
+    if not running or not paces:
+        return None
+    ends = sorted([*running, *[0.0] * max(0, slots - len(running))])[: max(slots, len(running))]
+    for _ in range(waiting):  # each waiting cell takes the worker that is free first
+        ends[0] += sum(paces) / len(paces)
+        ends.sort()
+    return ends[-1]
+
+
+class LineView:
+    """A line when a cell starts, at every evaluation on val, and when it ends."""
+
+    def __init__(self, heading: str, console: Console) -> None:
+        self.heading = heading
+        self.console = console
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def __enter__(self) -> LineView:
+        self._print(self.heading)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        return None
+
+    def update(self, cells: Sequence[CellStatus]) -> None:
+        """Print what is new."""
+        width = max((len(c.title) for c in cells), default=0)
+        for cell in cells:
+            before = self._seen.get(cell.title)
+            self._seen[cell.title] = (cell.state, cell.val_step)
+            for text in self._news(cell, before):
+                self._print(f"{time.strftime('%H:%M:%S')}  {cell.title:<{width}}  {text}")
+
+    def _news(self, cell: CellStatus, before: tuple[str, int] | None) -> list[str]:
+        if before is None and cell.state in (DONE, PRUNED):
+            return [f"{cell.state} already"]
+        news = []
+        state, val_step = before or (QUEUED, cell.val_step)
+        if cell.val_step > val_step or (
+            before is None and cell.val_step >= 0 and cell.state == RUNNING
+        ):
+            parts = [f"step {cell.val_step}/{cell.steps}"]
+            parts += [f"loss {cell.losses['loss']:.3f}"] if "loss" in cell.losses else []
+            parts += [
+                f"{shown} {_percent(cell.val[name])}"
+                for name, shown in (("giou", "gIoU"), ("ciou", "cIoU"))
+                if name in cell.val
+            ]
+            parts += [f"{cell.seconds_per_step:.2f} s/step"] if cell.seconds_per_step else []
+            parts += [f"{duration(cell.left)} left"] if cell.left else []
+            news.append("  ".join(parts))
+        if cell.state != state:
+            news = (
+                self._change(cell, state) + news
+                if cell.state == RUNNING
+                else [
+                    *news,
+                    *self._change(cell, state),
+                ]
+            )
+        return news
+
+    def _change(self, cell: CellStatus, before: str) -> list[str]:
+        if cell.state == RUNNING and before != TESTING:
+            return [f"started at step {cell.step}" if cell.step else "started"]
+        if cell.state == TESTING:
+            return ["trained; reading the test split"]
+        took = f" after {duration(cell.seconds)}" if cell.seconds is not None else ""
+        if cell.state == FAILED:
+            return [f"FAILED{took}: {_last_line(cell.error)}"]
+        return [f"{cell.state}{took}"] if cell.state in (DONE, PRUNED, STOPPED) else []
+
+    def _print(self, line: str) -> None:
+        print(line, file=self.console.file, flush=True)
+
+
+def duration(seconds: float | None) -> str:
+    """`48 s`, `3.9 min`, `2 h 05`; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _last_line(error: str | None) -> str:
+    lines = [line for line in (error or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no reason given"

@@ -1,0 +1,214 @@
+"""hydra/launcher=slurm: cells as a job array; =auto: that where SLURM answers, else local."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import filelock
+from rich.console import Console
+
+from keyseg.config import ConfigError, resolve_path
+from keyseg.runs import snapshot, sweep_directory
+from keyseg.runs.run_directory import DONE, PRUNED
+from keyseg.sweep import finish
+from keyseg.sweep.cells import Cell
+from keyseg.sweep.design import Design
+from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
+from keyseg.sweep.local.launcher import LocalLauncher
+from keyseg.sweep.pool import WORKER
+from keyseg.sweep.slurm import queue
+from keyseg.sweep.slurm.job import CommandJob
+from keyseg.sweep.slurm.pool import SlurmPool
+from keyseg.sweep.slurm.queue import SlurmError
+from keyseg.sweep.slurm.sbatch import Sbatch, SlurmOptions, check, code_folder, job_folder, script
+from keyseg.sweep.supervise import Outcome, Supervisor
+from keyseg.worker import precompute
+
+FILL = (sys.executable, "-m", "keyseg.worker.precompute")
+"""The command that computes frozen features; run directories are added to it."""
+
+
+@dataclass
+class SlurmConfig(SlurmOptions):
+    """`hydra/launcher=slurm`: `SlurmOptions`, and worker, prepare, report as in `LocalConfig`.
+
+    `features`: have the cells wait for one job that computes the frozen features that are missing;
+    null = where several jobs would start at the same time and compute the same.
+    """
+
+    _target_: str = "hydra_plugins.keyseg.SlurmLauncher"
+    worker: list[str] = field(default_factory=list)
+    prepare: bool = True
+    features: bool | None = None
+    report: bool = True
+
+
+@dataclass
+class AutoConfig(SlurmConfig):
+    """`hydra/launcher=auto`: the keys of both; those of the other launcher are not used."""
+
+    _target_: str = "hydra_plugins.keyseg.AutoLauncher"
+    n_jobs: int | None = None
+    grace: float = 30.0
+
+
+class SlurmLauncher(SweepLauncher):
+    """Cells as jobs. Ctrl-C, or detach=true, leaves them at work; the same command comes back."""
+
+    can_detach = True
+    stopped = (
+        "detached; the jobs go on. `keyseg status {sweep}` shows them, `keyseg cancel {sweep}` "
+        "ends them, the same command comes back to them: {command}"
+    )
+
+    def __init__(
+        self,
+        worker: Sequence[str] = (),
+        prepare: bool = True,
+        features: bool | None = None,
+        report: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(prepare, report)
+        self.features = features
+        self.worker = list(worker) or list(WORKER)
+        self.options = SlurmOptions(
+            **{f.name: options[f.name] for f in fields(SlurmOptions) if f.name in options}
+        )
+        self.options.setup = list(self.options.setup)
+        self.options.srun = list(self.options.srun)
+        self.options.sbatch = dict(self.options.sbatch)
+        self.options.report_job = dict(self.options.report_job)
+        check(self.options)
+        self.max_attempts = self.options.max_attempts
+
+    def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
+        """The script for the cells that are not done."""
+        waiting = [cell for cell in cells if cell.open().status not in (DONE, PRUNED)]
+        if not waiting:
+            return
+        sweep_dir = cells[0].path.parent
+        name = f"{plan.name}-NAME"
+        code = code_folder(sweep_dir) / snapshot.name_of()
+        text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
+        finish.print_line(console, text)
+        first = self.prepare_job(waiting)
+        if first is not None:
+            command = shlex.join(first.commands[0])
+            finish.print_line(console, f"# the cells wait for one job that runs: {command}")
+
+    def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> SlurmPool:
+        """Jobs for cells of one sweep.
+
+        Raises:
+            ConfigError: there is no SLURM here.
+        """
+        if shutil.which("sbatch") is None:
+            raise ConfigError(
+                "hydra/launcher=slurm: there is no sbatch on this machine; hydra/launcher=local "
+                "runs the cells here"
+            )
+        sweep_dir = cells[0].path.parent
+        sbatch = Sbatch(self.options, sweep_dir)
+        sbatch.prepare = self.prepare_job(cells)
+        return SlurmPool(
+            sbatch,
+            sweep_dir,
+            slots=self.options.array_parallelism,
+            threads=self.options.cpus_per_task,
+            worker=self.worker,
+            cells_per_job=self.options.cells_per_job,
+            every=self.options.poll,
+            say=say,
+        )
+
+    def prepare_job(self, cells: Sequence[Cell]) -> CommandJob | None:
+        """What runs once before the array, if anything has to."""
+        several = len(cells) > self.options.cells_per_job and self.worker == list(WORKER)
+        if not (several if self.features is None else self.features):
+            return None
+        paths = {precompute.marker(c.config): c.path for c in cells if precompute.wanted(c.config)}
+        if not paths:
+            return None
+        command = [*FILL, *(str(path.absolute()) for path in paths.values())]
+        return CommandJob([command], self.options.cpus_per_task)
+
+    def report_later(self, pool: SlurmPool, cells: Sequence[Cell], console: Console) -> None:
+        """Submit the job that makes the report when all cells have ended: we will not be here."""
+        sweep_dir = cells[0].path.parent
+        paths = cells[0].config.paths
+        keyseg = [sys.executable, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
+        out = ["--out", str(resolve_path(paths.reports))]
+        commands = [[*keyseg, what, sweep_dir.name, *out] for what in ("report", "sync")]
+        try:
+            with sweep_directory.lock(sweep_dir, "submit"):
+                arrays = pool.arrays()
+                if not arrays:
+                    return
+                newest = max(arrays, key=lambda name: int(arrays[name]))
+                name = queue.report_name(newest)
+                waiting = queue.look([name])
+                if all(job.state in queue.ENDED for job in waiting.values()):
+                    job = CommandJob(commands, self.options.cpus_per_task)
+                    Sbatch(self.options, sweep_dir).report(name, job, sorted(arrays.values()))
+        except (SlurmError, ConfigError, filelock.Timeout) as error:
+            text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
+            finish.print_line(console, f"warning: {text}", "yellow")
+            return
+        finish.print_line(console, "a last job makes the report when they have ended")
+
+    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Submit one array and follow it.
+
+        Raises:
+            ConfigError: there is no SLURM, or it refuses the job. Detached: detach=true.
+        """
+        pool = self.pool(cells, lambda text: finish.print_line(console, text))
+        supervisor = Supervisor(pool, rerun=bool(self.config.rerun), max_attempts=self.max_attempts)
+        for cell in cells:
+            supervisor.add(cell)
+            keep_threads(cell, pool.threads)
+        if not supervisor.active:
+            return supervisor.outcomes
+        if self.config.detach:
+            supervisor.step()
+            self._submit(pool)
+            if self.report:
+                self.report_later(pool, cells, console)
+            raise Detached(f"{pool.submitted} of {len(cells)} cells are queued or at work")
+        where = f"partition {self.options.partition}" if self.options.partition else "SLURM"
+        heading = f"sweep {plan.name} · {len(cells)} cells on {where}"
+        shown = cells[0].config.runtime.show_progress
+        try:
+            supervise(supervisor, pool, cells, heading, console, show=shown)
+        except KeyboardInterrupt:
+            if self.report:
+                self.report_later(pool, cells, console)
+            raise
+        return supervisor.outcomes
+
+    def _submit(self, pool: SlurmPool) -> None:
+        try:
+            pool.submit_now()
+        except SlurmError as error:
+            raise ConfigError(f"SLURM does not answer: {error}; nothing was submitted") from error
+
+
+class AutoLauncher(SweepLauncher):
+    """SLURM where it answers and we are not inside one of its jobs; else this machine."""
+
+    here, cluster = LocalLauncher, SlurmLauncher
+
+    def __new__(cls, **options: Any) -> Any:  # Hydra makes the object, we choose its class
+        """The launcher that fits here."""
+        inside = "SLURM_JOB_ID" in os.environ
+        if not inside and queue.answers():
+            return cls.cluster(**options)
+        kept = ("n_jobs", "cells_per_job", "worker", "grace", "prepare", "report")
+        return cls.here(**{key: options[key] for key in kept if key in options})

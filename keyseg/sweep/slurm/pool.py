@@ -1,0 +1,359 @@
+"""The pool on a cluster: one job array per submission, through submitit.
+
+Run directories say how a run ended, SLURM says only whether somebody still works on it: a pickle
+or an accounting database that is missing loses nothing. Each run directory has a `job.json` with
+the submission that it belongs to, written before sbatch is called, so that whoever comes later
+finds the job instead of submitting a second one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from keyseg.runs import disk, sweep_directory
+from keyseg.runs.run_directory import (
+    EXIT_NO_SPACE,
+    EXIT_STOPPED,
+    FAILED,
+    RunDirectory,
+    now,
+    verdict,
+)
+from keyseg.sweep.pool import WORKER, Ended, same_threads
+from keyseg.sweep.slurm import queue
+from keyseg.sweep.slurm.job import CellJob
+from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Key, SlurmError
+from keyseg.sweep.slurm.sbatch import job_folder
+from keyseg.sweep.supervise import NO_SPACE, last_lines
+
+MAX_ARRAY = 1000
+"""Jobs of one array: SLURM's default for MaxArraySize is 1001."""
+
+_OUT_OF_MEMORY = re.compile(r"exceeded (job )?memory limit|oom.?kill", re.IGNORECASE)
+"""In what slurmstepd writes into a job's log; the job's state often is FAILED or CANCELLED only."""
+
+_KILLED = re.compile(r"task \d+: Killed")
+"""What srun writes; accounting, which has the signal, may be late or missing."""
+
+_CUT_OFF = "could not find submitted jobs"
+"""In what submitit says when sbatch had the job, and the one who called it died before the rest."""
+
+_LATE = 2.0
+"""Seconds that the end of a run, or sacct's word on it, may come after the end of its job."""
+
+_SOON = 0.2  # seconds between two looks at run directories
+
+Submit = Callable[[str, Sequence[CellJob]], None]
+"""Submits jobs as one array under a name."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """job.json: the submission a run belongs to, and the place of its job in that.
+
+    `attempts`: how many the run had before it was submitted.
+    """
+
+    name: str
+    index: int
+    submitted: float
+    attempts: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What SLURM is asked for."""
+        return (self.name, self.index)
+
+    def begun(self, run: RunDirectory) -> bool:
+        """Whether the run was begun since it was submitted."""
+        return len(run.info.get("attempts") or []) > self.attempts
+
+    @classmethod
+    def read(cls, run: RunDirectory) -> Record | None:
+        """The record of a run; None where it was never submitted."""
+        try:
+            return cls(**json.loads((run.path / "job.json").read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def write(self, run: RunDirectory) -> None:
+        """Replace job.json."""
+        disk.replace(run.path / "job.json", json.dumps(asdict(self)).encode())
+
+
+class SlurmPool:
+    """Runs as jobs of SLURM; a pool that ends leaves its jobs alone.
+
+    A job works on up to `cells_per_job` runs, one after the other. `say` is told what the user
+    should know (SLURM does not answer, a job was lost).
+    """
+
+    def __init__(
+        self,
+        submit: Submit,
+        sweep_dir: Path,
+        *,
+        slots: int,
+        threads: int,
+        worker: Sequence[str] = WORKER,
+        cells_per_job: int = 1,
+        every: float = 2.0,
+        look: Callable[[set[str]], Mapping[Key, Job]] = queue.look,
+        cancel: Callable[[list[str]], None] = queue.cancel,
+        clock: Callable[[], float] = time.monotonic,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.slots = slots
+        self.threads = threads
+        self.worker = list(worker)
+        self.cells_per_job = cells_per_job
+        self.every = every
+        self._submit = submit
+        self._sweep_dir = sweep_dir
+        self._look = look
+        self._cancel = cancel
+        self._clock = clock
+        self._say = say
+        self._asked: list[tuple[RunDirectory, int]] = []
+        self._jobs: dict[Path, Record] = {}
+        self._mates: dict[Key, set[Path]] = {}
+        """All runs of a job that we have seen, those that have ended, too."""
+        self._seen: Mapping[Key, Job] = {}
+        self._gone: dict[Path, float] = {}
+        self._answered = False
+        self._next_look = self._next_read = -1.0
+        self._trouble: str | None = None
+
+    def free(self) -> int:
+        """How many more runs can be started now."""
+        return MAX_ARRAY * self.cells_per_job - len(self._asked)
+
+    def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
+        """Take a run in; all that were taken in are submitted together by the next `poll`."""
+        self._asked.append((run, threads or self.threads))
+        self._next_look = min(self._next_look, self._clock())
+
+    def waiting(self) -> set[Path]:
+        """Runs that wait for a machine."""
+        asked = {run.path for run, _ in self._asked}
+        return asked | {
+            path
+            for path, record in self._jobs.items()
+            if (job := self._seen.get(record.key)) is None
+            or job.state in WAITING
+            or (len(self._mates[record.key]) > 1 and not record.begun(RunDirectory(path)))
+        }
+
+    def poll(self) -> list[Ended]:
+        """Submit what waits; runs whose job ended since the last call.
+
+        Raises:
+            ConfigError: sbatch refuses a job.
+        """
+        moment = self._clock()
+        if moment >= self._next_look:
+            self._ask()
+        elif moment < self._next_read:
+            return []
+        ended = []
+        for path, record in list(self._jobs.items()):
+            end = self._ended(RunDirectory(path), record)
+            if end is not None:
+                del self._jobs[path]
+                self._gone.pop(path, None)
+                ended.append(end)
+        # Ends are seen soon, but a slow file system is not asked all the time.
+        self._next_read = moment + max(_SOON, 10 * (self._clock() - moment))
+        return ended
+
+    def stop(self) -> list[Path]:
+        """Let go of all jobs: they go on without us. No run is left unfinished by that."""
+        self._asked.clear()
+        self._jobs.clear()
+        return []
+
+    def submit_now(self) -> None:
+        """Submit what waits, for a launching process that does not stay.
+
+        Raises:
+            SlurmError: SLURM does not answer. ConfigError: sbatch refuses a job.
+        """
+        if self._asked:
+            self._submit_all()
+
+    @property
+    def submitted(self) -> int:
+        """Runs that have a job."""
+        return len(self._jobs)
+
+    def arrays(self) -> dict[str, str]:
+        """Names of our submissions that are queued or at work, and SLURM's ids of them.
+
+        Raises:
+            SlurmError: SLURM does not answer.
+        """
+        jobs = self._look({name for name, _ in self._mates})
+        alive = [(name, job) for (name, _), job in jobs.items() if job.state not in ENDED]
+        return {name: job.id.partition("_")[0] for name, job in alive}
+
+    # -- inside -----------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Submit what waits, and ask SLURM for the jobs.
+
+        Raises:
+            ConfigError: sbatch refuses a job.
+        """
+        try:
+            if self._asked:
+                self._submit_all()
+            self._seen = self._look({record.name for record in self._jobs.values()})
+            self._answered = True
+            if self._trouble:
+                self._say("SLURM answers again")
+                self._trouble = None
+        except SlurmError as error:
+            self._answered = False
+            if self._trouble is None:
+                self._say(f"SLURM does not answer ({error}); jobs go on, and it is asked again")
+            self._trouble = str(error)
+        self._next_look = self._clock() + self.every
+
+    def _submit_all(self) -> None:
+        """One array for all runs that have no job yet; no other process does so meanwhile."""
+        with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
+            known = {run.path: Record.read(run) for run, _ in self._asked}
+            alive = self._look({record.name for record in known.values() if record})
+            fresh = []
+            for run, threads in self._asked:
+                record = known[run.path]
+                job = alive.get(record.key) if record else None
+                alive_job = job is not None and job.state not in ENDED
+                # A job of several goes on behind a run that failed, and does not come back to it.
+                passed = record is not None and record.begun(run) and run.status == FAILED
+                if record and ((alive_job and not passed) or run.busy):
+                    self._follow(run, record)
+                else:
+                    fresh.append((run, threads))
+            if fresh:
+                self._submit_fresh(fresh)
+            self._asked.clear()
+
+    def _submit_fresh(self, fresh: Sequence[tuple[RunDirectory, int]]) -> None:
+        name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
+        records, jobs = [], []
+        for index, together in enumerate(same_threads(fresh, self.cells_per_job)):
+            for run, _ in together:
+                record = Record(name, index, now(), len(run.info.get("attempts") or []))
+                record.write(run)
+                records.append((run, record))
+            paths = [str(run.path.absolute()) for run, _ in together]
+            jobs.append(CellJob(paths, self.worker, threads=together[0][1]))
+        try:
+            self._submit(name, jobs)
+        except SlurmError:
+            # It may have arrived all the same; its files then have not been put in place.
+            with suppress(SlurmError):
+                self._cancel([name])
+            raise
+        for run, record in records:
+            self._follow(run, record)
+
+    def _follow(self, run: RunDirectory, record: Record) -> None:
+        self._jobs[run.path] = record
+        self._mates.setdefault(record.key, set()).add(run.path)
+
+    def _ended(self, run: RunDirectory, record: Record) -> Ended | None:
+        """How a run ended; None while somebody works on it, will do so, or may do so."""
+        if run.busy:
+            return None
+        told = verdict(run)
+        if told is not None:
+            return Ended(run.path, told)
+        job = self._seen.get(record.key)
+        if not self._answered or (job is not None and job.state not in ENDED):
+            self._gone.pop(run.path, None)
+            return None
+        # A shared file system may show the end of a run later than SLURM shows the end of its job.
+        since = self._gone.setdefault(run.path, self._clock())
+        if self._clock() - since < max(2 * self.every, _LATE):
+            return None
+        if job is not None and job.state != "CANCELLED" and self._spared(run, record):
+            return Ended(run.path, EXIT_STOPPED)
+        reason, lost = why(job, log_end(self._sweep_dir, record))
+        return Ended(run.path, 1, reason=reason, lost=lost)
+
+    def _spared(self, run: RunDirectory, record: Record) -> bool:
+        """Whether a job died of another of its runs, before this one began."""
+        others = map(RunDirectory, self._mates[record.key] - {run.path})
+        return not record.begun(run) and any(record.begun(other) for other in others)
+
+
+def why(job: Job | None, log: str = "") -> tuple[str, bool]:
+    """Why a job ended without its run being done, in words; whether the cell may try again.
+
+    `log`: the last lines that the job, not its worker, wrote.
+    """
+    if job is None:
+        return "the job is gone: neither squeue nor sacct knows it", True
+    where = f"job {job.id}" + (f" on {job.node}" if job.node else "")
+    code, _, number = job.exit_code.partition(":")
+    if job.state == "OUT_OF_MEMORY" or _OUT_OF_MEMORY.search(log):
+        return f"{where} ran out of memory (hydra.launcher.memory=...)", False
+    if job.state == "CANCELLED":
+        by = f" ({job.reason.lower()})" if "by" in job.reason else ""
+        return f"{where} was cancelled{by}", False
+    if job.state in LOST:
+        return f"{where} was lost ({job.state})", True
+    if _CUT_OFF in log:
+        return f"{where} found no work: who submitted it was killed while doing so", True
+    if code == str(EXIT_NO_SPACE):
+        return f"{where} ended: {NO_SPACE}", False
+    if number not in ("", "0") or code in ("137", "9") or _KILLED.search(log):
+        name = _signal_name(number if number not in ("", "0") else "9")
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"{where} was killed by {name}{hint}", False
+    last = f": {log.splitlines()[-1]}" if log else ""
+    return f"{where} ended as {job.state} before the run was done{last}", False
+
+
+def log_end(sweep_dir: Path, record: Record, count: int = 10) -> str:
+    """The last lines that a job wrote itself (what its worker printed is in the run's log.txt)."""
+    folder = job_folder(sweep_dir, record.name)
+    files = [*folder.glob(f"*_{record.index}_0_log.err"), *folder.glob("[0-9]*_0_log.err")]
+    return last_lines(files[0], count) if files else ""
+
+
+def _signal_name(number: str) -> str:
+    try:
+        return signal.Signals(int(number)).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Ctrl-C in the body comes after it: a submission is whole or not there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late: list[tuple[int, Any]] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {n: signal.signal(n, lambda *got: late.append(got)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if late:
+            raise KeyboardInterrupt

@@ -1,0 +1,101 @@
+"""Run directories and SLURM side by side: where each cell of a sweep really stands.
+
+A run directory knows how a run ended. Between two ends SLURM knows more: whether the job waits,
+works, or is gone without a word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunDirectory
+from keyseg.sweep.slurm import queue
+from keyseg.sweep.slurm.pool import Record, log_end, why
+from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Key, SlurmError
+from keyseg.sweep.status import LOST, STOPPED, CellStatus, Watch
+from keyseg.sweep.supervise import last_lines
+
+
+class Overview:
+    """The cells of a sweep with their jobs. `trouble`: why SLURM could not be asked, if so."""
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self.watches = list(watches)
+        self.trouble: str | None = None
+
+    def read(self) -> list[CellStatus]:
+        """The cells as they are now; SLURM is asked once, and only if a cell went there."""
+        records = [Record.read(watch.run) for watch in self.watches]
+        shared = Counter(record.key for record in records if record)
+        jobs: Mapping[Key, Job] = {}
+        self.trouble = None
+        try:
+            jobs = queue.look({record.name for record in records if record})
+        except SlurmError as error:
+            self.trouble = str(error)
+        return [
+            self._row(watch, record, jobs, packed=record is not None and shared[record.key] > 1)
+            for watch, record in zip(self.watches, records, strict=True)
+        ]
+
+    def _row(
+        self, watch: Watch, record: Record | None, jobs: Mapping[Key, Job], *, packed: bool
+    ) -> CellStatus:
+        if record is None:
+            return watch.read()
+        job = jobs.get(record.key)
+        state = state_of(watch.run, job, asked=self.trouble is None)
+        if packed and state == RUNNING and not record.begun(watch.run):
+            state = QUEUED  # behind the others of its job
+        row = watch.read(state)
+        log = log_end(watch.run.path.parent, record) if state == LOST else ""
+        reason = why(job, log)[0] if state == LOST else row.error
+        known = f"{job.id}" if job else ""
+        return replace(row, job=known, node=job.node if job else "", error=reason)
+
+
+def state_of(run: RunDirectory, job: Job | None, *, asked: bool) -> str | None:
+    """The state of a run that went to SLURM; None: run.json says it."""
+    info = run.info
+    status = info.get("status")
+    # The error of an earlier submission was cleared by the one that came after it.
+    if status in (DONE, PRUNED) or (status == FAILED and info.get("error")):
+        return None
+    if run.busy:
+        return RUNNING
+    if not asked:
+        return None
+    if job is None or job.state in ENDED:
+        return STOPPED if job is not None and job.state == "CANCELLED" else LOST
+    return QUEUED if job.state in WAITING else RUNNING
+
+
+def failures(rows: Sequence[CellStatus], sweep_dir: Path, lines: int = 15) -> list[str]:
+    """For each cell that failed or was lost: its error, the end of its log, and where that is."""
+    told = []
+    for row in rows:
+        if row.state not in (FAILED, LOST):
+            continue
+        run = RunDirectory(row.path)
+        record = Record.read(run)
+        end = last_lines(run.log_file, lines) or (log_end(sweep_dir, record) if record else "")
+        told.append(f"{row.title}: {row.state}: {row.error or 'no reason given'}")
+        told += [f"    {line}" for line in end.splitlines()]
+        told.append(f"    log: {run.log_file}")
+    return told
+
+
+def cancel(sweep_dir: Path) -> int:
+    """Cancel all jobs of a sweep that have not ended; how many there were.
+
+    Raises:
+        SlurmError: SLURM does not answer.
+    """
+    runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
+    names = {record.name for run in runs if (record := Record.read(run))}
+    alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
+    queue.cancel(alive)
+    return len(alive)

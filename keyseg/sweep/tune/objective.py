@@ -1,0 +1,50 @@
+"""What a finished run is worth: the values of its trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from keyseg.runs.run_directory import Row, RunDirectory
+
+SELECTED_BY = "val/giou"
+"""The row that decides which weights a run keeps (train.SELECT_BY)."""
+
+
+class NoValue(ValueError):  # noqa: N818 (a reason, told with the trial)
+    """A run ended without a value that can be told."""
+
+
+def values(run: RunDirectory, objectives: Sequence[str]) -> list[float]:
+    """One number per objective.
+
+    A row of val is read at the step whose weights the run keeps; any other row is the last of its
+    name; a name without a slash is a number of run.json.
+
+    Raises:
+        NoValue: there is none, or it is no finite number; says which names there are.
+    """
+    rows = run.rows()
+    found = [_value(run, rows, name) for name in objectives]
+    for name, value in zip(objectives, found, strict=True):
+        if not math.isfinite(value):
+            raise NoValue(f"{name} is {value}")
+    return found
+
+
+def _value(run: RunDirectory, rows: Sequence[Row], name: str) -> float:
+    if "/" not in name:
+        number = run.info.get(name)
+        if isinstance(number, int | float):
+            return float(number)
+        numbers = sorted(k for k, v in run.info.items() if isinstance(v, int | float))
+        raise NoValue(f"run.json has no number '{name}'; numbers: {', '.join(numbers)}")
+    mine = [row for row in rows if row.name == name]
+    if not mine:
+        names = sorted({row.name for row in rows})
+        raise NoValue(f"the run has no row '{name}'; rows: {', '.join(names) or 'none'}")
+    deciding = [row for row in rows if row.name == SELECTED_BY and math.isfinite(row.value)]
+    if name.startswith("val/") and deciding:
+        kept = max(deciding, key=lambda row: (row.value, -row.step)).step
+        mine = [row for row in mine if row.step == kept] or mine
+    return mine[-1].value

@@ -1,0 +1,71 @@
+"""The MLflow model of a finished run: its config, what it trained, and the code that reads both.
+
+A folder that `mlflow models predict | serve` and `mlflow.pyfunc.load_model` take; the base weights
+are named in it, not copied. `keyseg.predict.pyfunc` is what MLflow loads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import keyseg
+from keyseg.config import resolve_path
+from keyseg.model.backbones.weights import is_hub_id
+from keyseg.runs.run_directory import RunDirectory
+
+NAME = "model"
+"""Of the artifact: runs:/ID/model."""
+
+_NEEDS = (
+    *("torch", "torchvision", "transformers", "tokenizers", "peft", "segment-anything"),
+    *("safetensors", "omegaconf", "numpy", "pandas", "pycocotools", "pillow", "pyyaml", "filelock"),
+)
+_NOT_COPIED = ("__pycache__", "weights", "commands", "report", "scenes", "sweep", "tiny")
+"""Folders of the code that no prediction needs."""
+_KEPT = ("signature", "label", "seed", "weights_fingerprint")
+"""Of run.json."""
+
+
+def write(run: RunDirectory, folder: Path) -> None:
+    """Write the model of a run into `folder`, which must not exist."""
+    import pandas as pd
+
+    with warnings.catch_warnings():  # importing it, MLflow warns of a type hint of its own
+        warnings.filterwarnings("ignore", ".*AnyType", UserWarning)
+        import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    inputs = Schema([ColSpec(DataType.string, name) for name in ("image", "query")])
+    params = ParamSchema([ParamSpec("protocol", DataType.string, "generated")])
+    with tempfile.TemporaryDirectory() as temporary:
+        data, code = Path(temporary) / "run", Path(temporary) / "keyseg"
+        data.mkdir()
+        cfg = run.config
+        llava, sam = (
+            name if is_hub_id(name) else str(resolve_path(name))
+            for name in (cfg.model.llava, cfg.model.sam)
+        )
+        kept = RunDirectory(data)
+        kept.freeze(replace(cfg, model=replace(cfg.model, llava=llava, sam=sam)))
+        kept.checkpoints.mkdir()
+        shutil.copyfile(run.best_file, kept.best_file)
+        info = {key: run.info.get(key) for key in _KEPT}
+        (data / "run.json").write_text(json.dumps(info))
+        package = Path(keyseg.__file__).parent
+        shutil.copytree(package, code, ignore=shutil.ignore_patterns(*_NOT_COPIED))
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module="keyseg.predict.pyfunc",
+            data_path=str(data),
+            code_paths=[str(code)],
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
+            signature=ModelSignature(inputs=inputs, params=params),
+            input_example=pd.DataFrame({"image": ["street.jpg"], "query": ["the red car"]}),
+        )

@@ -1,0 +1,1 @@
+"""Training and evaluation of one cell: the parts wired, the losses, the loop, the test."""

@@ -1,0 +1,137 @@
+"""Batches: images with several expressions each, as tensors.
+
+Shapes: B images, N expressions, L tokens in a row, M supervised positions, K KEY tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keyseg.data.example import Example
+from keyseg.data.mix import ImageGroup
+from keyseg.data.prompts import Conversation, Turn
+from keyseg.model.backbones.encoders import Features
+from keyseg.model.inputs import Inputs
+from keyseg.model.packing import pack
+
+IGNORE = -100
+"""Label of a position whose next token is not trained."""
+
+MISSING = -1
+"""Place of a token that an answer lacks."""
+
+
+@dataclass(frozen=True)
+class Batch(Inputs):
+    """Everything a step needs: what the model takes, and what it is to answer and draw.
+
+    examples: N; rows: `image_of` as a list (reading a tensor back makes a GPU wait);
+    labels (B, L): the next token where it is part of an answer, else IGNORE;
+    keyword_ids: sub-tokens of each keyword, may be empty;
+    masks: N targets uint8 (H, W) in {0, 1, 255 = ignore}.
+    """
+
+    examples: list[Example]
+    rows: list[int]
+    labels: Tensor
+    keyword_ids: list[list[int]]
+    masks: list[Tensor]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each image."""
+        return self.features.sizes
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on another device."""
+        names = ("image_of", "packed", "labels", "supervised", "key_at", "seg_at", "features")
+        moved: dict[str, Any] = {k: getattr(self, k).to(device) for k in names}
+        return replace(self, **moved, masks=[m.to(device) for m in self.masks])
+
+    def pin_memory(self) -> Batch:
+        """The same batch with its images and masks where a GPU can fetch them while it works."""
+        masks = [m.pin_memory() for m in self.masks]
+        return replace(self, features=self.features.pin_memory(), masks=masks)
+
+
+class Collator:
+    """Turns image groups into batches."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        features: Callable[[Sequence[Path]], Features],
+    ) -> None:
+        """`features`: what the frozen encoders see of images."""
+        self.conversation = conversation
+        self.features = features
+
+    def __call__(
+        self, groups: Sequence[ImageGroup], rngs: Sequence[np.random.Generator] | None = None
+    ) -> Batch:
+        """Teacher-forced batch; an image's templates drawn with its own of `rngs`, else first."""
+        draws = [None] * len(groups) if rngs is None else rngs
+        turns = [
+            [self.conversation.turn(e, rng) for e in g.examples]
+            for g, rng in zip(groups, draws, strict=True)
+        ]
+        rows = [row for row, g in enumerate(groups) for _ in g.examples]
+        batch = Batch(
+            examples=[e for g in groups for e in g.examples],
+            rows=rows,
+            image_of=torch.tensor(rows),
+            keyword_ids=[
+                self.conversation.keyword_ids(e.keyword) for g in groups for e in g.examples
+            ],
+            features=self.features([g.image for g in groups]),
+            masks=[torch.from_numpy(e.mask()) for g in groups for e in g.examples],
+            **self._rows(turns),
+        )
+        for example, mask, row in zip(batch.examples, batch.masks, rows, strict=True):
+            if tuple(mask.shape) != batch.sizes[row]:
+                raise ValueError(
+                    f"mask of {example.id} is {tuple(mask.shape)} (height, width), its image "
+                    f"{example.image} is {batch.sizes[row]}: they do not belong together"
+                )
+        return batch
+
+    def with_answers(self, batch: Batch, answers: Sequence[list[int]]) -> Batch:
+        """The same batch with other answers (tokens), such as generated ones."""
+        rows: list[list[Turn]] = [[] for _ in batch.sizes]
+        talk = self.conversation
+        for example, row, answer in zip(batch.examples, batch.rows, answers, strict=True):
+            rows[row].append(talk.read(talk.question(example), answer))
+        return replace(batch, **self._rows(rows))
+
+    def _rows(self, turns: Sequence[Sequence[Turn]]) -> dict[str, Any]:
+        talk = self.conversation
+        packed, starts = pack(
+            [talk.prefix] * len(turns), [[t.ids for t in row] for row in turns], self._pad()
+        )
+        labels = torch.full_like(packed.input_ids, IGNORE)
+        key_at, seg_at = [], []
+        for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
+            for turn, begin in zip(parts, begins, strict=True):
+                first, last = begin + turn.answer, begin + len(turn.ids)
+                labels[row, first - 1 : last - 1] = packed.input_ids[row, first:last]
+                keys = turn.keys
+                key_at.append([begin + k for k in keys] if keys else [MISSING] * talk.n_keys)
+                seg_at.append(MISSING if turn.seg is None else begin + turn.seg)
+        return {
+            "packed": packed,
+            "labels": labels,
+            "supervised": (labels.flatten() >= 0).nonzero().flatten(),
+            "key_at": torch.tensor(key_at),
+            "seg_at": torch.tensor(seg_at),
+        }
+
+    def _pad(self) -> int:
+        pad = self.conversation.tokenizer.pad_token_id
+        return int(self.conversation.tokenizer.eos_token_id if pad is None else pad)

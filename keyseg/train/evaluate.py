@@ -1,0 +1,229 @@
+"""Evaluation protocols: one record per example.
+
+teacher_forced: the answer is given up to the tokens. generated: the model writes the answer
+itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keyseg.config import RunConfig
+from keyseg.data.ahead import ahead
+from keyseg.data.masks import encode_columns
+from keyseg.data.mix import ImageGroup
+from keyseg.metrics import iou
+from keyseg.model.keyseg import Output
+from keyseg.model.resample import drawn
+from keyseg.train.batch import MISSING, Batch
+from keyseg.train.build import Parts, autocast
+from keyseg.train.distributed import ALONE, Processes
+from keyseg.train.losses import VOID, keyword_logits
+from keyseg.train.trainer import by_size
+
+TOP_WORDS = 5
+
+Record = dict[str, Any]
+
+
+@torch.no_grad()
+def evaluate(
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
+) -> Iterator[Record]:
+    """Score examples under one protocol; puts the model into eval mode for good.
+
+    Images with rows of like length make a batch, the longest first, so that little is padded and a
+    memory too small shows at once: see `in_order`. Several processes take turns at the batches,
+    which are the same for any number of them.
+    """
+    model = parts.model.eval()
+    device = next(model.parameters()).device
+    by_length = sorted(groups, key=_length, reverse=True)
+    per_batch = cfg.evaluation.images_per_batch
+    starts = range(0, len(groups), per_batch)[processes.rank :: processes.count]
+    batches = (by_length[i : i + per_batch] for i in starts)
+    with closing(ahead(parts.collator, batches)) as collated:
+        for batch in collated:
+            batch = batch.to(device)
+            with autocast(cfg, device):
+                if protocol == "generated":
+                    answers = _generate(parts, batch, cfg)
+                    batch = parts.collator.with_answers(batch, answers).to(device)
+                output = model(batch)
+            keyword = cfg.loss.keyword
+            scores = keyword_logits(
+                output.key_query, output.table, keyword.similarity, keyword.temperature
+            )
+            yield from _records(parts, batch, output, scores, protocol)
+
+
+def _length(group: ImageGroup) -> int:
+    """About how long a row is, beyond what all rows share: characters of its queries."""
+    return sum(len(e.query) + len(e.text or "") for e in group.examples)
+
+
+def in_order(records: Iterable[Record], groups: Sequence[ImageGroup]) -> list[Record]:
+    """Records in the order of the examples."""
+    found = {r["id"]: r for r in records}
+    return [found[e.id] for g in groups for e in g.examples]
+
+
+def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
+    talk = parts.conversation
+    tokenizer = talk.tokenizer
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return parts.model.vlm.generate(
+        talk.prefix,
+        [talk.question(e) for e in batch.examples],
+        batch.features.clip,
+        batch.image_of,
+        cfg.evaluation.max_new_tokens,
+        pad,
+        tokenizer.eos_token_id,
+    )
+
+
+def _records(
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
+) -> list[Record]:
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword."""
+    words = scores.softmax(-1).mean(dim=1)
+    top = words.topk(TOP_WORDS)
+    first = [ids[0] if ids else 0 for ids in batch.keyword_ids]
+    of_first = words.gather(1, torch.tensor(first, device=words.device)[:, None])
+    ranks = (words > of_first).sum(dim=1).tolist()
+    top_ids, top_shares = top.indices.tolist(), top.values.tolist()
+    has_key = (batch.key_at != MISSING).all(dim=1)
+    has_seg = batch.seg_at != MISSING
+    given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
+    pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
+    expected = output.predicted_iou.tolist()
+    keys, segs = has_key.tolist(), has_seg.tolist()
+    answers = _answers(batch)
+    talk = parts.conversation
+    name = cache(lambda token: talk.text([token]))
+    rows = []
+    for n, example in enumerate(batch.examples):
+        height, width = batch.sizes[batch.rows[n]]
+        wanted = batch.keyword_ids[n]
+        named = [[name(i), round(p, 4)] for i, p in zip(top_ids[n], top_shares[n], strict=True)]
+        rank = -1  # no keyword is known
+        if wanted:  # an answer without KEY names nothing: behind every word
+            rank = ranks[n] if keys[n] else words.shape[1]
+        rows.append(
+            {
+                "id": example.id,
+                "image_id": example.image_id,
+                "image": str(example.image),
+                "query": example.query,
+                "keyword": example.keyword,
+                "text": example.text,
+                "protocol": protocol,
+                **{f"slice_{name}": value for name, value in example.slices.items()},
+                "intersection": pixels[n]["intersection"],
+                "union": pixels[n]["union"],
+                "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),
+                "predicted_iou": round(expected[n], 4),
+                "keyword_rank": rank,
+                "keyword_token": talk.text(wanted[:1]),
+                "predicted_keyword": named[0][0] if keys[n] else "",
+                "top_words": json.dumps(named if keys[n] else []),
+                "answer": talk.text(answers[n]),
+                "has_seg": segs[n],
+                "has_key": keys[n],
+                "height": height,
+                "width": width,
+                "target_rle": pixels[n]["target_rle"],
+                "mask_rle": pixels[n]["mask_rle"],
+                "ignore_rle": pixels[n]["ignore_rle"],
+            }
+        )
+    return rows
+
+
+def _pixels(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[dict[str, Any]]:
+    """Of each mask at its image's own size: pixels counted, run lengths; empty if not `given`."""
+    found: list[dict[str, Any]] = [{}] * len(batch.examples)
+    for picked, size in by_size(batch):
+        masks = drawn(logits[picked], side, size) & given[picked, None, None]
+        targets = torch.stack([batch.masks[n] for n in picked]).transpose(1, 2)
+        for n, row in zip(picked, compare(masks, targets), strict=True):
+            found[n] = row
+    return found
+
+
+def compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    """Counts and run lengths of masks of one size: all at once on a GPU, on a CPU one by one,
+    so that a mask stays in its cache.
+
+    Args:
+        masks: predictions, bool (N, W, H): columns are rows, as run lengths want them.
+        targets: uint8 (N, W, H): 0, 1, 255 = pixels that do not count.
+    """
+    several = 1 if masks.device.type == "cpu" else max(1, len(masks))
+    pairs = zip(torch.split(masks, several), torch.split(targets, several), strict=True)
+    return [row for pair in pairs for row in _compare(*pair)]
+
+
+def _compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:
+    targets = targets.contiguous()  # a transposed view would make all below slow
+    foreground, ignored = targets == 1, targets == VOID
+    if bool(((targets > 1) != ignored).any()):
+        raise ValueError(f"target has values other than 0, 1, {VOID}")
+    intersection = _count(masks & foreground)
+    union = _count((masks | foreground) & ~ignored)
+    voids = encode_rles(ignored) if any(of_void := _count(ignored)) else [""] * len(masks)
+    rows = zip(intersection, union, encode_rles(masks), encode_rles(foreground), strict=True)
+    return [
+        {
+            "intersection": i,
+            "union": u,
+            "mask_rle": mask,
+            "target_rle": target,
+            "ignore_rle": voids[n] if of_void[n] else "",
+        }
+        for n, (i, u, mask, target) in enumerate(rows)
+    ]
+
+
+def _count(masks: Tensor) -> list[int]:
+    """True pixels of each mask. numpy counts bools much faster than torch does on a CPU."""
+    if masks.device.type == "cpu":
+        return [int(np.count_nonzero(mask)) for mask in masks.numpy()]
+    counts: list[int] = masks.flatten(1).sum(1).tolist()
+    return counts
+
+
+def encode_rles(columns: Tensor) -> list[str]:
+    """COCO run lengths of bool masks (N, W, H); the empty string for the empty mask."""
+    return encode_columns(columns.to("cpu", torch.uint8).contiguous().numpy())
+
+
+def _answers(batch: Batch) -> list[list[int]]:
+    """Tokens of each expression's answer, read off the labels."""
+    labels, segments = batch.labels.tolist(), batch.packed.segments.tolist()
+    numbers = Counter[int]()
+    answers = []
+    for row in batch.rows:
+        numbers[row] += 1
+        answers.append(
+            [
+                t
+                for t, s in zip(labels[row], segments[row], strict=True)
+                if s == numbers[row] and t >= 0
+            ]
+        )
+    return answers

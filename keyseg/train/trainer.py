@@ -1,0 +1,428 @@
+"""Training of one cell: a generator of rows. Others record them.
+
+Checkpoints hold everything that the rest of a run depends on (trainable parameters, optimiser,
+random state, sums of the logging window, best score), so that a run that was killed at any step
+ends with the same numbers as one that was not.
+
+A step's images are divided among the processes, and a process's share into micro-batches. Each
+loss counts by its part of what it is the mean of in the whole step, so that the sums are those of
+one process with one batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from keyseg.config import OptimConfig, RunConfig
+from keyseg.data.ahead import ahead
+from keyseg.data.mix import ImageSampler
+from keyseg.model.fusion import Attention
+from keyseg.model.keyseg import Output
+from keyseg.model.manifest import assert_trained, gradient_norms, trainable
+from keyseg.model.resample import at_decoder, to_original
+from keyseg.runs import disk
+from keyseg.train.batch import Batch
+from keyseg.train.build import Parts, autocast
+from keyseg.train.distributed import ALONE, Processes, accumulating, shared, unsharded, whole
+from keyseg.train.losses import (
+    Losses,
+    bce_loss,
+    dice_loss,
+    keyword_logits,
+    keyword_loss,
+    text_loss,
+    weigh,
+)
+
+SELECT_BY = "giou"
+"""Val score that decides which weights are kept as the best."""
+
+
+class Value(NamedTuple):
+    """One measured value: its name, and the optimiser step (1-based)."""
+
+    name: str
+    value: float
+    step: int
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Stopped(RuntimeError):  # noqa: N818 (a state, not a mistake)
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class Counts(NamedTuple):
+    """How many of each the losses are means over: supervised tokens, masks, keywords.
+
+    As a share: of what there is in the step.
+    """
+
+    tokens: float
+    masks: float
+    keywords: float
+
+    @classmethod
+    def of(cls, batch: Batch) -> Counts:
+        """Those of a batch."""
+        keywords = sum(bool(ids) for ids in batch.keyword_ids)
+        return cls(len(batch.supervised), len(batch.examples), keywords)
+
+    def share(self, total: Counts) -> Counts:
+        """Of `total`; nothing of nothing is 0."""
+        return Counts(*(mine / max(all_, 1) for mine, all_ in zip(self, total, strict=True)))
+
+
+WHOLE = Counts(1.0, 1.0, 1.0)
+
+
+def compute_losses(
+    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = WHOLE
+) -> Losses:
+    """The four losses of a batch, times its share of the step's.
+
+    Masks are compared at the images' own sizes (as LISA does), or at the decoder's resolution:
+    a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
+    """
+    bce, dice = [], []
+    for picked, size in by_size(batch):
+        logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
+        if cfg.loss.resolution == "decoder":
+            logits, targets = at_decoder(logits, targets, side)
+        else:
+            logits = to_original(logits, side, size)
+        bce.append(bce_loss(logits, targets))
+        dice.append(dice_loss(logits, targets))
+    keyword = cfg.loss.keyword
+    scores = keyword_logits(output.key_query, output.table, keyword.similarity, keyword.temperature)
+    return weigh(
+        share.tokens * text_loss(output.text_logits, batch.labels.flatten()[batch.supervised]),
+        share.masks * torch.cat(bce).mean(),
+        share.masks * torch.cat(dice).mean(),
+        share.keywords * keyword_loss(scores, batch.keyword_ids, keyword.target),
+        cfg.loss,
+    )
+
+
+def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Expressions grouped by the size (H, W) of their image."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for n, row in enumerate(batch.rows):
+        found.setdefault(batch.sizes[row], []).append(n)
+    yield from ((picked, size) for size, picked in found.items())
+
+
+def learning_rate(step: int, cfg: OptimConfig) -> float:
+    """Factor on all rates at a step (1-based): linear warm-up, then the schedule towards 0."""
+    if step <= cfg.warmup:
+        return step / cfg.warmup
+    done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
+    if cfg.schedule == "linear":
+        return 1 - done
+    if cfg.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    return 1.0
+
+
+def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
+    """AdamW with three rates: language model, mask decoder, and all that is new."""
+    rates = {"vlm": cfg.lr, "mask_head": cfg.lr_decoder}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in trainable(model).items():
+        groups.setdefault(rates.get(name.split(".")[0], cfg.lr_fusion), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": lr, "base": lr} for lr, p in groups.items()],
+        betas=(cfg.betas[0], cfg.betas[1]),
+        weight_decay=cfg.weight_decay,
+    )
+
+
+class Trainer:
+    """State of one training run."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        sampler: ImageSampler,
+        cfg: RunConfig,
+        folder: Path,
+        processes: Processes = ALONE,
+    ) -> None:
+        """`folder`: of the checkpoints, which the first process writes."""
+        self.parts = parts
+        self.model = parts.model
+        self.processes = processes
+        self.forward = processes.parallel(self.model, cfg.runtime.sharding, self.model.vlm.layers())
+        self.sampler = sampler
+        self.cfg = cfg
+        self.folder = folder
+        self.device = next(self.model.parameters()).device
+        self.optimizer = make_optimizer(self.model, cfg.optim)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=cfg.model.precision == "fp16")
+        self.step = 0
+        self.saved_step = 0
+        """Step of the last checkpoint: where a killed run goes on."""
+        self.best = -math.inf
+        self._attentions = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, Attention) and not module.single
+        }
+        self._window = torch.zeros(5, device=self.device)
+        self._entropies = torch.zeros(len(self._attentions), device=self.device)
+        self._count = 0
+        if not processes.first:  # what is dropped out differs; everything else is told
+            torch.manual_seed(self._own_seed())
+        self._writer = ThreadPoolExecutor(1, "checkpoints")
+        self._written: Future[None] | None = None
+
+    def resume(self) -> int:
+        """Load the last checkpoint if there is one; return its step."""
+        path = self.folder / "last.pt"
+
+        def read() -> dict[str, Any] | None:
+            return torch.load(path, "cpu", weights_only=True) if path.exists() else None
+
+        if (state := self.processes.led(read)) is not None:
+            load_trainable(self.model, state["model"])
+            self._load_optimizer(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step = self.saved_step = state["step"]
+            self.best = state["best"]
+            self._window, self._count = state["window"].to(self.device), state["count"]
+            self._load_random(state["random"])
+        return self.step
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Its values lie as the parameters do."""
+        numbered = enumerate(p for group in self.optimizer.param_groups for p in group["params"])
+        for number, parameter in numbered:
+            values = state["state"].get(number, {})
+            for name, value in values.items():
+                if name != "step":  # stays on the CPU
+                    values[name] = shared(value, parameter)
+        self.optimizer.load_state_dict(state)
+
+    def _load_random(self, states: list[dict[str, Tensor | None]]) -> None:
+        """Go on with the random state of this process; one that was not there begins anew."""
+        if self.processes.rank >= len(states):
+            torch.manual_seed(self._own_seed())
+            return
+        state = states[self.processes.rank]
+        assert state["cpu"] is not None
+        torch.set_rng_state(state["cpu"])
+        if state["cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self.device)
+
+    def _own_seed(self) -> int:
+        words = np.random.SeedSequence([self.cfg.seed, self.step, self.processes.rank])
+        return int(words.generate_state(1, np.uint64)[0] >> 1)
+
+    def fit(
+        self,
+        validate: Callable[[], dict[str, float]],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Value]:
+        """Train to the last step; `validate` scores the val split.
+
+        `stop` is asked after every step; once it says so, a checkpoint of that step is written.
+
+        Yields train/* and gradient norms every `log_every` steps, val/* before the first step
+        (where the curves begin), every `eval_every` and at the end. No steps: nothing is trained.
+
+        Raises:
+            UntrainedModuleError: after the first step, a trainable module has no gradient.
+            DivergedError: the loss is not finite.
+            Stopped: `stop` said so before the last step.
+        """
+        optim = self.cfg.optim
+        if self.step == 0:
+            yield from self._validate(validate)
+        self.model.train()
+        clock = time.perf_counter()
+        steps = ahead(self._make_batches, range(self.step + 1, optim.steps + 1))
+        with closing(steps), self._writer:
+            for batches in steps:
+                self.step += 1
+                self._train_step(batches)
+                last = self.step == optim.steps
+                if self._count == self.cfg.runtime.log_every or last:
+                    seconds = time.perf_counter() - clock
+                    yield from self._log(seconds)
+                    clock = time.perf_counter()
+                if self.step % optim.eval_every == 0 or last:
+                    yield from self._validate(validate)
+                    self.model.train()
+                    clock = time.perf_counter()
+                stopping = not last and self.processes.any(stop())
+                if self.step % optim.checkpoint_every == 0 or last or stopping:
+                    self._save_last()
+                if stopping:
+                    break
+            self._await_checkpoint()
+        if self.step < optim.steps:
+            raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
+
+    def load_best(self) -> None:
+        """The weights with the best val score."""
+        best = self.processes.led(lambda: load_file(self.folder / "best.safetensors"))
+        load_trainable(self.model, best)
+
+    def _make_batches(self, step: int) -> list[Batch]:
+        """This process's micro-batches. An image's templates do not depend on whose it is."""
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)  # of this thread: memory is pinned for it
+        images = self.sampler.step(step - 1)
+        batches = []
+        for part in self.processes.parts(len(images), self.cfg.runtime.accumulation):
+            rngs = [np.random.default_rng([self.cfg.seed, step, position]) for position in part]
+            batch = self.parts.collator([images[i] for i in part], rngs)
+            batches.append(batch.pin_memory() if self.device.type == "cuda" else batch)
+        return batches
+
+    def _train_step(self, batches: list[Batch]) -> None:
+        cfg = self.cfg
+        counts = [Counts.of(batch) for batch in batches]
+        total = Counts(*self.processes.sum([sum(column) for column in zip(*counts, strict=True)]))
+        self.optimizer.zero_grad(set_to_none=True)
+        row = torch.zeros(5 + len(self._attentions), device=self.device)
+        for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
+            with accumulating(self.forward, more=number < len(batches)):
+                row += self._backward(batch.to(self.device), count.share(total))
+        row = self.processes.add_up(row)
+        self._window += row[:5]  # stays on the device: read once per logging interval
+        self._entropies = row[5:]
+        self._count += 1
+        factor = learning_rate(self.step, cfg.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        self.scaler.unscale_(self.optimizer)
+        if self.step == 1:
+            assert_trained(self.model)
+        if cfg.optim.clip:
+            nn.utils.clip_grad_norm_(trainable(self.model).values(), cfg.optim.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _backward(self, batch: Batch, share: Counts) -> Tensor:
+        """Add a micro-batch's gradients; its losses and its attentions' entropies as one row."""
+        with autocast(self.cfg, self.device):
+            output = self.forward(batch)
+            losses = compute_losses(output, batch, self.cfg, self.model.side, share)
+        # gradients are averaged over the processes, and losses here are parts of a sum
+        loss = losses.total * self.processes.count
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        entropies = [share.masks * module.entropy for module in self._attentions.values()]
+        row = (losses.total.detach(), losses.text, losses.bce, losses.dice, losses.keyword)
+        return torch.stack([value.float() for value in (*row, *entropies)])
+
+    def _validate(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
+        self.model.eval()
+        with unsharded(self.model):
+            scores = validate()
+        for name, value in scores.items():
+            yield Value(f"val/{name}", value, self.step)
+        # Untrained weights are where curves begin, not what came of a training: a variant that does
+        # not beat them would be reported without the keywords that it learnt.
+        counts = self.step > 0 or self.cfg.optim.steps == 0
+        if counts and scores[SELECT_BY] > self.best:
+            self.best = scores[SELECT_BY]
+            self._save_best()
+
+    def _log(self, seconds: float) -> Iterator[Value]:
+        names = [f"train/{name}" for name in ("loss", "text", "bce", "dice", "keyword")]
+        found = dict(zip(names, self._window / self._count, strict=True))
+        found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
+        names = [f"entropy/{name}" for name in self._attentions]
+        found |= dict(zip(names, self._entropies, strict=True))
+        # The only place where training waits for the device: all numbers come at once.
+        values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        if not math.isfinite(loss := values["train/loss"]):
+            raise DivergedError(
+                f"loss is {loss} at step {self.step}: lower optim.lr "
+                f"(now {self.cfg.optim.lr}) or optim.clip (now {self.cfg.optim.clip})"
+            )
+        values["train/seconds_per_step"] = seconds / self._count
+        values["train/lr"] = self.optimizer.param_groups[0]["lr"]
+        for name, value in values.items():
+            yield Value(name, value, self.step)
+        self._window = torch.zeros_like(self._window)
+        self._count = 0
+
+    def _save_last(self) -> None:
+        """Copy the state now and write it while training goes on."""
+        self._await_checkpoint()
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        random = self.processes.gather([{"cpu": torch.get_rng_state(), "cuda": cuda}])
+        state = _copied(
+            {
+                "model": {k: v.detach() for k, v in trainable(self.model).items()},
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "step": self.step,
+                "best": self.best,
+                "window": self._window,
+                "count": self._count,
+                "random": random,
+            }
+        )
+        if not self.processes.first:
+            self.saved_step = self.step
+            return
+
+        def write() -> None:
+            with disk.replacing(self.folder / "last.pt") as file:
+                torch.save(state, file)
+            self.saved_step = state["step"]
+
+        self._written = self._writer.submit(write)
+
+    def _await_checkpoint(self) -> None:
+        """Until the last checkpoint is written; raises what its writing raised."""
+        written, self._written = self._written, None
+        if written:
+            written.result()
+
+    def _save_best(self) -> None:
+        state = {k: whole(v.detach()).contiguous() for k, v in trainable(self.model).items()}
+        if self.processes.first:
+            disk.replace(self.folder / "best.safetensors", save(state))
+
+
+def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put a checkpoint's parameters into the model; names must match exactly.
+
+    Raises:
+        KeyError: the checkpoint is of another model.
+    """
+    parameters = trainable(model)
+    if state.keys() != parameters.keys():
+        differing = sorted(state.keys() ^ parameters.keys())
+        raise KeyError(f"checkpoint does not fit this model: {', '.join(differing[:5])} ...")
+    with torch.no_grad():
+        for name, value in state.items():
+            parameters[name].copy_(shared(value, parameters[name]))
+
+
+def _copied(state: Any) -> Any:
+    """Nested dicts and lists with their tensors whole, copied to the CPU."""
+    if isinstance(state, Tensor):
+        return whole(state.detach()).to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copied(value) for value in state)
+    return state

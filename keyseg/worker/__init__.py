@@ -1,0 +1,1 @@
+"""The process that works on cells: `python -m keyseg.worker RUN_DIR ...`."""

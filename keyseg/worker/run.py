@@ -1,0 +1,194 @@
+"""The work of one cell: read the data, build, train, evaluate. Everything heavy is imported here.
+
+What comes of it goes into the run directory. Where several processes share the work, each of them
+calls `work`, and the first one writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from itertools import takewhile
+from typing import Any
+
+import pandas as pd
+import torch
+
+from keyseg.config import ConfigError, RunConfig
+from keyseg.data import reading
+from keyseg.data.example import told_first
+from keyseg.data.mix import ImageGroup, ImageSampler, groups
+from keyseg.metrics import summarise
+from keyseg.model.backbones.weights import weights_fingerprint
+from keyseg.model.manifest import manifest
+from keyseg.runs import disk
+from keyseg.runs.run_directory import Row, RunDirectory, now
+from keyseg.train.build import build, pick_device
+from keyseg.train.distributed import Processes, unsharded
+from keyseg.train.evaluate import Record, evaluate, in_order
+from keyseg.train.trainer import Stopped, Trainer
+
+Stop = Callable[[], bool]
+"""Whether the run is to stop."""
+
+
+class Pruned(Exception):  # noqa: N818 (an end, not a mistake)
+    """Somebody who follows the run asked it to end; what it has measured so far is kept."""
+
+
+def work(
+    run: RunDirectory, cfg: RunConfig, processes: Processes, stop: Stop = lambda: False
+) -> dict[str, Any]:
+    """The run itself; returns what goes into run.json.
+
+    Raises:
+        Stopped: `stop` said so. Pruned: somebody asked the run to end.
+    """
+    device = processes.device(pick_device(cfg.runtime.device))
+    set_threads(cfg)
+    check_shares(cfg, processes.count)
+    data = reading.read(cfg.data)
+    torch.manual_seed(cfg.seed)
+    parts = build(cfg, device)
+    rows = manifest(parts.model, parts.features.encoders)
+    trained = sum(r["parameters"] for r in rows if r["trainable"])
+    run.update(
+        manifest=rows,
+        trainable_parameters=trained,
+        data_fingerprint=data.fingerprint,
+        weights_fingerprint=weights_fingerprint(cfg),
+        steps=cfg.optim.steps,
+        protocol=protocol_keys(cfg),
+    )
+    optim = cfg.optim
+    sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
+    run.truncate(trainer.resume() or -1)  # without a checkpoint it begins anew, before step 0
+    val_groups = groups(e for s in data.val for e in s.examples)[: cfg.evaluation.val_images]
+
+    keep_iou = bool(run.info.get("keep_val_iou"))
+
+    def validate() -> dict[str, float]:
+        if processes.any(run.prune_file.exists()):
+            raise Pruned
+        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
+        rows = table(processes.gather(records), val_groups)
+        if keep_iou and processes.first:
+            line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
+            disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
+        return summarise(rows)
+
+    run_checkpoint = trainer.saved_step
+    run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
+    try:
+        for value in trainer.fit(validate, stop):
+            # At once: the checkpoint of a step is written after its rows, so that none is lost.
+            run.log([Row(*value, now())])
+            if run_checkpoint != trainer.saved_step:
+                run_checkpoint = trainer.saved_step
+                disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
+                run.update(checkpoint_step=run_checkpoint)
+    finally:
+        run.update(checkpoint_step=trainer.saved_step)
+    if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
+        return {"summary": {}, "seconds_per_step": pace(run)}
+    trainer.load_best()
+    told = [e for s in data.test for e in s.examples]
+    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
+    with unsharded(parts.model):
+        samples = {
+            p: table(
+                unless_stopped(evaluate(parts, test_groups, cfg, p, processes), processes, stop),
+                test_groups,
+            )
+            for p in cfg.evaluation.protocols
+        }
+    run.write_samples(pd.concat(samples.values(), ignore_index=True))
+    summary = {p: summarise(rows) for p, rows in samples.items()}
+    moment = now()
+    run.log(
+        Row(f"test/{protocol}/{name}", value, optim.steps, moment)
+        for protocol, scores in summary.items()
+        for name, value in scores.items()
+    )
+    with (run.checkpoints / "best.safetensors").open("rb") as file:
+        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {
+        "summary": summary,
+        "seconds_per_step": pace(run),
+        "checkpoint_fingerprint": checkpoint,
+    }
+
+
+def pace(run: RunDirectory) -> float | None:
+    """Seconds a step: the median of all logging intervals; None where nothing was trained."""
+    metrics = run.metrics()
+    seconds = metrics.loc[metrics["name"] == "train/seconds_per_step", "value"]
+    return float(seconds.median()) if len(seconds) else None
+
+
+def table(records: list[Record], images: list[ImageGroup]) -> pd.DataFrame:
+    """Records of an evaluation as rows of samples.parquet, in the order of the examples."""
+    return pd.DataFrame(in_order(records, images))
+
+
+def unless_stopped(records: Iterator[Record], processes: Processes, stop: Stop) -> list[Record]:
+    """The records of all processes; the next attempt makes an evaluation anew that was stopped.
+
+    Raises:
+        Stopped: `stop` said so to one of the processes, or to all.
+    """
+    mine = list(takewhile(lambda record: not stop(), records))
+    if processes.any(stop()):
+        raise Stopped("stopped while it read the test split; the training is complete")
+    return processes.gather(mine)
+
+
+def check_shares(cfg: RunConfig, processes: int) -> None:
+    """Whether there is an image for every micro-batch of every process.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    images, parts = cfg.optim.images_per_step, cfg.runtime.accumulation
+    if images < processes * parts:
+        raise ConfigError(
+            f"optim.images_per_step={images}: too few for {processes} processes with "
+            f"runtime.accumulation={parts} micro-batches each"
+        )
+
+
+def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
+    """What a number needs beside it to mean anything (paper.md section 4)."""
+    return {
+        "data": cfg.data["name"],
+        "splits": cfg.data["splits"].get("test"),
+        "sources": _sources(cfg),
+        "texts": cfg.evaluation.texts,
+        "protocols": cfg.evaluation.protocols,
+        "prompt": cfg.prompt.name,
+        "token_order": cfg.model.tokens.order,
+        "token_state": cfg.model.tokens.state,
+        "backbone": cfg.model.name,
+        "selected_by": "val giou (teacher_forced)",
+    }
+
+
+def _sources(cfg: RunConfig) -> dict[str, Any]:
+    """How the sources of test are read: division into splits, sentences, keywords; no paths."""
+    used = {name for entry in cfg.data["splits"].get("test") or () for name in entry["sources"]}
+    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
+    return {
+        name: {key: spec[key] for key in keys if key in spec}
+        for name, spec in cfg.data["sources"].items()
+        if name in used
+    }
+
+
+def set_threads(cfg: RunConfig) -> None:
+    """Threads of torch: the config's, else the launcher's share (KEYSEG_THREADS), else all."""
+    threads = cfg.runtime.threads or int(os.environ.get("KEYSEG_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)

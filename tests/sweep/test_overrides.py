@@ -1,0 +1,134 @@
+import subprocess
+import sys
+
+import pytest
+
+from keyseg.config import PROJECT, ConfigError
+from keyseg.sweep.group_help import first_line, groups
+from keyseg.sweep.overrides import check, one_line_errors, task_overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fuson=full", r"no such key 'fuson'. Did you mean 'fusion'\? There are: .*fusion"),
+        ("fusion=ful", r"no such option. Did you mean 'full'\? fusion: .*cross.*seg_only"),
+        ("fusion=cross,ful", r"fusion=ful: no such option. Did you mean 'full'\?"),
+        ("optim.stepz=3", r"Did you mean 'optim.steps'\? optim has: .*steps"),
+        ("loss.keyword.temprature=1", r"Did you mean 'loss.keyword.temperature'\?"),
+        ("loss.keyword.temprature=0.1,1", r"Did you mean 'loss.keyword.temperature'\?"),
+        ("lss.keyword.weight=1", r"Did you mean 'loss.keyword.weight'\?"),
+        ("+optim.stepz=3", r"Did you mean 'optim.steps'\?"),
+        ("loss/keyword=3", r"Did you mean 'loss.keyword'\?"),
+        ("loss.name.x=3", r"loss.name is a value, not a group"),
+        ("hydra/launcher=locl", r"Did you mean 'local'\? hydra/launcher: .*debug"),
+        ("hydra.launcher.njobs=2", r"Did you mean 'hydra.launcher.n_jobs'\?"),
+        ("sweeps=no-such", r"write \+sweeps=no-such; "),
+        ("+sweeps=no-such", r"sweeps=no-such"),
+        ("fusion=[cross", r"cannot be read as an override; write KEY=VALUE"),
+        ("fusion", r"cannot be read as an override; write KEY=VALUE"),
+        ("zzzzzz=1", r"no such key 'zzzzzz'. There are: "),
+    ],
+)
+def test_misspelt(override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        check([override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "fusion=cross,full",
+        "fusion=glob(*)",
+        "fusion=choice(cross,full)",
+        "optim.steps=range(1,4)",
+        "loss.keyword.temperature=interval(0.01,1)",
+        "optim.betas.0=0.8",
+        "+fusion.anything=1",
+        "~loss",
+        "hydra.launcher.n_jobs=2",
+        "hydra/launcher=debug",
+        "seed=3",
+        "name=x",
+        "data.splits=null",
+    ],
+)
+def test_right(override):
+    check([override])
+
+
+def test_options_of_the_chosen_group_are_known():
+    check(["fusion=self", "fusion.residual=all"])
+    with pytest.raises(ConfigError, match=r"fusion.residuall"):
+        check(["fusion=self", "fusion.residuall=all"])
+
+
+def test_help_and_completion_are_not_checked():
+    assert task_overrides(["--help", "fuson=full"]) == []
+    assert task_overrides(["-sc", "query=bash"]) == []
+    assert task_overrides(["-m", "a=1", "b=2"]) == ["a=1", "b=2"]
+
+
+def test_errors_of_ours_are_one_line_and_others_pass(capsys):
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise ConfigError("optim.images_per_step=0: must be above 0")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: optim.images_per_step=0: must be above 0\n"
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        1 / 0  # noqa: B018
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"], ["--cfg", "job"]])
+def test_the_command_line_ends_in_one_line(mode, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "run.py"), *mode, "fusion=ful"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: fusion=ful: no such option. Did you mean 'full'?")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_every_option_with_a_line_of_text():
+    text = groups()
+    for file in sorted((PROJECT / "experiments").glob("*/*.yaml")):
+        assert first_line(file), f"{file}: the first line is a comment that says what it is"
+        assert f" {file.stem} " in text
+
+
+def test_the_help_text(tmp_path):
+    run = [sys.executable, str(PROJECT / "run.py")]
+    done = subprocess.run(
+        [*run, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("python run.py -m fusion=cross,self,full", "* full", "reports/out/NAME", "$("):
+        assert part in done.stdout
+
+
+def test_tab_completion_knows_groups_and_sweeps(tmp_path):
+    def complete(line: str) -> list[str]:
+        # As a user types it: Hydra does not recognise an interpreter whose path holds a dot.
+        typed = f"python run.py {line}"
+        done = subprocess.run(
+            [sys.executable, str(PROJECT / "run.py"), "-sc", "query=bash"],
+            env={"COMP_LINE": typed, "COMP_POINT": "999", "PATH": "/usr/bin:/bin"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert "fusion=full" in complete("fusion=")
+    assert "optim.steps=" in " ".join(complete("optim.st"))
+    groups = complete("")
+    assert "fusion=" in groups
+    assert not [g for g in groups if g.startswith(("tests", "docs", "keyseg"))]

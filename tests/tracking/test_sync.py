@@ -1,0 +1,426 @@
+"""A real SQLite store in a temporary folder."""
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import Row, RunDirectory, now
+from keyseg.tracking import store as trackingstore
+from keyseg.tracking import sync
+from keyseg.tracking.background import mirror
+from keyseg.tracking.store import batched
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A SQLite file with MLflow's tables, which take seconds to make."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    trackingstore.client_of(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def store(empty_store, tmp_path, monkeypatch):
+    file = tmp_path / "store" / "mlflow.db"
+    file.parent.mkdir()
+    shutil.copy(empty_store, file)
+    uri = f"sqlite:///{file}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return trackingstore.client_of(uri)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "fusion"
+    folder.mkdir()
+    cells = [{"signature": "abc", "label": "cross", "seed": 0}]
+    sweep_directory.write(
+        folder, {"name": "fusion", "question": "Why?", "command": "run", "cells": cells}
+    )
+    return folder
+
+
+@pytest.fixture
+def run(sweep, run_config):
+    run = RunDirectory.create(sweep / "abc", run_config, label="cross")
+    attempt = {"started": 1000.0, "slurm_job_id": "77"}
+    git = {"commit": "c0ffee", "dirty": True}
+    info = {"signature": "abc", "status": "running", "attempts": [attempt], "git": git}
+    run.update(data_fingerprint="d1", **info)
+    return run
+
+
+def log(run, *steps: int) -> None:
+    """Two rows a step; values and times follow from the step."""
+    for name in ("train/loss", "val/precision@0.5"):
+        run.log(Row(name, 1.0 / step, step, 1000.5 + step) for step in steps)
+
+
+def done(run) -> None:
+    run.update(status="done", attempts=[{**run.info["attempts"][-1], "ended": 2000.0}])
+
+
+def found(store, run):
+    return store.get_run(run.info["mlflow_run_id"])
+
+
+def history(store, run, name: str = "train/loss") -> list[tuple[int, float, int]]:
+    points = store.get_metric_history(run.info["mlflow_run_id"], name)
+    return [(p.step, p.value, p.timestamp) for p in points]
+
+
+def expected(*steps: int) -> list[tuple[int, float, int]]:
+    return [(step, 1.0 / step, 1000500 + 1000 * step) for step in steps]
+
+
+def test_a_run_as_it_goes_and_ends(store, run):
+    sync.sync(run)
+    log(run, 1, 2)
+    sync.sync(run)
+    mirrored = found(store, run)
+    assert mirrored.info.status == "RUNNING"
+    assert mirrored.info.start_time == 1_000_000
+    assert mirrored.info.run_name == "cross · seed 0"
+    assert mirrored.data.params["fusion.name"] == "full"
+    assert mirrored.data.params["loss.keyword.weight"] == "0.5"
+    assert mirrored.data.tags["keyseg.signature"] == "abc"
+    assert mirrored.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert mirrored.data.tags["keyseg.data_fingerprint"] == "d1"
+    assert mirrored.data.tags["keyseg.slurm_job_id"] == "77"
+    assert history(store, run) == expected(1, 2)
+    assert not sync.is_level(run)
+
+    log(run, 3)
+    (run.gallery / "x").mkdir(parents=True)
+    (run.gallery / "x" / "1.txt").write_text("picture")
+    done(run)
+    sync.sync(run)
+    mirrored = found(store, run)
+    assert mirrored.info.status == "FINISHED"
+    assert mirrored.info.end_time == 2_000_000
+    assert history(store, run) == expected(1, 2, 3)
+    assert history(store, run, "val/precision_at_0.5") == expected(1, 2, 3)
+    artifacts = {a.path for a in store.list_artifacts(mirrored.info.run_id)}
+    assert {"config.yaml", "run.json", "gallery"} <= artifacts
+    assert sync.is_level(run)
+
+
+def test_twice_is_once(store, run):
+    log(run, 1, 2)
+    done(run)
+    for _ in range(2):
+        sync.sync(run)
+    assert history(store, run) == expected(1, 2)
+    assert len(store.search_runs([found(store, run).info.experiment_id])) == 1
+
+
+def test_many_rows_go_in_batches(store, run):
+    log(run, *range(1, 1203))
+    sync.sync(run)
+    assert len(history(store, run)) == 1202
+
+
+def test_rows_after_the_last_checkpoint_wait(store, run):
+    run.update(checkpoint_step=2)
+    log(run, 1, 2)
+    run.log([Row("train/loss", 9.0, 3, 1.0)])  # of an attempt that is then killed
+    sync.sync(run)
+    assert history(store, run) == expected(1, 2)
+    run.truncate(2)
+    run.log([Row("train/loss", 1 / 3, 3, 1003.5)])
+    sync.sync(run)
+    assert history(store, run) == expected(1, 2)
+    run.update(checkpoint_step=3)
+    sync.sync(run)
+    assert history(store, run) == expected(1, 2, 3)
+
+
+def test_rows_of_the_test_split_wait_until_the_run_is_done(store, run):
+    run.update(checkpoint_step=2)
+    log(run, 1, 2)
+    run.log([Row("test/generated/giou", 0.5, 2, 1003.0)])
+    sync.sync(run)
+    assert history(store, run, "test/generated/giou") == []
+    run.truncate(2)  # it was killed before it was done
+    run.log([Row("test/generated/giou", 0.5, 2, 1004.0)])
+    done(run)
+    sync.sync(run)
+    assert history(store, run, "test/generated/giou") == [(2, 0.5, 1_004_000)]
+    assert history(store, run) == expected(1, 2)
+
+
+def test_params_that_did_not_arrive_are_sent_by_the_next_sync(store, run, monkeypatch):
+    sending = MlflowClient.log_batch
+    requests = []
+
+    def second_fails(client, run_id, **what):
+        requests.append(what)
+        if len(requests) == 2:
+            raise ConnectionError("reset by peer")
+        sending(client, run_id, **what)
+
+    monkeypatch.setattr(sync, "batched", lambda items, size: batched(items, 20))
+    monkeypatch.setattr(MlflowClient, "log_batch", second_fails)
+    with pytest.raises(ConnectionError):
+        sync.sync(run)
+    assert len(found(store, run).data.params) == 20
+    sync.sync(run)
+    assert len(found(store, run).data.params) > 60
+
+
+def test_load_of_the_machine_and_attempts_are_there(store, run):
+    run.log_system([Row("system/process_cores", 1.5, 3, 1003.0)])
+    killed = {"started": 1000.0, "ended": 1360.0, "seconds": 360.0, "gpu_hours": 0.2}
+    first = {**killed, "host": "n1", "slurm_job_id": "77", "outcome": "killed"}
+    run.update(
+        attempts=[first, {"started": 1400.0, "host": "n2"}],
+        gpu_hours=0.2,
+        hardware={"host": "n2", "gpus": ["A100"], "cpu": "EPYC", "cores": 8, "memory_gib": 64.0},
+        versions={"torch": "2.11"},
+    )
+    sync.sync(run)
+    assert history(store, run, "system/process_cores") == [(3, 1.5, 1_003_000)]
+    tags = found(store, run).data.tags
+    assert tags["keyseg.attempt_1"] == "n1, job 77: 360 s, 0.200 GPU-hours, killed"
+    assert tags["keyseg.attempt_2"] == "n2: at work"
+    assert tags["keyseg.hardware"] == "A100 · 8 cores, EPYC · 64.0 GiB"
+    assert tags["keyseg.versions"] == "torch 2.11"
+    assert tags["keyseg.gpu_hours"] == "0.200"
+    artifacts = {a.path for a in store.list_artifacts(run.info["mlflow_run_id"])}
+    assert artifacts == {"config.yaml"}  # at once: a run may be lost for good
+
+
+def test_rows_that_were_sent_are_not_sent_again_after_a_truncation(store, run):
+    run.log(Row("train/loss", 1 / s, s, 1000.5 + s) for s in (1, 2, 3))
+    sync.sync(run)
+    run.truncate(1)
+    run.log(Row("train/loss", 1 / s, s, 5000.0 + s) for s in (2, 3, 4))  # later, same values
+    sync.sync(run)
+    assert [step for step, _, _ in history(store, run)] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_is_the_same_run(store, run):
+    log(run, 1)
+    run.update(status="failed", error="RuntimeError: x")
+    sync.sync(run)
+    first = found(store, run)
+    assert first.info.status == "FAILED"
+    assert first.data.tags["keyseg.error"] == "RuntimeError: x"
+    run.update(status="running", error=None)
+    log(run, 2)
+    sync.sync(run)
+    again = found(store, run)
+    assert again.info.run_id == first.info.run_id
+    assert again.info.status == "RUNNING"
+    assert "keyseg.error" not in again.data.tags
+    assert history(store, run) == expected(1, 2)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_lost_offset_is_learned_from_the_store(store, run, known):
+    log(run, 1, 2)
+    sync.sync(run)
+    first = run.info["mlflow_run_id"]
+    (run.path / "mlflow.json").unlink()
+    if not known:
+        run.update(mlflow_run_id=None)
+    log(run, 3)
+    sync.sync(run)
+    assert run.info["mlflow_run_id"] == first
+    assert history(store, run) == expected(1, 2, 3)
+
+
+def test_a_run_that_is_run_again_is_another_run(store, run):
+    log(run, 1, 2)
+    done(run)
+    sync.sync(run)
+    first = run.info["mlflow_run_id"]
+    run.clear()
+    log(run, 1)
+    sync.sync(run)
+    assert run.info["mlflow_run_id"] != first
+    assert history(store, run) == expected(1)
+
+
+def test_a_run_deleted_in_mlflow_comes_back(store, run):
+    log(run, 1, 2)
+    done(run)
+    sync.sync(run)
+    store.delete_run(run.info["mlflow_run_id"])
+    sync.sync(run)
+    assert history(store, run) == expected(1, 2)
+
+
+def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkeypatch):
+    log(run, 1, 2)
+    done(run)
+    sync.sync(run)
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    shutil.copy(empty_store, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
+    assert not sync.is_level(run)
+    sync.sync(run)
+    assert history(trackingstore.client_of(other), run) == expected(1, 2)
+
+
+def test_parent_and_children(store, sweep, run, tmp_path):
+    sync.start_parent(sweep)
+    parent = sweep_directory.read(sweep)["mlflow_parent"]
+    sync.start_parent(sweep)  # the same command again
+    assert sweep_directory.read(sweep)["mlflow_parent"] == parent
+    done(run)
+    sync.sync(run)
+    assert found(store, run).data.tags["mlflow.parentRunId"] == parent
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "index.html").write_text("<html>")
+    sync.finish_parent(sweep, report)
+    ended = store.get_run(parent)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.tags["keyseg.question"] == "Why?"
+    assert [a.path for a in store.list_artifacts(parent, "report")] == ["report/index.html"]
+    run.update(status="failed")
+    sync.finish_parent(sweep, None)
+    assert store.get_run(parent).info.status == "FAILED"
+    # A sweep of other cells has a parent of its own, and its children move to it.
+    sweep_directory.write(sweep, {**sweep_directory.read(sweep), "mlflow_parent": None})
+    done(run)
+    sync.start_parent(sweep)
+    assert not sync.is_level(run)
+    sync.sync(run)
+    moved = found(store, run).data.tags["mlflow.parentRunId"]
+    assert moved == sweep_directory.read(sweep)["mlflow_parent"] != parent
+
+
+def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, run, tmp_path):
+    report = tmp_path / "report"
+    (report / "tables").mkdir(parents=True)
+    (report / "index.html").write_text("<html>")
+    (report / "tables" / "runs.csv").write_text("signature")
+    sync.log_report(sweep, report)  # no parent: none is made
+    assert "mlflow_parent" not in sweep_directory.read(sweep)
+    assert store.get_experiment_by_name("fusion") is None
+    sync.start_parent(sweep)
+    parent = sweep_directory.read(sweep)["mlflow_parent"]
+    sync.log_report(sweep, report)
+    assert store.get_run(parent).info.status == "RUNNING"  # as it was
+    (report / "index.html").write_text("<html>again")
+    done(run)
+    sync.finish_parent(sweep, None)
+    sync.log_report(sweep, report)
+    assert store.get_run(parent).info.status == "FINISHED"
+    assert {a.path for a in store.list_artifacts(parent, "report")} == {
+        *("report/index.html", "report/tables")
+    }
+    kept = store.download_artifacts(parent, "report/index.html", str(tmp_path))
+    assert Path(kept).read_text() == "<html>again"
+    store.delete_run(parent)
+    with pytest.raises(LookupError, match=f"it has no run {parent}"):
+        sync.log_report(sweep, report)
+
+
+def test_the_mirror_follows_and_ends_level(store, run):
+    with mirror(run, every=0.05):
+        log(run, 1)
+        deadline = time.monotonic() + 30
+        while not (run.info.get("mlflow_run_id") and history(store, run)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        log(run, 2)
+        done(run)
+    assert history(store, run) == expected(1, 2)
+    assert sync.is_level(run)
+
+
+def test_a_store_that_is_down_stops_nothing_and_is_told_once(run, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/mlflow.db")
+    with mirror(run, every=0.05):
+        log(run, 1)
+        time.sleep(0.5)
+    assert len(caplog.records) == 1
+    message = caplog.records[0].getMessage()
+    assert "sqlite:////proc/none/mlflow.db cannot be written" in message
+    assert "`keyseg sync fusion` sends them later" in message
+
+
+def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
+    release = threading.Event()
+    monkeypatch.setattr("keyseg.tracking.background.sync", lambda run: release.wait(30))
+    started = time.monotonic()
+    with mirror(run, every=0.01, patience=0.2):
+        log(run, 1)
+    assert time.monotonic() - started < 5
+    assert "did not take the last rows" in caplog.text
+    release.set()
+
+
+def test_a_store_that_was_silent_is_not_waited_for_in_full(run, monkeypatch, caplog):
+    release = threading.Event()
+    monkeypatch.setattr("keyseg.tracking.background.sync", lambda run: release.wait(30))
+    with mirror(run, every=0.01, patience=1.0):
+        time.sleep(1.2)
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 0.9
+    assert "did not take the last rows" in caplog.text
+    release.set()
+
+
+def test_what_a_run_that_is_told_to_go_has_saved_is_flushed(store, run):
+    log(run, 1, 2, 3)
+    run.update(checkpoint_step=2, status="queued")
+    with pytest.raises(InterruptedError), mirror(run, every=60):
+        raise InterruptedError
+    assert history(store, run) == expected(1, 2)
+
+
+def test_a_run_that_cannot_be_read_holds_up_no_other(store, run, sweep, run_config):
+    other = RunDirectory.create(sweep / "def", run_config, label="self")
+    for one in (run, other):
+        log(one, 1)
+        done(one) if one is run else one.update(status="done")
+    damaged = other.metrics_file.read_bytes()
+    other.metrics_file.write_bytes(b"???\n" + damaged)
+    (problem,) = sync.sync_all([other, run])
+    assert problem.startswith("def: ")
+    assert "line 1 cannot be read" in problem
+    assert history(store, run) == expected(1)
+
+
+def test_an_error_inside_passes_through_the_mirror(store, run):
+    with pytest.raises(ZeroDivisionError), mirror(run):
+        1 / 0  # noqa: B018
+
+
+def test_off(run, sweep, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    with mirror(run):
+        sync.sync(run)
+        sync.start_parent(sweep)
+        sync.finish_parent(sweep, None)
+    assert sync.is_level(run)
+    assert "mlflow_run_id" not in run.info
+
+
+def test_a_parallel_start_makes_one_experiment(store, sweep, run_config):
+    runs = []
+    for name in ("r1", "r2", "r3"):
+        run = RunDirectory.create(sweep / name, run_config, label=name)
+        run.update(signature=name, attempts=[{"started": now()}])
+        runs.append(run)
+    threads = [threading.Thread(target=sync.sync, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    experiments = [e.name for e in store.search_experiments()]
+    assert sorted(experiments) == ["Default", "fusion"]
+    assert len(store.search_runs([store.get_experiment_by_name("fusion").experiment_id])) == 3
+    assert all(json.loads((run.path / "mlflow.json").read_text())["run_id"] for run in runs)
