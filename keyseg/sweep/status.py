@@ -37,6 +37,9 @@ class CellStatus:
     error: str | None = None
     job: str = ""
     node: str = ""
+    """Where it works; in brackets why it waits, as squeue shows both."""
+    advice: str = ""
+    """Why it waits and what to do, where that does not pass by itself."""
 
 
 class Watch:

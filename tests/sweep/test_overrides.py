@@ -102,7 +102,7 @@ def test_the_command_line_ends_in_one_line(mode, tmp_path):
         (
             "slurm",
             ["time=2"],
-            "hydra.launcher.signal_delay=120 s leaves nothing of hydra.launcher.",
+            "hydra.launcher.signal_delay=120 s leaves nothing of ",
         ),
         ("slurm", ["cells_per_job=0"], "hydra.launcher.cells_per_job=0: must be above 0"),
         ("slurm", ["gpus=2", "processes=3"], "hydra.launcher.processes=3: must be 1, or as many"),
