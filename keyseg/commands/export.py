@@ -9,6 +9,8 @@ from typing import Any
 from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import CHOICES, ConfigError, resolve_path
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 
 def register(commands: Any) -> None:
     """Add the command to the parser."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from keyseg.predict.predictor import Prediction, Predictor
     from keyseg.runs.run_directory import RunDirectory
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 _SHOWN = 12
 """Bad rows that are named in full."""
 _NAME = 40

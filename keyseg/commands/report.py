@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -79,8 +80,6 @@ def _run(options: argparse.Namespace) -> int:
     if not asked and (problem := log_report(folders[0], page)):
         print(f"warning: {problem}", file=sys.stderr)
     if options.open:
-        import webbrowser
-
         webbrowser.open(page.resolve().as_uri())
     return 0
 

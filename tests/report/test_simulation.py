@@ -88,7 +88,7 @@ def test_truths_are_those_of_the_sources() -> None:
     world = World(images=4000, tau=0.1)
     made = draw([MU, MU + 0.3], 40, world, np.random.default_rng(1))
     table = made.tables[0].sum(0)
-    from keyseg.report.stats.measures import ratios
+    from keyseg.metrics import ratios
     from keyseg.report.stats.synthetic import ROWS
 
     value = ratios(table)[:, :, ROWS]

@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.sweep.design import design
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import BY_NAME
 from keyseg.report.figures.style import INK, canvas, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.stats.verdict import ALPHA, NO_RESULT
 from keyseg.report.store import Sweep, Variant
 from keyseg.runs.provenance import cost_unit

@@ -13,10 +13,10 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.stats import inference, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.store import Cell, Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
@@ -207,7 +207,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
     by_seed = inference.differences(table)
     value = by_seed.mean(0)
     found = inference.sources(table)
-    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
+    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
     return _Held(
@@ -314,7 +314,7 @@ def _only(part: Part, kept: np.ndarray) -> Part:
 
 def _part(cell: Cell, protocol: str) -> Part:
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.records)[kept])
+    return Part(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
 def _images(parts: Sequence[Part]) -> pd.Index[str]:

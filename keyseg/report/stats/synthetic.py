@@ -20,8 +20,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES
 from keyseg.report.stats import inference, verdict
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES
 from keyseg.report.stats.resamples import draws
 
 METRICS = ("giou", "ciou", "precision@0.5")
@@ -315,8 +315,8 @@ def _naive(
 ) -> inference.Estimate:
     """Percentile interval of a bootstrap that draws seeds and, apart from them, images."""
     n, seeds = table.shape[:2]
-    above = [COLUMNS.index(MEASURES[row].numerator) for row in ROWS]
-    below = [COLUMNS.index(MEASURES[row].denominator) for row in ROWS]
+    above = [COLUMNS.index(MEASURES[row].numerator.name) for row in ROWS]
+    below = [COLUMNS.index(MEASURES[row].denominator.name) for row in ROWS]
     slim = table[..., above + below].reshape(n, -1)
     picked = rng.integers(0, seeds, (resamples, seeds))
     images = draws(n, seed, resamples).astype(np.float32) @ slim.astype(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isfinite, sqrt
 
-from keyseg.report.stats.measures import Measure
+from keyseg.metrics import Measure
 
 ALPHA = 0.05
 POWER = 0.8

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.stats.measures import BY_NAME
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (

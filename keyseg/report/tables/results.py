@@ -7,7 +7,7 @@ from math import isfinite, nan
 
 import pandas as pd
 
-from keyseg.report.stats.measures import NO_TARGET, colliding
+from keyseg.metrics import NO_TARGET, colliding
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.tables.table import (
     BRIEF,

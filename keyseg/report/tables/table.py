@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from keyseg.report.stats.measures import BY_NAME
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.verdict import bound_text
 from keyseg.report.store import Sweep
 
