@@ -97,6 +97,9 @@ def render(
     losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
     headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
     rows = [_row(cell, losses) for cell in cells]
+    if any(cell.training for cell in cells):
+        headers.append("training")
+        rows = [[*row, cell.training] for row, cell in zip(rows, cells, strict=True)]
     if any(cell.job for cell in cells):
         headers += ["job", "node", "log"]
         rows = [
@@ -111,7 +114,7 @@ def render(
     for i, header in enumerate(headers):
         table.add_column(
             header,
-            justify="left" if i < 2 else "right",
+            justify="left" if i < 2 or header == "training" else "right",
             no_wrap=True,
             overflow="ellipsis",
             min_width=None if i == 0 else widths[i],
@@ -272,7 +275,8 @@ class LineView:
         took = f" after {duration(cell.seconds)}" if cell.seconds is not None else ""
         if cell.state == FAILED:
             return [f"FAILED{took}: {_last_line(cell.error)}"]
-        return [f"{cell.state}{took}"] if cell.state in (DONE, PRUNED, STOPPED) else []
+        ended = f"{cell.state}{took}" + (f"; {cell.training}" if cell.training else "")
+        return [ended] if cell.state in (DONE, PRUNED, STOPPED) else []
 
     def _print(self, line: str) -> None:
         print(line, file=self.console.file, flush=True)

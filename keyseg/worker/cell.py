@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from keyseg.data import reading
-from keyseg.runs import disk, garbage_collector, provenance
+from keyseg.runs import convergence, disk, garbage_collector, provenance
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -108,6 +108,9 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
 def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
     attempts[-1] = provenance.ended(attempts[-1], outcome or status)
+    if status in (DONE, PRUNED, FAILED):
+        with suppress(ValueError):  # rows that cannot be read: whoever reads them will say so
+            fields["convergence"] = convergence.of_rows(run.rows(), fields).to_json()
     run.update(status=status, attempts=attempts, **provenance.cost(attempts), **fields)
 
 

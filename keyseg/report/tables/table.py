@@ -107,11 +107,14 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
 
 
 def word(row: Mapping[Any, Any]) -> str:
-    """The verdict of a row of contrasts; "no difference" never without what it rules out."""
+    """The verdict of a row of contrasts, with the steps that it speaks of if that is all.
+
+    "no difference" never comes without what it rules out.
+    """
     said, low, high = str(row["verdict"]), float(row["low"]), float(row["high"])
     if said == "no difference" and isfinite(low):
-        return f"{said} > {bound_text(low, high)}"
-    return said
+        said = f"{said} > {bound_text(low, high)}"
+    return f"{said} {row['at']}" if row["at"] else said
 
 
 def protocols(sweep: Sweep) -> dict[str, str]:
