@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
 from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
 
@@ -31,6 +32,8 @@ _FRAME_LINES = 7
 """Lines around the cells: heading, table head, rules, footer, and the prompt below."""
 _WIDE = 100
 """Terminal width from which the single losses get columns of their own."""
+_SHORT = {convergence.UNTRAINED: "untrained"}
+"""How a training ended, where the terminal is narrower than that."""
 
 
 class View(Protocol):
@@ -99,7 +102,8 @@ def render(
     rows = [_row(cell, losses) for cell in cells]
     if any(cell.training for cell in cells):
         headers.append("training")
-        rows = [[*row, cell.training] for row, cell in zip(rows, cells, strict=True)]
+        words = [_SHORT.get(c.training, c.training) if width < _WIDE else c.training for c in cells]
+        rows = [[*row, word] for row, word in zip(rows, words, strict=True)]
     if any(cell.job for cell in cells):
         headers += ["job", "node", "log"]
         rows = [
