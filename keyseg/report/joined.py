@@ -12,6 +12,7 @@ from typing import Any
 from keyseg.config import ConfigError
 from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.store import Cell, Sweep, load, variants_of
+from keyseg.runs.sweep_directory import label_of
 
 
 def join(folders: Sequence[Path]) -> Sweep:
@@ -21,8 +22,6 @@ def join(folders: Sequence[Path]) -> Sweep:
     has none. Runs of one signature in several sweeps are one run. Contrasts are those that the
     sweeps declare; baseline and path are the first sweep's.
     """
-    from keyseg.sweep.design import label_of
-
     sweeps = [load(folder) for folder in folders]
     if len(sweeps) == 1:
         return sweeps[0]

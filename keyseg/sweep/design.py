@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from keyseg.config import ConfigError
+from keyseg.runs.sweep_directory import label_of, short_key
 
 DEFAULT_METRICS = ("giou", "ciou")
 NO_FUSION = "seg_only"
@@ -123,7 +124,7 @@ def design(
     _check_contrasts(block.get("contrasts") or [], factors)
     _check_path(block.get("path") or [], factors)
     metrics = list(block.get("metrics") or DEFAULT_METRICS)
-    default_name = "-".join(map(_short, _naming_keys(varies, factor_keys, replicate))) or SINGLE
+    default_name = "-".join(map(short_key, _naming_keys(varies, factor_keys, replicate))) or SINGLE
     return Design(
         name=folder_name(str(name or block.get("name") or default_name)),
         factors=factors,
@@ -142,12 +143,6 @@ def design(
 def _naming_keys(varies: list[str], factors: list[str], replicate: str) -> list[str]:
     """Keys that name a sweep: its factors that vary, else the replicate if that does."""
     return [k for k in factors if k in varies] or [k for k in varies if k == replicate]
-
-
-def label_of(factors: Mapping[str, Any]) -> str:
-    """`cross`, or `cross · weight=0.5` where more than fusion varies."""
-    parts = [str(v) if k == "fusion" else f"{_short(k)}={_text(v)}" for k, v in factors.items()]
-    return " · ".join(parts)
 
 
 def folder_name(name: str) -> str:
@@ -191,17 +186,6 @@ def _distinct(values: Any) -> list[Any]:
         if value not in found:
             found.append(value)
     return found
-
-
-def _short(key: str) -> str:
-    """`loss.keyword.weight` -> `weight`."""
-    return re.split(r"[./]", key)[-1]
-
-
-def _text(value: Any) -> str:
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
 
 
 def _check_block(block: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 import pytest
 
 from keyseg.config import ConfigError
-from keyseg.sweep.design import design, label_of
+from keyseg.runs.sweep_directory import label_of
+from keyseg.sweep.design import design
 
 
 def grid(*rows: str) -> list[list[str]]:
