@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from keyseg.report.stats.margin import number
 from keyseg.report.stats.measures import BY_NAME
-from keyseg.report.stats.verdict import bound_text
+from keyseg.report.stats.verdict import ALPHA
 from keyseg.report.store import Sweep
 
 BRIEF = (
@@ -107,13 +108,17 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
 
 
 def word(row: Mapping[Any, Any]) -> str:
-    """The verdict of a row of contrasts, with the steps that it speaks of if that is all.
+    """The verdict of a row of contrasts, with the margin that the difference is shown to keep.
 
-    "no difference" never comes without what it rules out.
+    And with the steps that it speaks of, if it speaks of no more than that.
     """
-    said, low, high = str(row["verdict"]), float(row["low"]), float(row["high"])
-    if said == "no difference" and isfinite(low):
-        said = f"{said} > {bound_text(low, high)}"
+    said, margin = str(row["verdict"]), float(row["margin"])
+    if said in ("better", "worse", "higher", "lower") and float(row["holm_equivalence"]) <= ALPHA:
+        said = f"{said}, < {number(margin)}"
+    elif said == "no difference":
+        said = f"{said} > {number(margin)}"
+    elif said == "smaller than":
+        said = f"{said} {number(margin)}"
     return f"{said} {row['at']}" if row["at"] else said
 
 
