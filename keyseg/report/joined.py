@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -48,6 +49,7 @@ def join(folders: Sequence[Path]) -> Sweep:
         "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
         "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
+        "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
