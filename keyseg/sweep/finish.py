@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keyseg.config import ConfigError
+from keyseg.metrics import SILENT
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep.progress import duration
@@ -183,12 +184,27 @@ def print_end(
             error = str(told).strip().splitlines()[-1]
             print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
             print_line(console, f"        log: {short_path(run.log_file)}", "red")
+    for outcome in outcomes:
+        if silence := _silence(outcome):
+            print_line(console, f"warning: {silence}", "yellow")
     if report is not None:
         print_line(console, f"report  {short_path(report)}")
     print_line(console, f"runs    {short_path(sweep_dir)}")
     print_line(console, f"MLflow  {ui_command()}")
     for problem in problems:
         print_line(console, f"warning: {problem}", "yellow")
+
+
+def _silence(outcome: Outcome) -> str:
+    """What is to be said of a run that answers without SEG; "" of others."""
+    generated = (outcome.cell.open().info.get("summary") or {}).get("generated") or {}
+    rate = generated.get("no_seg_rate") or 0.0
+    if outcome.status != DONE or rate < SILENT:
+        return ""
+    return (
+        f"{outcome.cell.title}: {100 * rate:.0f} % of its generated answers have no SEG, so no "
+        "mask; teacher-forced scores do not show that (loss.text may be too low)"
+    )
 
 
 def ui_command() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keyseg.metrics import SILENT
 from keyseg.report.stats.measures import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep, shown
 from keyseg.report.tables import runs
@@ -32,6 +33,7 @@ def check(sweep: Sweep) -> list[Notice]:
     """All warnings, the gravest first."""
     return [
         *_holes(sweep),
+        *_silent(sweep),
         *_mixed(sweep),
         *_unequal(sweep),
         *_disagreements(sweep),
@@ -71,6 +73,18 @@ def _holes(sweep: Sweep) -> Iterator[Notice]:
             else:
                 logs = "\n".join(f"log: {shown(c.log_file)}" for c in cells if c.log_file.exists())
                 yield Notice(f"Not finished: {which}.", f"Status: {status}.", logs)
+
+
+def _silent(sweep: Sweep) -> Iterator[Notice]:
+    rates = {_name(c): c.summary("generated", "no_seg_rate") for c in sweep.finished}
+    silent = {name: rate for name, rate in rates.items() if rate >= SILENT}
+    if silent:
+        yield Notice(
+            "Answers without SEG.",
+            "Asked to write the answer themselves, these runs mostly write none with SEG, so they "
+            "give no mask. Teacher-forced scores do not show that.",
+            "\n".join(f"{name}: {100 * rate:.0f} %" for name, rate in silent.items()),
+        )
 
 
 def _mixed(sweep: Sweep) -> Iterator[Notice]:
