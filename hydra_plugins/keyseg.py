@@ -5,8 +5,8 @@ No `__init__.py` may stand beside this file: the namespace belongs to all plugin
 
 from copy import copy
 from dataclasses import fields, make_dataclass
-from typing import Any, get_origin, get_type_hints
 from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
