@@ -218,10 +218,6 @@ def keyword_scores(
     }
 
 
-SILENT = 0.5
-"""Share of generated answers without SEG from which on a run is spoken of: it writes no mask."""
-
-
 def summarise(samples: pd.DataFrame) -> dict[str, float]:
     """Scores of one protocol from its rows of samples.parquet.
 

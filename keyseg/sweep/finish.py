@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from keyseg.config import ConfigError
-from keyseg.metrics import SILENT
 from keyseg.runs import sweep_directory
+from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep.progress import duration
 from keyseg.sweep.status import unique_titles
@@ -199,8 +199,7 @@ def print_end(
 
 def _silence(outcome: Outcome) -> str:
     """What is to be said of a run that answers without SEG; "" of others."""
-    generated = (outcome.cell.open().info.get("summary") or {}).get("generated") or {}
-    rate = generated.get("no_seg_rate") or 0.0
+    rate = silence(outcome.cell.open().info)
     if outcome.status != DONE or rate < SILENT:
         return ""
     return (

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from keyseg.metrics import SILENT
 from keyseg.report.stats.measures import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs.convergence import PLATEAU
+from keyseg.runs.provenance import SILENT, silence
 
 ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
@@ -78,7 +78,7 @@ def _holes(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _silent(sweep: Sweep) -> Iterator[Notice]:
-    rates = {_name(c): c.summary("generated", "no_seg_rate") for c in sweep.finished}
+    rates = {_name(c): silence(c.info) for c in sweep.finished}
     silent = {name: rate for name, rate in rates.items() if rate >= SILENT}
     if silent:
         yield Notice(
