@@ -15,8 +15,9 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     """
     from hydra import compose, initialize_config_dir
 
-    from keyseg.sweep.overrides import check
+    from keyseg.sweep.overrides import check, whole_mappings
 
+    overrides = whole_mappings(overrides)
     check(overrides)
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
         return validate(compose("config", list(overrides)))

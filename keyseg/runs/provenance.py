@@ -154,6 +154,16 @@ def cost(attempts: Iterable[Attempt]) -> dict[str, float]:
     }
 
 
+SILENT = 0.5
+"""Share of generated answers without SEG from which on a run is spoken of: it gives no masks."""
+
+
+def silence(info: Mapping[str, Any]) -> float:
+    """Share of a run's generated answers without SEG; 0 where it was not asked to write any."""
+    generated = (info.get("summary") or {}).get("generated") or {}
+    return float(generated.get("no_seg_rate") or 0.0)
+
+
 def hours(info: Mapping[str, Any]) -> float:
     """GPU-hours of a run.json, its broken-off attempts included; NaN where none has ended.
 

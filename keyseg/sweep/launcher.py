@@ -30,7 +30,7 @@ from rich.console import Console
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish
+from keyseg.sweep import finish, ranges
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, design, to_json
 from keyseg.sweep.overrides import one_line_errors
@@ -53,7 +53,7 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        overrides = ranges.parse(parser, [*self._parse_config(), *arguments])
         (cells,) = self.split_arguments(overrides, None)
         return [self.launcher.launch(cells, initial_job_idx=0)]
 

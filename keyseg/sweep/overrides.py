@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +31,27 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 """Our own flags, which Hydra does not know, as the overrides that they stand for."""
 
 
+WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
+"""Overrides of mappings whose keys are the user's to give."""
+
+
 def plain_flags(arguments: Sequence[str]) -> list[str]:
     """The command line with our own flags written as overrides."""
     return [FLAGS.get(argument, argument) for argument in arguments]
+
+
+def whole_mappings(arguments: Sequence[str]) -> list[str]:
+    """The command line such that `KEY={...}` is all of a mapping with free keys.
+
+    Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if WHOLE.match(argument):
+            found += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+        else:
+            found.append(argument)
+    return found
 
 
 @contextmanager

@@ -113,6 +113,33 @@ def test_one_error_over_and_over_ends_the_study_and_says_it(tuning):
     assert "the last 3 trials failed with the same error: RuntimeError: no luck" in err
 
 
+def test_every_variant_is_compared_with_its_default_and_with_the_first(tuning):
+    """Values with a slash, which no file may have in its name; and settings that are mute."""
+    a, b = "keyseg/tiny/weights/sam", "x/sam"
+    search = (
+        "hydra/sweeper=optuna",
+        *SPACE,
+        f"model.sam={a},{b}",
+        "hydra.sweeper.tune_per=model.sam",
+    )
+    point = "hydra.sweeper.enqueue=[{loss.keyword.temperature: 0.3, loss.bce: 2.0}]"
+    code, out, err = tuning.run(*search, point, "hydra.sweeper.n_trials=2", NO_SEG="1")
+    assert code == 0, err
+    written = json.loads((tuning.sweep / "sweep.json").read_text())
+    pairs = [
+        tuple("-".join(map(str, entry[side].values())) for side in ("of", "against"))
+        for entry in written["contrasts"]
+    ]
+    assert pairs == [
+        (f"{a}-tuned", f"{a}-default"),
+        (f"{b}-tuned", f"{b}-default"),
+        (f"{b}-tuned", f"{a}-tuned"),
+        (f"{b}-default", f"{a}-default"),
+    ]
+    assert len(list(tuning.sweep.glob("best-*.yaml"))) == 2
+    assert "100 % of its generated answers have no SEG" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

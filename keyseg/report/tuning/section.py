@@ -132,7 +132,8 @@ def summary(study: Study) -> str:
     spent = f"; {study.hours:.1f} hours of workers" if study.hours >= 0.05 else ""
     best = study.best
     if best is None:
-        return f"{count}{spent}; none has a value."
+        kept = " that keeps to the constraints" if study.done else ""
+        return f"{count}{spent}; none has a value{kept}."
     scores = ", ".join(
         f"{name} {value:.4g}" for name, value in zip(study.objectives, best.values, strict=True)
     )

@@ -67,6 +67,7 @@ def open_study(
     )
     asks = {
         "objectives": json.dumps(options.objectives),
+        "constraints": json.dumps(options.constraints),
         "space": json.dumps({d.key: _as_json(d) for d in space}, sort_keys=True),
         "base": base,
     }
