@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
     parser.add_argument("run_name", metavar="RUN", help=HELP)
     parser.add_argument("folder", metavar="DIR", help="must not exist, or be empty")
     parser.add_argument(
-        *("--dtype",),
+        "--dtype",
         choices=CHOICES["model.precision"],
         help="of LLaVA's weights (as the run kept them)",
     )

@@ -52,7 +52,7 @@ def register(commands: Any) -> None:
     parser.add_argument("run_name", metavar="RUN", help=HELP)
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="a picture")
     parser.add_argument(
-        *("query",),
+        "query",
         metavar="QUERY",
         nargs="?",
         help="a phrase, or a sentence (ends with . ? or !), which is asked as it stands",
@@ -62,7 +62,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="reports/out/predict/SIGNATURE")
     parser.add_argument(
-        *("--protocol",),
+        "--protocol",
         choices=PROTOCOLS,
         default=PROTOCOLS[0],
         help="generated: the model writes the answer; teacher_forced: it is given (generated)",

@@ -23,21 +23,21 @@ def register(commands: Any) -> None:
     parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="several are joined to one")
     parser.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
     parser.add_argument(
-        *("--format",),
+        "--format",
         type=_list,
         default=[],
         metavar="A,B",
         help=f"write these only: {','.join(FORMATS)} (all)",
     )
     parser.add_argument(
-        *("--metric",),
+        "--metric",
         type=_list,
         default=[],
         metavar="A,B",
         help="give verdicts on these, e.g. giou,precision@0.5 (the sweep's own)",
     )
     parser.add_argument(
-        *("--baseline",),
+        "--baseline",
         type=_list,
         default=[],
         metavar="FACTOR=VALUE",

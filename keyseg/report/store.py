@@ -22,8 +22,21 @@ from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
 SAMPLE_COLUMNS = (
-    *("id", "image_id", "image", "query", "keyword", "protocol", "intersection", "union", "iou"),
-    *("keyword_rank", "answer", "has_seg", "has_key", "height", "width"),
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "keyword_rank",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
 )
 """What samples must have; stored masks and top words may be absent."""
 

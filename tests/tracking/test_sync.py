@@ -319,7 +319,8 @@ def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, ru
     sync.log_report(sweep, report)
     assert store.get_run(parent).info.status == "FINISHED"
     assert {a.path for a in store.list_artifacts(parent, "report")} == {
-        *("report/index.html", "report/tables")
+        "report/index.html",
+        "report/tables",
     }
     kept = store.download_artifacts(parent, "report/index.html", str(tmp_path))
     assert Path(kept).read_text() == "<html>again"

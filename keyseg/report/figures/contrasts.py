@@ -112,7 +112,8 @@ def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
     main = "both" if row["seeds"] > 1 else "images"
     filled = float(row[f"holm_{main}"]) <= ALPHA
     ax.plot(
-        *([100 * row["difference"]], [place]),
+        [100 * row["difference"]],
+        [place],
         marker=style.marker,
         markersize=6.5,
         color=style.colour,

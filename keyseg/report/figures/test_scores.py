@@ -184,7 +184,9 @@ def _bars(ax: Any, shares: np.ndarray, labels: Sequence[str]) -> None:
             if value >= 6:
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
                 ax.text(
-                    *(start[row] + value / 2, row, f"{value:.0f}"),
+                    start[row] + value / 2,
+                    row,
+                    f"{value:.0f}",
                     ha="center",
                     va="center",
                     fontsize=7.5,

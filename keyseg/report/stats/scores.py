@@ -27,19 +27,52 @@ MAX_GROUPS = 12
 ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
-    *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
-    *("examples", "images", "majority"),
+    "protocol",
+    "slice",
+    "group",
+    "label",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "sd",
+    "seeds",
+    "examples",
+    "images",
+    "majority",
 )
 SOURCES = ("images", "seeds", "both")
 TESTS = (*SOURCES, "equivalence")
 CONTRAST_COLUMNS = (
-    *("protocol", "contrast", "label", "baseline", "metric", "difference", "low", "high"),
+    "protocol",
+    "contrast",
+    "label",
+    "baseline",
+    "metric",
+    "difference",
+    "low",
+    "high",
     *(f"{end}_{source}" for source in SOURCES for end in ("low", "high")),
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
-    *("margin", "p_equivalence", "holm_equivalence"),
-    *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "hole", "verdict", "sentence", "caveat", "training", "at"),
+    "margin",
+    "p_equivalence",
+    "holm_equivalence",
+    "sd",
+    "effect_images",
+    "effect_seeds",
+    "won",
+    "lost",
+    "mcnemar",
+    "seeds",
+    "examples",
+    "images",
+    "hole",
+    "verdict",
+    "sentence",
+    "caveat",
+    "training",
+    "at",
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]

@@ -17,8 +17,12 @@ from keyseg.report.stats.verdict import ALPHA
 from keyseg.report.store import Sweep
 
 BRIEF = (
-    *("giou", "ciou", "precision@0.5", "keyword_accuracy"),
-    *("discrepancy_keyword_right_mask_wrong", "discrepancy_keyword_wrong_mask_right"),
+    "giou",
+    "ciou",
+    "precision@0.5",
+    "keyword_accuracy",
+    "discrepancy_keyword_right_mask_wrong",
+    "discrepancy_keyword_wrong_mask_right",
 )
 PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
 DASH = "–"
