@@ -24,7 +24,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 NOT_IN_SIGNATURE = (
     "name",
-    *("rerun", "dry", "detach"),
+    "rerun",
+    "dry",
+    "detach",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -204,11 +206,13 @@ class RuntimeConfig:
     the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
     `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
+    `log_level`: lines of log.txt from "debug", "info", "warning" or "error" up.
     """
 
     device: str = "auto"
     threads: int | None = None
     log_every: int = 10
+    log_level: str = "info"
     show_progress: bool = True
     log_model: bool = True
     features: bool = True
@@ -263,6 +267,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("constant", "linear", "cosine"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
+    "runtime.log_level": ("debug", "info", "warning", "error"),
     "runtime.sharding": ("none", "fsdp"),
 }
 
@@ -282,15 +287,18 @@ POSITIVE = (
     "runtime.accumulation",
 )
 NOT_NEGATIVE = (
-    *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
-    *(
-        "optim.steps",
-        "optim.lr",
-        "optim.lr_fusion",
-        "optim.lr_decoder",
-        "optim.weight_decay",
-        "optim.clip",
-    ),
+    "loss.text",
+    "loss.bce",
+    "loss.dice",
+    "loss.keyword.weight",
+    "seed",
+    "optim.warmup",
+    "optim.steps",
+    "optim.lr",
+    "optim.lr_fusion",
+    "optim.lr_decoder",
+    "optim.weight_decay",
+    "optim.clip",
 )
 
 

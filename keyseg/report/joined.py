@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from keyseg.config import ConfigError
-from keyseg.report.stats.measures import BY_NAME
+from omegaconf import DictConfig, OmegaConf
+
+from keyseg.config import ConfigError, flatten
+from keyseg.metrics import BY_NAME
 from keyseg.report.store import Cell, Sweep, load, variants_of
 from keyseg.runs.sweep_directory import label_of
 
@@ -46,6 +49,7 @@ def join(folders: Sequence[Path]) -> Sweep:
         "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
         "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
+        "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
@@ -85,10 +89,6 @@ def _factors(cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _config(cell: Cell) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
-
-    from keyseg.config import flatten
-
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}

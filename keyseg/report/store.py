@@ -16,11 +16,29 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT
-from keyseg.report.stats.measures import BY_NAME, NEEDED, records
-from keyseg.runs import provenance
-from keyseg.runs.run_directory import RunDirectory
+from keyseg.metrics import BY_NAME, terms
+from keyseg.runs import convergence, provenance
+from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
+SAMPLE_COLUMNS = (
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "keyword_rank",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
+)
+"""What samples must have; stored masks and top words may be absent."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +62,9 @@ class Cell:
     problems: tuple[str, ...] = ()
 
     @cached_property
-    def records(self) -> pd.DataFrame:
-        """Terms of every score, one row a sample; see `measures.records`."""
-        return records(self.samples)
+    def terms(self) -> pd.DataFrame:
+        """What each sample adds to every score, one row a sample; see `metrics.terms`."""
+        return terms(self.samples)
 
     @property
     def log_file(self) -> Path:
@@ -73,6 +91,20 @@ class Cell:
         """GPU-hours of all attempts (CPU-hours where it had no GPU); NaN where none has ended."""
         return provenance.hours(self.info)
 
+    @cached_property
+    def convergence(self) -> convergence.Convergence:
+        """Whether the training had converged, from its rows."""
+        read = self.metrics["name"].isin((convergence.SCORE, convergence.RATE))
+        columns = (self.metrics.loc[read, name].tolist() for name in METRIC_COLUMNS)
+        rows = (Row(*row) for row in zip(*columns, strict=True))
+        return convergence.of_rows(rows, self.info)
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps that were made; None where run.json does not say."""
+        number = self.number("steps")
+        return int(number) if number == number else None
+
     def number(self, key: str) -> float:
         """A number of run.json, NaN where it is absent."""
         return _number(self.info.get(key))
@@ -96,6 +128,11 @@ class Variant:
         """Cells with results, by rising seed."""
         done = [c for c in self.cells if c.status == "done" and len(c.samples)]
         return tuple(sorted(done, key=lambda c: c.seed))
+
+    @property
+    def training(self) -> str:
+        """How the trainings of its finished cells ended; "" without any."""
+        return convergence.told(c.convergence.word for c in self.finished)
 
     def mean(self, key: str) -> float:
         """Mean over finished cells of a number of run.json; NaN where none has it."""
@@ -247,7 +284,7 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
-                if lacking := [name for name in NEEDED if name not in samples]:
+                if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
             except (OSError, ValueError, KeyError) as error:

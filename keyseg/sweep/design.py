@@ -23,6 +23,9 @@ DEFAULT_METRICS = ("giou", "ciou")
 NO_FUSION = "seg_only"
 """The fusion variant that is the natural baseline: its fusion reads SEG's state alone."""
 
+LEAST_MARGIN = 0.05
+"""Points. Reports show a tenth of a point; less is a fraction (0.01) given for points."""
+
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
 
@@ -30,8 +33,16 @@ FREE_OPTIONS = ("name", "rerun", "dry", "detach")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (
-    *("name", "question", "baseline", "factors", "replicate", "metrics", "contrasts", "path"),
+    "name",
+    "question",
+    "baseline",
+    "factors",
+    "replicate",
+    "metrics",
+    "contrasts",
+    "path",
     "published",
+    "margin",
 )
 
 
@@ -51,7 +62,8 @@ class Design:
 
     `factors`: swept key -> its values in the order given; `replicate`: the key whose values are
     repetitions, not a question; `baseline`: the value of each factor that others are held against;
-    `path`: the changes, one factor each, that lead from the baseline to the whole.
+    `path`: the changes, one factor each, that lead from the baseline to the whole; `margin`:
+    metric -> points below which a difference counts as none ({} = the report's default).
     """
 
     name: str
@@ -64,6 +76,7 @@ class Design:
     contrasts: list[Any] = field(default_factory=list)
     path: list[Any] = field(default_factory=list)
     published: str | None = None
+    margin: dict[str, float] = field(default_factory=dict)
 
 
 def design(
@@ -118,6 +131,7 @@ def design(
         baseline[key] = value
     _check_contrasts(block.get("contrasts") or [], factors)
     _check_path(block.get("path") or [], factors)
+    metrics = list(block.get("metrics") or DEFAULT_METRICS)
     default_name = "-".join(map(short_key, _naming_keys(varies, factor_keys, replicate))) or SINGLE
     return Design(
         name=folder_name(str(name or block.get("name") or default_name)),
@@ -126,10 +140,11 @@ def design(
         points=points,
         replicate=replicate,
         question=block.get("question"),
-        metrics=list(block.get("metrics") or DEFAULT_METRICS),
+        metrics=metrics,
         contrasts=list(block.get("contrasts") or []),
         path=list(block.get("path") or []),
         published=block.get("published"),
+        margin=_margin(block.get("margin"), metrics),
     )
 
 
@@ -194,6 +209,26 @@ def _check_block(block: dict[str, Any]) -> None:
         raise ConfigError(
             f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
         )
+
+
+def _margin(given: Any, metrics: Sequence[str]) -> dict[str, float]:
+    """Points by metric, from a mapping or from one number for all metrics."""
+    if given is None:
+        return {}
+    each = given if isinstance(given, Mapping) else dict.fromkeys(metrics, given)
+    for name, points in each.items():
+        if name not in metrics:
+            raise ConfigError(
+                f"ablation.margin: {name} is no metric of the sweep; "
+                f"ablation.metrics: {', '.join(metrics)}"
+            )
+        number = isinstance(points, int | float) and not isinstance(points, bool)
+        if not (number and LEAST_MARGIN <= points < 100):
+            raise ConfigError(
+                f"ablation.margin: {name}={points}: give points of 100, at least {LEAST_MARGIN:g}, "
+                "like {giou: 1}"
+            )
+    return {str(name): float(points) for name, points in each.items()}
 
 
 def _check_contrasts(entries: Sequence[Any], factors: Mapping[str, Sequence[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""MLflow, the window on the run directories. It is imported only here and in trackingstore.py.
+"""MLflow, the window on the run directories. Only this folder imports it.
 
 The run directory is written first and by itself; `sync` brings MLflow level with it, now or later,
 once or many times. What was sent is kept in `mlflow.json` beside the rows:
@@ -259,6 +259,7 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         **{f"keyseg.{name}": value for name, value in told(info).items()},
         "keyseg.attempts": len(info.get("attempts") or []),
         "keyseg.state": info.get("status"),
+        "keyseg.training": (info.get("convergence") or {}).get("word"),
         "keyseg.trial": info.get("trial"),
         "keyseg.study": info.get("study"),
         "keyseg.error": info.get("error"),

@@ -11,10 +11,9 @@ from mlflow import MlflowClient
 
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.tracking import store as trackingstore
 from keyseg.tracking import sync
 from keyseg.tracking.background import mirror
-from keyseg.tracking.store import batched
+from keyseg.tracking.store import batched, client_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def empty_store(tmp_path_factory):
     """A SQLite file with MLflow's tables, which take seconds to make."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    trackingstore.client_of(f"sqlite:///{file}")
+    client_of(f"sqlite:///{file}")
     return file
 
 
@@ -34,7 +33,7 @@ def store(empty_store, tmp_path, monkeypatch):
     shutil.copy(empty_store, file)
     uri = f"sqlite:///{file}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return trackingstore.client_of(uri)
+    return client_of(uri)
 
 
 @pytest.fixture
@@ -101,11 +100,13 @@ def test_a_run_as_it_goes_and_ends(store, run):
     log(run, 3)
     (run.gallery / "x").mkdir(parents=True)
     (run.gallery / "x" / "1.txt").write_text("picture")
+    run.update(convergence={"word": "still rising"})
     done(run)
     sync.sync(run)
     mirrored = found(store, run)
     assert mirrored.info.status == "FINISHED"
     assert mirrored.info.end_time == 2_000_000
+    assert mirrored.data.tags["keyseg.training"] == "still rising"
     assert history(store, run) == expected(1, 2, 3)
     assert history(store, run, "val/precision_at_0.5") == expected(1, 2, 3)
     artifacts = {a.path for a in store.list_artifacts(mirrored.info.run_id)}
@@ -268,7 +269,7 @@ def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     assert not sync.is_level(run)
     sync.sync(run)
-    assert history(trackingstore.client_of(other), run) == expected(1, 2)
+    assert history(client_of(other), run) == expected(1, 2)
 
 
 def test_parent_and_children(store, sweep, run, tmp_path):
@@ -318,7 +319,8 @@ def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, ru
     sync.log_report(sweep, report)
     assert store.get_run(parent).info.status == "FINISHED"
     assert {a.path for a in store.list_artifacts(parent, "report")} == {
-        *("report/index.html", "report/tables")
+        "report/index.html",
+        "report/tables",
     }
     kept = store.download_artifacts(parent, "report/index.html", str(tmp_path))
     assert Path(kept).read_text() == "<html>again"

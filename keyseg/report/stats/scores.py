@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from keyseg.report.stats import inference, verdict
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
+from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
+from keyseg.report.stats.margin import margins
 from keyseg.report.store import Cell, Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
@@ -26,17 +27,52 @@ MAX_GROUPS = 12
 ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
-    *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
-    *("examples", "images", "majority"),
+    "protocol",
+    "slice",
+    "group",
+    "label",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "sd",
+    "seeds",
+    "examples",
+    "images",
+    "majority",
 )
 SOURCES = ("images", "seeds", "both")
+TESTS = (*SOURCES, "equivalence")
 CONTRAST_COLUMNS = (
-    *("protocol", "contrast", "label", "baseline", "metric", "difference", "low", "high"),
+    "protocol",
+    "contrast",
+    "label",
+    "baseline",
+    "metric",
+    "difference",
+    "low",
+    "high",
     *(f"{end}_{source}" for source in SOURCES for end in ("low", "high")),
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
-    *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "hole", "verdict", "sentence", "caveat"),
+    "margin",
+    "p_equivalence",
+    "holm_equivalence",
+    "sd",
+    "effect_images",
+    "effect_seeds",
+    "won",
+    "lost",
+    "mcnemar",
+    "seeds",
+    "examples",
+    "images",
+    "hole",
+    "verdict",
+    "sentence",
+    "caveat",
+    "training",
+    "at",
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
@@ -142,16 +178,18 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     protocol and measure.
     """
     rows: list[dict[str, object]] = []
+    margin = np.array([margins(sweep.design)[measure.name] for measure in MEASURES])
     for protocol in sweep.protocols or ("",):
         block: list[tuple[Contrast, _Held | None]] = []
         for contrast in declared(sweep):
             pairs = _pairs(contrast.against, contrast.of, protocol)
-            block.append((contrast, _held(pairs, seed) if pairs else None))
+            block.append((contrast, _held(pairs, margin, seed) if pairs else None))
         known = [held for _, held in block if held]
         pending = len(block) - len(known)
+        reached = {contrast.name: training.reach(contrast) for contrast, _ in block}
         for m, measure in enumerate(MEASURES):
             corrected = {
-                s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in SOURCES
+                s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
             }
             for contrast, held in block:
                 row: dict[str, object] = {
@@ -163,11 +201,11 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                     "hole": contrast.hole(len(held.by_seed) if held else 0),
                 }
                 if held:
-                    adjusted = {source: float(next(corrected[source])) for source in SOURCES}
-                    row |= _row(held, m, adjusted, len(block), *_hours(contrast))
+                    adjusted = {test: float(next(corrected[test])) for test in TESTS}
+                    row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
                 else:
                     row |= _no_result(str(row["hole"]))
-                rows.append(row)
+                rows.append(training.qualified(row, reached[contrast.name]))
     return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
 
 
@@ -185,7 +223,7 @@ def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Held:
-    """A contrast with all measures: intervals and p values by source, and what they rest on."""
+    """A contrast with all measures: intervals and p values by `TESTS`, and what they rest on."""
 
     value: np.ndarray
     intervals: dict[str, inference.Estimate]
@@ -197,7 +235,7 @@ class _Held:
     examples: int
 
 
-def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
+def _held(pairs: Sequence[tuple[Part, Part]], margin: np.ndarray, seed: int) -> _Held:
     images = _images([part for pair in pairs for part in pair])
 
     def sums(part: Part) -> np.ndarray:
@@ -207,7 +245,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
     by_seed = inference.differences(table)
     value = by_seed.mean(0)
     found = inference.sources(table)
-    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
+    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
     return _Held(
@@ -221,6 +259,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
             "images": inference.swap_images(table, seed=seed),
             "seeds": inference.flip_seeds(by_seed, seed=seed),
             "both": inference.both_p(value, found),
+            "equivalence": inference.equivalence_p(value, found, margin),
         },
         sources=found,
         by_seed=by_seed,
@@ -231,7 +270,13 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
 
 
 def _row(
-    held: _Held, m: int, holm: dict[str, float], contrasts: int, hours: float, device: str
+    held: _Held,
+    m: int,
+    holm: dict[str, float],
+    contrasts: int,
+    margin: float,
+    hours: float,
+    device: str,
 ) -> dict[str, object]:
     seeds = len(held.by_seed)
     main = "both" if seeds > 1 else "images"
@@ -255,6 +300,8 @@ def _row(
         hours=hours,
         device=device,
         contrasts=contrasts,
+        equivalence=holm["equivalence"],
+        margin=float(margin),
     )
     won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
     return {
@@ -262,8 +309,9 @@ def _row(
         "low": low,
         "high": high,
         **ends,
-        **{f"p_{source}": float(found[m]) for source, found in held.p.items()},
-        **{f"holm_{source}": p for source, p in holm.items()},
+        **{f"p_{test}": float(found[m]) for test, found in held.p.items()},
+        **{f"holm_{test}": p for test, p in holm.items()},
+        "margin": float(margin),
         "sd": float(_spread(held.by_seed)[m]),
         "effect_images": float(held.effects[0][m]),
         "effect_seeds": float(held.effects[1][m]),
@@ -314,7 +362,7 @@ def _only(part: Part, kept: np.ndarray) -> Part:
 
 def _part(cell: Cell, protocol: str) -> Part:
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.records)[kept])
+    return Part(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
 def _images(parts: Sequence[Part]) -> pd.Index[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.stats.measures import BY_NAME
+from keyseg.metrics import BY_NAME
+from keyseg.report.stats.margin import told
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
@@ -94,7 +95,7 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
             Entry(percent(float(row["difference"]), signed=True), spread=sd),
             *map(source, ("images", "seeds", "both")),
             Entry(sizes, odd),
-            Entry("", word=word(row)),
+            Entry("", str(row["training"]), word=word(row)),
         ),
         where.get(str(row["label"])),
         str(row["hole"]),
@@ -140,6 +141,7 @@ class Answer:
     """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
 
     `hole`: what the result lacks of the design; the text says it where there is no result.
+    `training`: whether both sides had converged.
     """
 
     metric: str
@@ -149,6 +151,7 @@ class Answer:
     caveat: str
     index: int | None = None
     hole: str = ""
+    training: str = ""
 
 
 def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
@@ -158,23 +161,25 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
     for name in sweep.metrics:
         rows = found[(found["metric"] == name) & (found["protocol"] == sweep.headline)]
         for row in rows.to_dict("records"):
+            said = f"{row['verdict']} {row['at']}".rstrip()
             text = str(row["sentence"])
-            text = text.removeprefix(str(row["verdict"])).lstrip(":, ")
+            text = text.removeprefix(said).removeprefix(str(row["verdict"])).lstrip(":, ")
             out.append(
                 Answer(
                     BY_NAME[name].title,
                     str(row["contrast"]),
-                    str(row["verdict"]),
+                    said,
                     text,
                     str(row["caveat"]),
                     where.get(str(row["label"])),
                     "" if row["verdict"] == NO_RESULT else str(row["hole"]),
+                    str(row["training"]),
                 )
             )
     return out
 
 
-def rule(answers: Sequence[Answer]) -> str:
+def rule(sweep: Sweep, answers: Sequence[Answer]) -> str:
     """How the lines of the verdicts are read; "" without any."""
     count = len({a.contrast for a in answers})
     if not count:
@@ -187,5 +192,7 @@ def rule(answers: Sequence[Answer]) -> str:
     return (
         "First minus second variant. In brackets the 95 % interval over seeds and test images, or "
         f"over test images alone where there is one seed, not corrected; {corrected}, and the "
-        "verdict follows p."
+        "verdict follows p. A difference counts as none where two one-sided tests, corrected in "
+        "the same way, show it to be smaller than a margin either way, and the interval holds 0: "
+        f"{told(sweep.design, sweep.metrics)}."
     )

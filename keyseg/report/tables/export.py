@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.stats.measures import MEASURES, NO_TARGET
+from keyseg.metrics import MEASURES, NO_TARGET
 from keyseg.report.store import Sweep
 from keyseg.report.tables import tex
 from keyseg.report.tables.table import Table
@@ -40,6 +40,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
             for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes"):
                 row[key] = variant.mean(key)
             row["hours"] = variant.hours
+            row["training"] = variant.training
             rows.append(row)
     frame = pd.DataFrame(rows).rename(columns={"majority": "keyword_majority"})
     counts = ["seeds", "examples", "images"]

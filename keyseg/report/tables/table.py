@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from keyseg.report.stats.measures import BY_NAME
-from keyseg.report.stats.verdict import bound_text
+from keyseg.metrics import BY_NAME
+from keyseg.report.stats.margin import number
+from keyseg.report.stats.verdict import ALPHA
 from keyseg.report.store import Sweep
 
 BRIEF = (
-    *("giou", "ciou", "precision@0.5", "keyword_accuracy"),
-    *("discrepancy_keyword_right_mask_wrong", "discrepancy_keyword_wrong_mask_right"),
+    "giou",
+    "ciou",
+    "precision@0.5",
+    "keyword_accuracy",
+    "discrepancy_keyword_right_mask_wrong",
+    "discrepancy_keyword_wrong_mask_right",
 )
 PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
 DASH = "–"
@@ -107,11 +112,18 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
 
 
 def word(row: Mapping[Any, Any]) -> str:
-    """The verdict of a row of contrasts; "no difference" never without what it rules out."""
-    said, low, high = str(row["verdict"]), float(row["low"]), float(row["high"])
-    if said == "no difference" and isfinite(low):
-        return f"{said} > {bound_text(low, high)}"
-    return said
+    """The verdict of a row of contrasts, with the margin that the difference is shown to keep.
+
+    And with the steps that it speaks of, if it speaks of no more than that.
+    """
+    said, margin = str(row["verdict"]), float(row["margin"])
+    if said in ("better", "worse", "higher", "lower") and float(row["holm_equivalence"]) <= ALPHA:
+        said = f"{said}, < {number(margin)}"
+    elif said == "no difference":
+        said = f"{said} > {number(margin)}"
+    elif said == "smaller than":
+        said = f"{said} {number(margin)}"
+    return f"{said} {row['at']}" if row["at"] else said
 
 
 def protocols(sweep: Sweep) -> dict[str, str]:

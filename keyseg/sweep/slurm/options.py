@@ -79,8 +79,14 @@ class SlurmOptions:
 
 
 POSITIVE = (
-    *("cpus_per_task", "time", "cells_per_job", "array_parallelism", "max_attempts", "poll"),
-    *("processes", "cpus_per_gpu"),
+    "cpus_per_task",
+    "time",
+    "cells_per_job",
+    "array_parallelism",
+    "max_attempts",
+    "poll",
+    "processes",
+    "cpus_per_gpu",
 )
 
 

@@ -26,8 +26,16 @@ WAITING = frozenset(
 )
 ENDED = frozenset(
     (
-        *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE"),
-        *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED"),
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
     )
 )
 LOST = frozenset(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "REVOKED"))
@@ -149,8 +157,16 @@ def _squeue(names: Sequence[str]) -> Jobs:
 
 def _sacct(names: Sequence[str]) -> Jobs:
     told = _run(
-        *("sacct", "-n", "-X", "-P", "-S", "now-30days", "--name", ",".join(names)),
-        *("-o", "JobName,JobID,State,NodeList,ExitCode"),
+        "sacct",
+        "-n",
+        "-X",
+        "-P",
+        "-S",
+        "now-30days",
+        "--name",
+        ",".join(names),
+        "-o",
+        "JobName,JobID,State,NodeList,ExitCode",
     )
     found = Jobs()
     for line in told.splitlines():

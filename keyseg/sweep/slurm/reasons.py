@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 _ORDINARY = (
-    *("", "None", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime"),
-    *("Cleaning", "Prolog", "NonZeroExitCode"),
+    "",
+    "None",
+    "Priority",
+    "Resources",
+    "JobArrayTaskLimit",
+    "Dependency",
+    "BeginTime",
+    "Cleaning",
+    "Prolog",
+    "NonZeroExitCode",
 )
 """Reasons that pass by themselves."""
 
