@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
-from keyseg.report.store import Cell, Sweep, load, variants_of
+from keyseg.report.store import CellResult, Sweep, load, variants_of
 from keyseg.runs.sweep_directory import label_of
 
 
@@ -28,7 +28,7 @@ def join(folders: Sequence[Path]) -> Sweep:
     if len(sweeps) == 1:
         return sweeps[0]
     keys = list(dict.fromkeys(k for s in sweeps for cell in s.cells for k in cell.factors))
-    cells: dict[str, Cell] = {}
+    cells: dict[str, CellResult] = {}
     for cell in (cell for sweep in sweeps for cell in sweep.cells):
         known = cells.get(cell.signature)
         if known is None or (known.status != "done" and cell.status == "done"):
@@ -82,13 +82,13 @@ def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> 
     return found
 
 
-def _factors(cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
+def _factors(cell: CellResult, keys: Sequence[str]) -> dict[str, Any]:
     lacking = [k for k in keys if k not in cell.factors]
     config = _config(cell) if lacking else {}
     return {k: cell.factors.get(k, config.get(k, config.get(f"{k}.name", ""))) for k in keys}
 
 
-def _config(cell: Cell) -> dict[str, Any]:
+def _config(cell: CellResult) -> dict[str, Any]:
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}

@@ -58,7 +58,7 @@ Submit = Callable[[str, Sequence[CellJob]], None]
 
 
 @dataclass(frozen=True)
-class Record:
+class Submission:
     """job.json: the submission a run belongs to, and the place of its job in that.
 
     `attempts`: how many the run had before it was submitted.
@@ -86,7 +86,7 @@ class Record:
         return found
 
     @classmethod
-    def read(cls, run: RunDirectory) -> Record | None:
+    def read(cls, run: RunDirectory) -> Submission | None:
         """The record of a run; None where it was never submitted."""
         try:
             return cls(**json.loads((run.path / "job.json").read_bytes()))
@@ -132,7 +132,7 @@ class SlurmPool:
         self._clock = clock
         self._say = say
         self._asked: list[tuple[RunDirectory, int]] = []
-        self._jobs: dict[Path, Record] = {}
+        self._jobs: dict[Path, Submission] = {}
         self._mates: dict[Key, set[Path]] = {}
         """All runs of a job that we have seen, those that have ended, too."""
         self._seen = Jobs()
@@ -239,7 +239,7 @@ class SlurmPool:
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
         with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
-            known = {run.path: Record.read(run) for run, _ in self._asked}
+            known = {run.path: Submission.read(run) for run, _ in self._asked}
             alive = Jobs(self._look({record.name for record in known.values() if record}))
             fresh = []
             for run, threads in self._asked:
@@ -261,7 +261,7 @@ class SlurmPool:
         records, jobs = [], []
         for index, together in enumerate(same_threads(fresh, self.cells_per_job)):
             for run, _ in together:
-                record = Record(name, index, now(), len(run.info.get("attempts") or []))
+                record = Submission(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
             paths = [str(run.path.absolute()) for run, _ in together]
@@ -276,11 +276,11 @@ class SlurmPool:
         for run, record in records:
             self._follow(run, record)
 
-    def _follow(self, run: RunDirectory, record: Record) -> None:
+    def _follow(self, run: RunDirectory, record: Submission) -> None:
         self._jobs[run.path] = record
         self._mates.setdefault(record.key, set()).add(run.path)
 
-    def _ended(self, run: RunDirectory, record: Record) -> Ended | None:
+    def _ended(self, run: RunDirectory, record: Submission) -> Ended | None:
         """How a run ended; None while somebody works on it, will do so, or may do so."""
         if run.busy:
             return None
@@ -300,7 +300,7 @@ class SlurmPool:
         reason, lost = why(job, log_end(self._sweep_dir, record))
         return Ended(run.path, 1, reason=reason, lost=lost)
 
-    def _spared(self, run: RunDirectory, record: Record) -> bool:
+    def _spared(self, run: RunDirectory, record: Submission) -> bool:
         """Whether a job died of another of its runs, before this one began."""
         others = map(RunDirectory, self._mates[record.key] - {run.path})
         return not record.begun(run) and any(record.begun(other) for other in others)
@@ -339,7 +339,7 @@ def cancelled_marker(sweep_dir: Path, name: str) -> Path:
     return job_folder(sweep_dir, name) / "cancelled"
 
 
-def log_end(sweep_dir: Path, record: Record, count: int = 10) -> str:
+def log_end(sweep_dir: Path, record: Submission, count: int = 10) -> str:
     """The last lines that a job wrote itself (what its worker printed is in the run's log.txt)."""
     folder = job_folder(sweep_dir, record.name)
     files = [*folder.glob(f"*_{record.index}_0_log.err"), *folder.glob("[0-9]*_0_log.err")]
