@@ -203,8 +203,9 @@ class SweepLauncher(Launcher):
 
 def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
     """The cells of a sweep as they would run."""
+    repeats = f" ({counted(plan.left_out, 'repeat')} left out)" if plan.left_out else ""
     finish.print_line(
-        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}, nothing started"
+        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
     )
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))
