@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import ConfigError, resolve_path
+from keyseg.data import mix
 from keyseg.data.files import DataError
 from keyseg.runs import code, disk
 
@@ -29,8 +30,6 @@ def fingerprint(data_cfg: Mapping[str, Any], memory: Path) -> str | None:
         data_cfg: the `data` group. Data that is missing is not made.
         memory: the folder that remembers (paths.data).
     """
-    from keyseg.data import mix
-
     try:
         key, look = _key(data_cfg), _look(data_cfg)
         known = _read(memory / FILE).get(key) or {}

@@ -14,6 +14,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -266,8 +267,6 @@ def _ours(name: str) -> bool:
 
 @cache
 def _is_library(top: str) -> bool:
-    import sys
-
     spec = None if top in sys.stdlib_module_names else _spec(top)
     return spec is None or "site-packages" in str(spec.origin)
 

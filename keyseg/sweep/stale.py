@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.model.backbones.weights import check_weights, weights_fingerprint
 from keyseg.runs import code
 from keyseg.runs.run_directory import DONE, PRUNED, RunDirectory
 from keyseg.sweep.cells import Cell
@@ -51,7 +52,7 @@ class Look:
         return found
 
     def _data(self, cfg: RunConfig) -> str | None:
-        from keyseg.data import identity
+        from keyseg.data import identity  # loads numpy, which a launch has no need of
 
         key = json.dumps(["data", cfg.data], sort_keys=True)
         if key not in self._seen:
@@ -59,8 +60,6 @@ class Look:
         return self._seen[key]
 
     def _weights(self, cfg: RunConfig) -> str | None:
-        from keyseg.model.backbones.weights import check_weights, weights_fingerprint
-
         key = json.dumps(["weights", cfg.model.llava, cfg.model.sam, cfg.model.init])
         if key not in self._seen:
             try:
