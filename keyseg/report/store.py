@@ -75,15 +75,24 @@ class CellResult:
     def commits(self) -> frozenset[str]:
         """Every commit that computed a part of this run, attempts included."""
         seen = [(self.info.get("git") or {}).get("commit")]
-        seen += [attempt.get("git_commit") for attempt in self.info.get("attempts") or []]
+        seen += [attempt.get("git_commit") for attempt in self._contributing]
         return frozenset(str(commit) for commit in seen if commit)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Every fingerprint of the code that computed a part of this run."""
+        return frozenset(str(a["code"]) for a in self._contributing if a.get("code"))
+
+    @property
+    def _contributing(self) -> list[Mapping[str, Any]]:
+        """The attempts that a result goes back to."""
+        return [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
 
     @property
     def dirty(self) -> bool:
         """Whether the working tree had changes that the commit does not hold."""
-        attempts = self.info.get("attempts") or []
         return bool((self.info.get("git") or {}).get("dirty")) or any(
-            attempt.get("git_dirty") for attempt in attempts
+            attempt.get("git_dirty") for attempt in self._contributing
         )
 
     @property

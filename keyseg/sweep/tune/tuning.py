@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs.run_directory import FAILED
-from keyseg.sweep import finish
+from keyseg.sweep import finish, stale
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import folder_name
 from keyseg.sweep.launcher import EXIT_FAILED, SweepLauncher, prepare, start_parent, supervise
@@ -88,8 +89,9 @@ class Tuning:
         if self.config.get("dry"):
             self._show()
             return []
+        stale.check_study(self.sweep_dir, str(self.config.get("stale")))
         if self.launcher.prepare:
-            prepare(self.probes, self.console, rerun=True)
+            prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
