@@ -17,9 +17,9 @@ from keyseg.config import PROJECT, ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
+from keyseg.runs.sweep_directory import TRIALS
 from keyseg.sweep import ranges
 from keyseg.sweep.stale import Look
-from keyseg.sweep.tune.record import TRIALS
 
 
 def register(commands: Any) -> None:

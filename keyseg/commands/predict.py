@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.runs import HELP, find_finished
-from keyseg.config import ConfigError, resolve_path
+from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
 
 if TYPE_CHECKING:
     from keyseg.predict.predictor import Prediction, Predictor
@@ -31,7 +31,6 @@ _SHOWN = 12
 """Bad rows that are named in full."""
 _NAME = 40
 """Letters of a query in the name of its files."""
-PROTOCOLS = ("generated", "teacher_forced")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        default=PROTOCOLS[0],
+        default=GENERATED,
         help="generated: the model writes the answer; teacher_forced: it is given (generated)",
     )
     parser.add_argument(

@@ -14,10 +14,10 @@ from PIL import Image
 
 from keyseg.data.example import Example
 from keyseg.data.files import IMAGE, DataError, Problems, parsing_once
+from keyseg.data.keywords.first_tokens import Collisions, collisions
 from keyseg.data.keywords.policy import POLICIES
 from keyseg.data.masks import image_size
 from keyseg.data.mix import Pair, read_source, read_sources
-from keyseg.metrics import Collisions, collisions
 
 MASK, PICTURE = "damaged mask", "damaged image"
 """Kinds of error: the annotation is there and cannot be drawn, the image and cannot be decoded."""

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 from PIL.Image import Image as PILImage
 from pycocotools import mask as coco
 
-from keyseg.data.example import IGNORE, Mask
+from keyseg.data.example import VOID, Mask
 from keyseg.data.files import DataError
 
 Points = Sequence[Sequence[float]]
@@ -91,7 +91,7 @@ class ReasonMask:
     """ReasonSeg's `shapes`, drawn as LISA's protocol defines them; no shapes = an empty mask.
 
     `flag` shapes are dropped. The rest is drawn in order of falling area, outline and fill, so that
-    smaller shapes overwrite larger ones; a label with "ignore" in it draws IGNORE, any other 1.
+    smaller shapes overwrite larger ones; a label with "ignore" in it draws VOID, any other 1.
 
     Raises:
         ValueError: at once, if a shape has no label or no points.
@@ -116,7 +116,7 @@ class ReasonMask:
         canvas = Image.new("L", (self.width, self.height))
         # Largest first; of two equal ones the later first, as LISA's reversed argsort has it.
         for i in np.argsort(areas, kind="stable")[::-1]:
-            value = IGNORE if "ignore" in shapes[i]["label"].lower() else 1
+            value = VOID if "ignore" in shapes[i]["label"].lower() else 1
             draw_polygon(canvas, shapes[i]["points"], value)
         return np.array(canvas, np.uint8)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from keyseg.config import RunConfig
+from keyseg.config import GENERATED, RunConfig
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle, image_size
@@ -71,7 +71,7 @@ class Predictor:
         self.parts = load_model(cfg, weights, device)
 
     def __call__(
-        self, image: Path, queries: Sequence[str], protocol: str = "generated"
+        self, image: Path, queries: Sequence[str], protocol: str = GENERATED
     ) -> list[Prediction]:
         """One prediction for each query, in their order.
 

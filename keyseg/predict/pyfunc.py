@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from keyseg.config import ConfigError, RunConfig
+from keyseg.config import GENERATED, ConfigError, RunConfig
 from keyseg.data.files import DataError
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.backbones.weights import check_weights, weights_fingerprint
@@ -62,7 +62,7 @@ class PyfuncModel:
         Raises:
             DataError: an image that cannot be read; names the row.
         """
-        protocol = str((params or {}).get("protocol") or "generated")
+        protocol = str((params or {}).get("protocol") or GENERATED)
         answers = []
         pairs = zip(rows["image"], rows["query"], strict=True)
         with tempfile.TemporaryDirectory() as folder:

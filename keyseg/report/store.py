@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.config import PROJECT
+from keyseg.config import PROJECT, PROTOCOLS
 from keyseg.metrics import BY_NAME, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs.run_directory import Row, RunDirectory
@@ -210,7 +210,7 @@ class Sweep:
     def protocols(self) -> tuple[str, ...]:
         """Protocols that any run was read under, the headline one first."""
         seen = {str(p) for cell in self.finished for p in cell.samples["protocol"].unique()}
-        known = [p for p in ("teacher_forced", "generated") if p in seen]
+        known = [p for p in PROTOCOLS if p in seen]
         return tuple(known + sorted(seen.difference(known)))
 
     @property

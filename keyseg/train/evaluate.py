@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keyseg.config import RunConfig
+from keyseg.config import GENERATED, RunConfig
 from keyseg.data.ahead import ahead
+from keyseg.data.example import VOID
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
 from keyseg.metrics import iou
@@ -27,7 +28,7 @@ from keyseg.model.resample import drawn
 from keyseg.train.batch import MISSING, Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.distributed import ALONE, Processes
-from keyseg.train.losses import VOID, keyword_logits
+from keyseg.train.losses import keyword_logits
 from keyseg.train.trainer import by_size
 
 TOP_WORDS = 5
@@ -59,7 +60,7 @@ def evaluate(
         for batch in collated:
             batch = batch.to(device)
             with autocast(cfg, device):
-                if protocol == "generated":
+                if protocol == GENERATED:
                     answers = _generate(parts, batch, cfg)
                     batch = parts.collator.with_answers(batch, answers).to(device)
                 output = model(batch)

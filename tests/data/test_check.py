@@ -6,7 +6,7 @@ from PIL import Image
 
 from keyseg.data.check import PICTURE, check
 from keyseg.data.files import IMAGE, UNANNOTATED, DataError
-from keyseg.metrics import Collisions
+from keyseg.data.keywords.first_tokens import Collisions
 
 TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
 IGNORE = TARGET | {"label": "ignore"}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keyseg.config import resolve_path
+from keyseg.config import GENERATED, resolve_path
 from keyseg.metrics import RIGHT_MASK, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
@@ -97,7 +97,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
         return None
     protocol = sweep.headline
     tables = {v.label: _table(v, protocol) for v in shown}
-    answers = {v.label: _table(v, "generated") for v in shown} if protocol != "generated" else {}
+    answers = {v.label: _table(v, GENERATED) for v in shown} if protocol != GENERATED else {}
     iou = pd.DataFrame({label: table["iou"].astype(float) for label, table in tables.items()})
     facts = pd.concat(tables.values())
     facts = facts[~facts.index.duplicated()]

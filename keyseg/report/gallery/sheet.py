@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from keyseg.data.example import VOID
 from keyseg.report.gallery import overlay
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _tile(sheet: Image.Image, example: Example, left: int, top: int) -> None:
     with Image.open(example.image) as file:
         picture = ImageOps.exif_transpose(file).convert("RGB")  # masks are drawn on that
     picture = ImageOps.contain(picture, (TILE, TILE))
-    ignored = mask == 255
+    ignored = mask == VOID
     # The target keeps its colour, which queries speak of.
     drawn = overlay.draw(
         np.asarray(picture), ignored if ignored.any() else None, IGNORED, (mask == 1, TARGET)

@@ -16,7 +16,7 @@ from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
     BRIEF,
     DASH,
-    PROTOCOLS,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
@@ -42,7 +42,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
                 f"Contrasts: {BY_NAME[name].title}",
-                _verdict_caption(PROTOCOLS.get(protocol, protocol), name),
+                _verdict_caption(PROTOCOL_TITLES.get(protocol, protocol), name),
                 "Contrast",
                 (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
                 lines,

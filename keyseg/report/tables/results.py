@@ -13,7 +13,7 @@ from keyseg.report.tables.table import (
     BRIEF,
     DASH,
     INTERVALS,
-    PROTOCOLS,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
@@ -82,8 +82,8 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str
     return Table(
         f"slices_{name}",
         f"By {name.replace('_', ' ')}",
-        f"The same measures by {name.replace('_', ' ')}, {PROTOCOLS.get(protocol, protocol)}. "
-        + INTERVALS,
+        f"The same measures by {name.replace('_', ' ')}, "
+        f"{PROTOCOL_TITLES.get(protocol, protocol)}. {INTERVALS}",
         "Variant",
         titles(BRIEF),
         _lines(sweep.variants, part, BRIEF, groups, "group"),

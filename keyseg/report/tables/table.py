@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from keyseg.config import GENERATED, TEACHER_FORCED
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.margin import number
 from keyseg.report.stats.verdict import ALPHA
@@ -24,7 +25,7 @@ BRIEF = (
     "discrepancy_keyword_right_mask_wrong",
     "discrepancy_keyword_wrong_mask_right",
 )
-PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
+PROTOCOL_TITLES = {TEACHER_FORCED: "teacher-forced", GENERATED: "generated"}
 DASH = "–"
 INTERVALS = (
     "Percent; in brackets the 95 % interval over test examples (bootstrap over images), absent "
@@ -128,4 +129,4 @@ def word(row: Mapping[Any, Any]) -> str:
 
 def protocols(sweep: Sweep) -> dict[str, str]:
     """Group titles; one nameless group where nothing is finished, so that holes still show."""
-    return {p: PROTOCOLS.get(p, p) for p in sweep.protocols} or {"": ""}
+    return {p: PROTOCOL_TITLES.get(p, p) for p in sweep.protocols} or {"": ""}
