@@ -53,6 +53,7 @@ class LoraConfig:
 class TokensConfig:
     """The two new tokens: their text, order in the answer, state that is read, and start values.
 
+    `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
     `init`: the word whose embedding a new token starts from; null = mean of the table.
     """
@@ -239,7 +240,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 POSITIVE = (
-    "model.tokens.n_keys",
     "model.lora.r",
     "model.projection_layers",
     "loss.keyword.temperature",
@@ -255,6 +255,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
+    "model.tokens.n_keys",
     *(
         "optim.steps",
         "optim.lr",
@@ -308,7 +309,8 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
-    if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
+    keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
+    if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     if run.model.quantization != "none":
         four = f"model.quantization={run.model.quantization}"

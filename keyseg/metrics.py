@@ -221,7 +221,8 @@ def keyword_scores(
 def summarise(samples: pd.DataFrame) -> dict[str, float]:
     """Scores of one protocol from its rows of samples.parquet.
 
-    The generated protocol adds `no_seg_rate` and `no_key_rate`: answers without the token.
+    The generated protocol adds `no_seg_rate` and `no_key_rate`: answers without the token. Where
+    answers were not to hold KEY (`key_asked` is false), there is no score of keyword or KEY at all.
 
     Raises:
         ValueError: no rows, a missing column, or rows of several protocols.
@@ -239,11 +240,19 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
     ious = iou(samples["intersection"], samples["union"])
     summary = scores.summary()
     tokens = samples.get("keyword_token")
-    summary |= keyword_scores(samples["keyword_rank"], samples["keyword"], ious, tokens)
+    asked = key_asked(samples)
+    if asked:
+        summary |= keyword_scores(samples["keyword_rank"], samples["keyword"], ious, tokens)
     if protocols == ["generated"]:
         summary["no_seg_rate"] = float((~samples["has_seg"].astype(bool)).mean())
-        summary["no_key_rate"] = float((~samples["has_key"].astype(bool)).mean())
+        if asked:
+            summary["no_key_rate"] = float((~samples["has_key"].astype(bool)).mean())
     return summary
+
+
+def key_asked(samples: pd.DataFrame) -> bool:
+    """Whether answers were to hold KEY; those from before there was a choice were."""
+    return "key_asked" not in samples or bool(samples["key_asked"].all())
 
 
 def summarise_by(samples: pd.DataFrame, slice_name: str) -> dict[str, dict[str, float]]:

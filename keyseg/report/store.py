@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT
+from keyseg.metrics import key_asked
 from keyseg.report.stats.measures import BY_NAME, NEEDED, records
 from keyseg.runs import provenance
 from keyseg.runs.run_directory import RunDirectory
@@ -47,6 +48,11 @@ class Cell:
     def records(self) -> pd.DataFrame:
         """Terms of every score, one row a sample; see `measures.records`."""
         return records(self.samples)
+
+    @cached_property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; else nothing of KEY and keyword was measured."""
+        return key_asked(self.samples)
 
     @property
     def log_file(self) -> Path:
@@ -105,6 +111,11 @@ class Variant:
     def hours(self) -> float:
         """Mean GPU-hours (or CPU-hours) of a finished cell; NaN where none says."""
         return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
+
+    @property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; True where nothing is finished."""
+        return all(cell.key_asked for cell in self.finished)
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
         """Whether it has these values; text and number are the same, as on a command line."""

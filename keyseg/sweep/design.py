@@ -19,8 +19,9 @@ from hydra.core.override_parser.types import Override
 from keyseg.config import ConfigError
 
 DEFAULT_METRICS = ("giou", "ciou")
-NO_FUSION = "seg_only"
-"""The fusion variant that is the natural baseline: its fusion reads SEG's state alone."""
+BASELINES = ("no_key", "seg_only")
+"""Fusion variants that are natural baselines, the first of them that a sweep has: no KEY at all,
+and no KEY in the fusion."""
 
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
@@ -110,7 +111,8 @@ def design(
         points.append(Point(label_of(values), values, cell.get(replicate), list(overrides)))
 
     baseline = {
-        k: NO_FUSION if k == "fusion" and NO_FUSION in v else v[0] for k, v in factors.items()
+        k: next((b for b in BASELINES if k == "fusion" and b in v), v[0])
+        for k, v in factors.items()
     }
     for key, value in (block.get("baseline") or {}).items():
         _check_value("ablation.baseline", key, value, factors)

@@ -217,6 +217,9 @@ def short_path(path: Path) -> str:
 
 
 def _percent(scores: dict[str, Any] | None, name: str) -> str:
+    """A score; a dash where there is none, and why where it is one of KEY."""
+    if scores and name not in scores and name == "keyword_accuracy":
+        return "not asked"  # answers without KEY
     value = (scores or {}).get(name)
     return "-" if value is None else f"{100 * value:.1f}"
 

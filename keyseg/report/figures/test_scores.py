@@ -143,7 +143,7 @@ def precision(sweep: Sweep) -> Any:
 
 def keyword(sweep: Sweep) -> Any:
     """Left: keyword accuracy among examples of like IoU. Right: the four outcomes."""
-    variants = [v for v in sweep.variants if v.finished]
+    variants = [v for v in sweep.variants if v.finished and v.key_asked]
     labels = [wrap(v.label, 30) for v in variants]
     lines = sum(max(2, label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(3.7, 1.3 + 0.165 * lines), variants)

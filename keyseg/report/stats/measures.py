@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import RIGHT_MASK, THRESHOLDS, collisions
+from keyseg.metrics import RIGHT_MASK, THRESHOLDS, collisions, key_asked
 
 WRONG_MASK = RIGHT_MASK
 """A mask with an IoU below this is wrong (discrepancy rates)."""
@@ -68,12 +68,17 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure("empty_rate", "Empty", "empty", "known_mask", -1, "share of empty predicted masks"),
     Measure("no_seg_rate", "No SEG", "no_seg", "examples", -1, "share of answers without SEG"),
-    Measure("no_key_rate", "No KEY", "no_key", "examples", -1, "share of answers without KEY"),
+    Measure("no_key_rate", "No KEY", "no_key", "key_asked", -1, "share of answers without KEY"),
     Measure("n_acc", "N-acc", "nothing_found", "no_target", 1, "no-target examples left empty"),
     Measure("t_acc", "T-acc", "something_found", "has_target", 1, "the others not left empty"),
 )
 NO_TARGET = ("n_acc", "t_acc")
 """Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
+OF_KEY = (
+    *("keyword_accuracy", "discrepancy_keyword_right_mask_wrong"),
+    *("discrepancy_keyword_wrong_mask_right", "no_key_rate"),
+)
+"""Measures of KEY and its keyword: not asked where answers hold no KEY."""
 BY_NAME = {measure.name: measure for measure in MEASURES}
 COLUMNS: tuple[str, ...] = tuple(
     dict.fromkeys(column for m in MEASURES for column in (m.numerator, m.denominator))
@@ -93,13 +98,15 @@ def records(samples: pd.DataFrame) -> pd.DataFrame:
     """Per-example terms of every sum: `COLUMNS` (float), index as in `samples`.
 
     An example without a finite IoU counts in no sum; one without a keyword in no keyword sum, and
-    one whose answer has no KEY names no word, which is wrong. Where the target was not stored, it
+    one whose answer lacks KEY names no word, which is wrong; where no KEY is asked for, nothing of
+    KEY is summed. Where the target was not stored, it
     is not known whether the prediction is empty. N-acc and T-acc (gRefCOCO) exist where some
     example of the table has no target.
     """
     iou = samples["iou"].astype(float)
     known = iou.notna() & np.isfinite(iou)
-    has_keyword = known & with_keyword(samples)
+    asked = key_asked(samples)
+    has_keyword = known & with_keyword(samples) & asked
     right = has_keyword & (samples["keyword_rank"].fillna(-1) == 0)
     # Predicted foreground outside of the ignored pixels, from the counts that are stored.
     target = target_area(samples)
@@ -119,7 +126,8 @@ def records(samples: pd.DataFrame) -> pd.DataFrame:
         "known_mask": area.notna(),
         "empty": area == 0,
         "no_seg": ~samples["has_seg"].astype(bool),
-        "no_key": ~samples["has_key"].astype(bool),
+        "no_key": ~samples["has_key"].astype(bool) & asked,
+        "key_asked": known & asked,
         "no_target": no_target,
         "nothing_found": no_target & (area == 0),
         "has_target": has_target,

@@ -16,7 +16,15 @@ import pandas as pd
 from keyseg.report.stats import inference, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
+from keyseg.report.stats.measures import (
+    BY_NAME,
+    COLUMNS,
+    MEASURES,
+    NO_TARGET,
+    OF_KEY,
+    majority,
+    ratios,
+)
 from keyseg.report.store import Cell, Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
@@ -165,6 +173,8 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 if held:
                     adjusted = {source: float(next(corrected[source])) for source in SOURCES}
                     row |= _row(held, m, adjusted, len(block), *_hours(contrast))
+                    if measure.name in OF_KEY and not contrast.asks_key:
+                        row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
                 rows.append(row)
