@@ -33,7 +33,7 @@ from keyseg.config import PROJECT, signature
 from keyseg.runs.run_directory import DONE, Row, RunDirectory, now
 from keyseg.sweep.cells import Cell, frozen
 from keyseg.sweep.design import Point
-from keyseg.sweep.local.pool import Ended
+from keyseg.sweep.pool import Ended
 from keyseg.sweep.tune import samplers, storage
 from keyseg.sweep.tune.control import Controller
 from keyseg.sweep.tune.options import options

@@ -3,6 +3,8 @@
 No `__init__.py` may stand beside this file: the namespace belongs to all plugins.
 """
 
+from pathlib import Path
+
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
@@ -11,6 +13,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from keyseg import report
 from keyseg.config import PROJECT
 from keyseg.sweep import group_help, launcher
 from keyseg.sweep.local import launcher as local_launcher
@@ -19,20 +22,30 @@ from keyseg.sweep.tune import options as tune_options
 from keyseg.sweep.tune import sweeper as tune_plugin
 
 
-class LocalLauncher(local_launcher.LocalLauncher):
+class _Reports:
+    """A sweep ends with a report. They meet here: neither room imports the other."""
+
+    def build_report(self, sweep_dir: Path, out_dir: Path) -> Path:
+        """Write the report of a sweep; its page."""
+        return report.build(sweep_dir, out_dir).html
+
+
+class LocalLauncher(_Reports, local_launcher.LocalLauncher):
     """`hydra/launcher=local`."""
 
 
-class DebugLauncher(local_launcher.DebugLauncher):
+class DebugLauncher(_Reports, local_launcher.DebugLauncher):
     """`hydra/launcher=debug`."""
 
 
-class SlurmLauncher(slurm_launcher.SlurmLauncher):
+class SlurmLauncher(_Reports, slurm_launcher.SlurmLauncher):
     """`hydra/launcher=slurm`."""
 
 
 class AutoLauncher(slurm_launcher.AutoLauncher):
     """`hydra/launcher=auto`."""
+
+    here, cluster = LocalLauncher, SlurmLauncher
 
 
 class GridSweeper(launcher.GridSweeper):

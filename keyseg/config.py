@@ -34,6 +34,34 @@ NOT_IN_SIGNATURE = (
 )
 """Keys that cannot change a result, as patterns over dotted names."""
 
+ADDED: dict[str, Any] = {
+    # "optim.ema": 0.0,
+}
+"""Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
+
+A new key of the schema, or of an option file, is listed here with the value under which a run is
+the run that it was before there was the key. At that value it is no part of the signature, so that
+cells made before it are found. Terms of the loss need no line: at weight 0 they do not count.
+"""
+
+_FIRST_LOSS = ("name", "text", "bce", "dice", "resolution", "keyword")
+"""Keys of `loss` that the first cells had: they count at weight 0, too."""
+
+_FIRST_TARGETS = {
+    **{
+        name: f"keyseg.model.fusion.{name}"
+        for name in ("SegOnly", "SelfAttention", "Cross", "CrossSelf", "Full")
+    },
+    **{
+        name: f"keyseg.model.controls.{name}"
+        for name in ("Add", "CrossResidual", "MatchedMlp", "NoMlp", "NoResidual", "RandomKey")
+    },
+    **{name: f"keyseg.model.controls.{name}" for name in ("Released", "ShuffledKey")},
+    **{f"{m}.read": f"keyseg.data.{m}.read" for m in ("refer", "grefer", "reason_seg")},
+    "scenes.prepare": "keyseg.data.scenes.prepare",
+}
+"""What the first signatures hash for the classes and functions there were. Closed."""
+
 
 class ConfigError(ValueError):
     """A value in the config is wrong; the message names the key, the value and the remedy."""
@@ -323,16 +351,42 @@ def check_values(run: RunConfig) -> None:
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
     """12 hex digits that identify a cell: a hash of the resolved config.
 
-    Keys in `NOT_IN_SIGNATURE` do not count. The order of keys does not count; every other value
-    does, defaults included, so that a changed default gives a new signature.
+    Keys in `NOT_IN_SIGNATURE` do not count, nor do those of `ADDED` at the value listed there, nor
+    terms of the loss that are newer than the first cells at weight 0. A `_target_` counts by its
+    name without the path to it, so that code may move. The order of keys does not count; every
+    other value does, defaults included, so that a changed default gives a new signature.
     """
-    typed = cfg if isinstance(cfg, RunConfig) else validate(cfg)
-    counted = {
-        key: _plain(value)
-        for key, value in flatten(typed).items()
-        if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
-    }
+    counted = signed(cfg if isinstance(cfg, RunConfig) else validate(cfg))
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def signed(cfg: RunConfig) -> dict[str, Any]:
+    """What a signature is made of: values by dotted key."""
+    flat = {key: _plain(value) for key, value in flatten(cfg).items()}
+    idle = tuple(_idle_terms(flat))
+    return {
+        key: _target_name(value) if key.endswith("._target_") else value
+        for key, value in flat.items()
+        if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
+        and not any(fnmatch(key, added) and value == _plain(v) for added, v in ADDED.items())
+        and not any(key == term or key.startswith(f"{term}.") for term in idle)
+    }
+
+
+def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:
+    """Newer terms of the loss at weight 0: `loss.edge: 0`, or `loss.edge.weight: 0`."""
+    for key, value in flat.items():
+        weight = key.endswith(".weight") or key.count(".") == 1
+        newer = key.startswith("loss.") and key.split(".")[1] not in _FIRST_LOSS
+        if newer and weight and value == 0:
+            yield key.removesuffix(".weight")
+
+
+def _target_name(target: str) -> str:
+    """A class by its own name, a function with its module's: `Full`, `refer.read`."""
+    *path, last = str(target).split(".")
+    name = last if last[:1].isupper() else ".".join([*path[-1:], last])
+    return _FIRST_TARGETS.get(name, name) if path[:1] == ["keyseg"] else name
 
 
 def _plain(value: Any) -> Any:

@@ -83,7 +83,7 @@ def test_report(outputs, tmp_path, capsys, monkeypatch):
         built.append((sweep_dir, out_dir))
         return Files
 
-    monkeypatch.setattr("keyseg.report.build", build)
+    monkeypatch.setattr("keyseg.commands.report.build", build)
     assert keyseg(outputs, "report", "fusion", "--out", str(tmp_path / "out")) == 0
     assert built == [(outputs / "fusion", tmp_path / "out" / "fusion")]
     assert capsys.readouterr().out.strip() == str(Files.html)
@@ -94,7 +94,8 @@ def test_report(outputs, tmp_path, capsys, monkeypatch):
 def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setattr(
-        "keyseg.report.build", lambda *_, **__: SimpleNamespace(html=out / "fusion" / "index.html")
+        "keyseg.commands.report.build",
+        lambda *_, **__: SimpleNamespace(html=out / "fusion" / "index.html"),
     )
     sent = []
     monkeypatch.setattr("keyseg.tracking.sync.log_report", lambda *args: sent.append(args))
@@ -123,7 +124,7 @@ def test_a_report_that_fails(outputs, capsys, monkeypatch):
     def build(sweep_dir, out_dir):
         raise ValueError("no cell is done")
 
-    monkeypatch.setattr("keyseg.report.build", build)
+    monkeypatch.setattr("keyseg.commands.report.build", build)
     assert keyseg(outputs, "report", "fusion") == 1
     assert "the report could not be made: no cell is done" in capsys.readouterr().err
 

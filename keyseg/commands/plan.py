@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan, prod
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from keyseg.commands import remaining
 from keyseg.commands.sweeps import find_sweep
-from keyseg.config import ConfigError, resolve_path
+from keyseg.config import PROJECT, ConfigError, resolve_path
 from keyseg.runs import sweep_directory
+from keyseg.runs.provenance import cost_unit, hours
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
+from keyseg.sweep.tune.record import TRIALS
 
 
 def register(commands: Any) -> None:
@@ -22,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
     except ConfigError:
-        found = remaining.unstarted(options.sweep)
+        found = unstarted(options.sweep)
         if found is None:
             raise
         print("\n".join(found))
@@ -32,10 +41,137 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError(f"'{options.sweep}' holds single runs; only a sweep has a plan")
     command = str(design.get("command") or "its first command")
     tuned = design.get("tune")
-    lines = (
-        remaining.trials(sweep_dir, command)
-        if tuned
-        else remaining.lines(remaining.read(sweep_dir), command)
-    )
-    print("\n".join(lines))
+    shown = trials(sweep_dir, command) if tuned else lines(read(sweep_dir), command)
+    print("\n".join(shown))
     return 0
+
+
+@dataclass(frozen=True)
+class Todo:
+    """A cell without results. `state`: missing, queued, failed, running, interrupted, pruned."""
+
+    label: str
+    seed: int | None
+    state: str
+    overrides: Sequence[str]
+    hours: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's cells: how many are done, which are not; `hours` is NaN where none is done.
+
+    `spent`: hours so far, of cells that are not done too. `unit`: GPU or CPU.
+    """
+
+    cells: int
+    done: int
+    todo: Sequence[Todo]
+    spent: float
+    unit: str
+
+    @property
+    def hours(self) -> float:
+        """What all that is left costs."""
+        return sum(todo.hours for todo in self.todo)
+
+
+def read(sweep_dir: Path) -> Plan:
+    """Read the plan off sweep.json and the run directories.
+
+    A cell costs what its variant's finished cells took on average, or, where its variant has
+    none, all finished cells.
+    """
+    entries = sweep_directory.read(sweep_dir).get("cells") or []
+    infos = [_info(sweep_dir / entry["signature"]) for entry in entries]
+    took: dict[str, list[float]] = {}
+    for entry, info in zip(entries, infos, strict=True):
+        if info.get("status") == DONE and isfinite(cost := hours(info)):
+            took.setdefault(entry["label"], []).append(cost)
+    every = [cost for of_label in took.values() for cost in of_label]
+    todo = [
+        Todo(
+            str(entry["label"]),
+            entry.get("seed"),
+            _state(sweep_dir / entry["signature"], info),
+            list(entry.get("overrides") or []),
+            fmean(took.get(entry["label"]) or every or [nan]),
+        )
+        for entry, info in zip(entries, infos, strict=True)
+        if info.get("status") != DONE
+    ]
+    unit = cost_unit(info for info in infos if info.get("status") == DONE)
+    spent = sum(cost for cost in map(hours, infos) if isfinite(cost))
+    return Plan(len(entries), len(entries) - len(todo), todo, spent, unit)
+
+
+def lines(plan: Plan, command: str) -> list[str]:
+    """The plan as it is printed."""
+    out = [f"{plan.done} of {plan.cells} cells done, {plan.spent:.2f} {plan.unit}-hours so far"]
+    if not plan.todo:
+        return [*out, "nothing is left to run"]
+    width = max(len(todo.label) for todo in plan.todo)
+    for todo in plan.todo:
+        known = isfinite(todo.hours)
+        cost = f"{todo.hours:6.2f} {plan.unit}-hours" if known else "cost unknown"
+        out.append(f"  {todo.label:<{width}}  seed {todo.seed}  {todo.state:<11}  {cost}")
+    states = ", ".join(f"{n} {state}" for state, n in Counter(t.state for t in plan.todo).items())
+    cost = (
+        f"about {plan.hours:.2f} {plan.unit}-hours"
+        if isfinite(plan.hours)
+        else "cost unknown until one cell is done"
+    )
+    out.append(f"{len(plan.todo)} to run ({states}): {cost}")
+    return [*out, f"run them with  {command}"]
+
+
+def trials(sweep_dir: Path, command: str) -> list[str]:
+    """The plan of a tuning: trials that have ended, of all that it may ask for."""
+    file = sweep_dir / TRIALS
+    content = json.loads(file.read_text()) if file.exists() else {"studies": []}
+    own = [t for s in content["studies"] for t in s["trials"] if t["from"] is None]
+    states = Counter(t["state"] for t in own if t["state"] not in ("waiting", "running"))
+    budget = content.get("n_trials", 0) * len(content["studies"])
+    told = ", ".join(f"{n} {state}" for state, n in states.items())
+    of = f" of {budget}" if budget else ""
+    out = f"{sum(states.values())}{of} trials done" + (f" ({told})" if told else "")
+    return [out, f"run the rest with  {command}"]
+
+
+def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
+    """Lines on a file in sweeps/ that was never started; None if there is no such file."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    file = folder / f"{name}.yaml"
+    if not file.exists():
+        return None
+    sweeper = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper") or {}
+    params: Mapping[str, Any] = sweeper.get("params") or {}
+    if "n_trials" in sweeper:  # a tuning: its parameters have ranges, and no cells
+        count = f"0 of {sweeper['n_trials']} trials done ({', '.join(params)})"
+    else:
+        parse = OverridesParser.create().parse_override
+        sizes = {
+            key: sum(1 for _ in override.sweep_string_iterator())
+            for key, value in params.items()
+            if (override := parse(f"{key}={value}")).is_sweep_override()
+        }
+        shape = " x ".join(f"{size} {key}" for key, size in sizes.items())
+        count = f"0 of {prod(sizes.values())} cells done ({shape})"
+    return [
+        count,
+        "cost unknown until one cell is done",
+        f"run them with  python run.py -m +sweeps={name}",
+    ]
+
+
+def _info(path: Path) -> dict[str, Any]:
+    return dict(RunDirectory(path).info) if (path / "run.json").exists() else {}
+
+
+def _state(path: Path, info: Mapping[str, Any]) -> str:
+    status = str(info.get("status") or "missing")
+    if status == RUNNING and not RunDirectory(path).busy:
+        return "interrupted"
+    return FAILED if status == FAILED else status

@@ -11,7 +11,7 @@ from typing import Any
 
 from keyseg.commands.sweeps import find_sweep
 from keyseg.config import ConfigError, resolve_path
-from keyseg.report import FORMATS
+from keyseg.report import FORMATS, build
 
 log = logging.getLogger("keyseg.report.command")
 
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         log.info("reading %s", ", ".join(names))
         from keyseg.sweep.finish import log_report, make_report, short_path  # a second of imports
 
-        page, problem = make_report(folders[0], out, **asked)
+        page, problem = make_report(lambda *places: build(*places, **asked).html, folders[0], out)
     if page is None:
         print(f"error: {problem}", file=sys.stderr)
         return 1

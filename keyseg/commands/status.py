@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 from keyseg.commands.sweeps import find_sweep, sweep_names
-from keyseg.config import resolve_path
+from keyseg.config import ConfigError, resolve_path
+
+# What draws tables and asks SLURM is imported late: every other command would wait for it.
+
+_REDRAW = 2.0  # seconds
 
 
 def register(commands: Any) -> None:
@@ -23,19 +29,66 @@ def register(commands: Any) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from keyseg.commands import overview
-
     outputs = resolve_path(options.outputs)
     names = [options.sweep] if options.sweep else sweep_names(outputs)
     if not names:
         print(f"there is no sweep in {outputs} yet", file=sys.stderr)
         return 0
     for name in names:
-        overview.show(find_sweep(outputs, name), watch=options.watch, failed=options.failed)
+        _show(find_sweep(outputs, name), watch=options.watch, failed=options.failed)
     return 0
 
 
-def _cancel(options: argparse.Namespace) -> int:
-    from keyseg.commands import overview
+def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None:
+    """The table of a sweep; `watch`: until nothing runs or waits; `failed`: errors below it."""
+    from rich.console import Console
 
-    return overview.cancel(find_sweep(resolve_path(options.outputs), options.sweep))
+    from keyseg.runs.run_directory import QUEUED, RUNNING
+    from keyseg.sweep import finish
+    from keyseg.sweep.progress import open_view, render
+    from keyseg.sweep.slurm import reconcile
+    from keyseg.sweep.status import TESTING, watches
+
+    console = Console()
+    heading = f"sweep {sweep_dir.name}"
+    overview = reconcile.Overview(watches(sweep_dir))
+    rows = overview.read()
+    if watch:
+        with open_view(heading, console) as view:
+            view.update(rows)
+            while any(row.state in (RUNNING, TESTING, QUEUED) for row in rows):
+                time.sleep(_REDRAW)
+                rows = overview.read()
+                view.update(rows)
+    else:
+        console.print(render(heading, rows, console.width))
+    if overview.trouble:
+        text = f"warning: SLURM does not answer ({overview.trouble}); shown: run directories only"
+        finish.print_line(console, text, "yellow")
+    if failed:
+        for line in reconcile.failures(rows, sweep_dir):
+            finish.print_line(console, line)
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    """End the jobs of a sweep.
+
+    Raises:
+        ConfigError: SLURM does not answer.
+    """
+    from keyseg.sweep.slurm import reconcile
+    from keyseg.sweep.slurm.queue import SlurmError
+
+    sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
+    try:
+        count = reconcile.cancel(sweep_dir)
+    except SlurmError as error:
+        raise ConfigError(f"nothing was cancelled: SLURM does not answer: {error}") from error
+    if not count:
+        print(f"{sweep_dir.name}: no job is queued or at work", file=sys.stderr)
+        return 1
+    print(
+        f"{sweep_dir.name}: {count} {'job' if count == 1 else 'jobs'} cancelled; the command of "
+        "the sweep goes on from their last checkpoints"
+    )
+    return 0

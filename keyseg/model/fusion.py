@@ -197,9 +197,7 @@ class CrossSelf(Variant):
 
     uses_key, uses_context = True, True
 
-    def __init__(
-        self, dim: int, n_keys: int, heads: int = 4, key_in_context: bool = True
-    ) -> None:
+    def __init__(self, dim: int, n_keys: int, heads: int = 4, key_in_context: bool = True) -> None:
         super().__init__()
         self.key_in_context = key_in_context
         self.cross = Attention(dim, heads, single=n_keys == 1)

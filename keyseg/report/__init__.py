@@ -7,25 +7,11 @@ import time nothing heavy, so that asking for a report starts at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from keyseg.report.files import FORMATS, ReportFiles
+
 __all__ = ["FORMATS", "ReportFiles", "build"]
-
-FORMATS = ("html", "md", "csv", "tex", "svg", "png", "pdf")
-
-
-@dataclass(frozen=True)
-class ReportFiles:
-    """Where a report lies. `tables`: CSV and TeX; `figures`: PNG, SVG and PDF.
-
-    Where only some formats were asked for, `html` is the first file that was written.
-    """
-
-    html: Path
-    markdown: Path
-    tables: tuple[Path, ...]
-    figures: tuple[Path, ...]
 
 
 def build(
@@ -57,7 +43,7 @@ def build(
         FileNotFoundError: no sweep.json in `sweep_dir`.
         ConfigError: a metric or a baseline that the sweep does not have.
     """
-    from keyseg.report import assemble
+    from keyseg.report import assemble  # draws and computes: seconds of imports
 
     folders = [Path(sweep_dir), *map(Path, joined)]
     asked = assemble.Asked(tuple(metrics), dict(baseline or {}), tuple(formats))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyseg.config import PROJECT
-from keyseg.report import ReportFiles, joined
+from keyseg.report import joined
 from keyseg.report.figures import test_scores
+from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import checks, render
 from keyseg.report.stats import scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import Any
 from keyseg.config import ConfigError
 from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.store import Cell, Sweep, load, variants_of
+from keyseg.runs.sweep_directory import label_of
 
 
 def join(folders: Sequence[Path]) -> Sweep:
@@ -20,8 +22,6 @@ def join(folders: Sequence[Path]) -> Sweep:
     has none. Runs of one signature in several sweeps are one run. Contrasts are those that the
     sweeps declare; baseline and path are the first sweep's.
     """
-    from keyseg.sweep.design import label_of
-
     sweeps = [load(folder) for folder in folders]
     if len(sweeps) == 1:
         return sweeps[0]
@@ -47,6 +47,7 @@ def join(folders: Sequence[Path]) -> Sweep:
         "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
         "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
+        "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }

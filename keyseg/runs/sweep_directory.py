@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +30,20 @@ def write(sweep_dir: Path, content: dict[str, Any]) -> None:
 def lock(sweep_dir: Path, name: str = "sweep", timeout: float = 60) -> filelock.BaseFileLock:
     """Hold this while reading and writing sweep.json, or (by name) while building the report."""
     return filelock.FileLock(sweep_dir / f".{name}.lock", timeout=timeout)
+
+
+def label_of(factors: Mapping[str, Any]) -> str:
+    """`cross`, or `cross · weight=0.5` where more than fusion varies."""
+    parts = [str(v) if k == "fusion" else f"{short_key(k)}={_text(v)}" for k, v in factors.items()]
+    return " · ".join(parts)
+
+
+def short_key(key: str) -> str:
+    """`loss.keyword.weight` -> `weight`."""
+    return re.split(r"[./]", key)[-1]
+
+
+def _text(value: Any) -> str:
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )

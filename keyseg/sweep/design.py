@@ -17,11 +17,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from keyseg.config import ConfigError
+from keyseg.runs.sweep_directory import label_of, short_key
 
 DEFAULT_METRICS = ("giou", "ciou")
 BASELINES = ("no_key", "seg_only")
 """Fusion variants that are natural baselines, the first of them that a sweep has: no KEY at all,
 and no KEY in the fusion."""
+
+LEAST_MARGIN = 0.05
+"""Points. Reports show a tenth of a point; less is a fraction (0.01) given for points."""
 
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
@@ -31,7 +35,7 @@ FREE_OPTIONS = ("name", "rerun", "dry", "detach")
 
 ABLATION_KEYS = (
     *("name", "question", "baseline", "factors", "replicate", "metrics", "contrasts", "path"),
-    "published",
+    *("published", "margin"),
 )
 
 
@@ -51,7 +55,8 @@ class Design:
 
     `factors`: swept key -> its values in the order given; `replicate`: the key whose values are
     repetitions, not a question; `baseline`: the value of each factor that others are held against;
-    `path`: the changes, one factor each, that lead from the baseline to the whole.
+    `path`: the changes, one factor each, that lead from the baseline to the whole; `margin`:
+    metric -> points below which a difference counts as none ({} = the report's default).
     """
 
     name: str
@@ -64,6 +69,7 @@ class Design:
     contrasts: list[Any] = field(default_factory=list)
     path: list[Any] = field(default_factory=list)
     published: str | None = None
+    margin: dict[str, float] = field(default_factory=dict)
 
 
 def design(
@@ -119,7 +125,8 @@ def design(
         baseline[key] = value
     _check_contrasts(block.get("contrasts") or [], factors)
     _check_path(block.get("path") or [], factors)
-    default_name = "-".join(map(_short, _naming_keys(varies, factor_keys, replicate))) or SINGLE
+    metrics = list(block.get("metrics") or DEFAULT_METRICS)
+    default_name = "-".join(map(short_key, _naming_keys(varies, factor_keys, replicate))) or SINGLE
     return Design(
         name=folder_name(str(name or block.get("name") or default_name)),
         factors=factors,
@@ -127,22 +134,17 @@ def design(
         points=points,
         replicate=replicate,
         question=block.get("question"),
-        metrics=list(block.get("metrics") or DEFAULT_METRICS),
+        metrics=metrics,
         contrasts=list(block.get("contrasts") or []),
         path=list(block.get("path") or []),
         published=block.get("published"),
+        margin=_margin(block.get("margin"), metrics),
     )
 
 
 def _naming_keys(varies: list[str], factors: list[str], replicate: str) -> list[str]:
     """Keys that name a sweep: its factors that vary, else the replicate if that does."""
     return [k for k in factors if k in varies] or [k for k in varies if k == replicate]
-
-
-def label_of(factors: Mapping[str, Any]) -> str:
-    """`cross`, or `cross · weight=0.5` where more than fusion varies."""
-    parts = [str(v) if k == "fusion" else f"{_short(k)}={_text(v)}" for k, v in factors.items()]
-    return " · ".join(parts)
 
 
 def folder_name(name: str) -> str:
@@ -188,17 +190,6 @@ def _distinct(values: Any) -> list[Any]:
     return found
 
 
-def _short(key: str) -> str:
-    """`loss.keyword.weight` -> `weight`."""
-    return re.split(r"[./]", key)[-1]
-
-
-def _text(value: Any) -> str:
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
-
-
 def _check_block(block: dict[str, Any]) -> None:
     for key in block:
         if key not in ABLATION_KEYS:
@@ -212,6 +203,26 @@ def _check_block(block: dict[str, Any]) -> None:
         raise ConfigError(
             f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
         )
+
+
+def _margin(given: Any, metrics: Sequence[str]) -> dict[str, float]:
+    """Points by metric, from a mapping or from one number for all metrics."""
+    if given is None:
+        return {}
+    each = given if isinstance(given, Mapping) else dict.fromkeys(metrics, given)
+    for name, points in each.items():
+        if name not in metrics:
+            raise ConfigError(
+                f"ablation.margin: {name} is no metric of the sweep; "
+                f"ablation.metrics: {', '.join(metrics)}"
+            )
+        number = isinstance(points, int | float) and not isinstance(points, bool)
+        if not (number and LEAST_MARGIN <= points < 100):
+            raise ConfigError(
+                f"ablation.margin: {name}={points}: give points of 100, at least {LEAST_MARGIN:g}, "
+                "like {giou: 1}"
+            )
+    return {str(name): float(points) for name, points in each.items()}
 
 
 def _check_contrasts(entries: Sequence[Any], factors: Mapping[str, Sequence[Any]]) -> None:

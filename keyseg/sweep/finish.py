@@ -25,6 +25,10 @@ from keyseg.tracking import sync
 _PATIENCE = 120.0
 """Seconds that the end of a sweep, or a report, waits for the tracking store."""
 
+BuildReport = Callable[[Path, Path], Path]
+"""From a sweep's folder and the folder of its report to the report's page. Handed in by whoever
+puts the program together: a sweep does not know how a report is made."""
+
 COLUMNS = (
     ("gIoU", "giou"),
     ("cIoU", "ciou"),
@@ -34,19 +38,17 @@ COLUMNS = (
 )
 
 
-def make_report(sweep_dir: Path, out_dir: Path, **asked: Any) -> tuple[Path | None, str | None]:
+def make_report(
+    build: BuildReport, sweep_dir: Path, out_dir: Path
+) -> tuple[Path | None, str | None]:
     """Build the report: its page, or why there is none. The results never depend on it.
-
-    `asked`: options of `keyseg.report.build`.
 
     Raises:
         ConfigError: what was asked does not fit the sweep.
     """
     try:
-        from keyseg.report import build
-
         with sweep_directory.lock(sweep_dir, "report", timeout=300):
-            return Path(build(sweep_dir, out_dir, **asked).html), None
+            return build(sweep_dir, out_dir), None
     except ConfigError:
         raise
     except Exception as error:

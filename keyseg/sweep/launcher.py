@@ -33,8 +33,8 @@ from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, design, to_json
-from keyseg.sweep.local.pool import Pool
 from keyseg.sweep.overrides import one_line_errors
+from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
 from keyseg.sweep.status import Watch, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
@@ -164,6 +164,10 @@ class SweepLauncher(Launcher):
         """
         raise ConfigError("this launcher has no workers: take hydra/launcher=local or slurm")
 
+    def build_report(self, sweep_dir: Path, out_dir: Path) -> Path:
+        """Write the report; its page. Said where Hydra gets its launchers, hydra_plugins/."""
+        raise NotImplementedError
+
     def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
@@ -178,7 +182,9 @@ class SweepLauncher(Launcher):
         order = {cell.path: i for i, cell in enumerate(cells)}
         outcomes.sort(key=lambda o: order[o.cell.path])
         reports = resolve_path(cells[0].config.paths.reports) / sweep_dir.name
-        report, problem = finish.make_report(sweep_dir, reports) if self.report else (None, None)
+        report = problem = None
+        if self.report:
+            report, problem = finish.make_report(self.build_report, sweep_dir, reports)
         problems = [problem, finish.finish_mlflow(sweep_dir, outcomes, report)]
         finish.print_end(
             console,

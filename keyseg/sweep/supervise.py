@@ -27,7 +27,7 @@ from keyseg.runs.run_directory import (
     RunDirectory,
 )
 from keyseg.sweep.cells import Cell
-from keyseg.sweep.local.pool import Ended, Pool
+from keyseg.sweep.pool import Ended, Pool
 
 NO_SPACE = "no space left to write to (paths.outputs); make room, and give the same command again"
 

@@ -313,7 +313,8 @@ def test_without_key_there_is_neither_token_nor_row_nor_head(make_parts, scenes_
     assert talk.key_id is None
     assert "[KEY]" not in talk.tokenizer.get_vocab()
     assert len(rows_of(parts)) == 1
-    assert not [n for n, _ in model.named_parameters() if "key" in n]
+    assert model.keyword_head is None
+    assert model.key_projection is None
     example = load(cfg.data, "train")[0].examples[0]
     batch = parts.collator([ImageGroup(example.image, "", [example])])
     answer = talk.text(batch.packed.input_ids[0].tolist()).partition("assistant")[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from keyseg.report.stats.inference import (
     bootstrap,
     both_p,
     differences,
+    equivalence_p,
     flip_seeds,
     holm,
     image_freedom,
@@ -280,6 +283,19 @@ def test_mcnemar_by_hand() -> None:
     assert (won, lost) == (9, 1)
     assert p == pytest.approx(2 * (1 + 10) / 2**10)
     assert mcnemar(first, first)[:2] == (0, 0)
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    """Where seeds say nothing, each side is a plain t test of the images, and the nearer counts."""
+    one = np.ones(3)
+    by = Sources(1e-4 * one, 0 * one, 0 * one, 199 * one, 200, 5)
+    value, margin = np.array([0.004, -0.004, 0.03]), 0.02 * one
+    found = equivalence_p(value, by, margin)
+    t = scipy_stats.t(199)
+    sides = t.sf((margin - value) / 0.01), t.sf((margin + value) / 0.01)
+    np.testing.assert_allclose(found[:2], np.maximum(*sides)[:2], rtol=1e-6)
+    assert found[2] == 1  # outside of the margin
+    assert np.isnan(equivalence_p(value, replace(by, images=0 * one), margin)).all()
 
 
 def test_effect_size_by_hand() -> None:

@@ -23,6 +23,7 @@ CLEAR = Evidence(
     shared=0.00001,
     hours=0.5,
 )
+SMALL = {"difference": 0.004, "low": -0.004, "high": 0.012, "p": 0.3, "equivalence": 0.01}
 OPEN = replace(CLEAR, difference=0.005, low=-0.03, high=0.04, p=0.6)
 
 
@@ -33,7 +34,11 @@ OPEN = replace(CLEAR, difference=0.005, low=-0.03, high=0.04, p=0.6)
         ({"difference": -0.03, "low": -0.05, "high": -0.01}, "worse"),
         ({"measure": BY_NAME["empty_rate"]}, "worse"),
         ({"p": 0.06}, "inconclusive"),  # Holm has the last word, not the single interval
-        ({"p": 0.3, "low": -0.004, "high": 0.012, "difference": 0.004}, "no difference"),
+        ({**SMALL, "equivalence": 0.06}, "inconclusive"),  # and so it has of equivalence
+        (SMALL, "no difference"),
+        ({**SMALL, "n_seeds": 1}, "inconclusive"),
+        ({**SMALL, "low": 0.001}, "smaller than"),
+        ({**SMALL, "low": 0.001, "p": 0.01}, "better"),
         ({"n_seeds": 1, "seeds": NAN, "shared": NAN}, "one seed (better)"),
         ({"n_seeds": 1, "seeds": NAN, "shared": NAN, "p": 0.4}, "inconclusive"),
         ({"difference": NAN}, "no interval"),
@@ -89,14 +94,34 @@ def test_few_seeds_say_what_they_cannot_show() -> None:
     assert "Two seeds are too few for more than a first look" in caveat(replace(CLEAR, n_seeds=2))
 
 
-def test_no_difference_names_its_bound() -> None:
-    said = sentence(replace(CLEAR, p=0.3, low=-0.004, high=0.012, difference=0.004))
-    assert said == "no difference larger than 1.2 points: +0.4 points [−0.4, +1.2]"
-    # What is ruled out is never rounded down.
-    said = sentence(replace(CLEAR, p=0.3, low=-0.01241, high=0.004, difference=-0.0002))
-    assert said == "no difference larger than 1.3 points: 0.0 points [−1.2, +0.4]"
+def test_what_is_small_names_the_margin_it_keeps() -> None:
+    small = replace(CLEAR, **SMALL)
+    assert sentence(small) == (
+        "no difference larger than 2 points: +0.4 points [−0.4, +1.2], equivalence p = 0.010"
+    )
+    assert "larger than 1.5 points: " in sentence(replace(small, margin=0.015))
+    beside = replace(small, low=0.001)
+    assert sentence(beside) == (
+        "smaller than 2 points either way: +0.4 points [+0.1, +1.2], equivalence p = 0.010; "
+        "whether there is any is open (p = 0.300)"
+    )
+    assert sentence(replace(beside, p=0.02)) == (
+        "better, by less than 2 points: +0.4 points [+0.1, +1.2], p = 0.020"
+    )
     same = replace(CLEAR, difference=0.0, low=NAN, high=NAN, images=0.0, seeds=0.0, p=NAN)
     assert sentence(same) == "no difference: both are the same on every example and seed"
+
+
+@pytest.mark.parametrize("low", [-0.004, 0.0, 0.0001, 0.004])
+@pytest.mark.parametrize("p", [0.001, 0.2])
+@pytest.mark.parametrize("equivalence", [0.001, 0.2])
+def test_an_interval_without_0_is_never_no_difference(
+    low: float, p: float, equivalence: float
+) -> None:
+    evidence = replace(CLEAR, **{**SMALL, "low": low, "p": p, "equivalence": equivalence})
+    if low > 0:
+        assert word(evidence) != "no difference"
+        assert not sentence(evidence).startswith("no difference")
 
 
 @pytest.mark.parametrize(

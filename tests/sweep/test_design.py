@@ -1,7 +1,8 @@
 import pytest
 
 from keyseg.config import ConfigError
-from keyseg.sweep.design import design, label_of
+from keyseg.runs.sweep_directory import label_of
+from keyseg.sweep.design import design
 
 
 def grid(*rows: str) -> list[list[str]]:
@@ -99,6 +100,13 @@ def test_the_ablation_block_says_what_overrides_leave_open():
     assert plan.published == "table4.csv"
 
 
+def test_a_margin_is_declared_for_each_metric_or_for_all():
+    cells = grid("fusion=cross", "fusion=full")
+    assert design(cells, {"margin": {"giou": 1}}).margin == {"giou": 1.0}
+    assert design(cells, {"margin": 0.5}).margin == {"giou": 0.5, "ciou": 0.5}
+    assert design(cells).margin == {}
+
+
 def test_a_name_on_the_command_line_wins():
     assert design(grid("seed=0"), {"name": "block"}, name="mine").name == "mine"
 
@@ -115,6 +123,10 @@ def test_a_name_on_the_command_line_wins():
         ({"path": [{"fusion": "self"}]}, r"ablation.path\[0\]: fusion=self is no value"),
         ({"path": [{"fusion": "full", "seed": 1}]}, r"ablation.path\[0\]=.*: give one change"),
         ({"path": "full"}, r"ablation.path\[0\]=.*: give one change"),
+        ({"margin": {"giou": 0.01}}, r"ablation.margin: giou=0.01: give points of 100, at least"),
+        ({"margin": {"giou": "two"}}, r"ablation.margin: giou=two: give points"),
+        ({"margin": 100}, r"ablation.margin: giou=100: give points"),
+        ({"margin": {"iou": 1}}, r"iou is no metric of the sweep; ablation.metrics: giou, ciou"),
         ({"name": "a/b"}, r"name=a/b: use letters"),
         ({"name": ".hidden"}, r"name=.hidden: use letters"),
     ],

@@ -1,5 +1,4 @@
 import io
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -45,23 +44,22 @@ def test_the_end_of_a_sweep(outcomes, width):
     assert "warning: p" in text
 
 
-def test_a_report_that_fails_leaves_a_message_and_its_traceback(tmp_path, monkeypatch):
+def test_a_report_that_fails_leaves_a_message_and_its_traceback(tmp_path):
     def build(sweep_dir, out_dir):
         raise ValueError("no cell is done\nand more")
 
-    monkeypatch.setattr("keyseg.report.build", build)
-    page, problem = end.make_report(tmp_path, tmp_path / "out")
+    page, problem = end.make_report(build, tmp_path, tmp_path / "out")
     assert page is None
     assert problem.startswith("the report could not be made: no cell is done (traceback: ")
     assert f"`keyseg report {tmp_path.name}` tries again" in problem
     assert "ValueError: no cell is done" in (tmp_path / "report-error.txt").read_text()
 
 
-def test_a_report_that_works(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "keyseg.report.build", lambda sweep_dir, out_dir: SimpleNamespace(html=out_dir / "x.html")
-    )
-    assert end.make_report(tmp_path, tmp_path / "out") == (tmp_path / "out/x.html", None)
+def test_a_report_that_works(tmp_path):
+    def build(sweep_dir, out_dir):
+        return out_dir / "x.html"
+
+    assert end.make_report(build, tmp_path, tmp_path / "out") == (tmp_path / "out/x.html", None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keyseg import cli
-from keyseg.commands import remaining
+from keyseg.commands import plan
 from keyseg.config import ConfigError
 from keyseg.sweep.design import design
 
@@ -43,7 +43,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_what_is_left_costs_what_its_variant_took(sweep: Path) -> None:
-    found = remaining.read(sweep)
+    found = plan.read(sweep)
     assert (found.cells, found.done, found.unit) == (4, 2, "GPU")
     assert [(t.label, t.seed, t.state, t.hours) for t in found.todo] == [
         ("cross", 1, "failed", 0.5),
@@ -51,7 +51,7 @@ def test_what_is_left_costs_what_its_variant_took(sweep: Path) -> None:
     ]
     assert found.hours == pytest.approx(2.0)
     assert found.spent == pytest.approx(2.0)
-    text = "\n".join(remaining.lines(found, "python run.py -m x"))
+    text = "\n".join(plan.lines(found, "python run.py -m x"))
     assert "2 to run (1 failed, 1 missing): about 2.00 GPU-hours" in text
 
 
@@ -63,9 +63,9 @@ def test_hours_count_every_gpu_of_every_attempt(sweep: Path) -> None:
     }.items():
         file = sweep / name / "run.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"attempts": attempts}))
-    found = remaining.read(sweep)
+    found = plan.read(sweep)
     assert [(t.label, t.hours) for t in found.todo] == [("cross", 0.5), ("full", 2.0)]
-    assert remaining.lines(found, "x")[0] == "2 of 4 cells done, 3.50 GPU-hours so far"
+    assert plan.lines(found, "x")[0] == "2 of 4 cells done, 3.50 GPU-hours so far"
 
 
 def test_the_command(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_a_tuning_has_trials_and_no_cells(sweep: Path, capsys: pytest.CaptureFix
 def test_choices_with_commas_in_them_are_counted_as_hydra_counts(tmp_path: Path) -> None:
     params = "{fusion: 'a,b', model.lora.targets: '[q,v],[q]', seed: 0}"
     (tmp_path / "x.yaml").write_text(f"hydra: {{sweeper: {{params: {params}}}}}\n")
-    found = remaining.unstarted("x", tmp_path)
+    found = plan.unstarted("x", tmp_path)
     assert found is not None
     assert found[0] == "0 of 4 cells done (2 fusion x 2 model.lora.targets)"
 
@@ -113,7 +113,7 @@ def test_choices_with_commas_in_them_are_counted_as_hydra_counts(tmp_path: Path)
 def test_nothing_done_has_no_cost(sweep: Path) -> None:
     for file in sweep.glob("*/run.json"):
         file.unlink()
-    text = remaining.lines(remaining.read(sweep), "x")
+    text = plan.lines(plan.read(sweep), "x")
     assert text[-2].endswith("cost unknown until one cell is done")
 
 

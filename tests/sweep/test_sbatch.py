@@ -4,7 +4,7 @@ import pytest
 
 from keyseg.config import ConfigError
 from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED
-from keyseg.sweep.local.pool import shares
+from keyseg.sweep.pool import job_ends
 from keyseg.sweep.slurm.job import CommandJob, WorkerFailedError
 from keyseg.sweep.slurm.launcher import SlurmLauncher
 from keyseg.sweep.slurm.queue import SlurmError
@@ -112,7 +112,7 @@ def test_how_runs_of_one_worker_share_its_end(make_cell):
     runs = [make_cell("self", seed=seed).create() for seed in range(3)]
     runs[0].update(status="done")
     paths = [run.path for run in runs]
-    codes = {code: [end.code for end in shares(paths, code)] for code in (3, EXIT_STOPPED)}
+    codes = {code: [end.code for end in job_ends(paths, code)] for code in (3, EXIT_STOPPED)}
     assert codes == {3: [0, 3, EXIT_STOPPED], EXIT_STOPPED: [0, EXIT_STOPPED, EXIT_STOPPED]}
-    assert [end.code for end in shares(paths, EXIT_BUSY)] == [0, EXIT_BUSY, EXIT_BUSY]
-    assert [end.code for end in shares(paths[:1], -9)] == [-9]
+    assert [end.code for end in job_ends(paths, EXIT_BUSY)] == [0, EXIT_BUSY, EXIT_BUSY]
+    assert [end.code for end in job_ends(paths[:1], -9)] == [-9]

@@ -6,8 +6,8 @@ from keyseg.config import ConfigError
 from keyseg.runs.run_directory import RunDirectory, now
 from keyseg.sweep.local.launcher import LocalLauncher
 from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
-from keyseg.sweep.slurm.pool import SlurmPool, why
-from keyseg.sweep.slurm.queue import Job, SlurmError
+from keyseg.sweep.slurm.pool import SlurmPool, cancelled_marker, why
+from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError
 from keyseg.sweep.slurm.reconcile import state_of
 from keyseg.sweep.slurm.sbatch import SlurmOptions, check, script
 from keyseg.sweep.supervise import Supervisor
@@ -194,6 +194,30 @@ def test_a_cell_that_failed_is_tried_again_while_its_job_goes_on(fake, start, tm
     first, second = fake.submissions.values()
     assert len(first) == 2
     assert second == [str(run.path)]
+
+
+@pytest.mark.parametrize("by", ["scancel", "scancel, forgotten", "keyseg cancel, all forgotten"])
+def test_cells_whose_array_was_cancelled_before_it_began_are_not_submitted_again(
+    fake, start, tmp_path, by
+):
+    supervisor = start("self", "cross", "full")
+    (name,) = fake.submissions
+    fake.jobs.clear()
+    if by == "scancel":  # one record for all three
+        fake.jobs[(name, WHOLE)] = Job("7", "CANCELLED", "", "JobHeldUser")
+    elif by == "scancel, forgotten":  # of the other two SLURM keeps no record
+        fake.jobs[(name, 0)] = Job("7_0", "CANCELLED", "", "CANCELLED by 12")
+    else:
+        marker = cancelled_marker(tmp_path / "t", name)
+        marker.parent.mkdir(parents=True)
+        marker.touch()
+    steps(supervisor, fake, 5)
+    assert [o.status for o in supervisor.outcomes] == ["failed"] * 3
+    errors = {RunDirectory(o.cell.path).info["error"] for o in supervisor.outcomes}
+    assert all("was cancelled" in error for error in errors), errors
+    assert len(fake.submissions) == 1
+    start("self", "cross", "full")  # who gives the command again wants them
+    assert len(fake.submissions) == 2
 
 
 def test_a_run_that_ends_late_on_a_shared_file_system_is_not_failed(fake, start):

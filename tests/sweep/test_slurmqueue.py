@@ -3,7 +3,7 @@
 import pytest
 
 from keyseg.sweep.slurm import queue
-from keyseg.sweep.slurm.queue import Job, SlurmError
+from keyseg.sweep.slurm.queue import WHOLE, Job, Jobs, SlurmError
 
 
 @pytest.fixture
@@ -34,10 +34,50 @@ def test_squeue_first_and_sacct_for_what_it_forgot_or_ended(program, tmp_path):
     assert queue.look(["t-a", "t-b", "t-c", "t-d"]) == {
         ("t-a", 0): Job("7_0", "RUNNING", "n1", "None"),
         ("t-a", 1): Job("7_1", "PENDING", "", "Resources"),
-        ("t-b", 0): Job("8", "FAILED", "n2", "FAILED", "2:0"),
+        ("t-b", WHOLE): Job("8", "FAILED", "n2", "FAILED", "2:0"),
         ("t-c", 3): Job("5_3", "CANCELLED", "n3", "CANCELLED by 12", "0:15"),
     }
     assert "--name t-b,t-c,t-d " in (tmp_path / "sacct.args").read_text()
+
+
+def state_of(jobs: Jobs, index: int, *, begun: bool = False) -> str | None:
+    job = jobs.of(("t-a", index), begun=begun)
+    return job and job.state
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "t-a|7|CANCELLED||JobHeldUser",  # as squeue 22.05 shows an array that never started
+        "t-a|7_[0-3,8,9]|CANCELLED||None",
+        "t-a|7_[0-9%4]|CANCELLED||None",
+        "t-a|7_[0,2,4,...]|CANCELLED||None",  # cut by squeue
+        "t-a|7_0|CANCELLED|n1|None\nt-a|7|CANCELLED||None",
+        "t-a|7_0|COMPLETED|n1|None\nt-a|7_1|CANCELLED|n1|None",  # scancel 7_[2-9]: no record
+    ],
+)
+def test_tasks_that_were_cancelled_before_they_began_are_cancelled(program, lines):
+    program("squeue", lines + "\n")
+    program("sacct", code=1, error="Slurm accounting storage is disabled")
+    jobs = queue.look(["t-a"])
+    assert [state_of(jobs, index) for index in (3, 8, 9)] == ["CANCELLED"] * 3
+
+
+def test_accounting_tells_of_cancelled_arrays_too(program):
+    program("squeue")
+    program("sacct", "t-a|7_[0-99]|CANCELLED by 12||0:0\n")
+    jobs = queue.look(["t-a"])
+    assert [state_of(jobs, index) for index in (0, 99)] == ["CANCELLED"] * 2
+    job = jobs.of(("t-a", 99), begun=False)
+    assert job.reason == "CANCELLED by 12"
+
+
+def test_a_job_that_worked_and_is_gone_is_lost_not_cancelled(program):
+    program("squeue", "t-a|7_0|RUNNING|n1|None\n")
+    jobs = queue.look(["t-a"])
+    assert state_of(jobs, 1, begun=True) is None
+    assert state_of(jobs, 1) == "CANCELLED"
+    assert jobs.of(("t-b", 0), begun=False) is None
 
 
 def test_accounting_is_not_asked_without_need(program, tmp_path):

@@ -11,7 +11,8 @@ from keyseg.config import ConfigError
 from keyseg.runs.environment import worker_environment
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.local.launcher import LocalLauncher
-from keyseg.sweep.local.pool import LocalPool, gpus, packs
+from keyseg.sweep.local.pool import LocalPool, gpus
+from keyseg.sweep.pool import same_threads
 from keyseg.sweep.supervise import Supervisor
 
 WORKER = (sys.executable, str(Path(__file__).with_name("cell_stub.py")))
@@ -110,7 +111,7 @@ def test_cells_are_spread_before_they_are_packed(make_cell, monkeypatch):
 
 def test_cells_that_share_a_worker_share_its_threads():
     asked = [("a", 2), ("b", 2), ("c", 1), ("d", 2), ("e", 2), ("f", 2), ("g", 2)]
-    names = ["".join(run for run, _ in pack) for pack in packs(asked, 3)]
+    names = ["".join(run for run, _ in together) for together in same_threads(asked, 3)]
     assert names == ["ab", "c", "def", "g"]
 
 

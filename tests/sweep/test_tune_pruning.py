@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.runs.run_directory import PRUNED, RunDirectory
-from keyseg.sweep.local.pool import WORKER
+from keyseg.sweep.pool import WORKER
 from keyseg.sweep.tune import samplers
 from keyseg.sweep.tune.options import options
 from keyseg.sweep.tune.prune import WilcoxonTest, val_iou

@@ -1,14 +1,13 @@
 """The head noun of a referring expression, by rules: "the man on the left in red" -> "man".
 
-Refer expressions put the object first and what tells it apart around it. The phrase that holds the
-head ends at the first preposition, pronoun or verb; its last noun is the head.
+Refer expressions put the object first and what tells it apart around it: the head is the last noun
+of the phrase that comes first.
 """
 
 from __future__ import annotations
 
 from keyseg.data.keywords import words
-
-_NOT_HEADS = ("determiners", "places", "empty")
+from keyseg.data.keywords.phrase import divided, nouns
 
 
 def head_noun(expression: str) -> str | None:
@@ -16,40 +15,56 @@ def head_noun(expression: str) -> str | None:
 
     None for what names no kind of object, such as "far left" or "the one in front".
     """
-    found = words.split(expression)
-    while found and (words.listed(found[0], *_NOT_HEADS) or _ends_phrase(found, 0)):
-        found = found[1:]  # "in the corner, a cat", "holding a cat"
-    head = _last_noun(_phrase(found))
-    if head is not None and words.listed(head, "measures") and "of" in found:
-        inner = head_noun(" ".join(found[found.index("of") + 1 :]))
-        head = inner or head
-    return head
+    maybe = None
+    for clause in words.clauses(expression):
+        phrase, after = divided(clause)
+        head = _head(phrase)
+        if (named := _after_of(after)) and _stands_for_another(phrase, head):
+            head = head_noun(" ".join(named)) or head
+        if head and (after or not all(map(_may_describe, phrase))):
+            return head
+        maybe = maybe or head  # "orange, white and red bus" has another head than "orange, big"
+        if not head and _is_object(phrase, after):
+            return None
+    return maybe
 
 
-def _ends_phrase(found: list[str], i: int) -> bool:
-    """Whether no phrase of a noun goes on at this word; "dining table" does."""
-    name = f"{found[i]} {words.singular(found[i + 1])}" if i + 1 < len(found) else ""
-    verb = words.is_verb(found[i]) and not words.is_compound(name)
-    return verb or words.listed(found[i], "ends")
+def _may_describe(word: str) -> bool:
+    return words.may_be_adjective(word) or words.listed(word, "determiners", "places")
 
 
-def _phrase(found: list[str]) -> list[str]:
-    end = next((i for i in range(len(found)) if _ends_phrase(found, i)), len(found))
-    return found[:end]
+def _after_of(after: list[str]) -> list[str]:
+    """What "of" names: "(a slice) of pizza", "(this image) is of a man"."""
+    if after[:2] == ["is", "of"]:
+        return after[2:]
+    return after[1:] if after[:1] == ["of"] else []
 
 
-def _last_noun(phrase: list[str]) -> str | None:
-    nouns = [
-        w for w in phrase if not (w.isdigit() or w.endswith("'s") or words.listed(w, *_NOT_HEADS))
-    ]
-    while nouns and words.is_adjective(nouns[-1]):
-        nouns.pop()
-    if not nouns:
-        return None
-    last = words.singular(nouns[-1])
-    if len(nouns) > 1:
-        if words.is_compound(both := f"{nouns[-2]} {last}"):
-            return words.one_name(both)
-        if words.listed(last, "measures") and not words.is_adjective(nouns[-2]):
-            return words.one_name(words.singular(nouns[-2]))  # "pizza slice"
+def _stands_for_another(phrase: list[str], head: str | None) -> bool:
+    """Whether "of" names what is meant: "a slice of", "an action shot of", "the smallest of"."""
+    return not head or words.listed(head, "measures") or words.listed(phrase[-1], "empty")
+
+
+def _is_object(phrase: list[str], after: list[str]) -> bool:
+    """Whether a phrase without a noun is the object, not its place: "the one", "the red in front".
+
+    Nouns after it are others'; after "on the left," they are not.
+    """
+    described = any(map(words.is_adjective, phrase))
+    return (described and bool(after)) or not {"one", "ones"}.isdisjoint(phrase)
+
+
+def _head(phrase: list[str]) -> str | None:
+    found = nouns(phrase)
+    if not found:  # "the woman's"
+        owners = [word.removesuffix("'s") for word in phrase if word.endswith("'s")]
+        return words.one_name(words.singular(owners[-1])) if owners else None
+    if len(found) > 1 and words.listed(words.singular(phrase[found[-1]]), "measures"):
+        found.pop()  # "pizza slice"
+    at = found[-1]
+    last = words.singular(phrase[at])
+    for start in (at - 2, at - 1):
+        name = " ".join([*phrase[max(start, 0) : at], last]).replace("-", " ")
+        if words.is_compound(name):
+            return words.one_name(name)
     return words.one_name(last)

@@ -3,7 +3,7 @@
 The rules: lower case without punctuation; articles, numbers and possessives dropped; of a phrase
 its head noun with the words that belong to its name; adjectives before it dropped; an incomplete
 name completed where the text only has it whole; the singular; one name for all synonyms. Adjectives
-and verbs alone are rejected. What is left may still be doubtful: the reason says why.
+and forms of verbs alone are rejected. What is left may still be doubtful: the reason says why.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_WORDS = 3
 class Normalised:
     """`keyword`: the one form; None = rejected. `reason`: why rejected or in doubt; "" = neither.
 
-    `proposal`: what a person might put in the place of a rejected one; "" where nothing is near.
+    `proposal`: what a person might put in its place; "" where nothing is near.
     """
 
     keyword: str | None
@@ -49,7 +49,9 @@ def normalise(raw: str, query: str = "", answer: str = "") -> Normalised:
     name = _name(found, text)
     if all(words.listed(w, "determiners", "empty", "places", "ends") for w in name.split()):
         return Normalised(None, "names nothing by itself")
-    return Normalised(name, _doubt(name, found, words.split(query), text))
+    if longer := _begins(name, query, answer):
+        return Normalised(name, f'stands before "{longer.split()[-1]}" only', longer)
+    return Normalised(name, _doubt(name, found, query, text))
 
 
 def _no_noun(word: str) -> str:
@@ -102,14 +104,36 @@ def _stands_alone(word: str, text: list[str]) -> bool:
     return any(a == word and not words.is_compound(f"{a} {b}") for a, b in pairs)
 
 
-def _doubt(name: str, found: list[str], query: list[str], text: list[str]) -> str:
+def _begins(name: str, query: str, answer: str) -> str:
+    """The longer name that a word only begins in its text: "sea" -> "sea urchin"; else ""."""
+    longer = ""
+    for clause in [*words.clauses(query), *words.clauses(answer)]:
+        for word, following in zip(clause, [*clause[1:], ""], strict=True):
+            if words.singular(word.removesuffix("'s")) != name:
+                continue
+            if word != name or not _may_go_on(name, following):
+                return ""
+            longer = longer or f"{name} {words.singular(following)}"
+    return longer
+
+
+def _may_go_on(name: str, following: str) -> bool:
+    """Whether the next word may belong to the same name: no verb, adjective or place."""
+    listed = words.listed(following, "determiners", "ends", "empty", "places")
+    no_noun = _no_noun(following) or words.is_adverb(following) or words.agrees(name, following)
+    return bool(following) and not (listed or no_noun)
+
+
+def _doubt(name: str, found: list[str], query: str, text: list[str]) -> str:
     wrote = list(map(words.singular, found))
-    if text and not set(wrote) <= set(map(words.singular, text)):
+    if text and not set(wrote) <= {words.singular(w.removesuffix("'s")) for w in text}:
         return "not in the text"
     if words.is_abstract(name.split()[-1]):
         return "may be no object"
+    if words.listed(name, "materials") and not words.listed(name, "nouns"):
+        return "may be a material"
     if len(name.split()) > 1 and not words.is_compound(name):
         return "several words that are no known name"
-    asked = f" {' '.join(map(words.singular, query))} "
-    stands = any(f" {form} " in asked for form in (name, " ".join(wrote)))
+    asked = [words.singular(w.removesuffix("'s")) for w in words.split(query)]
+    stands = any(f" {form} " in f" {' '.join(asked)} " for form in (name, " ".join(wrote)))
     return "stands in the query" if stands else ""

@@ -78,7 +78,7 @@ def doubts(items: Iterable[Item], journal: Journal, *, everything: bool = False)
     for key, item in {key_of(i): i for i in items}.items():
         current, rules = now[key], _ruled(raw[key].keyword, item)
         settled = current.origin == HUMAN
-        proposed = current.keyword if settled else rules.keyword or rules.proposal
+        proposed = current.keyword if settled else rules.proposal or rules.keyword or ""
         reason = "" if settled else rules.reason
         if not settled and not reason and proposed != current.keyword:
             reason = "not in its one form"

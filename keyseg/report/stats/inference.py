@@ -300,6 +300,17 @@ def both_p(value: np.ndarray, by: Sources) -> np.ndarray:
     return out
 
 
+def equivalence_p(value: np.ndarray, by: Sources, margin: np.ndarray) -> np.ndarray:
+    """(M,) p of two one-sided tests that a difference is smaller than `margin` (M,), either way.
+
+    The larger of both p values, which is that of the nearer edge (Schuirmann 1987); over seeds and
+    images, by the reaches of `both_p`. 1 where the difference is as large as the margin or larger.
+    """
+    room = margin - np.abs(value)
+    p: np.ndarray = np.where(room > 0, both_p(np.maximum(room, 0), by) / 2, 1.0)
+    return np.where(by.both > 0, p, np.nan)
+
+
 def holm(p: Sequence[float], pending: int = 0) -> np.ndarray:
     """Holm's step-down correction over the p values that exist; NaN stays NaN.
 

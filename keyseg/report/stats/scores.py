@@ -16,6 +16,7 @@ import pandas as pd
 from keyseg.report.stats import inference, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
+from keyseg.report.stats.margin import margins
 from keyseg.report.stats.measures import (
     BY_NAME,
     COLUMNS,
@@ -38,11 +39,13 @@ SCORE_COLUMNS = (
     *("examples", "images", "majority"),
 )
 SOURCES = ("images", "seeds", "both")
+TESTS = (*SOURCES, "equivalence")
 CONTRAST_COLUMNS = (
     *("protocol", "contrast", "label", "baseline", "metric", "difference", "low", "high"),
     *(f"{end}_{source}" for source in SOURCES for end in ("low", "high")),
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
+    *("margin", "p_equivalence", "holm_equivalence"),
     *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
     *("images", "hole", "verdict", "sentence", "caveat"),
 )
@@ -150,16 +153,17 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     protocol and measure.
     """
     rows: list[dict[str, object]] = []
+    margin = np.array([margins(sweep.design)[measure.name] for measure in MEASURES])
     for protocol in sweep.protocols or ("",):
         block: list[tuple[Contrast, _Held | None]] = []
         for contrast in declared(sweep):
             pairs = _pairs(contrast.against, contrast.of, protocol)
-            block.append((contrast, _held(pairs, seed) if pairs else None))
+            block.append((contrast, _held(pairs, margin, seed) if pairs else None))
         known = [held for _, held in block if held]
         pending = len(block) - len(known)
         for m, measure in enumerate(MEASURES):
             corrected = {
-                s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in SOURCES
+                s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
             }
             for contrast, held in block:
                 row: dict[str, object] = {
@@ -171,8 +175,8 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                     "hole": contrast.hole(len(held.by_seed) if held else 0),
                 }
                 if held:
-                    adjusted = {source: float(next(corrected[source])) for source in SOURCES}
-                    row |= _row(held, m, adjusted, len(block), *_hours(contrast))
+                    adjusted = {test: float(next(corrected[test])) for test in TESTS}
+                    row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
                     if measure.name in OF_KEY and not contrast.asks_key:
                         row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
@@ -195,7 +199,7 @@ def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Held:
-    """A contrast with all measures: intervals and p values by source, and what they rest on."""
+    """A contrast with all measures: intervals and p values by `TESTS`, and what they rest on."""
 
     value: np.ndarray
     intervals: dict[str, inference.Estimate]
@@ -207,7 +211,7 @@ class _Held:
     examples: int
 
 
-def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
+def _held(pairs: Sequence[tuple[Part, Part]], margin: np.ndarray, seed: int) -> _Held:
     images = _images([part for pair in pairs for part in pair])
 
     def sums(part: Part) -> np.ndarray:
@@ -231,6 +235,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
             "images": inference.swap_images(table, seed=seed),
             "seeds": inference.flip_seeds(by_seed, seed=seed),
             "both": inference.both_p(value, found),
+            "equivalence": inference.equivalence_p(value, found, margin),
         },
         sources=found,
         by_seed=by_seed,
@@ -241,7 +246,13 @@ def _held(pairs: Sequence[tuple[Part, Part]], seed: int) -> _Held:
 
 
 def _row(
-    held: _Held, m: int, holm: dict[str, float], contrasts: int, hours: float, device: str
+    held: _Held,
+    m: int,
+    holm: dict[str, float],
+    contrasts: int,
+    margin: float,
+    hours: float,
+    device: str,
 ) -> dict[str, object]:
     seeds = len(held.by_seed)
     main = "both" if seeds > 1 else "images"
@@ -265,6 +276,8 @@ def _row(
         hours=hours,
         device=device,
         contrasts=contrasts,
+        equivalence=holm["equivalence"],
+        margin=float(margin),
     )
     won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
     return {
@@ -272,8 +285,9 @@ def _row(
         "low": low,
         "high": high,
         **ends,
-        **{f"p_{source}": float(found[m]) for source, found in held.p.items()},
-        **{f"holm_{source}": p for source, p in holm.items()},
+        **{f"p_{test}": float(found[m]) for test, found in held.p.items()},
+        **{f"holm_{test}": p for test, p in holm.items()},
+        "margin": float(margin),
         "sd": float(_spread(held.by_seed)[m]),
         "effect_images": float(held.effects[0][m]),
         "effect_seeds": float(held.effects[1][m]),

@@ -21,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 
 from keyseg.report.stats import inference, verdict
+from keyseg.report.stats.margin import SCORE
 from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES
 from keyseg.report.stats.resamples import draws
 
@@ -271,22 +272,32 @@ def false_claims(
     return dict(zip(METRICS, map(float, wrong / repeats), strict=True))
 
 
-def verdicts(made: Results, seed: int, resamples: int) -> list[list[str]]:
-    """The words of all contrasts, a list for each of `METRICS`, by the road that a report takes."""
+def verdicts(
+    made: Results, seed: int, resamples: int, margin: Sequence[float] = (SCORE,) * len(METRICS)
+) -> list[list[str]]:
+    """The words of all contrasts, a list for each of `METRICS`, by the road that a report takes.
+
+    `margin`: of each metric, a fraction.
+    """
     seeds = made.tables[0].shape[1]
+    margins = np.full(len(MEASURES), SCORE)
+    margins[ROWS] = margin
     found = []
     for table in made.tables:
         value = inference.differences(table).mean(0)
         by = inference.sources(table)
         if seeds > 1:
             interval, p = inference.student(value, by.both, by.freedom), inference.both_p(value, by)
+            small = inference.equivalence_p(value, by, margins)
         else:  # a report bootstraps this interval; which word is said hangs on p alone
             interval = inference.student(value, by.images, by.image_freedom)
             p = inference.swap_images(table, seed=seed, resamples=resamples)
-        found.append((interval, p, by))
+            small = np.full(p.shape, np.nan)
+        found.append((interval, p, small, by))
     words = []
     for row in ROWS:
-        corrected = inference.holm([p[row] for _, p, _ in found])
+        corrected = inference.holm([p[row] for _, p, _, _ in found])
+        equivalence = inference.holm([small[row] for _, _, small, _ in found])
         words.append(
             [
                 verdict.word(
@@ -302,9 +313,13 @@ def verdicts(made: Results, seed: int, resamples: int) -> list[list[str]]:
                         seeds=float(by.seeds[row]),
                         shared=float(by.shared[row]),
                         hours=float("nan"),
+                        equivalence=float(small),
+                        margin=float(margins[row]),
                     )
                 )
-                for (interval, _, by), p in zip(found, corrected, strict=True)
+                for (interval, _, _, by), p, small in zip(
+                    found, corrected, equivalence, strict=True
+                )
             ]
         )
     return words

@@ -1,7 +1,9 @@
 """A contrast in a word and in a sentence: what is shown, and what it would take to show more.
 
-"better" and "worse" speak of variants, so they need seeds: they ask that Holm's p (`stats.both_p`)
-over seeds and images is at most 5 %. One seed can only speak of its weights.
+"better" and "worse" speak of variants, so they need seeds: they ask that Holm's p (`both_p`) over
+seeds and images is at most 5 %. "no difference" asks the same of the p of equivalence
+(`equivalence_p`): two one-sided tests against the margin, corrected by Holm's method too. One seed
+can only speak of its weights.
 """
 
 from __future__ import annotations
@@ -9,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isfinite, sqrt
 
+from keyseg.report.stats.margin import SCORE, counted
 from keyseg.report.stats.measures import Measure
 
 ALPHA = 0.05
 POWER = 0.8
 DETECT = 0.01
 """The difference that an inconclusive contrast should be able to show: one point."""
-MARGIN = 0.02
-"""An interval within this on both sides of 0 is called "no difference larger than"."""
 SIGNS = 6
 """Seeds below which their signs alone cannot reach `ALPHA`: 2 / 2^6 = 0.031, 2 / 2^5 = 0.063."""
 FEWEST = 3
@@ -26,9 +27,9 @@ NO_RESULT = "no result"
 """The word for a declared contrast of which one variant has no finished cell."""
 
 WORDS = (
-    *("better", "worse", "higher", "lower", "no difference", "one seed (better)"),
-    *("one seed (worse)", "one seed (higher)", "one seed (lower)", "inconclusive", "no interval"),
-    NO_RESULT,
+    *("better", "worse", "higher", "lower", "no difference", "smaller than"),
+    *("one seed (better)", "one seed (worse)", "one seed (higher)", "one seed (lower)"),
+    *("inconclusive", "no interval", NO_RESULT),
 )
 
 
@@ -37,8 +38,9 @@ class Evidence:
     """All that a verdict rests on. Fractions; NaN = not known.
 
     `low`, `high`: 95 % interval over seeds and images, over images alone where there is one seed;
-    `p`: Holm-corrected, over the same sources. `images`, `seeds`, `shared`: variances, see
-    `stats.Sources`. `hours`: of one more seed of both variants. `contrasts`: how many Holm's
+    `p`: Holm-corrected, over the same sources; `equivalence`: that of a difference as large as
+    `margin`, either way, corrected likewise. `images`, `seeds`, `shared`: variances, see
+    `inference.Sources`. `hours`: of one more seed of both variants. `contrasts`: how many Holm's
     correction runs over.
     """
 
@@ -55,6 +57,13 @@ class Evidence:
     hours: float
     device: str = "GPU"
     contrasts: int = 1
+    equivalence: float = float("nan")
+    margin: float = SCORE
+
+    @property
+    def small(self) -> bool:
+        """Whether it is shown to be smaller than the margin, either way."""
+        return self.n_seeds > 1 and isfinite(self.equivalence) and self.equivalence <= ALPHA
 
     @property
     def level(self) -> float:
@@ -75,12 +84,9 @@ def word(e: Evidence) -> str:
         return which if e.n_seeds > 1 else f"one seed ({which})"
     if not (isfinite(e.low) and isfinite(e.high)):
         return "no interval"
-    return "no difference" if e.n_seeds > 1 and bound(e) <= MARGIN else "inconclusive"
-
-
-def bound(e: Evidence) -> float:
-    """The largest difference, either way, that the interval admits."""
-    return max(abs(e.low), abs(e.high))
+    if not e.small:
+        return "inconclusive"
+    return "no difference" if e.low <= 0 <= e.high else "smaller than"
 
 
 def sentence(e: Evidence) -> str:
@@ -93,8 +99,8 @@ def sentence(e: Evidence) -> str:
     size = f"{points(e.difference)} points [{points(e.low)}, {points(e.high)}]"
     if e.measure.better < 0:
         size += " (lower is better)"
-    if said == "no difference":
-        return f"no difference larger than {bound_text(e.low, e.high)} points: {size}"
+    if said in ("no difference", "smaller than"):
+        return _small(said, size, e)
     if said.startswith("one seed"):
         claim = said.removeprefix("one seed (").rstrip(")")
         known = f"these weights are {claim}: {size}, {p_text(e.p)} over test images"
@@ -103,18 +109,24 @@ def sentence(e: Evidence) -> str:
         if e.n_seeds < 2:
             return f"inconclusive: {size}, {p_text(e.p)} over test images; {_first_seeds(e)}"
         return f"inconclusive: {size}, {p_text(e.p)}; {_needs(e)}"
-    return f"{said}: {size}, {p_text(e.p)}"
+    limit = f", by less than {counted(e.margin)}" if e.small else ""
+    return f"{said}{limit}: {size}, {p_text(e.p)}"
+
+
+def _small(said: str, size: str, e: Evidence) -> str:
+    known = f"{size}, equivalence {p_text(e.equivalence)}"
+    if said == "no difference":
+        return f"no difference larger than {counted(e.margin)}: {known}"
+    return (
+        f"smaller than {counted(e.margin)} either way: {known}; whether there is any is open "
+        f"({p_text(e.p)})"
+    )
 
 
 def points(value: float) -> str:
     """0.0123 -> "+1.2"; a real minus sign, and no sign on a rounded zero."""
     text = f"{100 * value:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
-def bound_text(low: float, high: float) -> str:
-    """The far end of an interval in points, rounded up, for it is what is ruled out."""
-    return f"{ceil(1000 * max(abs(low), abs(high)) - 1e-6) / 10:.1f}"
 
 
 def _why_none(e: Evidence) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.report.stats.margin import told
 from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
@@ -183,7 +184,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
     return out
 
 
-def rule(answers: Sequence[Answer]) -> str:
+def rule(sweep: Sweep, answers: Sequence[Answer]) -> str:
     """How the lines of the verdicts are read; "" without any."""
     count = len({a.contrast for a in answers})
     if not count:
@@ -196,5 +197,7 @@ def rule(answers: Sequence[Answer]) -> str:
     return (
         "First minus second variant. In brackets the 95 % interval over seeds and test images, or "
         f"over test images alone where there is one seed, not corrected; {corrected}, and the "
-        "verdict follows p."
+        "verdict follows p. A difference counts as none where two one-sided tests, corrected in "
+        "the same way, show it to be smaller than a margin either way, and the interval holds 0: "
+        f"{told(sweep.design, sweep.metrics)}."
     )

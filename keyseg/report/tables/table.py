@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from keyseg.report.stats.margin import number
 from keyseg.report.stats.measures import BY_NAME, OF_KEY
-from keyseg.report.stats.verdict import bound_text
+from keyseg.report.stats.verdict import ALPHA
 from keyseg.report.store import Sweep, Variant
 
 BRIEF = (
@@ -121,11 +122,14 @@ def not_asked(measure: str, *variants: Variant) -> bool:
 
 
 def word(row: Mapping[Any, Any]) -> str:
-    """The verdict of a row of contrasts; "no difference" never without what it rules out."""
-    said, low, high = str(row["verdict"]), float(row["low"]), float(row["high"])
-    if said == "no difference" and isfinite(low):
-        return f"{said} > {bound_text(low, high)}"
-    return said
+    """The verdict of a row of contrasts, with the margin that the difference is shown to keep."""
+    said, margin = str(row["verdict"]), float(row["margin"])
+    if said in ("better", "worse", "higher", "lower"):
+        small = float(row["holm_equivalence"]) <= ALPHA
+        return f"{said}, < {number(margin)}" if small else said
+    if said == "no difference":
+        return f"{said} > {number(margin)}"
+    return f"{said} {number(margin)}" if said == "smaller than" else said
 
 
 def protocols(sweep: Sweep) -> dict[str, str]:

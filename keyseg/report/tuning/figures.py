@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from keyseg.report.figures.style import COLOURS, INK
+from keyseg.report.tuning.space import contour, parallel, slices
+from keyseg.report.tuning.style import BEST, GOOD, QUIET, new_figure
 from keyseg.report.tuning.timeline import timeline as time_of
 from keyseg.report.tuning.trials import Study, Trial, Tuning
 
-GOOD, BEST, QUIET = COLOURS[0], COLOURS[1], "#9a9a9a"
 STATES = {"complete": GOOD, "pruned": QUIET, "fail": BEST}
 
 
@@ -22,8 +23,6 @@ def shared(tuning: Tuning) -> dict[str, Any]:
 
 def single(study: Study) -> dict[str, Any]:
     """Figures of one study; None for one that there is no data for."""
-    from keyseg.report.tuning.space import contour, parallel, slices
-
     return {
         "history": history(study),
         "pareto": pareto(study) if len(study.objectives) > 1 else None,
@@ -208,10 +207,3 @@ def pareto(study: Study) -> Any:
     ax.set(xlabel=f"{x} ({study.directions[0]})", ylabel=f"{y} ({study.directions[1]})")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A figure of this size in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

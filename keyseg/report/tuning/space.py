@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keyseg.report.figures.style import COLOURS, INK
-from keyseg.report.tuning.figures import BEST, GOOD, QUIET, new_figure
+from keyseg.report.tuning.style import BEST, GOOD, QUIET, new_figure
 from keyseg.report.tuning.trials import Study, Trial
 
 

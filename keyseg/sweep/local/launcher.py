@@ -14,7 +14,8 @@ from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import SweepLauncher, counted, keep_threads, supervise
-from keyseg.sweep.local.pool import WORKER, LocalPool, gpus
+from keyseg.sweep.local.pool import LocalPool, gpus
+from keyseg.sweep.pool import WORKER
 from keyseg.sweep.supervise import Outcome, Supervisor
 
 

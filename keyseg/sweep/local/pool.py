@@ -13,87 +13,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from keyseg.config import ConfigError
 from keyseg.runs.environment import worker_environment
-from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED, RunDirectory, verdict
-
-WORKER = (sys.executable, "-m", "keyseg.worker")
-"""The command of a worker; the run directories are added to it."""
-
-
-_LATER = 2.0  # seconds
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A worker that is gone. `code`: its exit code; below 0 the signal that killed it.
-
-    `reason`: what the pool knows of it. `lost`: its machine went away; it may be started again.
-    """
-
-    path: Path
-    code: int
-    reason: str | None = None
-    lost: bool = False
-
-
-class Pool(Protocol):
-    """Something that works on run directories: processes here, jobs on a cluster.
-
-    `slots`: how many at the same time. `threads`: the share of each.
-    """
-
-    slots: int
-    threads: int
-
-    def free(self) -> int:
-        """How many more runs can be started now."""
-
-    def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
-        """Begin to work on a run; `threads`: other than the pool's own share."""
-
-    def waiting(self) -> set[Path]:
-        """Runs that were started and still wait for a machine."""
-
-    def poll(self) -> list[Ended]:
-        """Workers that ended since the last call; returns at once."""
-
-    def stop(self) -> list[Path]:
-        """End all workers, gently first; their run directories."""
-
-
-def shares(paths: Sequence[Path], code: int) -> list[Ended]:
-    """How the runs of a worker ended that itself ended with `code`.
-
-    It takes them in order, and ends where one does so without a word: the first that has not ended
-    was at work. Those behind it never began, and are started again.
-    """
-    ended = []
-    for path in paths:
-        told = verdict(RunDirectory(path)) if len(paths) > 1 else None
-        if told is None:
-            if len(paths) > 1 and code < 0:
-                _let_go(RunDirectory(path))
-            ended.append(Ended(path, code))
-            if code != EXIT_BUSY:
-                code = EXIT_STOPPED
-        else:
-            ended.append(Ended(path, told))
-    return ended
-
-
-def _let_go(run: RunDirectory) -> None:
-    """Wait for the process of a run, which is killed with its worker, and a moment later."""
-    deadline = time.monotonic() + _LATER
-    while run.busy and time.monotonic() < deadline:
-        time.sleep(0.01)
+from keyseg.runs.run_directory import RunDirectory, verdict
+from keyseg.sweep.pool import WORKER, Ended, as_signal, job_ends, same_threads
 
 
 @dataclass
@@ -152,7 +80,7 @@ class LocalPool:
             code = worker.process.poll()
             if code is not None:
                 del self._at_work[slot]
-                ended += shares(worker.paths, as_signal(code))
+                ended += job_ends(worker.paths, as_signal(code))
                 continue
             while len(worker.paths) > 1:
                 run = RunDirectory(worker.paths[0])
@@ -185,7 +113,7 @@ class LocalPool:
         while self._asked:
             # As many for each as come on it: 6 runs for 2 workers are 3 and 3, not 4 and 2.
             count = min(self.cells_per_job, -(-len(self._asked) // len(free)))
-            taken = packs(self._asked[:count], count)[0]
+            taken = same_threads(self._asked[:count], count)[0]
             self._asked = self._asked[len(taken) :]
             self._start(free.pop(0), [path for path, _ in taken], taken[0][1])
             if not free:
@@ -213,23 +141,6 @@ class LocalPool:
                 continue
 
 
-Asked = TypeVar("Asked")
-
-
-def packs(asked: Sequence[tuple[Asked, int]], size: int) -> list[list[tuple[Asked, int]]]:
-    """Runs with their threads in groups of up to `size`, in order; a group has one share of cores.
-
-    A run that goes on must do so with the threads that it began with, which need not be those of
-    its neighbours.
-    """
-    groups: list[list[tuple[Asked, int]]] = []
-    for run, threads in asked:
-        if not groups or len(groups[-1]) == size or groups[-1][0][1] != threads:
-            groups.append([])
-        groups[-1].append((run, threads))
-    return groups
-
-
 def gpus(device: str, environment: Mapping[str, str] = os.environ) -> list[str]:
     """GPUs that cells may be spread over, as CUDA_VISIBLE_DEVICES names them; torch not needed."""
     if device == "cpu":
@@ -247,8 +158,3 @@ def gpus(device: str, environment: Mapping[str, str] = os.environ) -> list[str]:
         return []
     count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     return [str(i) for i in range(count)]
-
-
-def as_signal(code: int) -> int:
-    """A shell between us and the worker reports signal 9 as 137."""
-    return -(code - 128) if 128 < code <= 128 + 64 else code

@@ -66,14 +66,14 @@ class CellJob:
                 EXIT_STOPPED,
                 RunDirectory,
             )
-            from keyseg.sweep.local.pool import as_signal, shares
+            from keyseg.sweep.pool import as_signal, job_ends
 
             code = as_signal(_wait(process, told))
             # By the signal: a worker that was just starting or ending, and has nothing to save.
             if code in (EXIT_STOPPED, -signal.SIGUSR2):
                 _persist(lambda: requeue(signal.SIGUSR2, None))
                 time.sleep(_TAKEN)  # of several processes one queues the job, and SLURM ends all
-            ended = shares([Path(path) for path in left], code)
+            ended = job_ends([Path(path) for path in left], code)
             left = [str(end.path) for end in ended if end.code == EXIT_STOPPED]
             for end in ended:
                 if end.code not in (0, EXIT_BUSY, EXIT_STOPPED):

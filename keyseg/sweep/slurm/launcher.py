@@ -21,7 +21,7 @@ from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
 from keyseg.sweep.local.launcher import LocalLauncher
-from keyseg.sweep.local.pool import WORKER
+from keyseg.sweep.pool import WORKER
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CommandJob
 from keyseg.sweep.slurm.pool import SlurmPool
@@ -203,10 +203,12 @@ class SlurmLauncher(SweepLauncher):
 class AutoLauncher(SweepLauncher):
     """SLURM where it answers and we are not inside one of its jobs; else this machine."""
 
+    here, cluster = LocalLauncher, SlurmLauncher
+
     def __new__(cls, **options: Any) -> Any:  # Hydra makes the object, we choose its class
         """The launcher that fits here."""
         inside = "SLURM_JOB_ID" in os.environ
         if not inside and queue.answers():
-            return SlurmLauncher(**options)
+            return cls.cluster(**options)
         kept = ("n_jobs", "cells_per_job", "worker", "grace", "prepare", "report")
-        return LocalLauncher(**{key: options[key] for key in kept if key in options})
+        return cls.here(**{key: options[key] for key in kept if key in options})

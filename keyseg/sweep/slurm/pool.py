@@ -29,10 +29,10 @@ from keyseg.runs.run_directory import (
     now,
     verdict,
 )
-from keyseg.sweep.local.pool import WORKER, Ended, packs
+from keyseg.sweep.pool import WORKER, Ended, same_threads
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CellJob
-from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Key, SlurmError
+from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Jobs, Key, SlurmError
 from keyseg.sweep.slurm.sbatch import job_folder
 from keyseg.sweep.supervise import NO_SPACE, last_lines
 
@@ -77,6 +77,13 @@ class Record:
     def begun(self, run: RunDirectory) -> bool:
         """Whether the run was begun since it was submitted."""
         return len(run.info.get("attempts") or []) > self.attempts
+
+    def job(self, jobs: Jobs, run: RunDirectory) -> Job | None:
+        """Its job among those that SLURM knows; None where it knows nothing of it."""
+        found = jobs.get(self.key) or jobs.of(self.key, begun=self.begun(run))
+        if found is None and cancelled_marker(run.path.parent, self.name).exists():
+            return Job("", "CANCELLED", reason="CANCELLED by `keyseg cancel`")
+        return found
 
     @classmethod
     def read(cls, run: RunDirectory) -> Record | None:
@@ -128,7 +135,7 @@ class SlurmPool:
         self._jobs: dict[Path, Record] = {}
         self._mates: dict[Key, set[Path]] = {}
         """All runs of a job that we have seen, those that have ended, too."""
-        self._seen: Mapping[Key, Job] = {}
+        self._seen = Jobs()
         self._gone: dict[Path, float] = {}
         self._answered = False
         self._next_look = self._next_read = -1.0
@@ -149,7 +156,7 @@ class SlurmPool:
         return asked | {
             path
             for path, record in self._jobs.items()
-            if (job := self._seen.get(record.key)) is None
+            if (job := record.job(self._seen, RunDirectory(path))) is None
             or job.state in WAITING
             or (len(self._mates[record.key]) > 1 and not record.begun(RunDirectory(path)))
         }
@@ -217,7 +224,7 @@ class SlurmPool:
         try:
             if self._asked:
                 self._submit_all()
-            self._seen = self._look({record.name for record in self._jobs.values()})
+            self._seen = Jobs(self._look({record.name for record in self._jobs.values()}))
             self._answered = True
             if self._trouble:
                 self._say("SLURM answers again")
@@ -233,11 +240,11 @@ class SlurmPool:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
         with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
             known = {run.path: Record.read(run) for run, _ in self._asked}
-            alive = self._look({record.name for record in known.values() if record})
+            alive = Jobs(self._look({record.name for record in known.values() if record}))
             fresh = []
             for run, threads in self._asked:
                 record = known[run.path]
-                job = alive.get(record.key) if record else None
+                job = record.job(alive, run) if record else None
                 alive_job = job is not None and job.state not in ENDED
                 # A job of several goes on behind a run that failed, and does not come back to it.
                 passed = record is not None and record.begun(run) and run.status == FAILED
@@ -252,13 +259,13 @@ class SlurmPool:
     def _submit_fresh(self, fresh: Sequence[tuple[RunDirectory, int]]) -> None:
         name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
         records, jobs = [], []
-        for index, pack in enumerate(packs(fresh, self.cells_per_job)):
-            for run, _ in pack:
+        for index, together in enumerate(same_threads(fresh, self.cells_per_job)):
+            for run, _ in together:
                 record = Record(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
-            paths = [str(run.path.absolute()) for run, _ in pack]
-            jobs.append(CellJob(paths, self.worker, threads=pack[0][1]))
+            paths = [str(run.path.absolute()) for run, _ in together]
+            jobs.append(CellJob(paths, self.worker, threads=together[0][1]))
         try:
             self._submit(name, jobs)
         except SlurmError:
@@ -280,7 +287,7 @@ class SlurmPool:
         told = verdict(run)
         if told is not None:
             return Ended(run.path, told)
-        job = self._seen.get(record.key)
+        job = record.job(self._seen, run)
         if not self._answered or (job is not None and job.state not in ENDED):
             self._gone.pop(run.path, None)
             return None
@@ -306,13 +313,13 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
     """
     if job is None:
         return "the job is gone: neither squeue nor sacct knows it", True
-    where = f"job {job.id}" + (f" on {job.node}" if job.node else "")
+    where = (f"job {job.id}" if job.id else "its job") + (f" on {job.node}" if job.node else "")
     code, _, number = job.exit_code.partition(":")
     if job.state == "OUT_OF_MEMORY" or _OUT_OF_MEMORY.search(log):
         return f"{where} ran out of memory (hydra.launcher.memory=...)", False
     if job.state == "CANCELLED":
-        by = f" ({job.reason.lower()})" if "by" in job.reason else ""
-        return f"{where} was cancelled{by}", False
+        told = job.reason.startswith("CANCELLED ")  # by whom, or when
+        return f"{where} was {job.reason.lower() if told else 'cancelled'}", False
     if job.state in LOST:
         return f"{where} was lost ({job.state})", True
     if _CUT_OFF in log:
@@ -325,6 +332,11 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
         return f"{where} was killed by {name}{hint}", False
     last = f": {log.splitlines()[-1]}" if log else ""
     return f"{where} ended as {job.state} before the run was done{last}", False
+
+
+def cancelled_marker(sweep_dir: Path, name: str) -> Path:
+    """A file that says that a submission was cancelled, where SLURM forgets its jobs soon."""
+    return job_folder(sweep_dir, name) / "cancelled"
 
 
 def log_end(sweep_dir: Path, record: Record, count: int = 10) -> str:

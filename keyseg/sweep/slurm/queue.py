@@ -6,13 +6,18 @@ although nobody wrote down its id, and an id that a rebuilt cluster gives out tw
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 Key = tuple[str, int]
-"""Name of a submission, and the place of a job in its array (0 where it is none)."""
+"""Name of a submission, and the place of a job in its array."""
+
+WHOLE = -1
+"""The place of a record that names no task: a job that is no array, or all of an array's tasks that
+have no record of their own. SLURM keeps one such record of tasks cancelled before they began."""
 
 WAITING = frozenset(
     ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING")
@@ -44,7 +49,29 @@ class SlurmError(RuntimeError):
     """SLURM did not answer; the message is the first line of what its command said."""
 
 
-def look(names: Iterable[str]) -> dict[Key, Job]:
+class Jobs(dict[Key, Job]):
+    """What SLURM has records of, by key."""
+
+    def of(self, key: Key, *, begun: bool) -> Job | None:
+        """The job in this place; None where SLURM knows nothing of it.
+
+        `begun`: whether it is known to have worked. Of single tasks that are cancelled before that,
+        SLURM keeps no record at all: one that is missing from an array that is known was cancelled.
+        """
+        name, index = key
+        found = self.get(key) or self.get((name, WHOLE))
+        if found is not None or begun or name not in self._arrays:
+            return found
+        array = self._arrays[name]
+        return Job(f"{array}_{index}", "CANCELLED", reason="CANCELLED before it began")
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, str]:
+        """SLURM's ids of the arrays, by name."""
+        return {name: job.id.partition("_")[0] for (name, _), job in self.items()}
+
+
+def look(names: Iterable[str]) -> Jobs:
     """The jobs of these submissions; those that SLURM knows nothing of are missing.
 
     Raises:
@@ -52,12 +79,13 @@ def look(names: Iterable[str]) -> dict[Key, Job]:
     """
     wanted = sorted(set(names))
     if not wanted:
-        return {}
+        return Jobs()
     listed = _run("squeue", "-h", "-r", "-t", "all", "-n", ",".join(wanted), "-o", "%j|%i|%T|%N|%r")
-    found = {}
+    found = Jobs()
     for line in listed.splitlines():
         name, job, state, node, reason = (*line.split("|", 4), *[""] * 5)[:5]
-        found[(name, _index(job))] = Job(job, state, node, reason)
+        for index in _places(job):
+            found[(name, index)] = Job(job, state, node, reason)
     forgotten = [name for name in wanted if not any(key[0] == name for key in found)]
     ended = [key[0] for key, job in found.items() if job.state in ENDED]
     if not forgotten and not ended:
@@ -72,12 +100,13 @@ def look(names: Iterable[str]) -> dict[Key, Job]:
         return found
     for line in told.splitlines():
         name, job, state, node, code = (*line.split("|", 4), *[""] * 5)[:5]
-        if "[" in job or not state:  # tasks of an array that did not start
+        told_state = (state.split() or [""])[0]  # "CANCELLED by 0"
+        if not state or ("[" in job and told_state not in ENDED):  # tasks that did not start yet
             continue
-        key = (name, _index(job))
-        told_state = state.split()[0]  # "CANCELLED by 0"
-        if key not in found or found[key].state in ENDED:
-            found[key] = Job(job, told_state, node, state, code)
+        for index in _places(job):
+            key = (name, index)
+            if key not in found or found[key].state in ENDED:
+                found[key] = Job(job, told_state, node, state, code)
     return found
 
 
@@ -114,9 +143,15 @@ def answers() -> bool:
     return True
 
 
-def _index(job: str) -> int:
-    _, _, index = job.partition("_")
-    return int(index) if index.isdigit() else 0
+def _places(job: str) -> Iterator[int]:
+    """The places in its array that a record speaks of: `7_3`, `7_[0-2,5%4]`, or `7`."""
+    _, _, places = job.partition("_")
+    for part in places.strip("[]").partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):  # a long list ends in "..."
+            yield WHOLE
+        else:
+            yield from range(int(first), int(last or first) + 1)
 
 
 def _run(*command: str, timeout: float = _TIMEOUT) -> str:

@@ -7,14 +7,14 @@ works, or is gone without a word.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunDirectory
 from keyseg.sweep.slurm import queue
-from keyseg.sweep.slurm.pool import Record, log_end, why
-from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Key, SlurmError
+from keyseg.sweep.slurm.pool import Record, cancelled_marker, log_end, why
+from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Jobs, SlurmError
 from keyseg.sweep.status import LOST, STOPPED, CellStatus, Watch
 from keyseg.sweep.supervise import last_lines
 
@@ -30,7 +30,7 @@ class Overview:
         """The cells as they are now; SLURM is asked once, and only if a cell went there."""
         records = [Record.read(watch.run) for watch in self.watches]
         shared = Counter(record.key for record in records if record)
-        jobs: Mapping[Key, Job] = {}
+        jobs = Jobs()
         self.trouble = None
         try:
             jobs = queue.look({record.name for record in records if record})
@@ -41,12 +41,10 @@ class Overview:
             for watch, record in zip(self.watches, records, strict=True)
         ]
 
-    def _row(
-        self, watch: Watch, record: Record | None, jobs: Mapping[Key, Job], *, packed: bool
-    ) -> CellStatus:
+    def _row(self, watch: Watch, record: Record | None, jobs: Jobs, *, packed: bool) -> CellStatus:
         if record is None:
             return watch.read()
-        job = jobs.get(record.key)
+        job = record.job(jobs, watch.run)
         state = state_of(watch.run, job, asked=self.trouble is None)
         if packed and state == RUNNING and not record.begun(watch.run):
             state = QUEUED  # behind the others of its job
@@ -97,5 +95,8 @@ def cancel(sweep_dir: Path) -> int:
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
     names = {record.name for run in runs if (record := Record.read(run))}
     alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
+    for name in set(alive):
+        cancelled_marker(sweep_dir, name).parent.mkdir(parents=True, exist_ok=True)
+        cancelled_marker(sweep_dir, name).touch()
     queue.cancel(alive)
     return len(alive)

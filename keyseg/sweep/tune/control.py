@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from keyseg.config import ConfigError
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED
 from keyseg.sweep.cells import Cell
-from keyseg.sweep.local.pool import Pool
+from keyseg.sweep.pool import Pool
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune.objective import NoValue, values
 from keyseg.sweep.tune.prune import Judge

@@ -18,8 +18,8 @@ from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import folder_name
 from keyseg.sweep.launcher import EXIT_FAILED, SweepLauncher, prepare, start_parent, supervise
-from keyseg.sweep.local.pool import Pool
 from keyseg.sweep.overrides import fail
+from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune import enqueue, results, samplers, storage
@@ -238,7 +238,9 @@ class Tuning:
         reports = resolve_path(self.probes[0].config.paths.reports) / self.sweep_dir.name
         report = problem = None
         if self.launcher.report:
-            report, problem = finish.make_report(self.sweep_dir, reports)
+            report, problem = finish.make_report(
+                self.launcher.build_report, self.sweep_dir, reports
+            )
         problems = [problem, finish.finish_mlflow(self.sweep_dir, [*trials, *compared], report)]
         finish.print_end(
             self.console,

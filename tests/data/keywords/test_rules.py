@@ -32,6 +32,11 @@ def test_names_of_coco_stay_as_they_are(name):
         *(("ties", "tie"), ("shoes", "shoe"), ("horses", "horse"), ("vases", "vase")),
         *(("scissors", "scissors"), ("dress", "dress"), ("dresses", "dress"), ("tvs", "tv")),
         *(("benches", "bench"), ("lenses", "lens"), ("canvas", "canvas"), ("slices", "slice")),
+        *(("gps", "gps"), ("hoodies", "hoodie"), ("bruises", "bruise"), ("quiches", "quiche")),
+        *(("magpies", "magpie"), ("shears", "shears"), ("leaves", "leaf"), ("geese", "goose")),
+        *(("snowmen", "snowman"), ("bookshelves", "bookshelf"), ("octopi", "octopus")),
+        *(("thermos", "thermos"), ("selfies", "selfie"), ("t-shirts", "t-shirt"), ("suvs", "suv")),
+        *(("movies", "movie"), ("axes", "axe"), ("cheeses", "cheese"), ("fries", "fries")),
     ],
 )
 def test_singular(plural, one):
@@ -73,6 +78,8 @@ def test_one_form(raw, keyword):
         ("steering", "verb"),
         ("holding", "verb"),
         ("sits", "verb"),
+        ("baked", "verb"),
+        ("frozen", "adjective"),
         ("the one on the left", "names nothing by itself"),
         ("thing", "names nothing by itself"),
         ("...", "no word"),
@@ -111,12 +118,33 @@ def test_a_rejected_word_comes_with_a_proposal():
         ("ladle", "What scoops soup?", "A spoon.", "not in the text"),
         ("identification", "What is it?", "the identification", "may be no object"),
         ("bottle opener", "What is it?", "a bottle opener", "several words that are no known name"),
+        ("cat", "What part of the cat's head hears?", "Its ears.", "stands in the query"),
+        ("metal", "What is it made of?", "It is made of metal.", "may be a material"),
+        ("glass", "What holds the wine?", "A glass.", ""),
+        ("dog", "What barks?", "The dog barks at a cat.", ""),
+        ("spoon", "What is there?", "A spoon, knife and fork.", ""),
     ],
 )
 def test_doubts(raw, query, answer, reason):
     found = normalise(raw, query, answer)
     assert found.keyword
     assert found.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "query", "answer", "longer"),
+    [
+        ("metal", "What carries the water?", "A metal pipe.", "metal pipe"),
+        ("plastic", "What keeps it fresh?", "The plastic lid.", "plastic lid"),
+        ("sea", "What has spines?", "The sea urchin. Sea urchins live on rocks.", "sea urchin"),
+        ("car", "What does a driver need?", "The car key on the table.", "car key"),
+    ],
+)
+def test_a_word_that_only_begins_a_name_is_in_doubt(raw, query, answer, longer):
+    found = normalise(raw, query, answer)
+    assert found.keyword == raw
+    assert found.reason == f'stands before "{longer.split()[1]}" only'
+    assert found.proposal == longer
 
 
 def test_real_keywords(samples):

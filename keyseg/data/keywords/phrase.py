@@ -1,0 +1,143 @@
+"""Where the phrase that holds an expression's head begins and ends.
+
+It begins after what only opens the sentence, and ends at the first preposition, pronoun or verb, or
+where a second noun phrase begins: "there is (a red and blue kettle) the boy is holding".
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from keyseg.data.keywords import words
+
+_BE = ("is", "are", "was", "were")
+_HAVE = ("has", "have", "had")
+_TAKE_OBJECTS = ("wearing", "holding", "carrying")  # "wearing a cap" names no cap
+_PARTICLES = ("up", "down", "out")
+_OF_ONE = ("a", "an", "another", "this", "one")
+
+
+def divided(clause: list[str]) -> tuple[list[str], list[str]]:
+    """The phrase of a clause, and the words after it; both may be empty."""
+    found = _without_opening(clause)
+    end = next((i for i in range(len(found)) if _ends(found, i)), len(found))
+    return found[:end], found[end:]
+
+
+def nouns(phrase: list[str]) -> list[int]:
+    """Where a phrase has words that may be its head: behind an owner ("the man's hand") only."""
+    start = next((i for i in range(len(phrase), 0, -1) if phrase[i - 1].endswith("'s")), 0)
+    return [i for i in range(start, len(phrase)) if _is_noun(phrase[i])]
+
+
+@cache
+def _is_noun(word: str) -> bool:
+    no_noun = words.is_adjective(word) or words.is_verb(word) or words.is_adverb(word)
+    listed = words.listed(word, "determiners", "places", "empty", "ends")
+    return bool(word) and not (no_noun or listed or word.isdigit())
+
+
+def _without_opening(found: list[str]) -> list[str]:
+    """Without what comes before the phrase: "there is a cat", "in the corner a cat"."""
+    while found:
+        if words.listed(found[0], "openings") and found[0].endswith("'s"):
+            found = found[1:]
+        elif words.listed(found[0], "openings") and found[1:] and found[1] in _BE:
+            found = found[2:]
+        elif found[0] in _BE:  # "in front is a cat"
+            found = found[1:]
+        elif _is_preposition(found):
+            found = _after_place(found[1:])
+        else:
+            break
+    return found
+
+
+def _is_preposition(found: list[str]) -> bool:
+    """Whether something else than the phrase begins: "near the door", "wearing a cap"."""
+    word, following = found[0], "".join(found[1:2])
+    if not words.listed(word, "ends") or words.listed(word, "determiners"):
+        return word in _TAKE_OBJECTS
+    if words.listed(word, "places"):  # "near the door", but "near door"
+        return not following or words.listed(following, "determiners", "ends")
+    return True
+
+
+def _after_place(found: list[str]) -> list[str]:
+    """What follows a place: "the corner a cat" -> "a cat", "the fence is a cow" -> "a cow"."""
+    start = 0
+    while start < len(found) and words.listed(found[start], "determiners", "places", "empty"):
+        start += 1
+    if any(words.listed(word, "places", "empty") for word in found[:start]):
+        return found[start:]
+    for i in range(start + 1, len(found)):
+        if found[i] in _BE:
+            return found[i + 1 :]
+        if found[i] in ("a", "an") and not words.listed(found[i - 1], "ends"):
+            return found[i:]
+    return []
+
+
+def _ends(found: list[str], i: int) -> bool:
+    """Whether the phrase, of which `found[:i]` is a part, ends before word i."""
+    word, before, after = found[i], found[:i], found[i + 1 :]
+    begins_another = words.listed(word, "determiners") or word.isdigit()
+    named = nouns(before)
+    if word == "and":
+        return not _joins_adjectives(before, after)
+    if words.listed(word, "ends") and not (begins_another and not named):  # "that man"
+        participle = before and not named and words.is_verb(before[-1])
+        return not (participle and word in _PARTICLES)  # "a rolled up blanket"
+    if not named:
+        return _takes_object(before, word, begins_another)
+    return begins_another or words.is_adverb(word) or _tells_of(before[named[-1]], found, i)
+
+
+def _takes_object(before: list[str], word: str, begins_another: bool) -> bool:
+    """Whether what follows is no head: "eating | a banana", "the one | eating cake"."""
+    if before[-1:] == ["one"]:  # "one smiling man" has a head
+        return words.is_verb(word) and (len(before) > 1 or word in _TAKE_OBJECTS)
+    return begins_another and bool(before) and words.is_verb(before[-1])
+
+
+def _tells_of(noun: str, found: list[str], i: int) -> bool:
+    """Whether word i says something of the noun before it, and is no part of its name."""
+    word, following = found[i], "".join(found[i + 1 : i + 2])
+    if words.is_compound(f"{word} {words.singular(following)}"):
+        return False
+    if words.is_participle(word) and not words.listed(word, "verbs") and _is_noun(following):
+        return False  # "snow covered mountain"
+    if words.is_verb(word):
+        return True
+    if words.is_adjective(word):
+        return words.acts(noun)  # "woman black dress", but "chocolate brown dog"
+    clause = _begins_clause(found[i:]) and not words.acts(noun)
+    return clause or _is_verb_of(noun, word, found[:i], following)
+
+
+def _joins_adjectives(before: list[str], after: list[str]) -> bool:
+    """Whether "and" stands between kinds of one thing: "red and blue kettle", not "cat and dog"."""
+    owner = next((i for i in range(len(before), 0, -1) if before[i - 1].endswith("'s")), 0)
+    told = [w for w in before[owner:] if not words.listed(w, "determiners", "places")]
+    following = [w for w in after[:2] if w not in ("a", "the")]
+    return all(map(words.may_be_adjective, [*told, *following[:1]]))
+
+
+def _begins_clause(found: list[str]) -> bool:
+    """Whether a person begins a clause that lacks its object: "(surfboard) girl is carrying"."""
+    person = words.listed(words.singular(found[0]), "people")
+    lacks = words.listed(found[-1], "ends") or words.is_verb(found[-1])
+    return person and len(found) > 2 and found[1] in (*_BE, *_HAVE) and lacks
+
+
+def _is_verb_of(subject: str, word: str, before: list[str], following: str) -> bool:
+    """Whether a word that may be a noun as well is the verb: "a boat floats", "the cat drinks"."""
+    has_object = words.listed(following, "determiners")
+    if word.endswith("ing"):  # "girl painting", but "oil painting"
+        return words.is_form_of_verb(word) and (has_object or words.acts(subject))
+    if not words.agrees(subject, word):
+        return False
+    if has_object or (any(w in _OF_ONE for w in before) and not words.is_plural(subject)):
+        return True  # "a boat floats" is no plural
+    object_first = words.listed(words.singular(word), "nouns", "people", "agents")  # "dog toys"
+    return not object_first and (words.is_plural(subject) or words.acts(subject))
