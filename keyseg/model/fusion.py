@@ -11,10 +11,10 @@ projections would never get a gradient (paper.md section 7 item 1), so they exis
 and cross-attention is then a linear map of KEY: without a residual the fusion does not read SEG's
 state, and KEY's has to carry the place as well as the name, which it can learn.
 
-Where KEY is written before SEG the context holds its state: what reads the context reads KEY, unless
-`key_in_context` is false. The composition then closes KEY's position. KEY's state has no other way
-to the mask after the language model; inside it, SEG and all that follows KEY have seen KEY by causal
-attention, in every variant, unless the answer holds none (`model.tokens.n_keys=0`).
+Where KEY is written before SEG the context holds its state: what reads the context reads KEY,
+unless `key_in_context` is false. The composition then closes KEY's position. KEY's state has no
+other way to the mask after the language model; inside it, SEG and all that follows KEY have seen
+KEY by causal attention, in every variant, unless answers hold none (`model.tokens.n_keys=0`).
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class NoKey(SegOnly):
 class SelfAttention(Variant):
     """`s2 = s + SelfAttn(s); s* = s2 + MLP(s2)`. Table 3 row 2.
 
-    KEY is not read: its position is closed unless key_in_context=true. residual=false is the literal
-    reading, without the two additions.
+    KEY is not read: its position is closed unless key_in_context=true. residual=false is the
+    literal reading, without the two additions.
     """
 
     uses_seg, uses_key, uses_context = True, False, True

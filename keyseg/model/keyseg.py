@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Output:
     """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
-    against the vocabulary table (V, D), (N, 0, D) without KEY; mask_logits (N, 4E, 4E) of the decoder; predicted_iou (N,),
-    SAM's own judgement of the mask: measured, never trained."""
+    against the vocabulary table (V, D), (N, 0, D) without KEY; mask_logits (N, 4E, 4E) of the
+    decoder; predicted_iou (N,), SAM's own judgement of the mask: measured, never trained."""
 
     text_logits: Tensor
     key_query: Tensor
