@@ -205,11 +205,13 @@ class RuntimeConfig:
     the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
     `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
+    `log_level`: lines of log.txt from "debug", "info", "warning" or "error" up.
     """
 
     device: str = "auto"
     threads: int | None = None
     log_every: int = 10
+    log_level: str = "info"
     show_progress: bool = True
     log_model: bool = True
     features: bool = True
@@ -264,6 +266,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optim.schedule": ("constant", "linear", "cosine"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": ("teacher_forced", "generated"),
+    "runtime.log_level": ("debug", "info", "warning", "error"),
     "runtime.sharding": ("none", "fsdp"),
 }
 

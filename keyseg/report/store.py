@@ -18,8 +18,8 @@ import pandas as pd
 from keyseg.config import PROJECT
 from keyseg.metrics import key_asked
 from keyseg.report.stats.measures import BY_NAME, NEEDED, records
-from keyseg.runs import provenance
-from keyseg.runs.run_directory import RunDirectory
+from keyseg.runs import convergence, provenance
+from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
 
@@ -79,6 +79,20 @@ class Cell:
         """GPU-hours of all attempts (CPU-hours where it had no GPU); NaN where none has ended."""
         return provenance.hours(self.info)
 
+    @cached_property
+    def convergence(self) -> convergence.Convergence:
+        """Whether the training had converged, from its rows."""
+        read = self.metrics["name"].isin((convergence.SCORE, convergence.RATE))
+        columns = (self.metrics.loc[read, name].tolist() for name in METRIC_COLUMNS)
+        rows = (Row(*row) for row in zip(*columns, strict=True))
+        return convergence.of_rows(rows, self.info)
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps that were made; None where run.json does not say."""
+        number = self.number("steps")
+        return int(number) if number == number else None
+
     def number(self, key: str) -> float:
         """A number of run.json, NaN where it is absent."""
         return _number(self.info.get(key))
@@ -102,6 +116,11 @@ class Variant:
         """Cells with results, by rising seed."""
         done = [c for c in self.cells if c.status == "done" and len(c.samples)]
         return tuple(sorted(done, key=lambda c: c.seed))
+
+    @property
+    def training(self) -> str:
+        """How the trainings of its finished cells ended; "" without any."""
+        return convergence.told(c.convergence.word for c in self.finished)
 
     def mean(self, key: str) -> float:
         """Mean over finished cells of a number of run.json; NaN where none has it."""

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
 from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
 
@@ -31,6 +32,8 @@ _FRAME_LINES = 7
 """Lines around the cells: heading, table head, rules, footer, and the prompt below."""
 _WIDE = 100
 """Terminal width from which the single losses get columns of their own."""
+_SHORT = {convergence.UNTRAINED: "untrained"}
+"""How a training ended, where the terminal is narrower than that."""
 
 
 class View(Protocol):
@@ -97,6 +100,10 @@ def render(
     losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
     headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
     rows = [_row(cell, losses) for cell in cells]
+    if any(cell.training for cell in cells):
+        headers.append("training")
+        words = [_SHORT.get(c.training, c.training) if width < _WIDE else c.training for c in cells]
+        rows = [[*row, word] for row, word in zip(rows, words, strict=True)]
     if any(cell.job for cell in cells):
         headers += ["job", "node", "log"]
         rows = [
@@ -111,7 +118,7 @@ def render(
     for i, header in enumerate(headers):
         table.add_column(
             header,
-            justify="left" if i < 2 else "right",
+            justify="left" if i < 2 or header == "training" else "right",
             no_wrap=True,
             overflow="ellipsis",
             min_width=None if i == 0 else widths[i],
@@ -278,7 +285,8 @@ class LineView:
         took = f" after {duration(cell.seconds)}" if cell.seconds is not None else ""
         if cell.state == FAILED:
             return [f"FAILED{took}: {_last_line(cell.error)}"]
-        return [f"{cell.state}{took}"] if cell.state in (DONE, PRUNED, STOPPED) else []
+        ended = f"{cell.state}{took}" + (f"; {cell.training}" if cell.training else "")
+        return [ended] if cell.state in (DONE, PRUNED, STOPPED) else []
 
     def _print(self, line: str) -> None:
         print(line, file=self.console.file, flush=True)

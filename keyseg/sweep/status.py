@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from keyseg.runs import sweep_directory
-from keyseg.runs.run_directory import FAILED, QUEUED, RUNNING, Row, RunDirectory, now, parse_rows
+from keyseg.runs import convergence, sweep_directory
+from keyseg.runs.run_directory import (
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    Row,
+    RunDirectory,
+    now,
+    parse_rows,
+)
 
 TESTING, STOPPED, LOST = "testing", "stopped", "lost"
 """States beyond run.json's: the steps are done and the test split is read; nobody works on it;
@@ -35,6 +45,8 @@ class CellStatus:
     left: float | None = None
     seconds: float | None = None
     error: str | None = None
+    training: str = ""
+    """Whether it has converged, by what it has shown so far."""
     job: str = ""
     node: str = ""
 
@@ -54,6 +66,7 @@ class Watch:
         self._file = (0, 0)  # inode and offset
         self._last: dict[str, Row] = {}
         self._first: Row | None = None
+        self._curve: list[Row] = []  # what tells whether it has converged
         self._steps = steps
         self._tests = tests
 
@@ -91,7 +104,11 @@ class Watch:
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
             error=str(info.get("error") or "") if status == FAILED else None,
+            training=self._training(info) if val_step > 0 or status in (DONE, FAILED) else "",
         )
+
+    def _training(self, info: Mapping[str, Any]) -> str:
+        return convergence.of_rows(self._curve, info).word or ""
 
     def _value(self, name: str) -> float | None:
         row = self._last.get(name)
@@ -112,14 +129,16 @@ class Watch:
                 stat = self.run.metrics_file.stat()
                 inode, offset = self._file
                 if stat.st_ino != inode or stat.st_size < offset:  # truncated: all anew
-                    offset, self._last, self._first = 0, {}, None
+                    offset, self._last, self._first, self._curve = 0, {}, None, []
                 file.seek(offset)
                 new = file.read()
         except FileNotFoundError:
-            self._file, self._last, self._first = (0, 0), {}, None
+            self._file, self._last, self._first, self._curve = (0, 0), {}, None, []
             return
         for row in parse_rows(self.run.metrics_file, new):
             self._last[row.name] = row
+            if row.name in (convergence.SCORE, convergence.RATE):
+                self._curve.append(row)
             first_is_old = self._first is None or self._first.time < since
             if row.name == "train/loss" and row.time >= since and first_is_old:
                 self._first = row

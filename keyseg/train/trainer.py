@@ -358,7 +358,7 @@ class Trainer:
                 f"(now {self.cfg.optim.lr}) or optim.clip (now {self.cfg.optim.clip})"
             )
         values["train/seconds_per_step"] = seconds / self._count
-        values["train/lr"] = self.optimizer.param_groups[0]["lr"]
+        values["train/lr"] = max(group["lr"] for group in self.optimizer.param_groups)
         for name, value in values.items():
             yield Value(name, value, self.step)
         self._window = torch.zeros_like(self._window)

@@ -11,6 +11,7 @@ Whatever needs torch is imported late (work.py): the data is read beside those i
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from keyseg.data import reading
-from keyseg.runs import disk, garbage_collector, provenance
+from keyseg.runs import convergence, disk, garbage_collector, provenance
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -40,10 +41,13 @@ from keyseg.runs.run_directory import (
 from keyseg.tracking import sync
 from keyseg.tracking.background import mirror
 from keyseg.worker import several, system_load
+from keyseg.worker.log import beginning, log_to
 
 if TYPE_CHECKING:
     from keyseg.config import RunConfig
     from keyseg.train.distributed import Processes
+
+log = logging.getLogger(__name__)
 
 _stop = threading.Event()
 """Set by SIGUSR2, which schedulers send before they take a machine away."""
@@ -93,6 +97,8 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     held.enter_context(run.lock())
     if run.status in (DONE, PRUNED):
         return False
+    cfg = run.config
+    held.enter_context(log_to(run.log_file, cfg.runtime.log_level))
     disk.remove_leftovers(run.checkpoints)
     state = provenance.record(run)
     seen = len(run.info["hardware"].get("gpus", ()))
@@ -100,6 +106,8 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     attempt = provenance.attempt(state, gpus) | {"processes": processes.count}
     attempts = [*provenance.attempts_so_far(run), attempt]
     run.update(status=RUNNING, attempts=attempts, error=None, processes=processes.count)
+    for line in beginning(run.info, cfg, len(attempts), processes.count):
+        log.info(line)
     held.enter_context(mirror(run))
     held.enter_context(system_load.watch(run))
     return True
@@ -108,7 +116,14 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
 def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
     attempts[-1] = provenance.ended(attempts[-1], outcome or status)
+    if status in (DONE, PRUNED, FAILED):
+        with suppress(ValueError):  # rows that cannot be read: whoever reads them will say so
+            fields["convergence"] = convergence.of_rows(run.rows(), fields).to_json()
     run.update(status=status, attempts=attempts, **provenance.cost(attempts), **fields)
+    level = logging.ERROR if status == FAILED else logging.INFO
+    why = outcome or fields.get("error")
+    told = f"{status}: {why}" if why else status
+    log.log(level, "%s, after %.0f s of this attempt", told, attempts[-1].get("seconds", 0.0))
 
 
 def attempt(path: str) -> int:

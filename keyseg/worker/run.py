@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Any
 
 import pandas as pd
 import torch
 
-from keyseg.config import ConfigError, RunConfig
+from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
-from keyseg.model.backbones.weights import weights_fingerprint
+from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk
 from keyseg.runs.run_directory import Row, RunDirectory, now
@@ -29,6 +30,9 @@ from keyseg.train.build import build, pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, in_order
 from keyseg.train.trainer import Stopped, Trainer
+from keyseg.worker.log import data_counts, memory, parameter_counts, scores
+
+log = logging.getLogger(__name__)
 
 Stop = Callable[[], bool]
 """Whether the run is to stop."""
@@ -49,11 +53,22 @@ def work(
     device = processes.device(pick_device(cfg.runtime.device))
     set_threads(cfg)
     check_shares(cfg, processes.count)
+    log.info(
+        "device: %s, %d threads, %s, attention %s",
+        _device_name(device),
+        torch.get_num_threads(),
+        cfg.model.precision,
+        cfg.model.attention,
+    )
     data = reading.read(cfg.data)
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    _tell(data_counts(splits, data.fingerprint))
     torch.manual_seed(cfg.seed)
     parts = build(cfg, device)
     rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
+    log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
+    _tell(parameter_counts(rows))
     run.update(
         manifest=rows,
         trainable_parameters=trained,
@@ -65,7 +80,9 @@ def work(
     optim = cfg.optim
     sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
-    run.truncate(trainer.resume() or -1)  # without a checkpoint it begins anew, before step 0
+    step = trainer.resume()
+    run.truncate(step or -1)  # without a checkpoint it begins anew, before step 0
+    log.info("goes on after step %d" if step else "begins before step %d", step)
     val_groups = groups(e for s in data.val for e in s.examples)[: cfg.evaluation.val_images]
 
     keep_iou = bool(run.info.get("keep_val_iou"))
@@ -78,7 +95,9 @@ def work(
         if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
-        return summarise(rows)
+        summary = summarise(rows)
+        log.info("step %d of %d: val %s", trainer.step, cfg.optim.steps, scores(summary))
+        return summary
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
@@ -90,11 +109,15 @@ def work(
                 run_checkpoint = trainer.saved_step
                 disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
                 run.update(checkpoint_step=run_checkpoint)
+                log.info("step %d of %d: checkpoint", run_checkpoint, optim.steps)
     finally:
         run.update(checkpoint_step=trainer.saved_step)
+        if run_checkpoint != trainer.saved_step:
+            log.info("step %d of %d: checkpoint", trainer.saved_step, optim.steps)
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
+    log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
     told = [e for s in data.test for e in s.examples]
     test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
     with unsharded(parts.model):
@@ -107,6 +130,9 @@ def work(
         }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
     summary = {p: summarise(rows) for p, rows in samples.items()}
+    for protocol, values in summary.items():
+        log.info("test, %s: %s", protocol, scores(values))
+    log.info(memory())
     moment = now()
     run.log(
         Row(f"test/{protocol}/{name}", value, optim.steps, moment)
@@ -120,6 +146,21 @@ def work(
         "seconds_per_step": pace(run),
         "checkpoint_fingerprint": checkpoint,
     }
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        log.info(line)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _backbones(cfg: RunConfig) -> tuple[str, str]:
+    if cfg.model.init == "random":
+        return "with random weights", "with random weights"
+    return weights_path(cfg.model.llava), str(resolve_path(cfg.model.sam))
 
 
 def pace(run: RunDirectory) -> float | None:

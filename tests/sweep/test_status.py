@@ -48,6 +48,26 @@ def test_a_run_at_work(run):
     assert watch.read().state == "stopped"  # nobody holds it any more
 
 
+def test_whether_it_has_converged(run):
+    run.log([Row("val/giou", value, step, now()) for step, value in ((0, 0.1), (3, 0.5))])
+    watch = Watch(run, "full")
+    assert watch.read().training == "still rising"
+    run.log([Row("val/giou", 0.1, 10, now())])
+    status = watch.read()
+    assert status.training == "collapsed"
+    assert any("collapsed" in line for line in drawn([status], 120))
+    run.truncate(3)
+    assert watch.read().training == "still rising"
+
+
+def test_before_anything_is_learnt_nothing_is_said_of_it(run):
+    watch = Watch(run, "full")
+    run.log([Row("val/giou", 0.1, 0, now())])
+    assert watch.read().training == ""
+    run.update(status="done")
+    assert watch.read().training == "never left the untrained level"  # optim.steps=0
+
+
 def test_the_pace_is_that_of_this_attempt(run):
     run.log(train(1, now() - 5000) + train(2, now() - 4990))
     with run.lock():

@@ -101,11 +101,13 @@ def test_a_run_as_it_goes_and_ends(store, run):
     log(run, 3)
     (run.gallery / "x").mkdir(parents=True)
     (run.gallery / "x" / "1.txt").write_text("picture")
+    run.update(convergence={"word": "still rising"})
     done(run)
     sync.sync(run)
     mirrored = found(store, run)
     assert mirrored.info.status == "FINISHED"
     assert mirrored.info.end_time == 2_000_000
+    assert mirrored.data.tags["keyseg.training"] == "still rising"
     assert history(store, run) == expected(1, 2, 3)
     assert history(store, run, "val/precision_at_0.5") == expected(1, 2, 3)
     artifacts = {a.path for a in store.list_artifacts(mirrored.info.run_id)}

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from keyseg.config import signature
+from keyseg.runs.convergence import of_rows
 from keyseg.runs.run_directory import (
     DONE,
     EXIT_NO_SPACE,
@@ -85,6 +86,8 @@ def test_leaves_what_a_report_needs(whole):
         row["parameters"] for row in info["manifest"] if row["trainable"]
     )
     assert info["attempts"][-1]["outcome"] == DONE
+    assert info["convergence"] == of_rows(whole.rows(), info).to_json()
+    assert info["convergence"]["steps"] == info["steps"]
     assert info["minutes"] > 0
     assert [f.name for f in whole.checkpoints.iterdir()] == [whole.best_file.name]
     assert len(info["checkpoint_fingerprint"]) == 16

@@ -12,7 +12,7 @@ from keyseg.report.figures.style import INK, canvas, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.measures import BY_NAME
-from keyseg.report.stats.verdict import ALPHA, NO_RESULT
+from keyseg.report.stats.verdict import ALPHA, NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
@@ -79,7 +79,9 @@ def _fold(ax: Any) -> None:
 
 def _label(row: Mapping[Any, Any]) -> str:
     """A contrast's name, and in brackets below it what it lacks of the design."""
-    about = f"no result: {row['hole']}" if row["verdict"] == NO_RESULT else str(row["hole"])
+    silent = row["verdict"] in (NO_RESULT, SAYS_NOTHING)
+    said = (str(row["sentence"]) if silent else str(row["at"]), "" if silent else str(row["hole"]))
+    about = "; ".join(filter(None, said))
     name = _two_lines(str(row["contrast"]))
     return f"{name}\n{wrap(f'({about})', 44)}" if about else name
 
@@ -93,11 +95,11 @@ def _two_lines(name: str) -> str:
 
 
 def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
-    if row["verdict"] == NO_RESULT:
+    if row["verdict"] in (NO_RESULT, SAYS_NOTHING):
         where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         look_ = {"color": "#6a6a6a", "fontsize": 8, "bbox": box}
-        ax.annotate(NO_RESULT, **where, ha="center", va="center", **look_)
+        ax.annotate(row["verdict"], **where, ha="center", va="center", **look_)
         return
     style = look(index)
     for source, shift, dash in (("images", -0.17, "-"), ("seeds", 0.17, ":")):

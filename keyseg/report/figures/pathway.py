@@ -12,7 +12,7 @@ import pandas as pd
 from keyseg.report.figures.style import INK, canvas, look, wrap
 from keyseg.report.stats.contrasts import path
 from keyseg.report.stats.measures import BY_NAME
-from keyseg.report.stats.verdict import NO_RESULT
+from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.tables.table import percent, word
 
@@ -89,6 +89,8 @@ def _said(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     """Difference, interval and verdict of a step."""
     low, high = float(row["low"]), float(row["high"])
     ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
+    if row["verdict"] == SAYS_NOTHING:
+        return "", "", SAYS_NOTHING
     return (
         percent(float(row["difference"]), signed=True),
         ends if np.isfinite([low, high]).all() else "",

@@ -12,6 +12,7 @@ import numpy as np
 from keyseg.report.stats.measures import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep, shown
 from keyseg.report.tables import runs
+from keyseg.runs.convergence import PLATEAU
 
 ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
@@ -35,6 +36,7 @@ def check(sweep: Sweep) -> list[Notice]:
         *_mixed(sweep),
         *_unequal(sweep),
         *_disagreements(sweep),
+        *_trainings(sweep),
         *_seeds(sweep),
     ]
 
@@ -147,6 +149,19 @@ def _disagreements(sweep: Sweep) -> Iterator[Notice]:
                         f"{protocol} {name} is {stated:.4f} in run.json and {value:.4f} from "
                         "samples.parquet; tables here use the samples.",
                     )
+
+
+def _trainings(sweep: Sweep) -> Iterator[Notice]:
+    words = {v.label: v.training for v in sweep.variants if v.finished}
+    if detail := "\n".join(f"{k}: {word}" for k, word in words.items() if word != PLATEAU):
+        yield Notice(
+            "Not at a plateau.",
+            "These trainings were not seen to have converged. A contrast with one of them speaks "
+            "of the steps that were trained, not of the variant; with one that never left the "
+            "untrained level it says nothing. More optim.steps, or more evaluations "
+            "(optim.eval_every), tell more.",
+            detail,
+        )
 
 
 def _seeds(sweep: Sweep) -> Iterator[Notice]:

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from keyseg.report.stats import inference, verdict
+from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
@@ -47,7 +47,7 @@ CONTRAST_COLUMNS = (
     *(f"holm_{source}" for source in SOURCES),
     *("margin", "p_equivalence", "holm_equivalence"),
     *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "hole", "verdict", "sentence", "caveat"),
+    *("images", "hole", "verdict", "sentence", "caveat", "training", "at"),
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
@@ -161,6 +161,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
             block.append((contrast, _held(pairs, margin, seed) if pairs else None))
         known = [held for _, held in block if held]
         pending = len(block) - len(known)
+        reached = {contrast.name: training.reach(contrast) for contrast, _ in block}
         for m, measure in enumerate(MEASURES):
             corrected = {
                 s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
@@ -181,7 +182,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                         row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
-                rows.append(row)
+                rows.append(training.qualified(row, reached[contrast.name]))
     return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
 
 

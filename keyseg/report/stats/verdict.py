@@ -25,11 +25,13 @@ FEWEST = 3
 MOST_SEEDS = 200
 NO_RESULT = "no result"
 """The word for a declared contrast of which one variant has no finished cell."""
+SAYS_NOTHING = "says nothing"
+"""The word for a contrast with a variant that never left the untrained level (`training`)."""
 
 WORDS = (
     *("better", "worse", "higher", "lower", "no difference", "smaller than"),
     *("one seed (better)", "one seed (worse)", "one seed (higher)", "one seed (lower)"),
-    *("inconclusive", "no interval", NO_RESULT),
+    *("inconclusive", "no interval", NO_RESULT, SAYS_NOTHING),
 )
 
 

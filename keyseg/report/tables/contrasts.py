@@ -97,7 +97,7 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
             Entry(percent(float(row["difference"]), signed=True), spread=sd),
             *map(source, ("images", "seeds", "both")),
             Entry(sizes, odd),
-            Entry("", word=word(row)),
+            Entry("", str(row["training"]), word=word(row)),
         ),
         where.get(str(row["label"])),
         str(row["hole"]),
@@ -150,6 +150,7 @@ class Answer:
     """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
 
     `hole`: what the result lacks of the design; the text says it where there is no result.
+    `training`: whether both sides had converged.
     """
 
     metric: str
@@ -159,6 +160,7 @@ class Answer:
     caveat: str
     index: int | None = None
     hole: str = ""
+    training: str = ""
 
 
 def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
@@ -168,17 +170,19 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
     for name in sweep.metrics:
         rows = found[(found["metric"] == name) & (found["protocol"] == sweep.headline)]
         for row in rows.to_dict("records"):
+            said = f"{row['verdict']} {row['at']}".rstrip()
             text = str(row["sentence"])
-            text = text.removeprefix(str(row["verdict"])).lstrip(":, ")
+            text = text.removeprefix(said).removeprefix(str(row["verdict"])).lstrip(":, ")
             out.append(
                 Answer(
                     BY_NAME[name].title,
                     str(row["contrast"]),
-                    str(row["verdict"]),
+                    said,
                     text,
                     str(row["caveat"]),
                     where.get(str(row["label"])),
                     "" if row["verdict"] == NO_RESULT else str(row["hole"]),
+                    str(row["training"]),
                 )
             )
     return out

@@ -40,6 +40,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
             for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes"):
                 row[key] = variant.mean(key)
             row["hours"] = variant.hours
+            row["training"] = variant.training
             rows.append(row)
     frame = pd.DataFrame(rows).rename(columns={"majority": "keyword_majority"})
     counts = ["seeds", "examples", "images"]

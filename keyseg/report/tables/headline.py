@@ -37,6 +37,7 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
             own = beside[beside["variant"] == (variant.fusion or variant.label)]
             values = own.drop_duplicates("metric").set_index("metric")["value_percent"]
             entries += [_print(float(values.get(name, float("nan")))) for name in IN_PRINT]
+        entries.append(Entry(variant.training or DASH))
         lines.append(Line(variant.label, entries, variant.index, variant.hole))
     header = titles(MEASURED)
     caption = f"Measured, {PROTOCOLS.get(protocol, protocol) or 'nothing yet'}. {INTERVALS}"
@@ -45,8 +46,11 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
     if len(beside):
         header += tuple(f"{name}, in print{MARK}" for name in titles(IN_PRINT))
         caption += f" {MARK} {_told(sweep, beside)}"
+    caption += " Training: the word for how it ended, from its val curve."
     mark = "measured and in print" if len(beside) else "measured"
-    return Table("headline", "Headline", caption, "Variant", header, lines, mark)
+    header += ("Training",)
+    words = frozenset({len(header) - 1})
+    return Table("headline", "Headline", caption, "Variant", header, lines, mark, words)
 
 
 def _print(value: float) -> Entry:

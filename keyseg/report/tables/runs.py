@@ -13,9 +13,9 @@ from keyseg.report.store import Cell, Sweep, shown
 from keyseg.runs.provenance import cost_unit
 
 COLUMNS = (
-    *("signature", "variant", "seed", "status", "commit", "dirty", "data_fingerprint", "protocol"),
-    *("attempts", "minutes", "hours", "unit", "host", "slurm_job_id", "mlflow_run", "mlflow_url"),
-    "log",
+    *("signature", "variant", "seed", "status", "training", "commit", "dirty", "data_fingerprint"),
+    *("protocol", "attempts", "minutes", "hours", "unit", "host", "slurm_job_id", "mlflow_run"),
+    *("mlflow_url", "log"),
 )
 
 
@@ -29,6 +29,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
         rows.append(
             (
                 *(cell.signature, cell.label, cell.seed, cell.status),
+                cell.convergence.word or "",
                 " ".join(sorted(cell.commits)),
                 *(cell.dirty, cell.info.get("data_fingerprint") or "", protocol(cell)),
                 *(len(attempts), cell.number("minutes"), cell.hours),

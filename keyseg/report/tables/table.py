@@ -122,14 +122,18 @@ def not_asked(measure: str, *variants: Variant) -> bool:
 
 
 def word(row: Mapping[Any, Any]) -> str:
-    """The verdict of a row of contrasts, with the margin that the difference is shown to keep."""
+    """The verdict of a row of contrasts, with the margin that the difference is shown to keep.
+
+    And with the steps that it speaks of, if it speaks of no more than that.
+    """
     said, margin = str(row["verdict"]), float(row["margin"])
-    if said in ("better", "worse", "higher", "lower"):
-        small = float(row["holm_equivalence"]) <= ALPHA
-        return f"{said}, < {number(margin)}" if small else said
-    if said == "no difference":
-        return f"{said} > {number(margin)}"
-    return f"{said} {number(margin)}" if said == "smaller than" else said
+    if said in ("better", "worse", "higher", "lower") and float(row["holm_equivalence"]) <= ALPHA:
+        said = f"{said}, < {number(margin)}"
+    elif said == "no difference":
+        said = f"{said} > {number(margin)}"
+    elif said == "smaller than":
+        said = f"{said} {number(margin)}"
+    return f"{said} {row['at']}" if row["at"] else said
 
 
 def protocols(sweep: Sweep) -> dict[str, str]:

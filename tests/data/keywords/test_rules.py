@@ -61,6 +61,8 @@ def test_singular(plural, one):
         ("the dog's", "dog"),
         ("running shoes", "running shoe"),
         ("Teddy", "teddy bear"),
+        ("a big hot air balloon", "hot air balloon"),
+        ("garbage can", "garbage can"),
     ],
 )
 def test_one_form(raw, keyword):
@@ -81,6 +83,7 @@ def test_one_form(raw, keyword):
         ("baked", "verb"),
         ("frozen", "adjective"),
         ("the one on the left", "names nothing by itself"),
+        ("the one with a blue cap", "names nothing by itself"),
         ("thing", "names nothing by itself"),
         ("...", "no word"),
     ],

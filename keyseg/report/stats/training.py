@@ -1,0 +1,66 @@
+"""What the trainings behind a contrast allow it to say.
+
+A variant that was stopped while it still learnt is not known, only its weights after so many steps
+are. One that never left the untrained level is not known at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from keyseg.report.stats.contrasts import Contrast
+from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
+from keyseg.report.store import Cell
+from keyseg.runs.convergence import PLATEAU, UNTRAINED, told
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the verdict on a contrast reaches.
+
+    `training`: the words of both sides. `at`: "at 100 steps" where it speaks of no more than that.
+    `nothing`: why it says nothing at all.
+    """
+
+    training: str
+    at: str = ""
+    nothing: str = ""
+
+
+def reach(contrast: Contrast) -> Reach:
+    """The reach of a contrast; without results on both sides there is none to limit."""
+    if contrast.open:
+        return Reach("")
+    shared = contrast.shared_seeds
+    sides = {
+        side.label: [c for c in side.finished if not shared or c.seed in shared]
+        for side in (contrast.of, contrast.against)
+    }
+    words = {label: [c.convergence.word for c in cells] for label, cells in sides.items()}
+    training = "; ".join(f"{label}: {told(found)}" for label, found in words.items())
+    lost = [label for label, found in words.items() if set(found) == {UNTRAINED}]
+    if lost:
+        return Reach(training, nothing=f"{' and '.join(lost)} {UNTRAINED}")
+    if all(set(found) == {PLATEAU} for found in words.values()):
+        return Reach(training)
+    return Reach(training, at=at(cell for cells in sides.values() for cell in cells))
+
+
+def at(cells: Iterable[Cell]) -> str:
+    """`at 100 steps`, `at 100 and 400 steps`."""
+    steps = sorted({int(n) for cell in cells if (n := cell.steps) is not None})
+    return f"at {' and '.join(map(str, steps))} steps" if steps else "at the steps trained"
+
+
+def qualified(row: dict[str, object], reached: Reach) -> dict[str, object]:
+    """A row of contrasts with its verdict, sentence and caveat brought within its reach."""
+    said, sentence = str(row["verdict"]), str(row["sentence"])
+    if said != NO_RESULT and reached.nothing:
+        silent = {"verdict": SAYS_NOTHING, "sentence": f"{SAYS_NOTHING}: {reached.nothing}"}
+        row = {**row, **silent, "caveat": ""}
+    elif said != NO_RESULT and reached.at:
+        claim, mark, rest = sentence.partition(":")
+        rest = rest.replace("to judge the variant takes", "to judge more than these weights takes")
+        row = {**row, "sentence": f"{claim} {reached.at}{mark}{rest}"}
+    return {**row, "training": reached.training, "at": "" if reached.nothing else reached.at}
