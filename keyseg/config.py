@@ -35,7 +35,8 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
-    # "optim.ema": 0.0,
+    "fusion.key_in_context": True,
+    "prompt.names_target": True,
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -185,7 +186,10 @@ class EvaluationConfig:
 
 @dataclass
 class PromptConfig:
-    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object."""
+    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object.
+
+    `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
+    """
 
     name: str = MISSING
     system: str = MISSING
@@ -195,6 +199,7 @@ class PromptConfig:
     short: list[str] = MISSING
     long: list[str] = MISSING
     answers: list[str] = MISSING
+    names_target: bool = True
 
 
 @dataclass

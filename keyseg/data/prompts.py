@@ -88,6 +88,8 @@ class Conversation:
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
         """Question and full answer; templates drawn with `rng`, the first ones without."""
         template = self._choose(self.prompt.answers, rng)
+        if not self.prompt.names_target:
+            template = template.partition("{text}")[0].rstrip()
         text = example.text or f"the {example.keyword or NAMELESS}"
         answer = template.format(tokens=self.pair, text=text)
         return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))

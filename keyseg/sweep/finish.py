@@ -29,6 +29,9 @@ BuildReport = Callable[[Path, Path], Path]
 """From a sweep's folder and the folder of its report to the report's page. Handed in by whoever
 puts the program together: a sweep does not know how a report is made."""
 
+_NOT_ASKED = "not asked"
+"""Where answers hold no KEY."""
+
 COLUMNS = (
     ("gIoU", "giou"),
     ("cIoU", "ciou"),
@@ -154,7 +157,12 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
             continue
         table.add_row(
             escape(title),
-            *[_percent(summary.get(first), name) for _, name in columns],
+            *[
+                _NOT_ASKED
+                if name == "keyword_accuracy" and not outcome.cell.config.model.tokens.n_keys
+                else _percent(summary.get(first), name)
+                for _, name in columns
+            ],
             *[_percent(summary.get(protocol), "giou") for protocol in others],
             _time(info),
         )
@@ -219,9 +227,6 @@ def short_path(path: Path) -> str:
 
 
 def _percent(scores: dict[str, Any] | None, name: str) -> str:
-    """A score; a dash where there is none, and why where it is one of KEY."""
-    if scores and name not in scores and name == "keyword_accuracy":
-        return "not asked"  # answers without KEY
     value = (scores or {}).get(name)
     return "-" if value is None else f"{100 * value:.1f}"
 

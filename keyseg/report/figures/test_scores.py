@@ -63,7 +63,7 @@ def makers(
             lambda: learning_curves(sweep),
         ),
         "precision": (bool(sweep.finished), lambda: precision(sweep)),
-        "keyword": (bool(sweep.finished), lambda: keyword(sweep)),
+        "keyword": (any(c.key_asked for c in sweep.finished), lambda: keyword(sweep)),
     }
     return {name: make for name, (wanted, make) in made.items() if wanted}
 
