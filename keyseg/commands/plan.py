@@ -17,6 +17,7 @@ from keyseg.config import PROJECT, ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
+from keyseg.sweep import ranges
 from keyseg.sweep.tune.record import TRIALS
 
 
@@ -151,11 +152,11 @@ def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
     if "n_trials" in sweeper:  # a tuning: its parameters have ranges, and no cells
         count = f"0 of {sweeper['n_trials']} trials done ({', '.join(params)})"
     else:
-        parse = OverridesParser.create().parse_override
+        parser = OverridesParser.create()
         sizes = {
             key: sum(1 for _ in override.sweep_string_iterator())
             for key, value in params.items()
-            if (override := parse(f"{key}={value}")).is_sweep_override()
+            if (override := ranges.parse(parser, [f"{key}={value}"])[0]).is_sweep_override()
         }
         shape = " x ".join(f"{size} {key}" for key, size in sizes.items())
         count = f"0 of {prod(sizes.values())} cells done ({shape})"

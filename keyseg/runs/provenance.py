@@ -18,8 +18,19 @@ from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory, now
 
 PACKAGES = (
-    *("torch", "torchvision", "transformers", "peft", "segment-anything", "accelerate"),
-    *("safetensors", "hydra-core", "omegaconf", "mlflow", "numpy", "pandas", "pycocotools"),
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "segment-anything",
+    "accelerate",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pycocotools",
 )
 
 SNAPSHOT = ".keyseg-snapshot.json"
@@ -152,6 +163,16 @@ def cost(attempts: Iterable[Attempt]) -> dict[str, float]:
         "minutes": sum(a["seconds"] for a in finished) / 60,
         "gpu_hours": sum(a.get("gpu_hours", 0.0) for a in finished),
     }
+
+
+SILENT = 0.5
+"""Share of generated answers without SEG from which on a run is spoken of: it gives no masks."""
+
+
+def silence(info: Mapping[str, Any]) -> float:
+    """Share of a run's generated answers without SEG; 0 where it was not asked to write any."""
+    generated = (info.get("summary") or {}).get("generated") or {}
+    return float(generated.get("no_seg_rate") or 0.0)
 
 
 def hours(info: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROJECT, ConfigError, RunConfig
+from keyseg.data.files import DataError
 from keyseg.runs.disk import DiskFullError
 
 if TYPE_CHECKING:
@@ -30,9 +32,27 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 """Our own flags, which Hydra does not know, as the overrides that they stand for."""
 
 
+WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
+"""Overrides of mappings whose keys are the user's to give."""
+
+
 def plain_flags(arguments: Sequence[str]) -> list[str]:
     """The command line with our own flags written as overrides."""
     return [FLAGS.get(argument, argument) for argument in arguments]
+
+
+def whole_mappings(arguments: Sequence[str]) -> list[str]:
+    """The command line such that `KEY={...}` is all of a mapping with free keys.
+
+    Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if WHOLE.match(argument):
+            found += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+        else:
+            found.append(argument)
+    return found
 
 
 @contextmanager
@@ -43,8 +63,6 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
-
-    from keyseg.data.files import DataError
 
     try:
         overrides = task_overrides(arguments)

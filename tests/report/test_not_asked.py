@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keyseg.metrics import OF_KEY
 from keyseg.report import build
 from keyseg.report.figures import test_scores
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import scores
-from keyseg.report.stats.measures import OF_KEY
 from keyseg.report.store import Sweep, load
 from keyseg.report.tables import contrasts, headline, printed, results
 from keyseg.report.tables.table import NOT_ASKED

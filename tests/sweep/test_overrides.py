@@ -2,10 +2,12 @@ import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT, ConfigError
 from keyseg.sweep.group_help import first_line, groups
-from keyseg.sweep.overrides import check, one_line_errors, task_overrides
+from keyseg.sweep.overrides import check, one_line_errors, task_overrides, whole_mappings
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,44 @@ def test_misspelt(override, message):
     with pytest.raises(ConfigError, match=message) as caught:
         check([override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "found"),
+    [
+        (["hydra/sweeper=optuna"], "sweeper.objectives", {}),
+        (["+sweeps=tune"], "sweeper.objectives", {"val/giou": "maximize"}),
+        (
+            ["+sweeps=tune", "hydra.sweeper.objectives={val/ciou: maximize, minutes: minimize}"],
+            "sweeper.objectives",
+            {"val/ciou": "maximize", "minutes": "minimize"},
+        ),
+        (
+            ["+sweeps=tune", "+hydra.sweeper.objectives={minutes: minimize}"],
+            "sweeper.objectives",
+            {"val/giou": "maximize", "minutes": "minimize"},
+        ),
+        (
+            ["hydra/sweeper=optuna", "hydra.sweeper.sampler_args={n_startup_trials: 3}"],
+            "sweeper.sampler_args",
+            {"n_startup_trials": 3},
+        ),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.sbatch={mail-type: END}"],
+            "launcher.sbatch",
+            {"mail-type": "END"},
+        ),
+        (["+sweeps=table3", "ablation.baseline={seed: 0}"], "ablation.baseline", {"seed": 0}),
+        (["model.sizes={text: {layers: 2}}"], "model.sizes", {"text": {"layers": 2}}),
+    ],
+)
+def test_a_mapping_that_is_given_is_the_whole_mapping(given, key, found):
+    arguments = whole_mappings(given)
+    check(arguments)
+    with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+        config = compose("config", arguments, return_hydra_config=True)
+    top = config.hydra if key.split(".")[0] in ("sweeper", "launcher") else config
+    assert OmegaConf.to_container(OmegaConf.select(top, key)) == found
 
 
 @pytest.mark.parametrize(

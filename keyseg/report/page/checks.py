@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from keyseg.report.stats.measures import BY_NAME, ratios
+from keyseg.metrics import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs.convergence import PLATEAU
+from keyseg.runs.provenance import SILENT, silence
 
 ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
@@ -33,6 +34,7 @@ def check(sweep: Sweep) -> list[Notice]:
     """All warnings, the gravest first."""
     return [
         *_holes(sweep),
+        *_silent(sweep),
         *_mixed(sweep),
         *_unequal(sweep),
         *_disagreements(sweep),
@@ -73,6 +75,18 @@ def _holes(sweep: Sweep) -> Iterator[Notice]:
             else:
                 logs = "\n".join(f"log: {shown(c.log_file)}" for c in cells if c.log_file.exists())
                 yield Notice(f"Not finished: {which}.", f"Status: {status}.", logs)
+
+
+def _silent(sweep: Sweep) -> Iterator[Notice]:
+    rates = {_name(c): silence(c.info) for c in sweep.finished}
+    silent = {name: rate for name, rate in rates.items() if rate >= SILENT}
+    if silent:
+        yield Notice(
+            "Answers without SEG.",
+            "Asked to write the answer themselves, these runs mostly write none with SEG, so they "
+            "give no mask. Teacher-forced scores do not show that.",
+            "\n".join(f"{name}: {100 * rate:.0f} %" for name, rate in silent.items()),
+        )
 
 
 def _mixed(sweep: Sweep) -> Iterator[Notice]:
@@ -135,7 +149,7 @@ def _several(stated: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 def _disagreements(sweep: Sweep) -> Iterator[Notice]:
     for cell in sweep.finished:
-        terms = cell.records
+        terms = cell.terms
         lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())
         if lost:
             yield Notice(f"No IoU: {_name(cell)}.", f"{lost} samples are left out of every score.")

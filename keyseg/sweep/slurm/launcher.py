@@ -78,9 +78,8 @@ class SlurmLauncher(SweepLauncher):
         super().__init__(prepare, report)
         self.features = features
         self.worker = list(worker) or list(WORKER)
-        self.options = SlurmOptions(
-            **{f.name: options[f.name] for f in fields(SlurmOptions) if f.name in options}
-        )
+        names = [f.name for f in fields(SlurmOptions) if options.get(f.name) is not None]
+        self.options = SlurmOptions(**{name: options[name] for name in names})
         self.options.setup = list(self.options.setup)
         self.options.srun = list(self.options.srun)
         self.options.sbatch = dict(self.options.sbatch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune import enqueue, results, samplers, storage
-from keyseg.sweep.tune.control import Controller, SameError
+from keyseg.sweep.tune.control import Controller, GivenUp
 from keyseg.sweep.tune.options import OptunaConfig
 from keyseg.sweep.tune.progress import Board
 from keyseg.sweep.tune.prune import Judge
@@ -125,12 +125,13 @@ class Tuning:
             self.settings.of_trial,
             width=self.width,
             same_errors=self.options.same_errors,
+            max_failure_rate=self.options.max_failure_rate,
             judge=self.judge,
             max_attempts=self.launcher.max_attempts,
         )
         try:
             self._control(controller, arms)
-        except SameError:
+        except GivenUp:
             parent.join(30)
             ended = controller.supervisor.outcomes
             if problem := finish.finish_mlflow(self.sweep_dir, ended, None, failed=True):
@@ -198,7 +199,7 @@ class Tuning:
                         self.record.write_trials(arms, self.width)
                         saved = time.monotonic()
                     time.sleep(_TICK)
-            except (KeyboardInterrupt, SameError):
+            except (KeyboardInterrupt, GivenUp):
                 controller.supervisor.stop()
                 raise
 
@@ -207,9 +208,11 @@ class Tuning:
         if not self.options.final:
             return []
         cells: dict[str, Cell] = {}
+        compared: list[dict[str, Cell]] = []
         for arm in arms:
             best = arm.best()
             settings = {"default": list[str]()}
+            compared.append({})
             if best is not None:
                 settings["tuned"] = results.best_overrides(arm, best)
             for name, values in settings.items():
@@ -217,9 +220,9 @@ class Tuning:
                 if self.options.tune_per:
                     factors = {self.options.tune_per: arm.label, **factors}
                 cell = self.settings.compared(arm.question, values, factors)
-                cells.setdefault(cell.signature, cell)
+                compared[-1][name] = cells.setdefault(cell.signature, cell)
         found = list(cells.values())
-        self.record.write_sweep(found)
+        self.record.write_sweep(found, contrasts_of(compared))
         pool = self.launcher.pool(found, self._say)
         supervisor = Supervisor(pool, max_attempts=self.launcher.max_attempts)
         for cell in found:
@@ -252,3 +255,18 @@ class Tuning:
         for arm in arms:
             results.print_best(self.sweep_dir, arm, self.console)
         return problem is None
+
+
+def contrasts_of(arms: Sequence[Mapping[str, Cell]]) -> list[dict[str, Any]]:
+    """Tuned with default in each arm, then each arm with the first, like with like.
+
+    `arms`: the cells "default" and "tuned" of each; one cell may be both.
+    """
+    pairs = [(arm.get("tuned"), arm.get("default")) for arm in arms]
+    pairs += [(arm.get(s), arms[0].get(s)) for s in ("tuned", "default") for arm in arms[1:]]
+    found = [
+        {"of": of.point.factors, "against": against.point.factors}
+        for of, against in pairs
+        if of is not None and against is not None and of is not against
+    ]
+    return [entry for i, entry in enumerate(found) if entry not in found[:i]]
