@@ -244,7 +244,7 @@ def test_a_cell_without_key_shows_its_keyword_loss_as_not_asked():
     losses = {"loss": 1.0, "text": 0.5}
     cells = [CellStatus("no_key", PROJECT, "running", losses=losses), CellStatus("new", PROJECT)]
     text = io.StringIO()
-    Console(file=text, width=160).print(render(cells, 160, 20, 1))
+    Console(file=text, width=160).print(render("sweep", cells, 160))
     rows = {line.split()[0]: line for line in text.getvalue().splitlines() if line.split()}
     assert "not asked" in rows["no_key"]
     assert "not asked" not in rows["new"]
