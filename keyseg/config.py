@@ -25,6 +25,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 NOT_IN_SIGNATURE = (
     "name",
     "rerun",
+    "stale",
     "dry",
     "detach",
     "paths.*",
@@ -243,6 +244,7 @@ class RunConfig:
     name: str | None = None
     seed: int = 0
     rerun: bool = False
+    stale: str = "ask"
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -258,6 +260,7 @@ class RunConfig:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
     "model.init": ("pretrained", "random"),
     "model.frozen": ("fp32", "precision"),

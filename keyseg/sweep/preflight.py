@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from keyseg.config import RunConfig
+from keyseg.config import RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
 
 _CHANNELS = 256
@@ -24,7 +24,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             message names the key to set.
         DataError: what a reader finds wrong.
     """
-    from keyseg.data import mix
+    from keyseg.data import identity, mix
 
     seen = set()
     for cfg in configs:
@@ -35,7 +35,9 @@ def check(configs: Iterable[RunConfig]) -> None:
             seen.add(key)
             check_weights(cfg)
             mix.prepare(cfg.data)
-            mix.load_splits(cfg.data)
+            splits = mix.load_splits(cfg.data)
+            found = mix.fingerprint([source for split in splits for source in split])
+            identity.remember(cfg.data, resolve_path(cfg.paths.data), found)
 
 
 def _check_reads_no_key(cfg: RunConfig) -> None:
