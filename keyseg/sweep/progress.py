@@ -197,7 +197,7 @@ def _row(cell: CellStatus, losses: Sequence[str]) -> list[str]:
 
 
 def _loss(losses: Mapping[str, float], name: str) -> str:
-    if name == "keyword" and losses and name not in losses:
+    if name == "keyword" and "text" in losses and name not in losses:
         return "not asked"  # answers without KEY
     return _number(losses.get(name), 3)
 
