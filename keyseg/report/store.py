@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT, PROTOCOLS
-from keyseg.metrics import BY_NAME, terms
+from keyseg.metrics import BY_NAME, key_asked, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs.run_directory import Row, RunDirectory
 
@@ -65,6 +65,11 @@ class CellResult:
     def terms(self) -> pd.DataFrame:
         """What each sample adds to every score, one row a sample; see `metrics.terms`."""
         return terms(self.samples)
+
+    @cached_property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; else nothing of KEY and keyword was measured."""
+        return key_asked(self.samples)
 
     @property
     def log_file(self) -> Path:
@@ -151,6 +156,11 @@ class Variant:
     def hours(self) -> float:
         """Mean GPU-hours (or CPU-hours) of a finished cell; NaN where none says."""
         return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
+
+    @property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; True where nothing is finished."""
+        return all(cell.key_asked for cell in self.finished)
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
         """Whether it has these values; text and number are the same, as on a command line.

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.config import GENERATED, resolve_path
-from keyseg.metrics import RIGHT_MASK, with_keyword
+from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
@@ -136,7 +136,7 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
     found: dict[str, list[pd.Series[Any]]] = {}
     for table in tables.values():
         iou = table["iou"].astype(float)
-        named = with_keyword(table)
+        named = with_keyword(table) & key_asked(table)
         right = named & (table["keyword_rank"] == 0)
         parts = _parts(table)
         fails = {

@@ -15,7 +15,7 @@ from keyseg.report.tables.table import (
     Entry,
     Line,
     Table,
-    entry,
+    measured,
     titles,
 )
 
@@ -32,8 +32,7 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
     beside = printed.beside(sweep, rows)
     lines = []
     for variant in sweep.variants:
-        found = [index.get((variant.label, name)) for name in MEASURED]
-        entries = [entry(row, "value") if row else Entry(DASH) for row in found]
+        entries = [measured(variant, n, index.get((variant.label, n))) for n in MEASURED]
         if len(beside):
             own = beside[beside["variant"] == (variant.fusion or variant.label)]
             values = own.drop_duplicates("metric").set_index("metric")["value_percent"]
