@@ -67,7 +67,15 @@ def test_without_key_the_answer_holds_seg_alone(compose_run):
     talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
     turn = talk.turn(example(text="the red ball"))
     assert words(talk, turn.ids[turn.answer :]) == [
-        "sure", ",", "[SEG]", ".", "the", "red", "ball", ".", "</s>"
+        "sure",
+        ",",
+        "[SEG]",
+        ".",
+        "the",
+        "red",
+        "ball",
+        ".",
+        "</s>",
     ]
     assert (turn.keys, talk.key_id) == ([], None)
     assert turn.ids[turn.seg] == talk.seg_id
