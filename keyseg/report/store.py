@@ -129,7 +129,7 @@ class CellResult:
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariantResult:
     """All seeds of one combination of factors. `index` fixes its colour in the whole report."""
 
     label: str
@@ -193,7 +193,7 @@ class Sweep:
 
     directory: Path
     design: Mapping[str, Any]
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantResult, ...]
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -229,7 +229,7 @@ class Sweep:
         return self.protocols[0] if self.protocols else ""
 
     @cached_property
-    def baseline(self) -> Variant | None:
+    def baseline(self) -> VariantResult | None:
         """The variant that the others are held against; None if the design names none."""
         wanted = self.design.get("baseline") or {}
         if not isinstance(wanted, Mapping):
@@ -272,13 +272,13 @@ def load(sweep_dir: Path) -> Sweep:
     return Sweep(sweep_dir, design, tuple(variants_of(cells)))
 
 
-def variants_of(cells: Iterable[CellResult]) -> Iterable[Variant]:
+def variants_of(cells: Iterable[CellResult]) -> Iterable[VariantResult]:
     """Cells of one label together, in the order in which labels come."""
     by_label: dict[str, list[CellResult]] = {}
     for cell in cells:
         by_label.setdefault(cell.label, []).append(cell)
     for index, (label, group) in enumerate(by_label.items()):
-        yield Variant(label, index, group[0].factors, tuple(group))
+        yield VariantResult(label, index, group[0].factors, tuple(group))
 
 
 def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:

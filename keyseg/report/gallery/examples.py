@@ -21,7 +21,7 @@ from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.scores import SLICE
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 PER_KIND = 6
 PER_CONTRAST = 4
@@ -106,7 +106,9 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     kinds: list[tuple[str, str, str]] = []
     items: dict[str, list[Item]] = {}
 
-    def add(kind: tuple[str, str, str], ids: Sequence[str], variants: Sequence[Variant]) -> None:
+    def add(
+        kind: tuple[str, str, str], ids: Sequence[str], variants: Sequence[VariantResult]
+    ) -> None:
         if ids:
             kinds.append(kind)
             rows = [_row(facts, i) for i in ids]
@@ -151,7 +153,7 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
     return {kind: share.where(share > 0) for kind, share in shares.items()}
 
 
-def seeds_apart(variants: Sequence[Variant], protocol: str) -> pd.Series[float]:
+def seeds_apart(variants: Sequence[VariantResult], protocol: str) -> pd.Series[float]:
     """Largest spread of IoU between seeds of one variant, by example id; 0 for one seed."""
     spreads = []
     for variant in variants:
@@ -234,7 +236,7 @@ def pick(iou: pd.DataFrame, style: pd.Series[str] | None, seed: int) -> dict[str
     return out
 
 
-def _table(variant: Variant, protocol: str) -> pd.DataFrame:
+def _table(variant: VariantResult, protocol: str) -> pd.DataFrame:
     return _rows(variant.finished[0].samples, protocol)
 
 
@@ -252,7 +254,7 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 def _item(
     kind: str,
     fact: pd.Series[Any],
-    variants: Sequence[Variant],
+    variants: Sequence[VariantResult],
     tables: Mapping[str, pd.DataFrame],
     answers: Mapping[str, pd.DataFrame],
 ) -> Item:
@@ -285,7 +287,7 @@ def _item(
 
 
 def _prediction(
-    variant: Variant,
+    variant: VariantResult,
     table: pd.DataFrame,
     generated: pd.DataFrame | None,
     name: str,

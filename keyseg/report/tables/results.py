@@ -8,7 +8,7 @@ from math import isfinite, nan
 import pandas as pd
 
 from keyseg.metrics import NO_TARGET, colliding
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import (
     BRIEF,
     DASH,
@@ -104,7 +104,7 @@ def _panel(
 
 
 def _lines(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantResult],
     rows: pd.DataFrame,
     names: Sequence[str],
     groups: Mapping[str, str],

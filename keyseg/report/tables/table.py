@@ -15,7 +15,7 @@ from keyseg.config import GENERATED, TEACHER_FORCED
 from keyseg.metrics import BY_NAME, OF_KEY
 from keyseg.report.stats.margin import number
 from keyseg.report.stats.verdict import ALPHA
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 BRIEF = (
     "giou",
@@ -114,14 +114,14 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
     )
 
 
-def measured(variant: Variant, name: str, row: Mapping[Any, Any] | None) -> Entry:
+def measured(variant: VariantResult, name: str, row: Mapping[Any, Any] | None) -> Entry:
     """A variant's value of a measure as an entry; `row` of scores, None where there is none."""
     if not_asked(name, variant):
         return Entry(NOT_ASKED)
     return entry(row, "value") if row else Entry(DASH)
 
 
-def not_asked(measure: str, *variants: Variant) -> bool:
+def not_asked(measure: str, *variants: VariantResult) -> bool:
     """Whether it is a measure of KEY, and some variant's answers hold none."""
     return measure in OF_KEY and not all(v.key_asked for v in variants)
 
