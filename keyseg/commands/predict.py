@@ -119,7 +119,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
 
 def _problem(request: Request) -> str | None:
     from keyseg.data.files import DataError
-    from keyseg.data.masks import image_size
+    from keyseg.data.pictures import image_size
 
     if not request.query.strip():
         return "the query is empty"
@@ -272,14 +272,14 @@ def _predict(
 def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]) -> Path:
     """Overlay, mask and JSON; each appears whole, the JSON last. Returns the JSON's path."""
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    from keyseg.data.pictures import open_rgb
     from keyseg.report.figures.style import COLOURS
     from keyseg.report.gallery import overlay
 
     files = _files(out, request.name)
-    with Image.open(request.image) as picture:
-        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    pixels = np.asarray(open_rgb(request.image))
     pictures = {
         "overlay": overlay.draw(pixels, answer.mask, COLOURS[0]),
         "mask": answer.mask.astype(np.uint8) * 255,

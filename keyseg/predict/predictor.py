@@ -21,8 +21,9 @@ from safetensors.torch import load_file
 from keyseg.config import RunConfig
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
-from keyseg.data.masks import decode_rle, image_size
+from keyseg.data.masks import decode_rle
 from keyseg.data.mix import ImageGroup
+from keyseg.data.pictures import image_size
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.train.build import Parts, build
 from keyseg.train.evaluate import Record, evaluate

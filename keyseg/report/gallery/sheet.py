@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from keyseg.data.pictures import open_rgb
 from keyseg.report.gallery import overlay
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ def contact_sheet(examples: Sequence[Example], n: int, seed: int) -> Image.Image
 
 def _tile(sheet: Image.Image, example: Example, left: int, top: int) -> None:
     mask = example.mask()
-    with Image.open(example.image) as file:
-        picture = ImageOps.exif_transpose(file).convert("RGB")  # masks are drawn on that
-    picture = ImageOps.contain(picture, (TILE, TILE))
+    picture = ImageOps.contain(open_rgb(example.image), (TILE, TILE))
     ignored = mask == 255
     # The target keeps its colour, which queries speak of.
     drawn = overlay.draw(
