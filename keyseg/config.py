@@ -24,7 +24,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 NOT_IN_SIGNATURE = (
     "name",
-    *("rerun", "dry", "detach"),
+    "rerun",
+    "dry",
+    "detach",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -285,15 +287,18 @@ POSITIVE = (
     "runtime.accumulation",
 )
 NOT_NEGATIVE = (
-    *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
-    *(
-        "optim.steps",
-        "optim.lr",
-        "optim.lr_fusion",
-        "optim.lr_decoder",
-        "optim.weight_decay",
-        "optim.clip",
-    ),
+    "loss.text",
+    "loss.bce",
+    "loss.dice",
+    "loss.keyword.weight",
+    "seed",
+    "optim.warmup",
+    "optim.steps",
+    "optim.lr",
+    "optim.lr_fusion",
+    "optim.lr_decoder",
+    "optim.weight_decay",
+    "optim.clip",
 )
 
 

@@ -77,16 +77,15 @@ class Predictor:
         """One prediction for each query, in their order.
 
         Raises:
-            DataError: the image cannot be read; names it.
+            DataError: the image cannot be read, or a query is empty; names it.
         """
+        if not all(query.strip() for query in queries):
+            raise DataError("the query is empty")
         examples = [_example(image, query) for query in queries]
         found: list[Prediction] = []
         for start in range(0, len(examples), _TOGETHER):
             group = ImageGroup(image, str(image), examples[start : start + _TOGETHER])
-            try:
-                records = list(evaluate(self.parts, [group], self.cfg, protocol))
-            except OSError as error:  # cut short: its size could be read, its pixels cannot
-                raise DataError(f"{image} is not an image that can be read ({error})") from error
+            records = list(evaluate(self.parts, [group], self.cfg, protocol))
             found += [self._prediction(record) for record in records]
         return found
 
@@ -115,6 +114,14 @@ def load_model(cfg: RunConfig, weights: Path, device: torch.device) -> Parts:
         raise WeightsError(f"{weights} cannot be used: {reason}") from error
     parts.model.eval()
     return parts
+
+
+def reason(error: Exception) -> str:
+    """Why there is no answer, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, DataError) and lines:
+        return lines[0]
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def is_sentence(query: str) -> bool:

@@ -17,11 +17,29 @@ import pandas as pd
 
 from keyseg.config import PROJECT
 from keyseg.data.pictures import check_size
-from keyseg.report.stats.measures import BY_NAME, NEEDED, records
+from keyseg.metrics import BY_NAME, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
+SAMPLE_COLUMNS = (
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "keyword_rank",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
+)
+"""What samples must have; stored masks and top words may be absent."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +63,9 @@ class Cell:
     problems: tuple[str, ...] = ()
 
     @cached_property
-    def records(self) -> pd.DataFrame:
-        """Terms of every score, one row a sample; see `measures.records`."""
-        return records(self.samples)
+    def terms(self) -> pd.DataFrame:
+        """What each sample adds to every score, one row a sample; see `metrics.terms`."""
+        return terms(self.samples)
 
     @property
     def log_file(self) -> Path:
@@ -127,8 +145,12 @@ class Variant:
         return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
-        """Whether it has these values; text and number are the same, as on a command line."""
-        return all(str(self.factors.get(key)) == str(value) for key, value in factors.items())
+        """Whether it has these values; text and number are the same, as on a command line.
+
+        A factor that was dropped, because it cannot matter here, is as good with any value.
+        """
+        here = self.factors
+        return all(str(here[key]) == str(value) for key, value in factors.items() if key in here)
 
     @property
     def fusion(self) -> str:
@@ -267,7 +289,7 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
-                if lacking := [name for name in NEEDED if name not in samples]:
+                if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
                 elif odd := _odd_size(samples):

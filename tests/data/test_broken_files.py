@@ -108,11 +108,15 @@ KINDS = {
     "refs are no list": ("refer", REFS, lambda p: p.write_bytes(pickle.dumps(3)), "a list of refs"),
     "refs of another split": ("refer", REFS, lambda p: edit_refs(p, lambda r: r.clear()), "has no"),
     "ref without sentence": (
-        *("refer", REFS, lambda p: edit_refs(p, lambda r: r[0].update(sentences=[]))),
+        "refer",
+        REFS,
+        lambda p: edit_refs(p, lambda r: r[0].update(sentences=[])),
         "an empty sentence",
     ),
     "ref without annotation": (
-        *("refer", REFS, lambda p: edit_refs(p, lambda r: r[0].update(ann_id=9))),
+        "refer",
+        REFS,
+        lambda p: edit_refs(p, lambda r: r[0].update(ann_id=9)),
         "annotation 9 is not in",
     ),
     "instances gone": ("refer", COCO, remove, "is missing"),
@@ -136,7 +140,9 @@ KINDS = {
     "no segmentation": ("refer", COCO, segment(None), "segmentation is NoneType"),
     "runs of another size": ("refer", COCO, segment({"size": [1, 1], "counts": [1]}), "RLE size"),
     "runs that do not add up": (
-        *("refer", COCO, segment({"size": [8, 10], "counts": [3]})),
+        "refer",
+        COCO,
+        segment({"size": [8, 10], "counts": [3]}),
         "do not add up",
     ),
     "runs that fill no mask": (
@@ -172,11 +178,15 @@ KINDS = {
     "grefs cut": ("grefer", GREFS, cut, "not valid JSON"),
     "grefs are no list": ("grefer", GREFS, lambda p: p.write_text("3"), "a list of refs"),
     "grefs on no image": (
-        *("grefer", GREFS, lambda p: change(p, lambda r: r[0].update(image_id=4))),
+        "grefer",
+        GREFS,
+        lambda p: change(p, lambda r: r[0].update(image_id=4)),
         "is on image 4",
     ),
     "grefs without annotation": (
-        *("grefer", GREFS, lambda p: change(p, lambda r: r[0].update(ann_id=[107, 9]))),
+        "grefer",
+        GREFS,
+        lambda p: change(p, lambda r: r[0].update(ann_id=[107, 9])),
         "annotation 9 is not in",
     ),
     "instances of grefs cut": ("grefer", GCOCO, cut, "not valid JSON"),
@@ -184,15 +194,21 @@ KINDS = {
     "note is a page": ("reason", NOTE, page, "not valid JSON"),
     "note without query": ("reason", NOTE, lambda p: change(p, lambda c: c.pop("text")), "'text'"),
     "note with an empty query": (
-        *("reason", NOTE, lambda p: change(p, lambda c: c.update(text=[" "]))),
+        "reason",
+        NOTE,
+        lambda p: change(p, lambda c: c.update(text=[" "])),
         "empty query",
     ),
     "shape without label": (
-        *("reason", NOTE, lambda p: change(p, lambda c: c["shapes"][0].pop("label"))),
+        "reason",
+        NOTE,
+        lambda p: change(p, lambda c: c["shapes"][0].pop("label")),
         "without label",
     ),
     "shape without points": (
-        *("reason", NOTE, lambda p: change(p, lambda c: c["shapes"][0].update(points=[[1]]))),
+        "reason",
+        NOTE,
+        lambda p: change(p, lambda c: c["shapes"][0].update(points=[[1]])),
         "without points",
     ),
     "shape with a point that is no number": (
@@ -205,7 +221,9 @@ KINDS = {
     ),
     "photo of 400 megapixels": ("reason", PHOTO, bomb, "400000000 pixels"),
     "shapes that are none": (
-        *("reason", NOTE, lambda p: change(p, lambda c: c.update(shapes=3))),
+        "reason",
+        NOTE,
+        lambda p: change(p, lambda c: c.update(shapes=3)),
         "",
     ),
     "photo gone": ("reason", PHOTO, remove, "images are missing"),

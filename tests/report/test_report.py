@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from PIL import Image
 from keyseg.report import ReportFiles, build
 from keyseg.report.figures import test_scores
 from keyseg.report.figures.style import figure_style, save
+from keyseg.report.gallery import overlay
 from keyseg.report.page.checks import check
 from keyseg.report.stats import scores
 from keyseg.report.store import load
@@ -132,9 +134,16 @@ def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) 
     ):
         assert text in page, text
     for kind in (
-        *("Best", "Worst", "Most disputed", "Most disputed between seeds", "Drawn at random"),
-        *("Largest wins: cross − seg_only", "Largest losses: full − seg_only"),
-        *("Failure: keyword right, mask wrong", "Failure: empty mask", "Failure: several objects"),
+        "Best",
+        "Worst",
+        "Most disputed",
+        "Most disputed between seeds",
+        "Drawn at random",
+        "Largest wins: cross − seg_only",
+        "Largest losses: full − seg_only",
+        "Failure: keyword right, mask wrong",
+        "Failure: empty mask",
+        "Failure: several objects",
     ):
         assert f"<h3>{kind} " in page, kind
     for key in ("style", "size", "length", "kind"):
@@ -154,7 +163,13 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     assert {f.name for f in files.figures} == {
         f"{name}.{kind}"
         for name in (
-            *("forest", "paired", "cost", "slices", "learning_curves", "precision", "keyword"),
+            "forest",
+            "paired",
+            "cost",
+            "slices",
+            "learning_curves",
+            "precision",
+            "keyword",
         )
         for kind in ("png", "svg", "pdf")
     }
@@ -180,8 +195,11 @@ def compiled(folder: Path, out: Path) -> str:
     out.mkdir()
     done = subprocess.run(
         [
-            *("pdflatex", "-interaction=nonstopmode", "-halt-on-error"),
-            *(f"-output-directory={out}", "report.tex"),
+            "pdflatex",
+            "-interaction=nonstopmode",
+            "-halt-on-error",
+            f"-output-directory={out}",
+            "report.tex",
         ],
         cwd=folder,
         capture_output=True,
@@ -263,6 +281,24 @@ def test_broken_files_are_holes(store: Callable[..., Path], tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_figures")
+def test_a_mask_that_no_memory_holds_is_a_hole(store: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = store(images=8)
+    run = RunDirectory(next(p for p in sorted(sweep.iterdir()) if p.is_dir()))
+    samples = run.samples()
+    samples.loc[3, ["height", "width"]] = 10**6
+    run.write_samples(samples)
+    page = build(sweep, tmp_path / "report").html.read_text()
+    name = html.escape(str(samples["id"][3]))
+    assert f"{name}: 1000000 x 1000000 is 1,000,000 megapixels" in page
+
+
+def test_a_damaged_mask_is_none() -> None:
+    assert overlay.decode("0e0", 5, 4) is None
+    assert overlay.decode("0d0", 10**6, 10**6) is None
+    assert overlay.load(Path("nowhere.png"), 10**6, 10**6)[0].shape == (320, 320, 3)
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_path: Path) -> None:
     sweep = store(images=6)
     runs = [RunDirectory(p) for p in sorted(sweep.iterdir()) if p.is_dir()]
@@ -271,7 +307,10 @@ def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_pa
     runs[2].update(summary={"teacher_forced": {"giou": 0.99}})
     page = build(sweep, tmp_path / "report").html.read_text()
     for title in (
-        *("Mixed commits.", "Uncommitted changes.", "Mixed data.", "Not finished: cross, seed 0."),
+        "Mixed commits.",
+        "Uncommitted changes.",
+        "Mixed data.",
+        "Not finished: cross, seed 0.",
         "Summary and samples disagree: full, seed 0.",
     ):
         assert title in page, title
