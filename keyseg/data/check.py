@@ -29,7 +29,7 @@ FirstToken = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Row:
+class SplitCounts:
     """One split of one source. Counts are of targets unless they say otherwise.
 
     published: targets in print, None where none are known; targets and expressions: as read.
@@ -70,7 +70,7 @@ class Result:
     policies: what each keyword policy gives for the refer data in train, all sources together.
     """
 
-    rows: list[Row]
+    rows: list[SplitCounts]
     overlap: dict[str, set[str]]
     policies: dict[str, Collisions] = field(default_factory=dict)
 
@@ -192,7 +192,7 @@ def _row(
     examples: Sequence[Example],
     published: int | None,
     first_token: FirstToken,
-) -> Row:
+) -> SplitCounts:
     no_target, errors = 0, []
     shapeless: list[str] = []
     empty: list[str] = []
@@ -211,7 +211,7 @@ def _row(
             if not drawn[id(e.load_mask)]:
                 silent = getattr(e.load_mask, "says_nothing", False)
                 (shapeless if silent else empty).append(e.image.name)
-    return Row(
+    return SplitCounts(
         *names,
         targets=len({e.id.rpartition("-")[0] for e in examples}),
         published=published,

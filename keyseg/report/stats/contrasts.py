@@ -31,6 +31,11 @@ class Contrast:
         return not (self.of.finished and self.against.finished)
 
     @property
+    def asks_key(self) -> bool:
+        """Whether answers of both sides hold KEY; else its measures have no difference."""
+        return self.of.key_asked and self.against.key_asked
+
+    @property
     def shared_seeds(self) -> set[int]:
         """Seeds that both have finished."""
         return {c.seed for c in self.of.finished} & {c.seed for c in self.against.finished}
