@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT, PROTOCOLS
+from keyseg.data.pictures import check_size
 from keyseg.metrics import BY_NAME, key_asked, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs.run_directory import Row, RunDirectory
@@ -310,6 +311,9 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
                 if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
+                elif odd := _odd_size(samples):
+                    samples = pd.DataFrame()
+                    problems.append(f"samples.parquet cannot be used: {odd}")
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"samples.parquet cannot be read: {error}")
     return CellResult(
@@ -324,6 +328,16 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
         samples=samples,
         problems=tuple(problems),
     )
+
+
+def _odd_size(samples: pd.DataFrame) -> str:
+    """The first sample whose mask is of no size, or of one that no memory holds; "" without any."""
+    for name, height, width in zip(samples["id"], samples["height"], samples["width"], strict=True):
+        try:
+            check_size(int(height), int(width))
+        except ValueError as error:
+            return f"{name}: {error}"
+    return ""
 
 
 def _number(value: object) -> float:

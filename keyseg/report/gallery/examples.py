@@ -301,7 +301,8 @@ def _prediction(
     mask = overlay.decode(row.get("mask_rle"), int(row["height"]), int(row["width"]))
     outline = (target, TARGET) if target is not None else None
     said = _row(generated, name) if generated is not None and name in generated.index else row
-    note = "no mask stored" if mask is None else "" if mask.any() else "empty mask"
+    there = "empty mask" if mask is not None and not mask.any() else ""
+    note = "no mask stored, or a damaged one" if mask is None else there
     return Picture(
         variant.label,
         overlay.jpeg_uri(overlay.draw(image, mask, look(variant.index).colour, outline)),
