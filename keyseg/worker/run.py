@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
@@ -30,6 +30,7 @@ from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.train.build import Parts, build, pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
+from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.kept_records import KeptRecords
 from keyseg.worker.log import data_counts, memory, parameter_counts, scores
@@ -63,6 +64,8 @@ def work(
         cfg.model.attention,
     )
     data = reading.read(cfg.data)
+    weights = weights_fingerprint(cfg)
+    check_same(run, data=data.fingerprint, weights=weights)
     splits = {"train": data.train, "val": data.val, "test": data.test}
     _tell(data_counts(splits, data.fingerprint))
     torch.manual_seed(cfg.seed)
@@ -93,7 +96,7 @@ def work(
     def validate() -> dict[str, float]:
         if processes.any(run.prune_file.exists()):
             raise Pruned
-        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
+        records = evaluate(parts, val_groups, cfg, TEACHER_FORCED, processes)
         rows = table(processes.gather(records), val_groups)
         if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
@@ -162,6 +165,23 @@ def _backbones(cfg: RunConfig) -> tuple[str, str]:
     if cfg.model.init == "random":
         return "with random weights", "with random weights"
     return weights_path(cfg.model.llava), str(resolve_path(cfg.model.sam))
+
+
+def check_same(run: RunDirectory, **found: str) -> None:
+    """Whether a run that goes on at a checkpoint sees what it saw before.
+
+    Raises:
+        ConfigError: its data or weights are others now; names both fingerprints.
+    """
+    if not run.last_file.exists():
+        return
+    for what, today in found.items():
+        before = run.info.get(f"{what}_fingerprint")
+        if before not in (None, today):
+            raise ConfigError(
+                f"the {what} changed since this run's checkpoint (fingerprint {before} then, "
+                f"{today} now): put back what was there, or begin anew with rerun=true"
+            )
 
 
 def pace(run: RunDirectory) -> float | None:
@@ -238,7 +258,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
-        "selected_by": "val giou (teacher_forced)",
+        "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
 
 
