@@ -8,7 +8,7 @@ from keyseg.sweep.local.launcher import LocalLauncher
 from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
-from keyseg.sweep.slurm.pool import Record, SlurmPool, cancelled_marker, why
+from keyseg.sweep.slurm.pool import SlurmPool, Submission, cancelled_marker, why
 from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError, prepare_name
 from keyseg.sweep.slurm.reconcile import Overview, state_of
 from keyseg.sweep.slurm.sbatch import SubmitLimit, script
@@ -298,7 +298,7 @@ def test_a_refusal_leaves_no_trace_of_a_job(fake, start, tmp_path):
     with pytest.raises(ConfigError, match="QOSMaxSubmitJobPerUserLimit"):
         start("self")
     run = RunDirectory(tmp_path / "t" / "self0")
-    assert Record.read(run) is None
+    assert Submission.read(run) is None
     (row,) = Overview([Watch(run, "self")]).read()
     assert row.state == "queued"  # not "the job is gone"
 
@@ -357,6 +357,31 @@ def test_a_node_on_which_cells_fail_one_after_the_other_is_left_out(fake, start,
     ]
     ended("mlp", "n2", "failed")
     assert supervisor.pool.nodes.avoided == ["n1"]
+
+
+def test_files_are_read_again_only_where_something_may_have_changed(fake, start, monkeypatch):
+    supervisor = start("self", "cross")
+    fake.all_become("RUNNING")
+    steps(supervisor, fake, 2)
+    read: list[str] = []
+    info = RunDirectory.info.fget
+    monkeypatch.setattr(
+        RunDirectory, "info", property(lambda run: read.append(run.path.name) or info(run))
+    )
+    steps(supervisor, fake, 5)
+    assert read == []
+    (first, _) = supervisor.states()
+    ends(RunDirectory(first), "done")
+    steps(supervisor, fake, 1)
+    assert [o.status for o in supervisor.outcomes] == ["done"]
+
+
+def test_a_cell_that_waits_and_was_done_by_somebody_else_is_found(fake, start):
+    supervisor = start("self", "cross")
+    (first, _) = supervisor.states()
+    ends(RunDirectory(first), "done")
+    steps(supervisor, fake, 7)  # 14 s
+    assert [o.status for o in supervisor.outcomes] == ["done"]
 
 
 def test_stopping_leaves_jobs_at_work(fake, start):
