@@ -58,6 +58,7 @@ class Cell:
         """Every commit that computed a part of this run, attempts included."""
         seen = [(self.info.get("git") or {}).get("commit")]
         seen += [attempt.get("git_commit") for attempt in self.info.get("attempts") or []]
+        seen += [((self.info.get("trunk") or {}).get("git") or {}).get("commit")]
         return frozenset(str(commit) for commit in seen if commit)
 
     @property

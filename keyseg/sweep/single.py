@@ -10,7 +10,7 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from keyseg.runs import process_rank
+from keyseg.runs import process_rank, trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy
 from keyseg.sweep import finish
@@ -68,6 +68,7 @@ def _done(cell: Cell, *, rerun: bool) -> Outcome | None:
         fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
     if rerun:
         run.clear()
+        trunk.forget(run, cell.config)
     run.freeze(cell.config)
     if run.status != DONE:
         return None

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyseg.runs import provenance
+from keyseg.runs import provenance, trunk
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -71,6 +71,7 @@ class Supervisor:
             return
         if self.rerun:
             run.clear()
+            trunk.forget(run, cell.config)
         if run.status in (DONE, PRUNED):
             self._end(cell, run.status, found=True)
             return
