@@ -9,6 +9,7 @@ import pytest
 from keyseg.config import signature
 from keyseg.runs import trunk
 from keyseg.runs.run_directory import DONE, RunDirectory
+from keyseg.worker.cell import run_cell
 from tests.forked import Cell
 from tests.worker.test_cell import TIMEOUT, finish, values, wait_for
 
@@ -77,10 +78,12 @@ def test_killed_before_it_left_its_state_a_run_leaves_it_when_it_goes_on(cell, m
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trunk, "leave", killed)
-    assert finish(run) != 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    with monkeypatch.context() as broken:
+        broken.setattr(trunk, "leave", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(run)
     assert not list(run.path.parent.glob("trunks/*/[0-9]*"))
-    monkeypatch.undo()
     assert finish(run) == 0, run.log_file.read_text()
     assert list(run.path.parent.glob("trunks/*/3/last.pt"))
 
@@ -118,3 +121,18 @@ def test_to_be_run_again_is_to_be_trained_from_the_first_step(cell):
     trunk.forget(run, run.config)
     assert not list(run.path.parent.glob("trunks/*/[0-9]*"))
     assert run.status == DONE
+
+
+def test_a_run_may_end_where_val_has_flattened(cell, monkeypatch):
+    """Where that is, is told: random weights learn no masks."""
+    from keyseg.train import trainer
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    flat = cell("flat", 40, "optim.until=plateau", "evaluation.protocols=[teacher_forced]")
+    monkeypatch.setattr(trainer, "settled", lambda curve: curve[-1][0] >= 6)
+    run_cell(flat)
+    assert flat.info["steps"] == 8  # 6 at the full rate, and a quarter of all to decay
+    rates = {r.step: r.value for r in flat.rows() if r.name == "train/lr"}
+    assert rates[6] == pytest.approx(2e-3)
+    assert 0 < rates[8] < 2e-3
+    assert max(r.step for r in flat.rows()) == 8
