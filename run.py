@@ -6,7 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from keyseg.sweep.overrides import one_line_errors, plain_flags
+from keyseg.sweep.overrides import one_line_errors, plain_flags, whole_mappings
 
 # Hydra then raises errors instead of printing them: ours are one line, bugs show a traceback.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -21,6 +21,6 @@ def app(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = plain_flags(sys.argv[1:])
+    sys.argv[1:] = whole_mappings(plain_flags(sys.argv[1:]))
     with one_line_errors(sys.argv[1:]):
         app()

@@ -3,7 +3,10 @@
 No `__init__.py` may stand beside this file: the namespace belongs to all plugins.
 """
 
+from copy import copy
+from dataclasses import fields, make_dataclass
 from pathlib import Path
+from typing import Any, get_origin, get_type_hints
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -19,7 +22,7 @@ from keyseg.sweep import group_help, launcher
 from keyseg.sweep.local import launcher as local_launcher
 from keyseg.sweep.slurm import launcher as slurm_launcher
 from keyseg.sweep.tune import options as tune_options
-from keyseg.sweep.tune import sweeper as tune_plugin
+from keyseg.sweep.tune import sweeper as tune_sweeper
 
 
 class _Reports:
@@ -52,7 +55,7 @@ class GridSweeper(launcher.GridSweeper):
     """`hydra/sweeper=grid`."""
 
 
-class OptunaSweeper(tune_plugin.OptunaSweeper):
+class OptunaSweeper(tune_sweeper.OptunaSweeper):
     """`hydra/sweeper=optuna`."""
 
 
@@ -92,13 +95,26 @@ def _visible(config_path: str) -> bool:
     return config_path == "" or config_path.split("/")[0] == "sweeps"
 
 
+def _schema(options: type) -> type:
+    """The options of a plugin, mappings without a type: `KEY={...}` is null, then what is given."""
+    hints = get_type_hints(options)
+    free = {name for name, hint in hints.items() if get_origin(hint) is dict}
+    return make_dataclass(
+        options.__name__,
+        [(f.name, Any if f.name in free else hints[f.name], copy(f)) for f in fields(options)],
+    )
+
+
 OmegaConf.register_new_resolver("keyseg.groups", group_help.groups, replace=True)
 
 _store = ConfigStore.instance()
-_store.store("local", local_launcher.LocalConfig, group="hydra/launcher", provider="keyseg")
-_store.store("slurm", slurm_launcher.SlurmConfig, group="hydra/launcher", provider="keyseg")
-_store.store("auto", slurm_launcher.AutoConfig, group="hydra/launcher", provider="keyseg")
-_store.store("debug", local_launcher.DebugConfig, group="hydra/launcher", provider="keyseg")
+for _name, _options in {
+    "local": local_launcher.LocalConfig,
+    "slurm": slurm_launcher.SlurmConfig,
+    "auto": slurm_launcher.AutoConfig,
+    "debug": local_launcher.DebugConfig,
+}.items():
+    _store.store(_name, _schema(_options), group="hydra/launcher", provider="keyseg")
 # "basic" is what Hydra takes where nobody chooses, which leaves the choice to a file in sweeps/:
 # an `override hydra/sweeper` in experiments/config.yaml would win over one there.
 for _name in ("grid", "basic"):
@@ -108,4 +124,4 @@ for _name in ("grid", "basic"):
         group="hydra/sweeper",
         provider="keyseg",
     )
-_store.store("optuna", tune_options.OptunaConfig, group="hydra/sweeper", provider="keyseg")
+_store.store("optuna", _schema(tune_options.OptunaConfig), group="hydra/sweeper", provider="keyseg")

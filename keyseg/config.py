@@ -24,7 +24,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 NOT_IN_SIGNATURE = (
     "name",
-    *("rerun", "dry", "detach"),
+    "rerun",
+    "stale",
+    "dry",
+    "detach",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -243,6 +246,7 @@ class RunConfig:
     name: str | None = None
     seed: int = 0
     rerun: bool = False
+    stale: str = "ask"
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -258,6 +262,7 @@ class RunConfig:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
     "model.init": ("pretrained", "random"),
     "model.frozen": ("fp32", "precision"),
@@ -294,15 +299,18 @@ POSITIVE = (
     "runtime.accumulation",
 )
 NOT_NEGATIVE = (
-    *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
-    *(
-        "optim.steps",
-        "optim.lr",
-        "optim.lr_fusion",
-        "optim.lr_decoder",
-        "optim.weight_decay",
-        "optim.clip",
-    ),
+    "loss.text",
+    "loss.bce",
+    "loss.dice",
+    "loss.keyword.weight",
+    "seed",
+    "optim.warmup",
+    "optim.steps",
+    "optim.lr",
+    "optim.lr_fusion",
+    "optim.lr_decoder",
+    "optim.weight_decay",
+    "optim.clip",
 )
 
 

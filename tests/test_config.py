@@ -144,7 +144,8 @@ def test_fusion_needs_a_target(composed):
 def test_choices(changed, key):
     listed = key == "evaluation.protocols"
     for value in CHOICES[key]:
-        validate(changed({key: [value] if listed else value}))
+        free = {"optim.schedule": "wsd"} if key == "optim.until" else {}  # it asks for that
+        validate(changed({key: [value] if listed else value, **free}))
     with pytest.raises(ConfigError, match=f"{key}=nonsense: must be one of .*{CHOICES[key][0]}"):
         validate(changed({key: [CHOICES[key][0], "nonsense"] if listed else "nonsense"}))
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from keyseg.config import PROJECT, RunConfig, validate
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 
 def compose_config(overrides: Sequence[str]) -> RunConfig:
     """Compose and check.
@@ -15,8 +17,9 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     """
     from hydra import compose, initialize_config_dir
 
-    from keyseg.sweep.overrides import check
+    from keyseg.sweep.overrides import check, whole_mappings
 
+    overrides = whole_mappings(overrides)
     check(overrides)
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
         return validate(compose("config", list(overrides)))

@@ -16,15 +16,33 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT
-from keyseg.report.stats.measures import BY_NAME, NEEDED, records
+from keyseg.metrics import BY_NAME, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
+SAMPLE_COLUMNS = (
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "keyword_rank",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
+)
+"""What samples must have; stored masks and top words may be absent."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """One point of the design and its run.
 
     `status` is the run's own (queued, running, done, failed, pruned), "interrupted" where a run
@@ -44,9 +62,9 @@ class Cell:
     problems: tuple[str, ...] = ()
 
     @cached_property
-    def records(self) -> pd.DataFrame:
-        """Terms of every score, one row a sample; see `measures.records`."""
-        return records(self.samples)
+    def terms(self) -> pd.DataFrame:
+        """What each sample adds to every score, one row a sample; see `metrics.terms`."""
+        return terms(self.samples)
 
     @property
     def log_file(self) -> Path:
@@ -57,16 +75,25 @@ class Cell:
     def commits(self) -> frozenset[str]:
         """Every commit that computed a part of this run, attempts included."""
         seen = [(self.info.get("git") or {}).get("commit")]
-        seen += [attempt.get("git_commit") for attempt in self.info.get("attempts") or []]
-        seen += [((self.info.get("trunk") or {}).get("git") or {}).get("commit")]
+        seen += [attempt.get("git_commit") for attempt in self._contributing]
         return frozenset(str(commit) for commit in seen if commit)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Every fingerprint of the code that computed a part of this run."""
+        return frozenset(str(a["code"]) for a in self._contributing if a.get("code"))
+
+    @property
+    def _contributing(self) -> list[Mapping[str, Any]]:
+        """The attempts that a result goes back to."""
+        own = [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        return [*((self.info.get("trunk") or {}).get("attempts") or []), *own]
 
     @property
     def dirty(self) -> bool:
         """Whether the working tree had changes that the commit does not hold."""
-        attempts = self.info.get("attempts") or []
         return bool((self.info.get("git") or {}).get("dirty")) or any(
-            attempt.get("git_dirty") for attempt in attempts
+            attempt.get("git_dirty") for attempt in self._contributing
         )
 
     @property
@@ -104,10 +131,10 @@ class Variant:
     label: str
     index: int
     factors: Mapping[str, Any]
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
 
     @cached_property
-    def finished(self) -> tuple[Cell, ...]:
+    def finished(self) -> tuple[CellResult, ...]:
         """Cells with results, by rising seed."""
         done = [c for c in self.cells if c.status == "done" and len(c.samples)]
         return tuple(sorted(done, key=lambda c: c.seed))
@@ -127,8 +154,12 @@ class Variant:
         return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
-        """Whether it has these values; text and number are the same, as on a command line."""
-        return all(str(self.factors.get(key)) == str(value) for key, value in factors.items())
+        """Whether it has these values; text and number are the same, as on a command line.
+
+        A factor that was dropped, because it cannot matter here, is as good with any value.
+        """
+        here = self.factors
+        return all(str(here[key]) == str(value) for key, value in factors.items() if key in here)
 
     @property
     def fusion(self) -> str:
@@ -162,12 +193,12 @@ class Sweep:
         return str(self.design.get("name") or self.directory.name)
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[CellResult, ...]:
         """Every cell of the design."""
         return tuple(cell for variant in self.variants for cell in variant.cells)
 
     @property
-    def finished(self) -> tuple[Cell, ...]:
+    def finished(self) -> tuple[CellResult, ...]:
         """Every cell with results."""
         return tuple(cell for variant in self.variants for cell in variant.finished)
 
@@ -232,16 +263,16 @@ def load(sweep_dir: Path) -> Sweep:
     return Sweep(sweep_dir, design, tuple(variants_of(cells)))
 
 
-def variants_of(cells: Iterable[Cell]) -> Iterable[Variant]:
+def variants_of(cells: Iterable[CellResult]) -> Iterable[Variant]:
     """Cells of one label together, in the order in which labels come."""
-    by_label: dict[str, list[Cell]] = {}
+    by_label: dict[str, list[CellResult]] = {}
     for cell in cells:
         by_label.setdefault(cell.label, []).append(cell)
     for index, (label, group) in enumerate(by_label.items()):
         yield Variant(label, index, group[0].factors, tuple(group))
 
 
-def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
+def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
     signature = str(entry["signature"])
     directory = sweep_dir / signature
     problems: list[str] = []
@@ -267,12 +298,12 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
-                if lacking := [name for name in NEEDED if name not in samples]:
+                if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"samples.parquet cannot be read: {error}")
-    return Cell(
+    return CellResult(
         signature=signature,
         label=str(entry.get("label") or signature),
         factors=dict(entry.get("factors") or {}),

@@ -7,6 +7,7 @@ one error that names the file and what to do; what stood there before still stan
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import time
@@ -103,6 +104,14 @@ def flush(path: Path) -> None:
     """What was added to a file outlives the machine from now on."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file: as it is, or with a hash that tells it from others like it."""
+    plain = re.sub(r"[^\w+=.@-]+", "-", text)[:80]
+    if plain == text:
+        return text
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def remove_leftovers(folder: Path) -> None:

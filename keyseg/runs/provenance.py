@@ -15,11 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import PROJECT
-from keyseg.runs.run_directory import RunDirectory, now
+from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
 PACKAGES = (
-    *("torch", "torchvision", "transformers", "peft", "segment-anything", "accelerate"),
-    *("safetensors", "hydra-core", "omegaconf", "mlflow", "numpy", "pandas", "pycocotools"),
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "segment-anything",
+    "accelerate",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pycocotools",
 )
 
 SNAPSHOT = ".keyseg-snapshot.json"
@@ -135,14 +146,15 @@ def attempts_so_far(run: RunDirectory) -> list[Attempt]:
     """The attempts before one that begins now; the last may have been killed without a word.
 
     That one ended when it was last seen: by its rows, its samples of the machine, its checkpoint.
+    Where none left a checkpoint, no result goes back to them.
     """
     attempts = list(run.info.get("attempts") or [])
     if attempts and "ended" not in attempts[-1]:
-        traces = (run.metrics_file, run.system_file, run.checkpoints / "last.pt")
+        traces = (run.metrics_file, run.system_file, run.last_file)
         seen = [file.stat().st_mtime for file in traces if file.exists()]
         last = max([attempts[-1].get("started") or 0.0, *seen])
         attempts[-1] = ended(attempts[-1], "killed", last)
-    return attempts
+    return attempts if run.last_file.exists() else without_traces(attempts)
 
 
 def cost(attempts: Iterable[Attempt]) -> dict[str, float]:
@@ -152,6 +164,16 @@ def cost(attempts: Iterable[Attempt]) -> dict[str, float]:
         "minutes": sum(a["seconds"] for a in finished) / 60,
         "gpu_hours": sum(a.get("gpu_hours", 0.0) for a in finished),
     }
+
+
+SILENT = 0.5
+"""Share of generated answers without SEG from which on a run is spoken of: it gives no masks."""
+
+
+def silence(info: Mapping[str, Any]) -> float:
+    """Share of a run's generated answers without SEG; 0 where it was not asked to write any."""
+    generated = (info.get("summary") or {}).get("generated") or {}
+    return float(generated.get("no_seg_rate") or 0.0)
 
 
 def hours(info: Mapping[str, Any]) -> float:

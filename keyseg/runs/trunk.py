@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,6 @@ from keyseg.config import RunConfig, signature
 from keyseg.runs import disk
 from keyseg.runs.run_directory import RunDirectory
 
-_TOLD = ("signature", "git")
 _FINGERPRINTS = ("data_fingerprint", "weights_fingerprint")
 _WAIT = 60.0  # seconds
 
@@ -52,12 +51,13 @@ def leave(run: RunDirectory, cfg: RunConfig, step: int) -> None:
         shutil.rmtree(made, ignore_errors=True)  # of a process that was killed here
         made.mkdir()
         with disk.explained(made):
-            for file in (run.checkpoints / "last.pt", run.best_file):
+            for file in (run.last_file, run.best_file):
                 if file.exists():
                     _link(file, made / file.name)
             shutil.copyfile(run.metrics_file, made / "metrics.jsonl")
         info = run.info
-        origin = {"step": step} | {name: info.get(name) for name in (*_TOLD, *_FINGERPRINTS)}
+        origin = {name: info.get(name) for name in ("signature", *_FINGERPRINTS)}
+        origin |= {"step": step, "attempts": _attempts(info)}
         disk.replace(made / "origin.json", json.dumps(origin).encode())
         shorter = [path for _, path in _states(folder)]
         made.rename(folder / str(step))
@@ -69,10 +69,11 @@ def take(run: RunDirectory, cfg: RunConfig, most: int) -> dict[str, Any] | None:
     """Begin a run that has no checkpoint with the farthest state of up to `most` steps.
 
     Returns:
-        Where it is from (signature, step, git); None where there is none that fits.
+        Where it is from: signature and step, and the code of the attempts; None where no state is
+        there that is of the same code, data and backbones.
     """
     name = key(cfg)
-    last = run.checkpoints / "last.pt"
+    last = run.last_file
     if name is None or last.exists() or run.info.get("keep_val_iou"):
         return None
     with _held(run, name) as folder:
@@ -81,13 +82,13 @@ def take(run: RunDirectory, cfg: RunConfig, most: int) -> dict[str, Any] | None:
             return None
         state = max(found)[1]
         origin: dict[str, Any] = json.loads((state / "origin.json").read_bytes())
-        if any(origin.get(name) != run.info.get(name) for name in _FINGERPRINTS):
-            return None  # other data, or other backbones, under the same names
+        if not _same(origin, run.info):
+            return None
         disk.replace(run.metrics_file, (state / "metrics.jsonl").read_bytes())
         for file in (run.best_file, last):  # the checkpoint last: with it the run has begun
             if (state / file.name).exists():
                 _link(state / file.name, file)
-        return {name: origin.get(name) for name in ("step", *_TOLD)}
+        return {name: origin.get(name) for name in ("step", "signature", "attempts")}
 
 
 def forget(run: RunDirectory, cfg: RunConfig) -> None:
@@ -96,6 +97,20 @@ def forget(run: RunDirectory, cfg: RunConfig) -> None:
         with _held(run, name) as folder:
             for _, path in _states(folder) if folder else ():
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _attempts(info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """By which code the attempts worked that a state goes back to."""
+    own = [a for a in info.get("attempts") or [] if not a.get("superseded")]
+    before = (info.get("trunk") or {}).get("attempts") or []
+    return [*before, *({name: a.get(name) for name in ("git_commit", "code")} for a in own)]
+
+
+def _same(origin: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
+    now = _attempts(info)[-1:]
+    code = {a.get("code") for a in [*(origin.get("attempts") or []), *now]}
+    fingerprints = all(origin.get(name) == info.get(name) for name in _FINGERPRINTS)
+    return fingerprints and len(code) < 2
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from keyseg.config import ConfigError
 from keyseg.runs import sweep_directory
+from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep.progress import duration
 from keyseg.sweep.status import unique_titles
@@ -185,12 +186,26 @@ def print_end(
             error = str(told).strip().splitlines()[-1]
             print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
             print_line(console, f"        log: {short_path(run.log_file)}", "red")
+    for outcome in outcomes:
+        if silence := _silence(outcome):
+            print_line(console, f"warning: {silence}", "yellow")
     if report is not None:
         print_line(console, f"report  {short_path(report)}")
     print_line(console, f"runs    {short_path(sweep_dir)}")
     print_line(console, f"MLflow  {ui_command()}")
     for problem in problems:
         print_line(console, f"warning: {problem}", "yellow")
+
+
+def _silence(outcome: Outcome) -> str:
+    """What is to be said of a run that answers without SEG; "" of others."""
+    rate = silence(outcome.cell.open().info)
+    if outcome.status != DONE or rate < SILENT:
+        return ""
+    return (
+        f"{outcome.cell.title}: {100 * rate:.0f} % of its generated answers have no SEG, so no "
+        "mask; teacher-forced scores do not show that (loss.text may be too low)"
+    )
 
 
 def ui_command() -> str:

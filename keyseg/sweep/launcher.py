@@ -1,10 +1,10 @@
 """The Hydra plugins: a grid of cells, and what all launchers share that get it done.
 
 hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
-hydra/launcher=local    worker processes on this machine, in parallel (local_launcher.py)
-hydra/launcher=debug    in this process, one after the other (local_launcher.py)
-hydra/launcher=slurm    jobs (slurm_launcher.py)
-hydra/launcher=auto     slurm where it answers, else local (slurm_launcher.py)
+hydra/launcher=local    worker processes on this machine, in parallel (local/launcher.py)
+hydra/launcher=debug    in this process, one after the other (local/launcher.py)
+hydra/launcher=slurm    jobs (slurm/launcher.py)
+hydra/launcher=auto     slurm where it answers, else local (slurm/launcher.py)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rich.console import Console
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish
+from keyseg.sweep import finish, preflight, ranges, stale
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, design, to_json
 from keyseg.sweep.overrides import one_line_errors
@@ -53,7 +53,7 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        overrides = ranges.parse(parser, [*self._parse_config(), *arguments])
         (cells,) = self.split_arguments(overrides, None)
         return [self.launcher.launch(cells, initial_job_idx=0)]
 
@@ -99,10 +99,15 @@ class SweepLauncher(Launcher):
                 )
             if self.config.dry:
                 print_cells(plan, cells, console)
+                for line in stale.told(cells, stale.find(cells)):
+                    finish.print_line(console, f"stale: {line}")
                 self.show_dry(plan, cells, console)
                 return []
+            cells, lines = stale.decide(cells, self.config)
+            for line in lines:
+                finish.print_line(console, line)
             if self.prepare:
-                prepare(cells, console, rerun=bool(self.config.rerun))
+                prepare(cells, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
             write_sweep(sweep_dir, plan, cells)
@@ -198,8 +203,9 @@ class SweepLauncher(Launcher):
 
 def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
     """The cells of a sweep as they would run."""
+    repeats = f" ({counted(plan.left_out, 'repeat')} left out)" if plan.left_out else ""
     finish.print_line(
-        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}, nothing started"
+        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
     )
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))
@@ -210,16 +216,14 @@ def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
         )
 
 
-def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> None:
+def prepare(cells: Sequence[Cell], console: Console) -> None:
     """Look for the weights and make and read the data that the cells still to run need, once.
 
     Raises:
         ConfigError: weights are missing. DataError: the data cannot be read.
     """
-    waiting = [cell.config for cell in cells if rerun or cell.open().status != DONE]
+    waiting = [cell.config for cell in cells if cell.rerun or cell.open().status != DONE]
     if waiting:
-        from keyseg.sweep import preflight
-
         finish.print_line(console, "checking weights and data (data that is missing is made now)")
         preflight.check(waiting)
 

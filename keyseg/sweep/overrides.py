@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROJECT, ConfigError, RunConfig
+from keyseg.data.files import DataError
 from keyseg.runs.disk import DiskFullError
 
 if TYPE_CHECKING:
@@ -30,9 +32,27 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 """Our own flags, which Hydra does not know, as the overrides that they stand for."""
 
 
+WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
+"""Overrides of mappings whose keys are the user's to give."""
+
+
 def plain_flags(arguments: Sequence[str]) -> list[str]:
     """The command line with our own flags written as overrides."""
     return [FLAGS.get(argument, argument) for argument in arguments]
+
+
+def whole_mappings(arguments: Sequence[str]) -> list[str]:
+    """The command line such that `KEY={...}` is all of a mapping with free keys.
+
+    Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if WHOLE.match(argument):
+            found += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+        else:
+            found.append(argument)
+    return found
 
 
 @contextmanager
@@ -44,8 +64,6 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from keyseg.data.files import DataError
-
     try:
         overrides = task_overrides(arguments)
         if overrides:
@@ -56,9 +74,21 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     except DiskFullError as error:
         fail(str(error), code=1)  # nothing is wrong with the command line
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__
-        detail = f": {_first(str(cause))}" if isinstance(cause, OmegaConfBaseException) else ""
-        fail(_first(str(error)) + detail)
+        causes = list(_causes(error))
+        for cause in causes:  # a plugin that refuses its options says it best itself
+            if isinstance(cause, (ConfigError, DataError)):
+                fail(str(cause))
+        told = [_first(str(error)).rstrip(":")]
+        if causes and _first(str(causes[-1])) not in str(error).splitlines()[0]:
+            told.append(_first(str(causes[-1])) or type(causes[-1]).__name__)
+        fail(": ".join(told))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, nearest first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+        yield error
 
 
 def fail(message: str, code: int = EXIT_USAGE) -> None:

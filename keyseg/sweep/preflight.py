@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from keyseg.config import RunConfig
+from keyseg.config import RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
 
 
@@ -19,7 +19,7 @@ def check(configs: Iterable[RunConfig]) -> None:
         ConfigError: a weights file is missing; the message names the key to set.
         DataError: what a reader finds wrong.
     """
-    from keyseg.data import mix
+    from keyseg.data import identity, mix
 
     seen = set()
     for cfg in configs:
@@ -28,4 +28,6 @@ def check(configs: Iterable[RunConfig]) -> None:
             seen.add(key)
             check_weights(cfg)
             mix.prepare(cfg.data)
-            mix.load_splits(cfg.data)
+            splits = mix.load_splits(cfg.data)
+            found = mix.fingerprint([source for split in splits for source in split])
+            identity.remember(cfg.data, resolve_path(cfg.paths.data), found)

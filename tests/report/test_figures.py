@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from keyseg.report.figures import test_scores
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import inference, scores
-from keyseg.report.store import Cell, Sweep, Variant, variants_of
+from keyseg.report.store import CellResult, Sweep, Variant, variants_of
 
 IMAGES, PER_IMAGE = 10, 3
 SLICES = {
@@ -31,7 +31,7 @@ SLICES = {
 ALWAYS = {"precision", "keyword", "cost", "slices", "learning_curves"}
 
 
-def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generator) -> Cell:
+def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generator) -> CellResult:
     n = IMAGES * PER_IMAGE
     iou = rng.beta(2, 2, n)
     iou[0] = np.nan if status == "nan" else iou[0]
@@ -64,8 +64,12 @@ def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generat
         metrics.loc[metrics["step"] > 20, "value"] = np.nan
     done = status in ("done", "nan")
     label = " · ".join(factors.values())
-    return Cell(
-        *(f"{label}{seed}", label, factors, seed, Path(f"outputs/x/{label}{seed}")),
+    return CellResult(
+        f"{label}{seed}",
+        label,
+        factors,
+        seed,
+        Path(f"outputs/x/{label}{seed}"),
         status="done" if done else status,
         info={"minutes": 3.0 + rng.random(), "trainable_parameters": 600_000},
         metrics=metrics if status != "missing" else metrics.head(0),
@@ -140,7 +144,8 @@ CASES = {
     "two variants, ten seeds": (2, 10, {}),
     "twelve variants, one seed": (12, 1, {}),
     "twelve variants, ten seeds, holes and NaN": (
-        *(12, 10),
+        12,
+        10,
         {
             (1, 3): "failed",
             (4, 0): "missing",

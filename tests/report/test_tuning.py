@@ -90,7 +90,13 @@ def names(section: tuning.Section) -> list[str]:
 def test_every_figure_is_drawn_and_the_best_is_named(build):
     section = build(content())
     assert names(section) == [
-        *("history", "importances", "slices", "contour", "parallel", "best_of_n", "timeline")
+        "history",
+        "importances",
+        "slices",
+        "contour",
+        "parallel",
+        "best_of_n",
+        "timeline",
     ]
     assert all(file.stat().st_size for figure in section.figures for file in figure.files)
     best = study().best
@@ -129,6 +135,30 @@ def test_a_file_that_cannot_be_read_says_which_and_what_to_do(tmp_path):
     (tmp_path / "trials.json").write_text("{}")
     with pytest.raises(ValueError, match=r"trials\.json cannot be read .*'objectives'.*again"):
         load(tmp_path)
+
+
+def test_what_breaks_a_constraint_is_not_the_best(build):
+    written = content()
+    (raw,) = written["studies"]
+    done = [t for t in raw["trials"] if t["state"] == "complete"]
+    best, second = sorted(done, key=lambda t: -t["values"][0])[:2]
+    assert f"best: trial {best['number']}," in build(written).parts[0].summary
+    best["beyond"], second["beyond"] = {"minutes": 0.1}, {"minutes": -0.1}
+    assert f"best: trial {second['number']}," in build(written).parts[0].summary
+    for trial in raw["trials"]:
+        trial["beyond"] = {"minutes": 1.0}
+    section = build(written)
+    assert section.parts[0].summary.endswith("none has a value that keeps to the constraints.")
+    assert "history" in [f.name for f in section.figures]
+
+
+def test_a_study_of_any_label_has_files_of_its_own(build):
+    written = content()
+    (raw,) = written["studies"]
+    written["studies"] = [raw | {"label": label} for label in ("a/b", "a-b", "../c")]
+    files = [f.files[0] for part in build(written).parts for f in part.figures]
+    assert len({file.name for file in files}) == len(files)
+    assert all(file.exists() for file in files)
 
 
 def test_importances_name_the_parameter_that_matters():

@@ -2,8 +2,10 @@
 
 gIoU is 1 at temperature 0.3 and bce 2, and falls with the squared distance (of logarithms).
 Standard library only, so that it starts at once. SLOW: seconds a trial; CRASH: fails, each with
-another number in its error; ROWS: evaluations, each nearer to the score than the one before;
+another number in its error; CRASH_ABOVE: a bce above which it fails; ROWS: evaluations, each
+nearer to the score than the one before;
 STRAGGLER: number of a trial that works until a file `go` lies beside its folder;
+UNTRAINED: score of the model before its first step; NO_SEG: share of answers without SEG;
 PATIENCE: seconds that a bad score waits to be pruned, before each evaluation but the first two.
 """
 
@@ -40,7 +42,7 @@ def work(path: Path) -> int:
         float(re.search(rf"^ +{key}: (\S+)$", config, re.M)[1]) for key in ("temperature", "bce")
     )
     score = math.exp(-(math.log(temperature / 0.3) ** 2) - math.log(bce / 2) ** 2)
-    if "CRASH" in os.environ:
+    if "CRASH" in os.environ or bce > float(os.environ.get("CRASH_ABOVE", "inf")):
         update(path, status="failed", error=f"RuntimeError: no luck at step {os.getpid()}")
         return 1
     number = json.loads((path / "run.json").read_text()).get("trial")
@@ -48,6 +50,8 @@ def work(path: Path) -> int:
         while not (path.parent / "go").exists():
             time.sleep(0.01)
     rows = int(os.environ.get("ROWS", "1"))
+    if "UNTRAINED" in os.environ:
+        write_row(path, float(os.environ["UNTRAINED"]), 0)
     for step in range(1, rows + 1):
         time.sleep(float(os.environ.get("SLOW", "0")) / rows)
         patience = time.time() + (float(os.environ.get("PATIENCE", "0")) if score < 0.5 else 0)
@@ -60,20 +64,27 @@ def work(path: Path) -> int:
             iou = {str(i): score * step / rows * (1 - 0.01 * i) for i in range(20)}
             with (path / "val_iou.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "iou": iou}) + "\n")
-        row = {"name": "val/giou", "value": score * step / rows, "step": step, "time": time.time()}
-        with (path / "metrics.jsonl").open("a") as metrics:
-            metrics.write(json.dumps(row) + "\n")
+        write_row(path, score * step / rows, step)
     scores = {"giou": score, "ciou": score, "precision@0.5": score, "keyword_accuracy": 0.9}
     ended = {"ended": time.time(), "seconds": time.time() - started, "outcome": "done"}
     update(
         path,
         status="done",
-        summary={"teacher_forced": scores},
+        summary={
+            "teacher_forced": scores,
+            "generated": {**scores, "no_seg_rate": float(os.environ.get("NO_SEG", "0"))},
+        },
         attempts=[attempt | ended],
         minutes=0.01,
         seconds_per_step=bce,
     )
     return 0
+
+
+def write_row(path: Path, value: float, step: int) -> None:
+    row = {"name": "val/giou", "value": value, "step": step, "time": time.time()}
+    with (path / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps(row) + "\n")
 
 
 def update(path: Path, **fields: object) -> None:

@@ -100,9 +100,14 @@ class Bench:
     def controller(self, workers: int = 1) -> Controller:
         pool = LocalPool(workers, 1, worker=self.worker, grace=5)
         judge = Judge(self.options) if self.options.pruner != "none" else None
-        same = self.options.same_errors
         return Controller(
-            self.arms(), pool, self.cell, width=workers, judge=judge, same_errors=same
+            self.arms(),
+            pool,
+            self.cell,
+            width=workers,
+            judge=judge,
+            same_errors=self.options.same_errors,
+            max_failure_rate=self.options.max_failure_rate,
         )
 
     def run(

@@ -2,10 +2,13 @@ import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT, ConfigError
 from keyseg.sweep.group_help import first_line, groups
-from keyseg.sweep.overrides import check, one_line_errors, task_overrides
+from keyseg.sweep.overrides import check, one_line_errors, task_overrides, whole_mappings
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,44 @@ def test_misspelt(override, message):
     with pytest.raises(ConfigError, match=message) as caught:
         check([override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "found"),
+    [
+        (["hydra/sweeper=optuna"], "sweeper.objectives", {}),
+        (["+sweeps=tune"], "sweeper.objectives", {"val/giou": "maximize"}),
+        (
+            ["+sweeps=tune", "hydra.sweeper.objectives={val/ciou: maximize, minutes: minimize}"],
+            "sweeper.objectives",
+            {"val/ciou": "maximize", "minutes": "minimize"},
+        ),
+        (
+            ["+sweeps=tune", "+hydra.sweeper.objectives={minutes: minimize}"],
+            "sweeper.objectives",
+            {"val/giou": "maximize", "minutes": "minimize"},
+        ),
+        (
+            ["hydra/sweeper=optuna", "hydra.sweeper.sampler_args={n_startup_trials: 3}"],
+            "sweeper.sampler_args",
+            {"n_startup_trials": 3},
+        ),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.sbatch={mail-type: END}"],
+            "launcher.sbatch",
+            {"mail-type": "END"},
+        ),
+        (["+sweeps=table3", "ablation.baseline={seed: 0}"], "ablation.baseline", {"seed": 0}),
+        (["model.sizes={text: {layers: 2}}"], "model.sizes", {"text": {"layers": 2}}),
+    ],
+)
+def test_a_mapping_that_is_given_is_the_whole_mapping(given, key, found):
+    arguments = whole_mappings(given)
+    check(arguments)
+    with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+        config = compose("config", arguments, return_hydra_config=True)
+    top = config.hydra if key.split(".")[0] in ("sweeper", "launcher") else config
+    assert OmegaConf.to_container(OmegaConf.select(top, key)) == found
 
 
 @pytest.mark.parametrize(
@@ -93,6 +134,49 @@ def test_the_command_line_ends_in_one_line(mode, tmp_path):
     assert done.stderr.startswith("error: fusion=ful: no such option. Did you mean 'full'?")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "options", "message"),
+    [
+        (
+            "slurm",
+            ["time=2"],
+            "hydra.launcher.signal_delay=120 s leaves nothing of ",
+        ),
+        ("slurm", ["cells_per_job=0"], "hydra.launcher.cells_per_job=0: must be above 0"),
+        ("slurm", ["gpus=2", "processes=3"], "hydra.launcher.processes=3: must be 1, or as many"),
+        ("slurm", ["time=soon"], "Value 'soon' of type 'str' could not be converted to Integer"),
+        ("local", ["n_jobs=0"], "hydra.launcher.n_jobs=0: must be above 0"),
+        ("local", ["cells_per_job=-1"], "hydra.launcher.cells_per_job=-1: must be above 0"),
+        ("local", ["grace=nan"], "hydra.launcher.grace=nan: must be 0 or more"),
+    ],
+)
+def test_a_launcher_that_refuses_its_options_is_heard(launcher, options, message, tmp_path):
+    given = [f"hydra.launcher.{option}" for option in options]
+    done = subprocess.run(
+        [*(sys.executable, str(PROJECT / "run.py"), "-m", "fusion=self,cross", "--dry"),
+         f"hydra/launcher={launcher}", f"paths.outputs={tmp_path}", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_hydra_hides_behind_its_own_error_is_told(capsys):
+    for cause in (ConfigError("a.b=1: must be 2"), TypeError("unexpected keyword 'nope'")):
+        with pytest.raises(SystemExit) as caught, one_line_errors():
+            raise InstantiationException("Error in call to target 'x.Y':\nhidden") from cause
+        assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: a.b=1: must be 2",
+        "error: Error in call to target 'x.Y': unexpected keyword 'nope'",
+    ]
 
 
 def test_help_lists_every_option_with_a_line_of_text():

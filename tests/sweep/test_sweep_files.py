@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.sweep.design import design
 
@@ -31,8 +31,14 @@ def read(file):
 
 def test_the_questions_are_there():
     assert {f.stem for f in FILES} >= {
-        *("table3", "table4", "fusion_full", "keyword_loss", "loss_weights", "token_order"),
-        *("lora_rank", "fidelity"),
+        "table3",
+        "table4",
+        "fusion_full",
+        "keyword_loss",
+        "loss_weights",
+        "token_order",
+        "lora_rank",
+        "fidelity",
     }
 
 
@@ -72,6 +78,35 @@ def test_a_design_holds(file):
     assert len({c.name for c in found}) == len(found)
 
 
+def test_keyword_loss_runs_no_cell_twice():
+    """Off, temperature and target cannot matter: 9 of the 24 combinations are repeats."""
+    content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
+    made = design(jobs, content["ablation"])
+    assert made.left_out == len(jobs) - len(made.points) > 0
+    off = [p for p in made.points if p.factors["loss.keyword.weight"] == 0]
+    assert len(off) == len({p.seed for p in off})
+
+
+def test_a_dropped_factor_is_as_good_with_any_value():
+    """Every variant with the loss on is held against the one without, whose other keys are gone."""
+    on = [{"w": 0.5, "t": t} for t in (0.07, 1.0)]
+    variants = tuple(Variant(str(f), i, f, ()) for i, f in enumerate([{"w": 0.0}, *on]))
+    plan = {
+        "baseline": {"w": 0.0, "t": 1.0},
+        "contrasts": [
+            {"of": {"w": 0.5}, "against": {"w": 0.0}},
+            {"of": {"t": 0.07}, "against": {"t": 1.0}},
+        ],
+        "path": [{"w": 0.5}, {"t": 0.07}],
+    }
+    sweep = Sweep(PROJECT, plan, variants)
+    assert sweep.baseline is variants[0]
+    off, sharp, soft = variants
+    found = [(c.of, c.against) for c in contrasts(sweep)]
+    assert found == [(sharp, off), (soft, off), (sharp, soft)]
+    assert path(sweep) == [off, soft, sharp]
+
+
 def test_factors_that_a_contrast_does_not_name_are_held_equal():
     names = [(w, t) for w in (0.0, 0.5) for t in (0.07, 1.0)]
     variants = tuple(Variant(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names))
@@ -95,7 +130,8 @@ def test_steps_of_a_path_are_contrasts_too():
     sweep = Sweep(PROJECT, plan, variants)
     assert [v.label for v in path(sweep)] == ["0.0 1.0", "0.5 1.0", "0.5 0.07"]
     assert [c.name for c in contrasts(sweep)] == [
-        *("on: 0.5 0.07 − 0.0 0.07", "on: 0.5 1.0 − 0.0 1.0"),
+        "on: 0.5 0.07 − 0.0 0.07",
+        "on: 0.5 1.0 − 0.0 1.0",
         "0.5 0.07 − 0.5 1.0",  # the first step is declared already
     ]
     assert path(Sweep(PROJECT, {**plan, "baseline": {}}, variants)) == []

@@ -26,10 +26,15 @@ class Tuning:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         command = [
-            *(sys.executable, str(PROJECT / "run.py"), "-m", "name=t"),
+            sys.executable,
+            str(PROJECT / "run.py"),
+            "-m",
+            "name=t",
             f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
-            *("hydra.launcher.report=false", "hydra.launcher.prepare=false"),
-            *(f"paths.outputs={self.root / 'outputs'}", f"paths.reports={self.root / 'reports'}"),
+            "hydra.launcher.report=false",
+            "hydra.launcher.prepare=false",
+            f"paths.outputs={self.root / 'outputs'}",
+            f"paths.reports={self.root / 'reports'}",
             *arguments,
         ]
         return subprocess.Popen(
@@ -111,6 +116,33 @@ def test_one_error_over_and_over_ends_the_study_and_says_it(tuning):
     assert code == 1
     assert err.count("\n") == 1
     assert "the last 3 trials failed with the same error: RuntimeError: no luck" in err
+
+
+def test_every_variant_is_compared_with_its_default_and_with_the_first(tuning):
+    """Values with a slash, which no file may have in its name; and settings that are mute."""
+    a, b = "keyseg/tiny/weights/sam", "x/sam"
+    search = (
+        "hydra/sweeper=optuna",
+        *SPACE,
+        f"model.sam={a},{b}",
+        "hydra.sweeper.tune_per=model.sam",
+    )
+    point = "hydra.sweeper.enqueue=[{loss.keyword.temperature: 0.3, loss.bce: 2.0}]"
+    code, out, err = tuning.run(*search, point, "hydra.sweeper.n_trials=2", NO_SEG="1")
+    assert code == 0, err
+    written = json.loads((tuning.sweep / "sweep.json").read_text())
+    pairs = [
+        tuple("-".join(map(str, entry[side].values())) for side in ("of", "against"))
+        for entry in written["contrasts"]
+    ]
+    assert pairs == [
+        (f"{a}-tuned", f"{a}-default"),
+        (f"{b}-tuned", f"{b}-default"),
+        (f"{b}-tuned", f"{a}-tuned"),
+        (f"{b}-default", f"{a}-default"),
+    ]
+    assert len(list(tuning.sweep.glob("best-*.yaml"))) == 2
+    assert "100 % of its generated answers have no SEG" in out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The controller, with real worker processes that are quick and a formula for a score."""
 
+import json
 import math
 
 import optuna
@@ -9,10 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from keyseg.config import ConfigError
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.tune import enqueue
-from keyseg.sweep.tune.control import Controller, SameError
+from keyseg.sweep.tune.control import Controller, GivenUp
+from keyseg.sweep.tune.objective import values
 from keyseg.sweep.tune.studies import Question, load_hook, questions
 from keyseg.sweep.tune.warm import warm_start
 
+FAIL = optuna.trial.TrialState.FAIL
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
 GRID = ("loss.keyword.temperature=0.1,0.3,1", "loss.bce=range(1,4)")
 
@@ -62,6 +65,52 @@ def test_two_objectives_and_their_front(bench):
     assert 1 <= len(front) <= 8
 
 
+def test_a_trial_is_worth_what_its_training_keeps(tmp_path):
+    """Never the untrained model's score, which is the same in every trial."""
+    run = RunDirectory(tmp_path)
+
+    def worth(*rows: tuple[str, int, float], name: str = "val/giou") -> list[float]:
+        text = [json.dumps({"name": n, "value": v, "step": s, "time": 0}) for n, s, v in rows]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(text) + "\n")
+        return values(run, [name])
+
+    g = [("val/giou", 0, 0.5), ("val/giou", 10, 0.3), ("val/giou", 20, 0.4), ("val/giou", 30, 0.4)]
+    assert worth(*g) == [0.4]
+    c = [("val/ciou", 0, 0.9), ("val/ciou", 10, 0.8), ("val/ciou", 20, 0.1), ("val/ciou", 30, 0.7)]
+    assert worth(*g, *c, name="val/ciou") == [0.1]  # of the same weights
+    assert worth(("val/giou", 0, 0.5)) == [0.5]  # nothing was trained
+
+
+def test_what_breaks_a_constraint_is_never_the_best(bench):
+    best = {"loss.keyword.temperature": 0.3, "loss.bce": 2.0}
+    here = bench(
+        constraints={"seconds_per_step": "<= 1.5"}, n_trials=12, sampler="nsga2", enqueue=[best]
+    )
+    trials = here.run(2)  # seconds_per_step is bce, and the best bce is 2
+    assert {t.constraints["seconds_per_step"] for t in trials} == {
+        t.params["loss.bce"] - 1.5 for t in trials
+    }
+    allowed = [t for t in trials if t.params["loss.bce"] <= 1.5]
+    assert max(trials, key=lambda t: t.value) not in allowed
+    assert here.arms()[0].best().number == max(allowed, key=lambda t: t.value).number
+    none = bench(constraints={"seconds_per_step": ">= 99"}, n_trials=12)
+    with pytest.raises(ConfigError, match=r"another constraints: .*<= 1\.5"):
+        none.arms()
+
+
+def test_too_many_failures_end_the_study(bench, monkeypatch):
+    monkeypatch.setenv("CRASH_ABOVE", "2")
+    points = [{"loss.bce": bce} for bce in (1, 3, 1.1, 4, 1.2, 5, 1.3)]
+    here = bench(enqueue=points, n_trials=10, max_failure_rate=0.2)
+    with pytest.raises(
+        GivenUp, match=r"3 trials failed, more than .*max_failure_rate .* 10; the l"
+    ):
+        here.run()
+    assert len(here.arms()[0].study.get_trials(states=(FAIL,))) == 3
+    here.options.max_failure_rate = 1.0
+    assert len(here.run()) == 10
+
+
 def test_tune_per_gives_each_value_a_budget_of_its_own(bench):
     here = bench((*SPACE, "fusion=cross,full"), tune_per="fusion", n_trials=4)
     here.run(2)
@@ -72,7 +121,7 @@ def test_tune_per_gives_each_value_a_budget_of_its_own(bench):
 def test_failed_cells_are_told_with_their_reason_and_three_alike_end_the_study(bench, monkeypatch):
     monkeypatch.setenv("CRASH", "1")
     here = bench()
-    with pytest.raises(SameError, match=r"last 3 trials failed .* RuntimeError: no luck at step"):
+    with pytest.raises(GivenUp, match=r"last 3 trials failed .* RuntimeError: no luck at step"):
         here.run()
     trials = here.arms()[0].study.trials
     assert [t.state.name for t in trials] == ["FAIL"] * 3
@@ -83,12 +132,12 @@ def test_failed_cells_are_told_with_their_reason_and_three_alike_end_the_study(b
 
 
 def test_parameters_that_make_no_config_fail_the_trial(bench):
-    with pytest.raises(SameError, match="must be 0 or more"):
+    with pytest.raises(GivenUp, match="must be 0 or more"):
         bench(("loss.bce=interval(-2,-1)",)).run()
 
 
 def test_a_run_without_the_value_fails_the_trial(bench):
-    with pytest.raises(SameError, match="the run has no row 'val/nothing'; rows: val/giou"):
+    with pytest.raises(GivenUp, match="the run has no row 'val/nothing'; rows: val/giou"):
         bench(objectives={"val/nothing": "maximize"}).run()
 
 

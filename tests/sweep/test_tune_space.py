@@ -6,6 +6,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from keyseg.config import ConfigError
+from keyseg.sweep import ranges
 from keyseg.sweep.tune.space import dimension, overrides, points, split, text_of
 
 F, N, C = FloatDistribution, IntDistribution, CategoricalDistribution
@@ -26,6 +27,7 @@ SPACES = {
     "range(10,1,-3)": N(4, 10, step=3),
     "range(0,1,0.25)": F(0.0, 0.75, step=0.25),
     "range(0.1,0.5,0.1)": F(0.1, 0.4, step=0.1),
+    "range(0.1,0.4,0.1)": F(0.1, 0.3, step=0.1),
     "range(1.5,4)": F(1.5, 3.5, step=1.0),
     "float(range(1,4))": F(1.0, 3.0, step=1.0),
     "tag(log, range(1,9))": N(1, 8, log=True),
@@ -58,9 +60,8 @@ def test_a_discrete_space_has_the_values_that_a_grid_has(text):
     override = parse(text)
     drawn = [p["x"] for p in points([dimension(override)])]
     texts = [overrides({"x": value}, [dimension(override)])[0] for value in drawn]
-    wanted = [f"x={v}" for v in sorted(set(parse(text).sweep_string_iterator()))]
-    # Hydra adds up in binary: its third value of range(0.1,0.5,0.1) is 0.30000000000000004.
-    assert sorted(texts) == [w.replace("0.30000000000000004", "0.3") for w in wanted]
+    (of_grid,) = ranges.parse(OverridesParser.create(), [f"x={text}"])
+    assert sorted(texts) == sorted({f"x={v}" for v in of_grid.sweep_string_iterator()})
 
 
 @pytest.mark.parametrize("text", SPACES)
@@ -73,10 +74,44 @@ def test_values_survive_the_way_into_an_override_and_back(text):
         assert space.contains(value)
         (override,) = overrides(trial.params, [space])
         back = OverridesParser.create().parse_override(override).value()
-        assert back == value or text in ("choice([1,2],[3])", "1,1.0", "str(choice(1,2))")
+        assert back == space.exact(value) or text in (
+            "choice([1,2],[3])",
+            "1,1.0",
+            "str(choice(1,2))",
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("range(0.1,0.4,0.1)", ["0.1", "0.2", "0.3"]),
+        ("range(1,0,-0.25)", ["1.0", "0.75", "0.5", "0.25"]),
+        ("range(1e-4,4e-4,1e-4)", ["0.0001", "0.0002", "0.0003"]),
+        ("range(0,0.35,0.1)", ["0.0", "0.1", "0.2", "0.3"]),
+        ("range(1,4)", ["1", "2", "3"]),
+    ],
+)
+def test_a_range_has_the_values_one_would_write_and_not_its_end(text, values):
+    (of_grid,) = ranges.parse(OverridesParser.create(), [f"x={text}"])
+    assert list(of_grid.sweep_string_iterator()) == values
+
+
+def test_a_trial_has_the_values_that_a_grid_has():
+    """Optuna's own third value is 0.30000000000000004, which is the signature of another cell."""
+    space = dimension(parse("range(0.1,0.8,0.1)"))
+    texts = {space.text(v) for v in map(space.exact, (0.1, 0.1 + 2 * 0.1, 0.1 + 5 * 0.1))}
+    assert texts == {"0.1", "0.3", "0.6"}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = set()
+    for _ in range(60):
+        trial = study.ask()
+        space.suggest(trial)
+        drawn |= set(overrides(trial.params, [space]))
+    assert drawn == {f"x={i / 10}" for i in range(1, 8)}
 
 
 WRONG = {
+    "range(1,5,0)": "step of a range must not be 0",
     "tag(log, interval(0,1))": "above 0",
     "interval(2,1)": "lower end first",
     "range(5,1)": "range is empty",

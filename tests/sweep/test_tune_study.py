@@ -40,6 +40,8 @@ def test_every_sampler_is_the_one_that_its_name_says():
         "tpe": "TPESampler",
         "gp": "GPSampler",
         "cmaes": "CmaEsSampler",
+        "nsga2": "NSGAIISampler",
+        "nsga3": "NSGAIIISampler",
         "random": "RandomSampler",
         "qmc": "QMCSampler",
         "grid": "RandomSampler",  # its points are enqueued
@@ -108,6 +110,11 @@ def test_a_storage_that_cannot_be_opened_is_one_line(bench, url):
         ({"sampler": "tpee"}, "Did you mean tpe?"),
         ({"objectives": {"val/giou": "max"}}, "one of maximize, minimize"),
         ({"n_trials": 0}, "must be 1 or more"),
+        ({"objectives": "val/giou"}, "give a mapping"),
+        ({"constraints": {"minutes": "< 3"}}, "give a bound in quotes, like '<= 2.5'"),
+        ({"constraints": {"minutes": "<= 1.2.3"}}, "give a bound"),
+        ({"constraints": {"minutes": "<= 3"}, "sampler": "cmaes"}, "knows no constraints"),
+        ({"max_failure_rate": 1.5}, "from 0 to 1"),
         (
             {"objectives": {"a/b": "maximize", "c": "minimize"}, "pruner": "median"},
             "nothing can be pruned",

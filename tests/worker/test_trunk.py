@@ -100,7 +100,7 @@ def test_other_schedules_have_no_trunk(compose_run):
     assert trunk.key(compose_run("optim.schedule=cosine")) is None
 
 
-def test_a_state_of_other_data_is_not_gone_on_from(cell):
+def test_a_state_of_other_data_or_code_is_not_gone_on_from(cell):
     first, second = cell("sweep", 4), cell("sweep", 8)
     assert finish(first) == 0, first.log_file.read_text()
     (origin,) = first.path.parent.glob("trunks/*/3/origin.json")
@@ -110,7 +110,11 @@ def test_a_state_of_other_data_is_not_gone_on_from(cell):
     origin.write_text(json.dumps(json.loads(origin.read_text()) | {"data_fingerprint": "other"}))
     assert trunk.take(second, second.config, 6) is None
     assert not list(second.checkpoints.iterdir())
-    origin.write_text(json.dumps({"step": 3, **known}))
+    other = {"step": 3, **known, "attempts": [{"code": "other"}]}
+    origin.write_text(json.dumps(other))
+    second.update(attempts=[{"code": "this"}])
+    assert trunk.take(second, second.config, 6) is None
+    origin.write_text(json.dumps({"step": 3, **known, "attempts": [{"code": "this"}]}))
     assert trunk.take(second, second.config, 6) is not None
     assert trunk.take(second, second.config, 6) is None  # it has begun
 

@@ -61,10 +61,10 @@ def _head(phrase: list[str]) -> str | None:
         return words.one_name(words.singular(owners[-1])) if owners else None
     if len(found) > 1 and words.listed(words.singular(phrase[found[-1]]), "measures"):
         found.pop()  # "pizza slice"
-    at = found[-1]
-    last = words.singular(phrase[at])
-    for start in (at - 2, at - 1):
-        name = " ".join([*phrase[max(start, 0) : at], last]).replace("-", " ")
-        if words.is_compound(name):
-            return words.one_name(name)
-    return words.one_name(last)
+    for at in (found[-1], len(phrase) - 1):  # "garbage can" ends in no noun
+        last = words.singular(phrase[at])
+        for start in (at - 2, at - 1):
+            name = " ".join([*phrase[max(start, 0) : at], last]).replace("-", " ")
+            if words.is_compound(name):
+                return words.one_name(name)
+    return words.one_name(words.singular(phrase[found[-1]]))

@@ -83,6 +83,8 @@ def _ends(found: list[str], i: int) -> bool:
     word, before, after = found[i], found[:i], found[i + 1 :]
     begins_another = words.listed(word, "determiners") or word.isdigit()
     named = nouns(before)
+    if before and words.is_compound(f"{before[-1]} {words.singular(word)}"):
+        return False  # "garbage can"
     if word == "and":
         return not _joins_adjectives(before, after)
     if words.listed(word, "ends") and not (begins_another and not named):  # "that man"
@@ -132,7 +134,7 @@ def _begins_clause(found: list[str]) -> bool:
 
 def _is_verb_of(subject: str, word: str, before: list[str], following: str) -> bool:
     """Whether a word that may be a noun as well is the verb: "a boat floats", "the cat drinks"."""
-    has_object = words.listed(following, "determiners")
+    has_object = words.listed(following, "determiners") and not words.listed(following, "ends")
     if word.endswith("ing"):  # "girl painting", but "oil painting"
         return words.is_form_of_verb(word) and (has_object or words.acts(subject))
     if not words.agrees(subject, word):

@@ -81,15 +81,16 @@ def _whole(word: str, text: list[str]) -> str:
 
 
 def _name(found: list[str], text: list[str]) -> str:
-    if any(words.listed(w, "ends") for w in found) and (head := head_noun(" ".join(found))):
-        return head
+    if any(words.listed(w, "ends") for w in found) and not words.is_compound(" ".join(found)):
+        return head_noun(" ".join(found)) or ""
     kept = [*found[:-1], words.singular(found[-1])]
     if (whole := words.one_name(" ".join(kept))) != " ".join(kept):
         return whole
+    for start in (-3, -2):
+        if words.is_compound(known := " ".join(kept[start:])):
+            return words.one_name(known)
     if len(kept) > MAX_WORDS:
         kept = kept[-2:]
-    if words.is_compound(" ".join(kept[-2:])):
-        return words.one_name(" ".join(kept[-2:]))
     while len(kept) > 1 and (_no_noun(kept[0]) or words.listed(kept[0], "places", "ends")):
         kept = kept[1:]
     name = " ".join(kept)

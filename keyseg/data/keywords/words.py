@@ -53,8 +53,9 @@ def clauses(text: str) -> list[list[str]]:
 
     "the boy 's t - shirt , w/ a dog & a cat" -> the boy's t-shirt | with a dog and a cat.
     """
-    text = text.lower().replace("’", "'").replace(" 's", "'s").replace("&", " and ")
-    text = text.replace("w/ ", "with ").replace("close up", "closeup")
+    text = text.lower().replace("’", "'")
+    for written, meant in _content()["spellings"].items():
+        text = text.replace(written, meant)
     text = _SPACED_HYPHEN.sub(_joined, text)
     found = [[_possessive(word) for word in split(part)] for part in _CLAUSE_END.split(text)]
     return [words for words in found if words]

@@ -14,10 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.report.store import Variant
+from keyseg.runs.disk import file_name
 
 COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    *("#332288", "#882255", "#44AA99", "#6B6B6B", "#999933", "#000000"),
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#332288",
+    "#882255",
+    "#44AA99",
+    "#6B6B6B",
+    "#999933",
+    "#000000",
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "d")
@@ -106,7 +117,8 @@ def legend(figure: Any, variants: Sequence[Variant], *, line: bool = True) -> No
         style = look(variant.index)
         handles.append(
             Line2D(
-                *([], []),
+                [],
+                [],
                 color=style.colour,
                 linestyle=style.dash if line else "none",
                 marker=style.marker,
@@ -147,7 +159,7 @@ def wrap(text: str, width: int) -> str:
 
 def save(figure: Any, folder: Path, name: str) -> tuple[Path, Path, Path]:
     """Write PNG, SVG and PDF, the same bytes for the same figure; labels are never cut off."""
-    png, svg, pdf = (folder / f"{name}.{kind}" for kind in ("png", "svg", "pdf"))
+    png, svg, pdf = (folder / f"{file_name(name)}.{kind}" for kind in ("png", "svg", "pdf"))
     # Laid out and measured once: both take seconds where there are many panels.
     figure.get_layout_engine().execute(figure)
     box = figure.get_tightbbox().padded(0.06)

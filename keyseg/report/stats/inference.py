@@ -9,7 +9,11 @@
   has the simulation. Intervals are about right; the p value that verdicts follow is on the safe
   side (`both_p`).
 
-Shapes: n images, S seeds, M measures, C columns of sums.
+A contrast may be made of several pairs of variants (a main effect, an interaction): its difference
+is `factor` times the mean of the pairs' differences, for every seed.
+
+Shapes: n images, S seeds, P pairs, M measures, C columns of sums; [P] may be
+absent.
 """
 
 from __future__ import annotations
@@ -21,12 +25,14 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from keyseg.report.stats.measures import COLUMNS, DENOMINATORS, NUMERATORS, ratios
+from keyseg.metrics import COLUMNS, DENOMINATORS, NUMERATORS, ratios
 from keyseg.report.stats.resamples import RESAMPLES, draws, draws_of, flips, resampled, terms
 
 CONFIDENCE = 0.95
 EXACT_SEEDS = 13
 """All 2^S sign flips are counted up to here (8192 < `RESAMPLES`), drawn beyond."""
+PAIRED = 5
+"""Dimensions of a table of several pairs."""
 SMALLEST_P = 1e-12
 """Nothing measured on a test split is surer than this."""
 
@@ -101,7 +107,7 @@ def image_sums(codes: np.ndarray, records: np.ndarray, images: int) -> np.ndarra
 
 
 def pulls(table: np.ndarray) -> np.ndarray:
-    """(n, S, sides, C) -> (n, S, M): what each image adds to a value, or to a difference.
+    """(n, S, [P], sides, C) -> (n, S, [P], M): what each image adds to a value or a difference.
 
     Taylor linearisation of a ratio of sums; each column of the result sums to 0.
     """
@@ -110,7 +116,8 @@ def pulls(table: np.ndarray) -> np.ndarray:
         value = total[..., NUMERATORS] / total[..., DENOMINATORS]
         error = table[..., NUMERATORS] - value * table[..., DENOMINATORS]
         error /= total[..., DENOMINATORS]
-    pull: np.ndarray = error[:, :, 0] if table.shape[2] == 1 else error[:, :, 1] - error[:, :, 0]
+    alone = table.shape[-2] == 1
+    pull: np.ndarray = error[..., 0, :] if alone else error[..., 1, :] - error[..., 0, :]
     return pull
 
 
@@ -235,20 +242,19 @@ def flip_seeds(by_seed: np.ndarray, *, seed: int) -> np.ndarray:
     return np.where(np.isnan(by_seed).any(0), np.nan, p)
 
 
-def differences(table: np.ndarray) -> np.ndarray:
-    """(n, S, 2, C) -> (S, M): the difference of every seed."""
+def differences(table: np.ndarray, factor: float = 1.0) -> np.ndarray:
+    """(n, S, [P], 2, C) -> (S, M): the difference of every seed."""
     value = ratios(table.sum(0))
-    gap: np.ndarray = value[:, 1] - value[:, 0]
-    return gap
+    return _over_pairs(value[..., 1, :] - value[..., 0, :], table, factor)
 
 
-def sources(table: np.ndarray) -> Sources:
-    """Variances of the mean difference by source; table (n, S, 2, C).
+def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
+    """Variances of the mean difference by source; table (n, S, [P], 2, C).
 
     The images' variance is the sandwich of a ratio (Taylor linearisation, clusters = images).
     """
     n, seeds = table.shape[:2]
-    pull = pulls(table)
+    pull = _over_pairs(pulls(table), table, factor)
     mean = pull.mean(1)
     scale = n / max(n - 1, 1)
     images, freedom = scale * (mean**2).sum(0), image_freedom(mean)
@@ -256,8 +262,14 @@ def sources(table: np.ndarray) -> Sources:
         nothing = np.full(images.shape, np.nan)
         return Sources(images, nothing, nothing.copy(), freedom, n, seeds)
     within = scale * ((pull - mean[:, None]) ** 2).sum(0).mean(0)
-    by_seed = differences(table).var(0, ddof=1) / seeds
+    by_seed = differences(table, factor).var(0, ddof=1) / seeds
     return Sources(images, by_seed, within / (seeds - 1), freedom, n, seeds)
+
+
+def _over_pairs(values: np.ndarray, table: np.ndarray, factor: float) -> np.ndarray:
+    """Values (..., [P], M) of a table, the mean over its pairs if it has any, times `factor`."""
+    found: np.ndarray = factor * (values.mean(-2) if table.ndim == PAIRED else values)
+    return found
 
 
 def student(value: np.ndarray, variance: np.ndarray, freedom: np.ndarray | float) -> Estimate:
@@ -271,7 +283,7 @@ def student(value: np.ndarray, variance: np.ndarray, freedom: np.ndarray | float
 
 
 def both_p(value: np.ndarray, by: Sources) -> np.ndarray:
-    """(M,) two-sided p of a difference over seeds and images, valid far out in the tails.
+    """(..., M) two-sided p of a difference over seeds and images, valid far out in the tails.
 
     The level at which the root of the summed squares of both sources' reaches (each by its own
     Student's t) just meets the difference. Holm's first step asks for p = 0.05 / contrasts, and
@@ -290,18 +302,18 @@ def both_p(value: np.ndarray, by: Sources) -> np.ndarray:
         return beyond
 
     out = np.full(value.shape, np.nan)
-    known = np.flatnonzero(by.both > 0)
+    known = by.both > 0
     far = np.abs(value[known]) / np.sqrt(by.both[known])
     parts = (far, by.seeds[known], by.images[known], by.image_freedom[known])
-    smallest = np.full(len(known), np.log(SMALLEST_P))
-    found = elementwise.find_root(gap, (smallest, np.zeros(len(known))), args=parts)
+    smallest = np.full(len(far), np.log(SMALLEST_P))
+    found = elementwise.find_root(gap, (smallest, np.zeros(len(far))), args=parts)
     log_p = np.where(found.success, found.x, np.where(gap(smallest, *parts) > 0, smallest, 0.0))
     out[known] = np.exp(log_p)
     return out
 
 
 def equivalence_p(value: np.ndarray, by: Sources, margin: np.ndarray) -> np.ndarray:
-    """(M,) p of two one-sided tests that a difference is smaller than `margin` (M,), either way.
+    """(..., M) p of two one-sided tests that a difference is smaller than `margin`, either way.
 
     The larger of both p values, which is that of the nearer edge (Schuirmann 1987); over seeds and
     images, by the reaches of `both_p`. 1 where the difference is as large as the margin or larger.

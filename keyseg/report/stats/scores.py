@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
-from keyseg.report.store import Cell, Sweep, Variant
+from keyseg.report.store import CellResult, Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
 SLICE = "slice_"
@@ -27,19 +27,52 @@ MAX_GROUPS = 12
 ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
-    *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
-    *("examples", "images", "majority"),
+    "protocol",
+    "slice",
+    "group",
+    "label",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "sd",
+    "seeds",
+    "examples",
+    "images",
+    "majority",
 )
 SOURCES = ("images", "seeds", "both")
 TESTS = (*SOURCES, "equivalence")
 CONTRAST_COLUMNS = (
-    *("protocol", "contrast", "label", "baseline", "metric", "difference", "low", "high"),
+    "protocol",
+    "contrast",
+    "label",
+    "baseline",
+    "metric",
+    "difference",
+    "low",
+    "high",
     *(f"{end}_{source}" for source in SOURCES for end in ("low", "high")),
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
-    *("margin", "p_equivalence", "holm_equivalence"),
-    *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "hole", "verdict", "sentence", "caveat", "training", "at"),
+    "margin",
+    "p_equivalence",
+    "holm_equivalence",
+    "sd",
+    "effect_images",
+    "effect_seeds",
+    "won",
+    "lost",
+    "mcnemar",
+    "seeds",
+    "examples",
+    "images",
+    "hole",
+    "verdict",
+    "sentence",
+    "caveat",
+    "training",
+    "at",
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
@@ -47,10 +80,10 @@ WHOLE: Sequence[Group] = [("", "")]
 
 
 @dataclass(frozen=True)
-class Part:
+class ProtocolSamples:
     """A cell's samples of one protocol: `terms` (rows, COLUMNS), `images` (rows,) names."""
 
-    cell: Cell
+    cell: CellResult
     samples: pd.DataFrame
     terms: np.ndarray
 
@@ -202,17 +235,19 @@ class _Held:
     examples: int
 
 
-def _held(pairs: Sequence[tuple[Part, Part]], margin: np.ndarray, seed: int) -> _Held:
+def _held(
+    pairs: Sequence[tuple[ProtocolSamples, ProtocolSamples]], margin: np.ndarray, seed: int
+) -> _Held:
     images = _images([part for pair in pairs for part in pair])
 
-    def sums(part: Part) -> np.ndarray:
+    def sums(part: ProtocolSamples) -> np.ndarray:
         return part.sums(len(images), images.get_indexer(part.image_ids))
 
     table = np.stack([np.stack([sums(part) for part in pair], 1) for pair in pairs], 1)
     by_seed = inference.differences(table)
     value = by_seed.mean(0)
     found = inference.sources(table)
-    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
+    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
     return _Held(
@@ -305,11 +340,11 @@ def _spread(by_seed: np.ndarray) -> np.ndarray:
     return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
 
 
-def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
+def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
     """Both variants' samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())
-    cells: list[tuple[Cell, Cell]] = [(left[s], right[s]) for s in common]
+    cells: list[tuple[CellResult, CellResult]] = [(left[s], right[s]) for s in common]
     if not common:
         cells = list(zip(a.finished, b.finished, strict=False))
     pairs = []
@@ -323,14 +358,14 @@ def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
     return pairs
 
 
-def _only(part: Part, kept: np.ndarray) -> Part:
-    return part if kept.all() else Part(part.cell, part.samples[kept], part.terms[kept])
+def _only(part: ProtocolSamples, kept: np.ndarray) -> ProtocolSamples:
+    return part if kept.all() else ProtocolSamples(part.cell, part.samples[kept], part.terms[kept])
 
 
-def _part(cell: Cell, protocol: str) -> Part:
+def _part(cell: CellResult, protocol: str) -> ProtocolSamples:
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.records)[kept])
+    return ProtocolSamples(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
-def _images(parts: Sequence[Part]) -> pd.Index[str]:
+def _images(parts: Sequence[ProtocolSamples]) -> pd.Index[str]:
     return pd.Index(sorted(set().union(*(p.image_ids.unique() for p in parts))))

@@ -9,6 +9,9 @@ and its IoU 0.95 Phi(z / 0.35): the seed's luck, difficulty, the variant's way w
 images hold one to eight expressions, objects differ much in size, and large ones are easier, so
 that the images' shares in cIoU are very unequal. A prediction is as large as its target.
 
+In a world with collapse some trainings lose `drop` of their score. The truth of "both" is that of
+trainings that succeed, "everyone" counts the others in.
+
 Truths are those of the population: integrals over what a source draws anew, with the rest held.
 """
 
@@ -20,10 +23,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from keyseg.report.stats import inference, verdict
-from keyseg.report.stats.margin import SCORE
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES
-from keyseg.report.stats.resamples import draws
+from keyseg.metrics import BY_NAME, COLUMNS
 
 METRICS = ("giou", "ciou", "precision@0.5")
 ROWS = [list(BY_NAME).index(name) for name in METRICS]
@@ -52,6 +52,10 @@ class World:
     """Of an object's logarithmic area."""
     ease: float = 0.5
     """Correlation of size and ease."""
+    collapse: tuple[float, float] = (0.0, 0.0)
+    """Share of trainings that collapse: of the first variant, and of every other."""
+    drop: float = 0.8
+    """What a collapsed training loses of z: some 45 points of gIoU."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,31 @@ class Split:
 
 @dataclass(frozen=True)
 class Results:
-    """`tables`: (images, seeds, 2, COLUMNS), one a contrast against the first variant.
+    """A synthetic sweep of V variants: `table` (images, seeds, V, COLUMNS).
 
-    Truths by the source that an interval is about, each (contrasts, METRICS).
+    Truths (V, METRICS) by the source that an interval is about; "everyone": "both" over all
+    trainings, collapsed ones among them.
     """
 
-    tables: list[np.ndarray]
+    table: np.ndarray
     both: np.ndarray
+    everyone: np.ndarray
     of_images: np.ndarray
     of_seeds: np.ndarray
+
+    def pairs(self, which: Pairs) -> np.ndarray:
+        """(images, seeds, P, 2, COLUMNS) of pairs of variants (against, of)."""
+        found: np.ndarray = self.table[:, :, np.array(which)]
+        return found
+
+
+Pairs = Sequence[tuple[int, int]]
+
+
+def gap(truth: np.ndarray, which: Pairs, factor: float = 1.0) -> np.ndarray:
+    """(V, METRICS) -> (METRICS,): the truth of a contrast of pairs (against, of)."""
+    found: np.ndarray = factor * np.mean([truth[of] - truth[base] for base, of in which], axis=0)
+    return found
 
 
 def split(world: World, rng: np.random.Generator, images: int) -> Split:
@@ -128,7 +148,10 @@ def draw(mu: Sequence[float], seeds: int, world: World, rng: np.random.Generator
     fixed = means[:, None] + made.ease + b[:, made.image]
     noise = world.g * rng.standard_normal((v, seeds, n))[..., made.image]
     noise += world.h * rng.standard_normal((v, seeds, m))
-    parts = outcome(fixed[:, None] + tau[:, :, None] + noise)
+    often = np.array([world.collapse[0], *[world.collapse[1]] * (v - 1)])
+    lost = world.drop * (rng.random((v, seeds)) < often[:, None]) if often.any() else 0
+    luck = tau - lost
+    parts = outcome(fixed[:, None] + luck[:, :, None] + noise)
     parts[2:] *= made.area
     table = np.zeros((n, seeds, v, len(COLUMNS)))
     table[..., COLUMNS.index("examples")] = made.count[:, None, None]
@@ -136,11 +159,12 @@ def draw(mu: Sequence[float], seeds: int, world: World, rng: np.random.Generator
         table[..., COLUMNS.index(name)] = part.transpose(2, 1, 0)
     nodes, weights = _normal()
     whole = population(world)
-    either = np.einsum("k,vkm->vm", weights, whole(means[:, None] + world.tau * nodes))
+    lucky = means[:, None] + world.tau * nodes
+    both = np.einsum("k,vkm->vm", weights, whole(lucky))
+    fallen = np.einsum("k,vkm->vm", weights, whole(lucky - world.drop))
     here = np.einsum("k,vkm->vm", weights, _on_these(fixed, made, world, nodes))
-    own = whole(means[:, None] + tau).mean(1)
-    truths = (truth[1:] - truth[:1] for truth in (either, own, here))
-    return Results([table[:, :, [0, k]] for k in range(1, v)], *truths)
+    everyone = (1 - often[:, None]) * both + often[:, None] * fallen
+    return Results(table, both, everyone, whole(means[:, None] + luck).mean(1), here)
 
 
 class Population:
@@ -153,7 +177,7 @@ class Population:
         made = split(world, rng, POPULATION)
         z = made.ease + world.b * (rng.exponential(size=POPULATION) - 1)[made.image]
         z += np.hypot(world.g, world.h) * rng.standard_normal(len(z))
-        grid = np.linspace(-0.6, 1.4, 41)
+        grid = np.linspace(-1.4, 1.4, 57)
         found = []
         for mean in grid:
             parts = outcome(z + mean)
@@ -169,7 +193,7 @@ class Population:
 
 def population(world: World) -> Population:
     """Of a world, whatever its seeds and however many images a split has; made once."""
-    return _population(replace(world, images=0, tau=0.0))
+    return _population(replace(world, images=0, tau=0.0, collapse=(0.0, 0.0), drop=0.0))
 
 
 @lru_cache(maxsize=8)
@@ -201,143 +225,3 @@ def _smoothed(noise: float) -> tuple[np.ndarray, np.ndarray]:
     grid = np.linspace(-6, 6, 2401)
     steps = noise * ndtri((np.arange(500) + 0.5) / 500)
     return grid, np.mean([outcome(grid + step) for step in steps], axis=0)
-
-
-def coverage(
-    seeds: int,
-    repeats: int,
-    *,
-    seed: int = 0,
-    drawn: int | None = None,
-    resamples: int = 999,
-    naive: bool = False,
-    world: World | None = None,
-) -> dict[str, float]:
-    """Share of 95 % intervals that hold the truth, by source and metric; images only of one seed.
-
-    Args:
-        seeds: of each variant.
-        repeats: sweeps.
-        seed: fixes all that is drawn.
-        drawn: how many of the `repeats` also get the bootstrap, which takes most of the time.
-        resamples: of each bootstrap.
-        naive: also the bootstrap that draws seeds and images ("naive both"), for comparison.
-        world: None = the usual one.
-    """
-    rng = np.random.default_rng(seed)
-    held: dict[str, list[bool]] = {}
-    for repeat in range(repeats):
-        made = draw([MU, MU + GAP], seeds, world or World(), rng)
-        table = made.tables[0]
-        value = inference.differences(table).mean(0)
-        found: dict[str, tuple[inference.Estimate, np.ndarray]] = {}
-        if drawn is None or repeat < drawn:
-            # One set of draws for all repeats: the results are new each time.
-            interval = inference.bootstrap(table, seed=seed, resamples=resamples)
-            found["images"] = interval, made.of_images[0]
-            if naive and seeds > 1:
-                found["naive both"] = _naive(table, seed, resamples, rng), made.both[0]
-        if seeds > 1:
-            by = inference.sources(table)
-            found["seeds"] = inference.student(value, by.seeds, seeds - 1), made.of_seeds[0]
-            found["both"] = inference.student(value, by.both, by.freedom), made.both[0]
-        for source, (interval, truth) in found.items():
-            for k, (metric, row) in enumerate(zip(METRICS, ROWS, strict=True)):
-                inside = interval.low[row] <= truth[k] <= interval.high[row]
-                held.setdefault(f"{source} {metric}", []).append(bool(inside))
-    return {name: float(np.mean(hits)) for name, hits in held.items()}
-
-
-def false_claims(
-    seeds: int,
-    repeats: int,
-    *,
-    variants: int = 5,
-    seed: int = 0,
-    resamples: int = 999,
-    world: World | None = None,
-) -> dict[str, float]:
-    """Share of sweeps of truly alike variants in which any is called better or worse, by metric.
-
-    Of one seed the words "one seed (better)" and "one seed (worse)" are counted. They speak of
-    the weights at hand, which are truly alike only in a world without seed effects (`tau=0`).
-    """
-    rng = np.random.default_rng(seed)
-    false = {f"{before}{word}{after}" for before, after in (("", ""), ("one seed (", ")"))
-             for word in ("better", "worse")}  # fmt: skip
-    wrong = np.zeros(len(METRICS))
-    for _ in range(repeats):
-        made = draw([MU] * variants, seeds, world or World(), rng)
-        wrong += [bool(false.intersection(words)) for words in verdicts(made, seed, resamples)]
-    return dict(zip(METRICS, map(float, wrong / repeats), strict=True))
-
-
-def verdicts(
-    made: Results, seed: int, resamples: int, margin: Sequence[float] = (SCORE,) * len(METRICS)
-) -> list[list[str]]:
-    """The words of all contrasts, a list for each of `METRICS`, by the road that a report takes.
-
-    `margin`: of each metric, a fraction.
-    """
-    seeds = made.tables[0].shape[1]
-    margins = np.full(len(MEASURES), SCORE)
-    margins[ROWS] = margin
-    found = []
-    for table in made.tables:
-        value = inference.differences(table).mean(0)
-        by = inference.sources(table)
-        if seeds > 1:
-            interval, p = inference.student(value, by.both, by.freedom), inference.both_p(value, by)
-            small = inference.equivalence_p(value, by, margins)
-        else:  # a report bootstraps this interval; which word is said hangs on p alone
-            interval = inference.student(value, by.images, by.image_freedom)
-            p = inference.swap_images(table, seed=seed, resamples=resamples)
-            small = np.full(p.shape, np.nan)
-        found.append((interval, p, small, by))
-    words = []
-    for row in ROWS:
-        corrected = inference.holm([p[row] for _, p, _, _ in found])
-        equivalence = inference.holm([small[row] for _, _, small, _ in found])
-        words.append(
-            [
-                verdict.word(
-                    verdict.Evidence(
-                        measure=MEASURES[row],
-                        difference=float(interval.value[row]),
-                        low=float(interval.low[row]),
-                        high=float(interval.high[row]),
-                        p=float(p),
-                        n_seeds=seeds,
-                        n_images=by.n_images,
-                        images=float(by.images[row]),
-                        seeds=float(by.seeds[row]),
-                        shared=float(by.shared[row]),
-                        hours=float("nan"),
-                        equivalence=float(small),
-                        margin=float(margins[row]),
-                    )
-                )
-                for (interval, _, _, by), p, small in zip(
-                    found, corrected, equivalence, strict=True
-                )
-            ]
-        )
-    return words
-
-
-def _naive(
-    table: np.ndarray, seed: int, resamples: int, rng: np.random.Generator
-) -> inference.Estimate:
-    """Percentile interval of a bootstrap that draws seeds and, apart from them, images."""
-    n, seeds = table.shape[:2]
-    above = [COLUMNS.index(MEASURES[row].numerator) for row in ROWS]
-    below = [COLUMNS.index(MEASURES[row].denominator) for row in ROWS]
-    slim = table[..., above + below].reshape(n, -1)
-    picked = rng.integers(0, seeds, (resamples, seeds))
-    images = draws(n, seed, resamples).astype(np.float32) @ slim.astype(np.float32)
-    totals = images.reshape(resamples, seeds, 2, 2, len(ROWS))
-    ratio = totals[..., 0, :] / totals[..., 1, :]
-    gap = np.take_along_axis(ratio[:, :, 1] - ratio[:, :, 0], picked[..., None], 1).mean(1)
-    low, high = np.full((2, len(MEASURES)), np.nan)
-    low[ROWS], high[ROWS] = np.quantile(gap, [0.025, 0.975], axis=0)
-    return inference.Estimate(gap.mean(0), low, high)

@@ -9,13 +9,28 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.store import Cell, Sweep, shown
+from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.runs.provenance import cost_unit
 
 COLUMNS = (
-    *("signature", "variant", "seed", "status", "training", "commit", "dirty", "data_fingerprint"),
-    *("protocol", "attempts", "minutes", "hours", "unit", "host", "slurm_job_id", "mlflow_run"),
-    *("mlflow_url", "log"),
+    "signature",
+    "variant",
+    "seed",
+    "status",
+    "training",
+    "commit",
+    "dirty",
+    "data_fingerprint",
+    "protocol",
+    "attempts",
+    "minutes",
+    "hours",
+    "unit",
+    "host",
+    "slurm_job_id",
+    "mlflow_run",
+    "mlflow_url",
+    "log",
 )
 
 
@@ -28,20 +43,30 @@ def table(sweep: Sweep) -> pd.DataFrame:
         run, url = mlflow(cell)
         rows.append(
             (
-                *(cell.signature, cell.label, cell.seed, cell.status),
+                cell.signature,
+                cell.label,
+                cell.seed,
+                cell.status,
                 cell.convergence.word or "",
                 " ".join(sorted(cell.commits)),
-                *(cell.dirty, cell.info.get("data_fingerprint") or "", protocol(cell)),
-                *(len(attempts), cell.number("minutes"), cell.hours),
+                cell.dirty,
+                cell.info.get("data_fingerprint") or "",
+                protocol(cell),
+                len(attempts),
+                cell.number("minutes"),
+                cell.hours,
                 cost_unit([cell.info]),
-                *(last.get("host") or "", last.get("slurm_job_id") or "", run, url),
+                last.get("host") or "",
+                last.get("slurm_job_id") or "",
+                run,
+                url,
                 cell.log_file.as_posix(),
             )
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def protocol(cell: Cell) -> str:
+def protocol(cell: CellResult) -> str:
     """6 hex digits that stand for how the run was evaluated; "" where it is not recorded."""
     stated = cell.info.get("protocol")
     if not stated:
@@ -60,7 +85,7 @@ def words(stated: Mapping[str, Any]) -> str:
     return ", ".join(f"{str(k).replace('_', ' ')} {_text(v)}" for k, v in stated.items() if v)
 
 
-def mlflow(cell: Cell) -> tuple[str, str]:
+def mlflow(cell: CellResult) -> tuple[str, str]:
     """The run's id in MLflow, and its page where the store has an address; "" for what is not."""
     try:
         sent = json.loads((cell.directory / "mlflow.json").read_text(encoding="utf-8"))

@@ -11,12 +11,12 @@ from keyseg.report.figures.style import COLOURS, INK
 from keyseg.report.tuning.space import contour, parallel, slices
 from keyseg.report.tuning.style import BEST, GOOD, QUIET, new_figure
 from keyseg.report.tuning.timeline import timeline as time_of
-from keyseg.report.tuning.trials import Study, Trial, Tuning
+from keyseg.report.tuning.trials import Study, Trial, TuningResults
 
 STATES = {"complete": GOOD, "pruned": QUIET, "fail": BEST}
 
 
-def shared(tuning: Tuning) -> dict[str, Any]:
+def shared(tuning: TuningResults) -> dict[str, Any]:
     """Figures of all studies together; None for one that there is no data for."""
     return {"best_of_n": best_of_n(tuning.studies), "timeline": timeline(tuning)}
 
@@ -41,7 +41,12 @@ def history(study: Study) -> Any:
     if not study.done:
         return None
     shown = [t for t in study.trials if t.values and t.state in ("complete", "pruned")]
-    kinds = {"drawn": ("o", GOOD), "known point": ("s", COLOURS[4]), "pruned": ("X", QUIET)}
+    kinds = {
+        "drawn": ("o", GOOD),
+        "known point": ("s", COLOURS[4]),
+        "pruned": ("X", QUIET),
+        "beyond a constraint": ("v", COLOURS[3]),
+    }
     data = pd.DataFrame(
         {
             "trial": [t.number for t in shown],
@@ -51,8 +56,8 @@ def history(study: Study) -> Any:
     )
     figure = new_figure(8.5, 3.2)
     ax = figure.subplots()
-    best = study.sign * np.maximum.accumulate([study.sign * t.values[0] for t in study.done])
-    ax.step([t.number for t in study.done], best, where="post", color=BEST, label="best so far")
+    best = study.sign * np.maximum.accumulate([study.sign * t.values[0] for t in study.allowed])
+    ax.step([t.number for t in study.allowed], best, where="post", color=BEST, label="best so far")
     present = [kind for kind in kinds if (data["kind"] == kind).any()]
     sns.scatterplot(
         data, x="trial", y=study.objectives[0], hue="kind", style="kind", hue_order=present,
@@ -71,6 +76,8 @@ def history(study: Study) -> Any:
 def _kind(trial: Trial) -> str:
     if trial.state == "pruned":
         return "pruned"
+    if not trial.allowed:
+        return "beyond a constraint"
     return "known point" if trial.enqueued or trial.taken_over else "drawn"
 
 
@@ -79,7 +86,7 @@ def best_of_n(studies: Sequence[Study]) -> Any:
     import pandas as pd
     import seaborn as sns
 
-    curves = {s.label or "all trials": expected_best([s.sign * t.values[0] for t in s.done])
+    curves = {s.label or "all trials": expected_best([s.sign * t.values[0] for t in s.allowed])
               for s in studies}  # fmt: skip
     if not any(len(curve) > 1 for curve in curves.values()):
         return None
@@ -148,7 +155,7 @@ def importances(study: Study) -> Any:
     return figure
 
 
-def timeline(tuning: Tuning) -> Any:
+def timeline(tuning: TuningResults) -> Any:
     """One bar a trial, on the first line that is free."""
     from matplotlib.patches import Patch
 
@@ -182,7 +189,7 @@ def pareto(study: Study) -> Any:
     import pandas as pd
     import seaborn as sns
 
-    if not study.done:
+    if not study.allowed:
         return None
     signs = [1 if d == "maximize" else -1 for d in study.directions[:2]]
     x, y = study.objectives[:2]
@@ -190,7 +197,7 @@ def pareto(study: Study) -> Any:
     ax = figure.subplots()
     front: list[Trial] = []
     for trial in sorted(
-        study.done, key=lambda t: (-signs[0] * t.values[0], -signs[1] * t.values[1])
+        study.allowed, key=lambda t: (-signs[0] * t.values[0], -signs[1] * t.values[1])
     ):
         if not front or signs[1] * trial.values[1] > signs[1] * front[-1].values[1]:
             front.append(trial)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.report.figures.style import figure_style, save
-from keyseg.report.tuning.trials import Study, Trial, Tuning, load
+from keyseg.report.tuning import figures
+from keyseg.report.tuning.trials import Study, Trial, TuningResults, load
 
 CAPTIONS = {
     "best_of_n": (
@@ -69,7 +70,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Part:
+class StudySection:
     """One study, or what all share (`label` None). `rows`: parameter, default, best."""
 
     label: str | None
@@ -84,7 +85,7 @@ class Section:
 
     name: str
     method: str
-    parts: Sequence[Part]
+    parts: Sequence[StudySection]
 
     @property
     def figures(self) -> list[Figure]:
@@ -105,22 +106,20 @@ def sections(sweeps: Iterable[Path], folder: Path) -> list[Section]:
     return [section(tuning, folder, tuning.name if i else "") for i, tuning in enumerate(tunings)]
 
 
-def section(tuning: Tuning, folder: Path, prefix: str = "") -> Section:
+def section(tuning: TuningResults, folder: Path, prefix: str = "") -> Section:
     """One tuning; `prefix`: what its files are told apart by from another's."""
-    from keyseg.report.tuning import figures as tuning_plots
-
     several = len(tuning.studies) > 1
     parts = []
     with figure_style():
         for study in tuning.studies:
-            drawn = _save(tuning_plots.single(study), folder, [prefix, study.label])
+            drawn = _save(figures.single(study), folder, [prefix, study.label])
             label = study.label if several else None
-            parts.append(Part(label, summary(study), _rows(study), drawn))
-        common = _save(tuning_plots.shared(tuning), folder, [prefix])
+            parts.append(StudySection(label, summary(study), _rows(study), drawn))
+        common = _save(figures.shared(tuning), folder, [prefix])
     workers = sorted({call.workers for call in tuning.invocations})
     method = f"Sampler {tuning.sampler}, pruner {tuning.pruner}"
     method += f", {' or '.join(map(str, workers))} at a time." if workers else "."
-    first = Part(None, "", [], common)
+    first = StudySection(None, "", [], common)
     return Section(tuning.name, method, [first, *parts] if several else [*parts, first])
 
 
@@ -132,7 +131,8 @@ def summary(study: Study) -> str:
     spent = f"; {study.hours:.1f} hours of workers" if study.hours >= 0.05 else ""
     best = study.best
     if best is None:
-        return f"{count}{spent}; none has a value."
+        kept = " that keeps to the constraints" if study.done else ""
+        return f"{count}{spent}; none has a value{kept}."
     scores = ", ".join(
         f"{name} {value:.4g}" for name, value in zip(study.objectives, best.values, strict=True)
     )

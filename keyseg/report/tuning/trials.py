@@ -18,6 +18,7 @@ TRIALS = "trials.json"
 class Trial:
     """One trial. `values`: one per objective, of a pruned one its last.
 
+    `allowed`: whether it keeps to the constraints.
     `worked`: (begin, end) of each attempt of its worker, seconds since the epoch.
     """
 
@@ -28,6 +29,7 @@ class Trial:
     worked: tuple[tuple[float, float], ...]
     enqueued: bool
     taken_over: bool
+    allowed: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,14 @@ class Study:
         return tuple(t for t in self.trials if t.state == "complete" and t.values)
 
     @cached_property
+    def allowed(self) -> tuple[Trial, ...]:
+        """Completed trials that keep to the constraints: one of these is the best."""
+        return tuple(t for t in self.done if t.allowed)
+
+    @cached_property
     def best(self) -> Trial | None:
         """The best in the first objective, the earliest of equals."""
-        return max(self.done, key=lambda t: self.sign * t.values[0], default=None)
+        return max(self.allowed, key=lambda t: self.sign * t.values[0], default=None)
 
     @property
     def states(self) -> dict[str, int]:
@@ -138,7 +145,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningResults:
     """All studies of one sweep, which share its workers."""
 
     name: str
@@ -148,7 +155,7 @@ class Tuning:
     invocations: tuple[Invocation, ...]
 
 
-def load(sweep_dir: Path) -> Tuning | None:
+def load(sweep_dir: Path) -> TuningResults | None:
     """The tuning of a sweep; None where nothing was tuned.
 
     Raises:
@@ -166,10 +173,10 @@ def load(sweep_dir: Path) -> Tuning | None:
         ) from error
 
 
-def parse(name: str, content: Mapping[str, Any]) -> Tuning:
+def parse(name: str, content: Mapping[str, Any]) -> TuningResults:
     """A tuning from the content of trials.json."""
     objectives = content["objectives"]
-    return Tuning(
+    return TuningResults(
         name=name,
         sampler=content["sampler"],
         pruner=content["pruner"],
@@ -204,4 +211,5 @@ def _trial(raw: Mapping[str, Any]) -> Trial:
         worked=tuple((begin, end) for begin, end in raw["worked"]),
         enqueued=raw["enqueued"],
         taken_over=raw["from"] is not None,
+        allowed=all(value <= 0 for value in (raw.get("beyond") or {}).values()),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from keyseg.runs.run_directory import DONE, FAILED, PRUNED
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.supervise import Outcome, Supervisor
-from keyseg.sweep.tune.objective import NoValue, values
+from keyseg.sweep.tune.objective import NoValue, values, violations
 from keyseg.sweep.tune.prune import Judge
 from keyseg.sweep.tune.studies import Arm
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 MakeCell = Callable[[Arm, "Trial"], Cell]
 
 
-class SameError(RuntimeError):
-    """The same error, several times in a row: the study would spend its budget on it."""
+class GivenUp(RuntimeError):  # noqa: N818 (a verdict, not a mistake)
+    """Trials fail so that the study would spend its budget on it: one error, or too many."""
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Controller:
         *,
         width: int,
         same_errors: int = 3,
+        max_failure_rate: float | None = None,
         judge: Judge | None = None,
         max_attempts: int = 1,
     ) -> None:
@@ -65,6 +67,9 @@ class Controller:
         self.told = 0
         self._seen = 0
         self._left = {id(arm): arm.budget() - arm.used() for arm in arms}
+        self._may_fail = inf
+        if max_failure_rate is not None:
+            self._may_fail = max_failure_rate * sum(arm.budget() for arm in arms)
         self._error: str | None = None
         self._in_a_row = 0
 
@@ -86,7 +91,7 @@ class Controller:
         """Look once at all cells; tell those that ended and replace them at once.
 
         Raises:
-            SameError: trials keep failing with the same error.
+            GivenUp: trials keep failing with the same error, or too many fail.
         """
         self.supervisor.step()
         self._look()
@@ -156,9 +161,12 @@ class Controller:
         if outcome.status == DONE:
             try:
                 numbers = values(run, list(arm.options.objectives))
+                beyond = violations(run, arm.options.constraints)
             except NoValue as error:
                 self._fail(arm, trial, str(error))
                 return
+            for name, value in beyond.items():
+                trial.set_constraint(name, value)
             arm.study.tell(trial.number, numbers)
         elif outcome.status == PRUNED:
             arm.study.tell(trial.number, state=TrialState.PRUNED)
@@ -179,4 +187,10 @@ class Controller:
         self._in_a_row = self._in_a_row + 1 if kind == self._error else 1
         self._error = kind
         if self._in_a_row >= self.same_errors:
-            raise SameError(f"the last {self._in_a_row} trials failed with the same error: {last}")
+            raise GivenUp(f"the last {self._in_a_row} trials failed with the same error: {last}")
+        failed = sum(arm.failed() for arm in self.arms)
+        if failed > self._may_fail:
+            raise GivenUp(
+                f"{failed} trials failed, more than hydra.sweeper.max_failure_rate allows of "
+                f"{sum(arm.budget() for arm in self.arms)}; the last with: {last}"
+            )

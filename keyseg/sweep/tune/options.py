@@ -8,10 +8,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from keyseg.config import ConfigError
+from keyseg.sweep.tune.objective import bound
 
-SAMPLERS = ("tpe", "gp", "cmaes", "random", "qmc", "grid")
+SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "nsga3", "random", "qmc", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 DIRECTIONS = ("maximize", "minimize")
+DEFAULT_OBJECTIVES = {"val/giou": "maximize"}
+"""Where none are given: in the schema they would be added to those that are."""
 
 
 @dataclass
@@ -19,7 +22,9 @@ class OptunaConfig:
     """`hydra/sweeper=optuna`.
 
     `params`: fixed values and search spaces, as overrides. `objectives`: name -> maximize or
-    minimize; a name with a slash is a row of metrics.jsonl, one without a number of run.json.
+    minimize; a name with a slash is a row of metrics.jsonl, one without a number of run.json;
+    {} = val/giou. `constraints`: such a name -> '<= 2.5' or '>= 0.3'; what does not keep to them
+    is never the best.
     `n_trials`: trials in all (per value of `tune_per`), whatever became of them, those of earlier
     invocations included. `n_jobs`: cells at the same time; null = as many as the launcher takes.
     `seed`: of the sampler; null = the config's seed. `storage`: null = a journal file in the
@@ -29,12 +34,14 @@ class OptunaConfig:
     `warm_start`: true = all finished cells of other sweeps that fit, or names of sweeps.
     `trial_overrides`: of trials only, not of the runs that are compared at the end. `final`: run
     default and best, read the test split and compare them. `same_errors`: failures with the same
-    error in a row that stop the study.
+    error in a row that stop the study. `max_failure_rate`: share of all trials that may fail; more
+    stop the study; null = any.
     """
 
     _target_: str = "hydra_plugins.keyseg.OptunaSweeper"
     params: dict[str, Any] = field(default_factory=dict)
-    objectives: dict[str, str] = field(default_factory=lambda: {"val/giou": "maximize"})
+    objectives: dict[str, str] = field(default_factory=dict)
+    constraints: dict[str, str] = field(default_factory=dict)
     n_trials: int = 30
     n_jobs: int | None = None
     sampler: str = "tpe"
@@ -51,6 +58,7 @@ class OptunaConfig:
     trial_overrides: list[str] = field(default_factory=list)
     final: bool = True
     same_errors: int = 3
+    max_failure_rate: float | None = None
 
     @property
     def directions(self) -> list[str]:
@@ -65,13 +73,25 @@ def options(values: Mapping[str, Any]) -> OptunaConfig:
         ConfigError: a value that is not possible; names it and the ones that are.
     """
     known = {f.name for f in fields(OptunaConfig)}
-    found = OptunaConfig(**{key: value for key, value in values.items() if key in known})
+    given = {key: v for key, v in values.items() if key in known and v not in (None, {})}
+    found = OptunaConfig(**{"objectives": dict(DEFAULT_OBJECTIVES), **given})
+    for key in ("params", "objectives", "constraints", "sampler_args", "pruner_args"):
+        value = getattr(found, key)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"hydra.sweeper.{key}={value}: give a mapping, like {{NAME: VALUE}}")
     _one_of("sampler", found.sampler, SAMPLERS)
     _one_of("pruner", found.pruner, PRUNERS)
     for name, direction in found.objectives.items():
         _one_of(f"objectives.{name}", direction, DIRECTIONS)
-    if not found.objectives:
-        raise ConfigError("hydra.sweeper.objectives is empty: give one, like {val/giou: maximize}")
+    for name, text in found.constraints.items():
+        bound(name, text)
+    if found.constraints and found.sampler == "cmaes":
+        raise ConfigError(
+            "hydra.sweeper.sampler=cmaes: knows no constraints; use tpe, gp, nsga2 or nsga3"
+        )
+    rate = found.max_failure_rate
+    if rate is not None and not 0 <= rate <= 1:
+        raise ConfigError(f"hydra.sweeper.max_failure_rate={rate}: must be from 0 to 1")
     for key in ("n_trials", "n_jobs", "same_errors"):
         value = getattr(found, key)
         if value is not None and value < 1:
@@ -82,13 +102,15 @@ def options(values: Mapping[str, Any]) -> OptunaConfig:
             "can be pruned; take pruner=none or one objective"
         )
     if len(found.objectives) > 1 and found.sampler == "cmaes":
-        raise ConfigError("hydra.sweeper.sampler=cmaes: takes one objective; use tpe or gp")
+        raise ConfigError(
+            "hydra.sweeper.sampler=cmaes: takes one objective; use tpe, gp, nsga2 or nsga3"
+        )
     if found.pruner != "none" and "/" not in next(iter(found.objectives)):
         raise ConfigError(
             f"hydra.sweeper.pruner={found.pruner}: the objective "
             f"{next(iter(found.objectives))} is known at the end only; prune on a row like val/giou"
         )
-    if found.pruner == "wilcoxon" and found.objectives != {"val/giou": "maximize"}:
+    if found.pruner == "wilcoxon" and found.objectives != DEFAULT_OBJECTIVES:
         raise ConfigError(
             "hydra.sweeper.pruner=wilcoxon: compares IoUs example by example, so the objective "
             "must be {val/giou: maximize}"

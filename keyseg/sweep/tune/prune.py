@@ -74,6 +74,8 @@ class Judge:
     ) -> None:
         """Report what is new; ask the worker to end, if it has not, where that is the verdict."""
         for step, value in self._new(run):
+            if step == 0:  # the untrained model, which is the same in every trial
+                continue
             seen = self._reported.setdefault(run.path, set())
             if step in seen:  # a run that went on from a checkpoint writes some rows again
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 TRIALS = "trials.json"
+KEPT = ("cells", "factors", "baseline", "contrasts")
+"""What sweep.json says of the comparison at the end."""
 
 
-class Record:
+class TuningRecord:
     """The files of one tuning. `question`: what it asks, for a reader."""
 
     def __init__(self, sweep_dir: Path, question: str) -> None:
@@ -38,7 +40,9 @@ class Record:
         """Trials are asked for from now on."""
         self._begin = time.time()
 
-    def write_sweep(self, compared: Sequence[Cell] = ()) -> None:
+    def write_sweep(
+        self, compared: Sequence[Cell] = (), contrasts: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """sweep.json: trials are the runs in the folder, its cells are those compared at the end.
 
         Without any, those of an earlier invocation stay.
@@ -52,6 +56,7 @@ class Record:
             baseline={"settings": "default"} if factors else {},
             points=points,
             question=self.question,
+            contrasts=list(contrasts),
         )
         content = to_json(
             plan,
@@ -66,7 +71,7 @@ class Record:
             if before.get("tune"):
                 kept["started"] = before["started"]
                 if not compared:
-                    kept |= {key: before[key] for key in ("cells", "factors", "baseline")}
+                    kept |= {key: before[key] for key in KEPT if key in before}
             sweep_directory.write(self.sweep_dir, content | kept)
 
     def write_trials(self, arms: Sequence[Arm], width: int) -> Path:
@@ -74,6 +79,7 @@ class Record:
         first = arms[0].options
         content = {
             "objectives": first.objectives,
+            "constraints": first.constraints,
             "sampler": first.sampler,
             "pruner": first.pruner,
             "n_trials": first.n_trials,
@@ -113,6 +119,7 @@ class Record:
             "params": trial.params,
             "distributions": {k: distribution_to_json(d) for k, d in trial.distributions.items()},
             "values": trial.values,
+            "beyond": trial.constraints,
             "intermediate": trial.intermediate_values,
             "started": started.timestamp() if started else None,
             "ended": ended.timestamp() if ended else None,

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from keyseg.config import NOT_IN_SIGNATURE
+from keyseg.runs.disk import file_name
 from keyseg.sweep import finish
 from keyseg.sweep.launcher import command
-from keyseg.sweep.tune.space import overrides
+from keyseg.sweep.tune.space import exact, overrides
 from keyseg.sweep.tune.studies import Arm
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def write_best(sweep_dir: Path, arm: Arm, trial: FrozenTrial, command: str) -> P
     `tune_per`) is in it, too: the best values are the best with these.
     """
     groups, values = {}, {}
-    for key, value in [*_asked(arm.question.fixed), *trial.params.items()]:
+    params = exact(trial.params, arm.question.space)
+    for key, value in [*_asked(arm.question.fixed), *params.items()]:
         plain = key.lstrip("+")
         node = OmegaConf.select(arm.base, plain) if "/" not in plain else None
         if "/" in plain or (OmegaConf.is_dict(node) and not isinstance(value, dict)):
@@ -47,7 +49,7 @@ def write_best(sweep_dir: Path, arm: Arm, trial: FrozenTrial, command: str) -> P
     if groups:
         defaults = [{f"override /{key}": value} for key, value in groups.items()]
         config = OmegaConf.create({"defaults": defaults, **config})
-    name = f"best-{arm.label}" if arm.label else "best"
+    name = f"best-{file_name(arm.label)}" if arm.label else "best"
     file = sweep_dir / f"{name}.yaml"
     scores = ", ".join(
         f"{n} {v:.6g}" for n, v in zip(arm.options.objectives, trial.values, strict=True)
@@ -78,7 +80,8 @@ def print_best(sweep_dir: Path, arm: Arm, console: Console) -> None:
     ended = ", ".join(f"{n} {s.name.lower()}" for s, n in count.items() if n)
     best = arm.best()
     if best is None:
-        finish.print_line(console, f"{name}no trial has a value ({ended})", "red")
+        text = f"{name}no trial has a value{_not_allowed(arm)}{f' ({ended})' if ended else ''}"
+        finish.print_line(console, text, "red")
         return
     tried = f"{name}best of {arm.used()} trials{f' ({ended})' if ended else ''}"
     shown = pareto(arm) if len(arm.options.objectives) > 1 else [best]
@@ -91,6 +94,12 @@ def print_best(sweep_dir: Path, arm: Arm, console: Console) -> None:
         finish.print_line(console, "  " + _pasted([*variant, *best_overrides(arm, trial)]))
     file = write_best(sweep_dir, arm, best, command())
     finish.print_line(console, f"  as a file for sweeps/: {finish.short_path(file)}")
+
+
+def _not_allowed(arm: Arm) -> str:
+    """ " that keeps to ..." where it is the constraints that leave none."""
+    bounds = ", ".join(f"{name} {text}" for name, text in arm.options.constraints.items())
+    return f" that keeps to {bounds}" if bounds else ""
 
 
 def _asked(fixed: Sequence[str]) -> list[tuple[str, Any]]:

@@ -40,6 +40,8 @@ def sampler(options: OptunaConfig, seed: int, asked: int) -> BaseSampler:
         ),
         "gp": lambda: samplers.GPSampler(**({"seed": own} | args)),
         "cmaes": lambda: samplers.CmaEsSampler(**({"seed": seed} | args)),
+        "nsga2": lambda: samplers.NSGAIISampler(**({"seed": own} | args)),
+        "nsga3": lambda: samplers.NSGAIIISampler(**({"seed": own} | args)),
         "random": lambda: samplers.RandomSampler(**({"seed": own} | args)),
         # Points of a grid are enqueued one by one; a sampler is needed, and not asked.
         "grid": lambda: samplers.RandomSampler(seed=own),

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from keyseg.config import RunConfig
 from keyseg.sweep.cells import Cell, Compose, cell_of, frozen
 from keyseg.sweep.design import Point
+from keyseg.sweep.tune.space import exact
 from keyseg.sweep.tune.studies import Arm, Question
 from keyseg.sweep.tune.trial_config import with_values
 
@@ -46,7 +47,8 @@ class Settings:
         """
         overrides = arm.draw(trial)
         label = f"{arm.label} · trial {trial.number}" if arm.label else f"trial {trial.number}"
-        return self._cell(arm.question, arm.base, overrides, label, dict(trial.params))
+        params = exact(trial.params, arm.question.space)
+        return self._cell(arm.question, arm.base, overrides, label, params)
 
     def compared(
         self, question: Question, overrides: Sequence[str], factors: Mapping[str, str]

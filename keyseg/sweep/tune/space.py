@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     IntervalSweep,
     Override,
+    Quote,
     QuotedString,
     RangeSweep,
 )
 
 from keyseg.config import ConfigError
+from keyseg.sweep import ranges
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 LOG = "log"
 """The only tag that means something here."""
 
-NOT_TUNED = ("seed", "name", "rerun")
+NOT_TUNED = ("seed", "name", "rerun", "stale")
 """Keys that are no hyperparameter: the best seed is luck."""
 
 
@@ -51,6 +54,16 @@ class Dimension:
         if isinstance(d, IntDistribution):
             return trial.suggest_int(self.key, d.low, d.high, step=d.step, log=d.log)
         return trial.suggest_categorical(self.key, list(self.texts))
+
+    def exact(self, value: Any) -> Any:
+        """The value as one would write it: Optuna's third of 0.1, 0.2, ... is not quite 0.3."""
+        from optuna.distributions import FloatDistribution
+
+        d = self.distribution
+        if not isinstance(d, FloatDistribution) or d.step is None:
+            return value
+        low, step = Decimal(str(d.low)), Decimal(str(d.step))
+        return float(low + round((Decimal(str(value)) - low) / step) * step)
 
     def text(self, value: Any) -> str:
         """The value as Hydra takes it."""
@@ -111,6 +124,7 @@ def dimension(override: Override) -> Dimension:
     Raises:
         ConfigError: bounds, tags or steps that do not go together.
     """
+    override = ranges.exact(override)
     sweep = override.value()
     key, line = override.get_key_element(), override.input_line
     unknown = sorted(getattr(sweep, "tags", set()) - {LOG})
@@ -123,12 +137,18 @@ def dimension(override: Override) -> Dimension:
     return _choice(override, sweep, key, line)
 
 
+def exact(params: Mapping[str, Any], space: Sequence[Dimension]) -> dict[str, Any]:
+    """Parameters of a trial as one would write them; those of a hook stay as they are."""
+    known = {d.key: d for d in space}
+    return {key: known[key].exact(v) if key in known else v for key, v in params.items()}
+
+
 def overrides(params: Mapping[str, Any], space: Sequence[Dimension]) -> list[str]:
     """Parameters of a trial as overrides; those of a hook are not in `space`."""
     known = {d.key: d for d in space}
     return [
         f"{key}={known[key].text(value) if key in known else text_of(value)}"
-        for key, value in params.items()
+        for key, value in exact(params, space).items()
     ]
 
 
@@ -139,8 +159,6 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        from hydra.core.override_parser.types import Quote
-
         plain = value.replace("_", "").replace("-", "").replace(".", "").replace("/", "")
         return value if plain.isalnum() else QuotedString(value, Quote.single).with_quotes()
     return repr(value)
@@ -152,8 +170,6 @@ def points(space: Sequence[Dimension]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: a dimension has no end of values.
     """
-    from itertools import product
-
     return [
         dict(zip([d.key for d in space], point, strict=True))
         for point in product(*map(_all, space))
@@ -191,14 +207,9 @@ def _interval(sweep: IntervalSweep, line: str | None) -> BaseDistribution:
 def _range(sweep: RangeSweep, line: str | None) -> BaseDistribution:
     from optuna.distributions import FloatDistribution, IntDistribution
 
-    if not sweep.step:
-        raise ConfigError(f"{line}: the step of a range must not be 0")
-    start, step, log = sweep.start, sweep.step, LOG in sweep.tags
-    count = sum(1 for _ in sweep.range())
-    if start is None or not count:
-        raise ConfigError(f"{line}: the range is empty; its end is not part of it")
-    last = type(start + step)(Decimal(str(start)) + (count - 1) * Decimal(str(step)))
-    low, high = min(start, last), max(start, last)
+    step, log = sweep.step, LOG in sweep.tags
+    values = list(sweep.range())
+    low, high = min(values), max(values)
     _check_log(log, low, line)
     if log and step not in (1, -1):
         raise ConfigError(f"{line}: on a log scale a range has step 1; use tag(log, interval(...))")

@@ -56,6 +56,12 @@ class Arm:
         trials = self.study.get_trials(deepcopy=False)
         return sum(t.state != TrialState.WAITING and WARM not in t.user_attrs for t in trials)
 
+    def failed(self) -> int:
+        """Trials that failed, here or before."""
+        from optuna.trial import TrialState
+
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+
     def budget(self) -> int:
         """Trials that may be asked for in all."""
         if self.options.sampler != "grid":
@@ -93,10 +99,14 @@ class Arm:
         return [optuna.Trial(self.study, t._trial_id) for t in found]
 
     def best(self) -> FrozenTrial | None:
-        """The best trial (of the Pareto front, the best in the first objective); None: none yet."""
+        """The best trial that keeps to the constraints; None: none yet.
+
+        Of a Pareto front, the best in the first objective.
+        """
         from optuna.trial import TrialState
 
         done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        done = [t for t in done if all(beyond <= 0 for beyond in t.constraints.values())]
         if not done:
             return None
         sign = -1 if self.options.directions[0] == "minimize" else 1

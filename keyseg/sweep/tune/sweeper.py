@@ -17,7 +17,7 @@ from rich.console import Console
 from keyseg.sweep import finish
 from keyseg.sweep.launcher import EXIT_FAILED, EXIT_INTERRUPTED, command, sigterm_is_ctrl_c
 from keyseg.sweep.overrides import fail, one_line_errors
-from keyseg.sweep.tune.control import SameError
+from keyseg.sweep.tune.control import GivenUp
 from keyseg.sweep.tune.options import OptunaConfig, options
 from keyseg.sweep.tune.tuning import Tuning
 
@@ -51,7 +51,7 @@ class OptunaSweeper(Sweeper):
                 text = self.launcher.stopped.format(sweep=tuning.name, command=command())
                 finish.print_line(console, text)
                 raise SystemExit(EXIT_INTERRUPTED) from None
-            except SameError as error:
+            except GivenUp as error:
                 fail(f"{error}; mend it and give the same command again", EXIT_FAILED)
 
     def read_options(self) -> OptunaConfig:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs.run_directory import FAILED
-from keyseg.sweep import finish
+from keyseg.sweep import finish, stale
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import folder_name
 from keyseg.sweep.launcher import EXIT_FAILED, SweepLauncher, prepare, start_parent, supervise
@@ -23,11 +24,11 @@ from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune import enqueue, results, samplers, storage
-from keyseg.sweep.tune.control import Controller, SameError
+from keyseg.sweep.tune.control import Controller, GivenUp
 from keyseg.sweep.tune.options import OptunaConfig
 from keyseg.sweep.tune.progress import Board
 from keyseg.sweep.tune.prune import Judge
-from keyseg.sweep.tune.record import Record
+from keyseg.sweep.tune.record import TuningRecord
 from keyseg.sweep.tune.settings import Settings
 from keyseg.sweep.tune.space import points, split
 from keyseg.sweep.tune.studies import Arm, load_hook, questions
@@ -81,15 +82,16 @@ class Tuning:
         self.sweep_dir: Path = self.probes[0].path.parent
         searched = ", ".join(d.key for d in self.questions[0].space) or str(options.space)
         asked = config.ablation.get("question") or f"What is the best {searched}?"
-        self.record = Record(self.sweep_dir, asked)
+        self.record = TuningRecord(self.sweep_dir, asked)
 
     def run(self) -> list[Any]:
         """The whole of it; with dry=true only what it would be."""
         if self.config.get("dry"):
             self._show()
             return []
+        stale.check_study(self.sweep_dir, str(self.config.get("stale")))
         if self.launcher.prepare:
-            prepare(self.probes, self.console, rerun=True)
+            prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
@@ -125,12 +127,13 @@ class Tuning:
             self.settings.of_trial,
             width=self.width,
             same_errors=self.options.same_errors,
+            max_failure_rate=self.options.max_failure_rate,
             judge=self.judge,
             max_attempts=self.launcher.max_attempts,
         )
         try:
             self._control(controller, arms)
-        except SameError:
+        except GivenUp:
             parent.join(30)
             ended = controller.supervisor.outcomes
             if problem := finish.finish_mlflow(self.sweep_dir, ended, None, failed=True):
@@ -198,7 +201,7 @@ class Tuning:
                         self.record.write_trials(arms, self.width)
                         saved = time.monotonic()
                     time.sleep(_TICK)
-            except (KeyboardInterrupt, SameError):
+            except (KeyboardInterrupt, GivenUp):
                 controller.supervisor.stop()
                 raise
 
@@ -207,9 +210,11 @@ class Tuning:
         if not self.options.final:
             return []
         cells: dict[str, Cell] = {}
+        compared: list[dict[str, Cell]] = []
         for arm in arms:
             best = arm.best()
             settings = {"default": list[str]()}
+            compared.append({})
             if best is not None:
                 settings["tuned"] = results.best_overrides(arm, best)
             for name, values in settings.items():
@@ -217,9 +222,9 @@ class Tuning:
                 if self.options.tune_per:
                     factors = {self.options.tune_per: arm.label, **factors}
                 cell = self.settings.compared(arm.question, values, factors)
-                cells.setdefault(cell.signature, cell)
+                compared[-1][name] = cells.setdefault(cell.signature, cell)
         found = list(cells.values())
-        self.record.write_sweep(found)
+        self.record.write_sweep(found, contrasts_of(compared))
         pool = self.launcher.pool(found, self._say)
         supervisor = Supervisor(pool, max_attempts=self.launcher.max_attempts)
         for cell in found:
@@ -252,3 +257,18 @@ class Tuning:
         for arm in arms:
             results.print_best(self.sweep_dir, arm, self.console)
         return problem is None
+
+
+def contrasts_of(arms: Sequence[Mapping[str, Cell]]) -> list[dict[str, Any]]:
+    """Tuned with default in each arm, then each arm with the first, like with like.
+
+    `arms`: the cells "default" and "tuned" of each; one cell may be both.
+    """
+    pairs = [(arm.get("tuned"), arm.get("default")) for arm in arms]
+    pairs += [(arm.get(s), arms[0].get(s)) for s in ("tuned", "default") for arm in arms[1:]]
+    found = [
+        {"of": of.point.factors, "against": against.point.factors}
+        for of, against in pairs
+        if of is not None and against is not None and of is not against
+    ]
+    return [entry for i, entry in enumerate(found) if entry not in found[:i]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from keyseg.config import NOT_IN_SIGNATURE, ConfigError, RunConfig, flatten, validate
 from keyseg.runs.run_directory import DONE, RunDirectory
-from keyseg.sweep.tune.objective import NoValue, values
+from keyseg.sweep.tune.objective import NoValue, values, violations
 from keyseg.sweep.tune.studies import WARM, Arm
 
 MAY_DIFFER = (*NOT_IN_SIGNATURE, "evaluation.protocols", "loss.name")
@@ -43,6 +43,7 @@ def warm_start(arm: Arm, outputs: Path, own: Path, wanted: Any) -> int:
             if not all(space[key].contains(value) for key, value in point.items()):
                 continue
             numbers = values(run, list(arm.options.objectives))
+            beyond = violations(run, arm.options.constraints)
         except (ConfigError, NoValue, OSError, ValueError):
             continue  # of another version, or without this objective: no help, and no harm
         arm.study.add_trial(
@@ -51,6 +52,7 @@ def warm_start(arm: Arm, outputs: Path, own: Path, wanted: Any) -> int:
                 distributions={d.key: d.distribution for d in space.values()},
                 values=numbers,
                 user_attrs={WARM: str(run.path)},
+                system_attrs={f"constraints:{name}": value for name, value in beyond.items()},
             )
         )
         added += 1

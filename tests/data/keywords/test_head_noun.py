@@ -107,6 +107,10 @@ def test_clauses_without_a_pronoun(expression, head):
         ("dog w/ a collar & a tag", "dog"),
         ("the woman's", "woman"),
         ("that man", "man"),
+        ("a garbage can by the wall", "garbage can"),
+        ("two wine glasses", "wine glass"),
+        ("a red pick up truck", "pickup truck"),
+        ("the zebras head that is down", "head"),
     ],
 )
 def test_adverbs_superlatives_and_marks(expression, head):
