@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
@@ -30,6 +30,7 @@ from keyseg.train.build import build, pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, in_order
 from keyseg.train.schedule import decay_start
+from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.log import data_counts, memory, parameter_counts, scores
 
@@ -94,7 +95,7 @@ def work(
     def validate() -> dict[str, float]:
         if processes.any(run.prune_file.exists()):
             raise Pruned
-        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
+        records = evaluate(parts, val_groups, cfg, TEACHER_FORCED, processes)
         rows = table(processes.gather(records), val_groups)
         if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
@@ -245,7 +246,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
-        "selected_by": "val giou (teacher_forced)",
+        "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
 
 

@@ -66,8 +66,12 @@ def test_named_options_reach_the_script(tmp_path):
     check(options)
     text = script(options, "t", tmp_path, tmp_path, 4)
     for line in (
-        *("--gpus-per-node=a100:2", "--cpus-per-gpu=6", "--mem-per-gpu=40G"),
-        *("--gres=craynetwork:1", "--exclude='n[1-3],n7'", "--comment='two words'"),
+        "--gpus-per-node=a100:2",
+        "--cpus-per-gpu=6",
+        "--mem-per-gpu=40G",
+        "--gres=craynetwork:1",
+        "--exclude='n[1-3],n7'",
+        "--comment='two words'",
     ):
         assert f"#SBATCH {line}\n" in text
     assert "cpus-per-task" not in text

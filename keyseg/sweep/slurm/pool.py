@@ -144,7 +144,7 @@ class SlurmPool:
         self.every = every
         self._submit = submit
         self._sweep_dir = sweep_dir
-        self._look = look or queue.Look()
+        self._look = look or queue.JobLookup()
         self._cancel = cancel
         self._avoid = avoid
         self._max_array = max_array
