@@ -339,7 +339,7 @@ def test_the_rate_of_wsd_is_that_of_every_budget_until_it_decays(run_config):
     short, long = (
         [learning_rate(step, cfg, end) for step in range(1, end + 1)] for end in (20, 40)
     )
-    assert short[:16] == long[:16] == [0.25, 0.5, 0.75, *[1.0] * 13]
+    assert short[:16] == long[:16] == [0.25, 0.5, 0.75] + [1.0] * 13
     assert short[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
     assert long[31] == 1.0
     assert long[-1] == pytest.approx(1 / 9)
@@ -349,8 +349,13 @@ def test_the_rate_of_wsd_is_that_of_every_budget_until_it_decays(run_config):
 
 def test_a_training_ends_at_its_plateau_also_when_it_was_killed_on_the_way(trainer):
     options = (
-        *("optim.until=plateau", "optim.steps=40", "optim.schedule=wsd", "optim.decay=0.25"),
-        *("optim.warmup=1", "optim.eval_every=1", "optim.checkpoint_every=1"),
+        "optim.until=plateau",
+        "optim.steps=40",
+        "optim.schedule=wsd",
+        "optim.decay=0.25",
+        "optim.warmup=1",
+        "optim.eval_every=1",
+        "optim.checkpoint_every=1",
         "runtime.log_every=4",
     )
 
