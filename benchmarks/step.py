@@ -146,6 +146,7 @@ class Bench:
             masks = torch.cat([self._decode(embeddings[i], prompt[rows == i]) for i in by_image])
             expected = masks.new_zeros(len(masks))
         head = model.keyword_head
+        assert head is not None
         return Output(text, head(key_states), head.table, masks, expected), labels
 
     def _states(self, batch: Batch, *, every_layer: bool, compiled: bool, kept: bool) -> Tensor:

@@ -83,9 +83,15 @@ class Examples:
         return np.isfinite(self.iou)
 
     @cached_property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; else nothing of KEY and keyword is measured."""
+        return key_asked(self.samples)
+
+    @cached_property
     def has_keyword(self) -> Array:
-        """Whether its keyword is known; examples without count in no measure of keywords."""
-        return with_keyword(self.samples).to_numpy()
+        """Whether its keyword is known and asked for; others count in no measure of keywords."""
+        known: Array = with_keyword(self.samples).to_numpy() & self.key_asked
+        return known
 
     @cached_property
     def rank(self) -> Array:
@@ -148,6 +154,11 @@ def _area(counts: str, height: int, width: int) -> float:
 def with_keyword(samples: pd.DataFrame) -> pd.Series[bool]:
     """Which examples have a keyword."""
     return samples["keyword"].notna() & (samples["keyword"] != "")
+
+
+def key_asked(samples: pd.DataFrame) -> bool:
+    """Whether answers were to hold KEY; those from before there was a choice were."""
+    return "key_asked" not in samples or bool(samples["key_asked"].all())
 
 
 @dataclass(frozen=True)
@@ -248,8 +259,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "no_key_rate",
         "No KEY",
-        Term("no_key", lambda e: ~e.column("has_key").astype(bool)),
-        EXAMPLES,
+        Term("no_key", lambda e: ~e.column("has_key").astype(bool) & e.key_asked),
+        Term("key_asked", lambda e: e.counted & e.key_asked),
         -1,
         "share of answers without KEY",
         generated=True,
@@ -273,6 +284,8 @@ MEASURES: tuple[Measure, ...] = (
 )
 NO_TARGET = ("n_acc", "t_acc")
 """Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
+OF_KEY = frozenset(m.name for m in MEASURES if m.denominator.name in ("has_keyword", "key_asked"))
+"""Measures of KEY and its keyword: not asked where answers hold no KEY."""
 BY_NAME = {measure.name: measure for measure in MEASURES}
 
 TERMS = {term.name: term for m in MEASURES for term in (m.numerator, m.denominator)}
@@ -364,7 +377,8 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
 
     `examples` is their number; `keyword_majority` the accuracy of always saying the commonest first
     token of these examples; `keyword_collisions` the share whose first token is another keyword's
-    as well. NaN where nothing counts, as keyword accuracy where no example has a keyword.
+    as well. NaN where nothing counts, as keyword accuracy where no example has a keyword. Where
+    answers were to hold no KEY, there is no score of KEY and keyword at all.
 
     Raises:
         ValueError: no rows, a missing column, rows of several protocols, or counts of pixels that
@@ -381,15 +395,18 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
     _check_pixels(Examples(samples))
     # Sums are rounded once, at their end: the same bits whatever the order of the rows.
     sums = {name: math.fsum(column) for name, column in terms(samples).items()}
-    summary = {}
+    summary, asked = {}, key_asked(samples)
     for measure in MEASURES:
         if measure.generated and protocols != ["generated"]:
             continue
         if measure.name in NO_TARGET and not sums["no_target"]:
             continue
+        if measure.name in OF_KEY and not asked:
+            continue
         whole = sums[measure.denominator.name]
         summary[measure.name] = sums[measure.numerator.name] / whole if whole else math.nan
-    summary |= {"keyword_majority": majority(samples), "keyword_collisions": colliding(samples)}
+    if asked:
+        summary |= {"keyword_majority": majority(samples), "keyword_collisions": colliding(samples)}
     return summary | {"examples": float(len(samples))}
 
 

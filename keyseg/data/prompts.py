@@ -20,17 +20,25 @@ from keyseg.data.example import NAMELESS, Example
 IMAGE = "<image>"
 
 
-def add_tokens(tokenizer: Any, tokens: TokensConfig) -> None:
-    """Make KEY and SEG tokens of their own, written as they are (no lower-casing)."""
-    added = [AddedToken(text, normalized=False) for text in (tokens.key, tokens.seg)]
-    tokenizer.add_tokens(added)
+def new_tokens(tokens: TokensConfig) -> list[str]:
+    """KEY and SEG as they are written; SEG alone where answers hold no KEY."""
+    return [tokens.key, tokens.seg] if tokens.n_keys else [tokens.seg]
+
+
+def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
+    """Make them tokens of their own, written as they are (no lower-casing); their ids."""
+    texts = new_tokens(tokens)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
+    ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
+    return ids
 
 
 @dataclass(frozen=True)
 class Turn:
     """One expression as tokens. Places are indices into `ids`; None: the answer lacks the token.
 
-    ids: question and answer. answer: where the answer starts. keys, seg: the new tokens' places.
+    ids: question and answer. answer: where the answer starts. keys, seg: the new tokens' places; no
+    keys where none are asked for.
     """
 
     ids: list[int]
@@ -53,7 +61,9 @@ class Conversation:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.n_keys = tokens.n_keys
-        self.key_id, self.seg_id = tokenizer.convert_tokens_to_ids([tokens.key, tokens.seg])
+        *key_id, self.seg_id = tokenizer.convert_tokens_to_ids(new_tokens(tokens))
+        self.key_id = key_id[0] if key_id else None
+        """None where answers hold no KEY."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
         before, found, after = prompt.user.partition(IMAGE)
@@ -78,6 +88,8 @@ class Conversation:
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
         """Question and full answer; templates drawn with `rng`, the first ones without."""
         template = self._choose(self.prompt.answers, rng)
+        if not self.prompt.names_target:
+            template = template.partition("{text}")[0].rstrip()
         text = example.text or f"the {example.keyword or NAMELESS}"
         answer = template.format(tokens=self.pair, text=text)
         return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))

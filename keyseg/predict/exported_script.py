@@ -47,10 +47,11 @@ class Exported:
         self.seg = _mlp(_part(state, "seg_projection"))
         self.key = _mlp(_part(state, "key_projection"))
         self.context = _mlp(_part(state, "context_projection"), "")
-        self.keyword = state["keyword_head.project.weight"]
-        table = self.llava.get_input_embeddings().weight.detach().float().clone()
-        table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
-        self.table = state.get("keyword_head.table", table)
+        if about["n_keys"]:
+            self.keyword = state["keyword_head.project.weight"]
+            table = self.llava.get_input_embeddings().weight.detach().float().clone()
+            table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
+            self.table = state.get("keyword_head.table", table)
 
     @torch.no_grad()
     def __call__(
@@ -101,7 +102,11 @@ class Exported:
         query = self.seg(states[[seg - before]]) if self.seg else nothing.sum(1)
         key = self.key(states[[k - before for k in keys]])[None] if self.key else nothing
         context = self.context(states)[None] if self.context else nothing
-        seen = torch.arange(context.shape[1])[None] < seg - before
+        place = torch.arange(context.shape[1])[None]
+        seen = place < seg - before
+        if not self.fusion.key_in_context:
+            for k in keys:
+                seen &= (place != k) & (place != k - before)
         prompt: Tensor = self.fusion(query, key, context, seen)
         return prompt
 

@@ -30,6 +30,9 @@ BuildReport = Callable[[Path, Path], Path]
 """From a sweep's folder and the folder of its report to the report's page. Handed in by whoever
 puts the program together: a sweep does not know how a report is made."""
 
+_NOT_ASKED = "not asked"
+"""Where answers hold no KEY."""
+
 COLUMNS = (
     ("gIoU", "giou"),
     ("cIoU", "ciou"),
@@ -155,7 +158,12 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
             continue
         table.add_row(
             escape(title),
-            *[_percent(summary.get(first), name) for _, name in columns],
+            *[
+                _NOT_ASKED
+                if name == "keyword_accuracy" and not outcome.cell.config.model.tokens.n_keys
+                else _percent(summary.get(first), name)
+                for _, name in columns
+            ],
             *[_percent(summary.get(protocol), "giou") for protocol in others],
             _time(info),
         )

@@ -116,19 +116,21 @@ class Collator:
             [talk.prefix] * len(turns), [[t.ids for t in row] for row in turns], self._pad()
         )
         labels = torch.full_like(packed.input_ids, IGNORE)
-        key_at, seg_at = [], []
+        key_at: list[list[int]] = []
+        seg_at = []
         for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
             for turn, begin in zip(parts, begins, strict=True):
                 first, last = begin + turn.answer, begin + len(turn.ids)
                 labels[row, first - 1 : last - 1] = packed.input_ids[row, first:last]
                 keys = turn.keys
-                key_at.append([begin + k for k in keys] if keys else [MISSING] * talk.n_keys)
+                missing = [MISSING] * talk.n_keys
+                key_at.append(missing if keys is None else [begin + k for k in keys])
                 seg_at.append(MISSING if turn.seg is None else begin + turn.seg)
         return {
             "packed": packed,
             "labels": labels,
             "supervised": (labels.flatten() >= 0).nonzero().flatten(),
-            "key_at": torch.tensor(key_at),
+            "key_at": torch.tensor(key_at, dtype=torch.long),
             "seg_at": torch.tensor(seg_at),
         }
 

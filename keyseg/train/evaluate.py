@@ -99,14 +99,15 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 def _records(
     parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
 ) -> list[Record]:
-    """Rows of samples.parquet; `scores` (N, K, V) of the keyword."""
-    words = scores.softmax(-1).mean(dim=1)
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked."""
+    asked = bool(scores.shape[1])
+    words = scores.softmax(-1).mean(dim=1) if asked else scores.new_zeros(len(scores), TOP_WORDS)
     top = words.topk(TOP_WORDS)
-    first = [ids[0] if ids else 0 for ids in batch.keyword_ids]
+    first = [ids[0] if ids and asked else 0 for ids in batch.keyword_ids]
     of_first = words.gather(1, torch.tensor(first, device=words.device)[:, None])
     ranks = (words > of_first).sum(dim=1).tolist()
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
-    has_key = (batch.key_at != MISSING).all(dim=1)
+    has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING
     given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
     pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
@@ -120,8 +121,8 @@ def _records(
         height, width = batch.sizes[batch.rows[n]]
         wanted = batch.keyword_ids[n]
         named = [[name(i), round(p, 4)] for i, p in zip(top_ids[n], top_shares[n], strict=True)]
-        rank = -1  # no keyword is known
-        if wanted:  # an answer without KEY names nothing: behind every word
+        rank = -1  # no keyword is known, or none is asked for
+        if wanted and asked:  # an answer without KEY names nothing: behind every word
             rank = ranks[n] if keys[n] else words.shape[1]
         rows.append(
             {
@@ -144,6 +145,7 @@ def _records(
                 "answer": talk.text(answers[n]),
                 "has_seg": segs[n],
                 "has_key": keys[n],
+                "key_asked": asked,
                 "height": height,
                 "width": width,
                 "target_rle": pixels[n]["target_rle"],

@@ -345,6 +345,8 @@ class Trainer:
     def _log(self, seconds: float) -> Iterator[Value]:
         names = [f"train/{name}" for name in ("loss", "text", "bce", "dice", "keyword")]
         found = dict(zip(names, self._window / self._count, strict=True))
+        if not self.cfg.model.tokens.n_keys:
+            del found["train/keyword"]  # not asked
         found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
         names = [f"entropy/{name}" for name in self._attentions]
         found |= dict(zip(names, self._entropies, strict=True))

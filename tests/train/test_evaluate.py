@@ -34,6 +34,7 @@ COLUMNS = {
     "answer",
     "has_seg",
     "has_key",
+    "key_asked",
     "height",
     "width",
     "target_rle",
@@ -279,3 +280,19 @@ def test_a_generated_answer_like_the_written_one_scores_the_same(answering, wide
     same = ("intersection", "union", "iou", "keyword_rank", "mask_rle", "predicted_keyword")
     for one, other in zip(generated, forced, strict=True):
         assert {k: one[k] for k in same} == {k: other[k] for k in same}
+
+
+def test_without_key_nothing_of_key_and_keyword_is_scored(answering, wide, make_parts):
+    parts, cfg = answering("no_key", "key_first", "sure , [SEG] . the cup .", "sure .")
+    made, other = evaluate(parts, [wide], cfg, "generated")
+    assert (made["has_seg"], other["has_seg"]) == (True, False)
+    for row in (made, other):
+        assert (row["has_key"], row["key_asked"]) == (False, False)
+        assert (row["keyword_rank"], row["predicted_keyword"]) == (-1, "")
+        assert row["top_words"] == "[]"
+    assert decode(made["mask_rle"], made).any()
+    summary = summarise(pd.DataFrame([made, other]))
+    assert summary["no_seg_rate"] == 0.5
+    assert not [name for name in summary if "key" in name]
+    asked = summarise(pd.DataFrame([{**r, "has_key": True, "key_asked": True} for r in (made,)]))
+    assert {"keyword_accuracy", "no_key_rate"} <= asked.keys()

@@ -62,7 +62,7 @@ def makers(
             lambda: learning_curves(sweep),
         ),
         "precision": (bool(sweep.finished), lambda: precision(sweep)),
-        "keyword": (bool(sweep.finished), lambda: keyword(sweep)),
+        "keyword": (any(c.key_asked for c in sweep.finished), lambda: keyword(sweep)),
     }
     return {name: make for name, (wanted, make) in made.items() if wanted}
 
@@ -142,7 +142,7 @@ def precision(sweep: Sweep) -> Any:
 
 def keyword(sweep: Sweep) -> Any:
     """Left: keyword accuracy among examples of like IoU. Right: the four outcomes."""
-    variants = [v for v in sweep.variants if v.finished]
+    variants = [v for v in sweep.variants if v.finished and v.key_asked]
     labels = [wrap(v.label, 30) for v in variants]
     lines = sum(max(2, label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(3.7, 1.3 + 0.165 * lines), variants)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.config import resolve_path
-from keyseg.metrics import RIGHT_MASK, with_keyword
+from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
@@ -45,7 +45,7 @@ GENERAL: tuple[tuple[str, str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Word:
+class TopWord:
     """One of KEY's top words. `share`: probability, 0..1; `right`: it is the keyword."""
 
     word: str
@@ -61,7 +61,7 @@ class Picture:
     uri: str
     index: int | None = None
     iou: str = ""
-    words: tuple[Word, ...] = ()
+    words: tuple[TopWord, ...] = ()
     answer: str = ""
     note: str = ""
 
@@ -136,7 +136,7 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
     found: dict[str, list[pd.Series[Any]]] = {}
     for table in tables.values():
         iou = table["iou"].astype(float)
-        named = with_keyword(table)
+        named = with_keyword(table) & key_asked(table)
         right = named & (table["keyword_rank"] == 0)
         parts = _parts(table)
         fails = {
@@ -311,12 +311,12 @@ def _prediction(
     )
 
 
-def top_words(stored: object, keyword: str) -> tuple[Word, ...]:
+def top_words(stored: object, keyword: str) -> tuple[TopWord, ...]:
     """KEY's first words from a sample's JSON `[[word, probability], ...]`; () where unreadable."""
     try:
         pairs = json.loads(str(stored))
         return tuple(
-            Word(str(word), float(share), bool(keyword) and str(word).strip() == keyword)
+            TopWord(str(word), float(share), bool(keyword) and str(word).strip() == keyword)
             for word, share in pairs[:WORDS]
         )
     except (ValueError, TypeError):

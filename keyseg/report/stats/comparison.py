@@ -19,8 +19,8 @@ from keyseg.report.stats import inference
 from keyseg.report.stats.collapse import Side, collapsed, with_collapse
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.median import Median, median
-from keyseg.report.stats.parts import Part, images_of, on_common_examples, part_of
-from keyseg.report.store import Cell, Variant
+from keyseg.report.stats.parts import ProtocolSamples, images_of, on_common_examples, part_of
+from keyseg.report.store import CellResult, Variant
 
 MCNEMAR = "precision@0.5"
 
@@ -118,11 +118,11 @@ def fallen(contrast: Contrast, protocol: str) -> dict[str, set[int]]:
     return found
 
 
-def _is(lost: Mapping[str, set[int]], cell: Cell) -> bool:
+def _is(lost: Mapping[str, set[int]], cell: CellResult) -> bool:
     return cell.seed in lost[cell.label]
 
 
-def _read(variant: Variant, protocol: str) -> list[Cell]:
+def _read(variant: Variant, protocol: str) -> list[CellResult]:
     """Finished cells that were read under a protocol."""
     return [c for c in variant.finished if (c.samples["protocol"] == protocol).any()]
 
@@ -134,7 +134,7 @@ def _side(variant: Variant, protocol: str, weight: float) -> Side:
     return Side(scores, collapsed(scores[:, list(BY_NAME).index("giou")]), weight)
 
 
-def _sets(contrast: Contrast, protocol: str) -> list[tuple[Part, ...]]:
+def _sets(contrast: Contrast, protocol: str) -> list[tuple[ProtocolSamples, ...]]:
     """For every seed the parts of all pairs (against, of, against, of ...) on common examples.
 
     Where no seed is shared, the seeds of a plain contrast are paired as they come.
@@ -148,11 +148,11 @@ def _sets(contrast: Contrast, protocol: str) -> list[tuple[Part, ...]]:
     return [parts for parts in sets if len(parts[0].samples)]
 
 
-def _table(sets: Sequence[tuple[Part, ...]]) -> np.ndarray:
+def _table(sets: Sequence[tuple[ProtocolSamples, ...]]) -> np.ndarray:
     """(n, S, P, 2, C) sums by image, side 0 what is held against."""
     images = images_of([part for parts in sets for part in parts])
 
-    def sums(part: Part) -> np.ndarray:
+    def sums(part: ProtocolSamples) -> np.ndarray:
         return part.sums(len(images), images.get_indexer(part.image_ids))
 
     rows = [np.stack([sums(part) for part in parts], 1) for parts in sets]
@@ -164,7 +164,7 @@ def _scaled(found: inference.Estimate, factor: float) -> inference.Estimate:
     return inference.Estimate(factor * found.value, factor * found.low, factor * found.high)
 
 
-def _mcnemar(parts: Sequence[Part]) -> tuple[int, int, float]:
+def _mcnemar(parts: Sequence[ProtocolSamples]) -> tuple[int, int, float]:
     above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
     first, second = parts
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))

@@ -69,6 +69,11 @@ class Contrast:
         return not all(v.finished for v in self.variants)
 
     @property
+    def asks_key(self) -> bool:
+        """Whether answers of both sides hold KEY; else its measures have no difference."""
+        return all(v.key_asked for v in self.variants)
+
+    @property
     def shared_seeds(self) -> set[int]:
         """Seeds that all of its variants have finished."""
         return set.intersection(*({c.seed for c in v.finished} for v in self.variants))

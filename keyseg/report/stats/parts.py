@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.report.stats import inference
-from keyseg.report.store import Cell
+from keyseg.report.store import CellResult
 
 SLICE = "slice_"
 """What names of columns begin with that tell examples apart."""
@@ -20,10 +20,10 @@ WHOLE: Sequence[Group] = [("", "")]
 
 
 @dataclass(frozen=True)
-class Part:
+class ProtocolSamples:
     """A cell's samples of one protocol: `terms` (rows, COLUMNS), `images` (rows,) names."""
 
-    cell: Cell
+    cell: CellResult
     samples: pd.DataFrame
     terms: np.ndarray
 
@@ -55,18 +55,18 @@ class Part:
         return inference.image_sums(codes[kept], self.terms[kept], images)
 
 
-def part_of(cell: Cell, protocol: str) -> Part:
+def part_of(cell: CellResult, protocol: str) -> ProtocolSamples:
     """The part of a cell under a protocol; without rows where it was not read so."""
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
+    return ProtocolSamples(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
-def images_of(parts: Sequence[Part]) -> pd.Index[str]:
+def images_of(parts: Sequence[ProtocolSamples]) -> pd.Index[str]:
     """Every image of some parts, in one order."""
     return pd.Index(sorted(set().union(*(p.image_ids.unique() for p in parts))))
 
 
-def on_common_examples(parts: Sequence[Part]) -> tuple[Part, ...]:
+def on_common_examples(parts: Sequence[ProtocolSamples]) -> tuple[ProtocolSamples, ...]:
     """The parts without the examples that some of them lack."""
     first = parts[0].samples["id"].array
     if all(part.samples["id"].array.equals(first) for part in parts[1:]):
@@ -75,5 +75,5 @@ def on_common_examples(parts: Sequence[Part]) -> tuple[Part, ...]:
     return tuple(_only(part, part.samples["id"].isin(common).to_numpy()) for part in parts)
 
 
-def _only(part: Part, kept: np.ndarray) -> Part:
-    return part if kept.all() else Part(part.cell, part.samples[kept], part.terms[kept])
+def _only(part: ProtocolSamples, kept: np.ndarray) -> ProtocolSamples:
+    return part if kept.all() else ProtocolSamples(part.cell, part.samples[kept], part.terms[kept])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, majority, ratios
+from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
 from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.collapse import told
 from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
@@ -168,6 +168,8 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 if held:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
                     row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
+                    if measure.name in OF_KEY and not contrast.asks_key:
+                        row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
                 rows.append(training.qualified(row, reached[contrast.name]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
-from keyseg.report.store import Cell
+from keyseg.report.store import CellResult
 from keyseg.runs.convergence import PLATEAU, UNTRAINED, told
 
 
@@ -37,7 +37,7 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
         return Reach("")
     shared, lost = contrast.shared_seeds, left_out or {}
 
-    def counts(cell: Cell) -> bool:
+    def counts(cell: CellResult) -> bool:
         return (not shared or cell.seed in shared) and cell.seed not in lost.get(cell.label, ())
 
     sides = {v.label: [c for c in v.finished if counts(c)] for v in contrast.variants}
@@ -51,7 +51,7 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
     return Reach(training, at=at(cell for cells in sides.values() for cell in cells))
 
 
-def at(cells: Iterable[Cell]) -> str:
+def at(cells: Iterable[CellResult]) -> str:
     """`at 100 steps`, `at 100 and 400 steps`."""
     steps = sorted({int(n) for cell in cells if (n := cell.steps) is not None})
     return f"at {' and '.join(map(str, steps))} steps" if steps else "at the steps trained"

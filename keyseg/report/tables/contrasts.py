@@ -11,17 +11,20 @@ import pandas as pd
 
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.collapse import SHARE, rate
+from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import told
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
     BRIEF,
     DASH,
+    NOT_ASKED,
     PROTOCOLS,
     Entry,
     Line,
     Table,
     entry,
+    not_asked,
     percent,
     protocols,
     titles,
@@ -136,6 +139,7 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
     )
     index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
     where = {v.label: v.index for v in sweep.variants}
+    sides = {c.name: c.variants for c in declared(sweep)}
     lines = []
     for protocol, title in protocols(sweep).items():
         rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
@@ -146,13 +150,18 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
                 hole = f"{NO_RESULT}: {hole}"
             else:
                 own = [index.get((protocol, name, m)) for m in BRIEF]
-                entries = [entry(r, "difference") if r else Entry(DASH) for r in own]
+                entries = [
+                    Entry(NOT_ASKED)
+                    if not_asked(measure, *sides[name])
+                    else (entry(r, "difference") if r else Entry(DASH))
+                    for measure, r in zip(BRIEF, own, strict=True)
+                ]
             lines.append(Line(name, entries, where.get(str(row["label"])), hole, title))
     return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Conclusion:
     """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
 
     `hole`: what the result lacks of the design; the text says it where there is no result.
@@ -171,7 +180,7 @@ class Answer:
     second: str = ""
 
 
-def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
+def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
     """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
     where = {v.label: v.index for v in sweep.variants}
     out = []
@@ -182,7 +191,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
             text = str(row["sentence"])
             text = text.removeprefix(said).removeprefix(str(row["verdict"])).lstrip(":, ")
             out.append(
-                Answer(
+                Conclusion(
                     BY_NAME[name].title,
                     str(row["contrast"]),
                     said,
@@ -197,7 +206,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
     return out
 
 
-def rule(sweep: Sweep, answers: Sequence[Answer]) -> str:
+def rule(sweep: Sweep, answers: Sequence[Conclusion]) -> str:
     """How the lines of the verdicts are read; "" without any."""
     count = len({a.contrast for a in answers})
     if not count:

@@ -17,7 +17,7 @@ from keyseg.report.tables.table import (
     Entry,
     Line,
     Table,
-    entry,
+    measured,
     percent,
     protocols,
     quantity,
@@ -53,7 +53,8 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
-        f"(teacher-forced answers always have both). {how}"
+        "(teacher-forced answers always have both). Not asked: the variant's answers hold no KEY. "
+        f"{how}"
     )
     columns, masks = MASKS, "P@X: share of examples with IoU > X."
     if whole["metric"].isin(NO_TARGET).any():
@@ -108,14 +109,12 @@ def _lines(
     names: Sequence[str],
     groups: Mapping[str, str],
     by: str,
-    column: str = "value",
 ) -> list[Line]:
     index = {(r[by], r["label"], r["metric"]): r for r in rows.to_dict("records")}
     lines = []
     for group, title in groups.items():
         for variant in variants:
-            found = [index.get((group, variant.label, name)) for name in names]
-            entries = [entry(row, column) if row else Entry(DASH) for row in found]
+            entries = [measured(variant, n, index.get((group, variant.label, n))) for n in names]
             lines.append(Line(variant.label, entries, variant.index, variant.hole, title))
     return lines
 

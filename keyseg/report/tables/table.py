@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from keyseg.metrics import BY_NAME
+from keyseg.metrics import BY_NAME, OF_KEY
 from keyseg.report.stats.margin import number
 from keyseg.report.stats.verdict import ALPHA
-from keyseg.report.store import Sweep
+from keyseg.report.store import Sweep, Variant
 
 BRIEF = (
     "giou",
@@ -26,6 +26,8 @@ BRIEF = (
 )
 PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
 DASH = "–"
+NOT_ASKED = "not asked"
+"""In the place of a measure of KEY where answers hold none."""
 INTERVALS = (
     "Percent; in brackets the 95 % interval over test examples (bootstrap over images), absent "
     "where no example differs."
@@ -109,6 +111,18 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
         f"± {percent(spread)}" if isfinite(spread) else "",
         word(row) if signed else "",
     )
+
+
+def measured(variant: Variant, name: str, row: Mapping[Any, Any] | None) -> Entry:
+    """A variant's value of a measure as an entry; `row` of scores, None where there is none."""
+    if not_asked(name, variant):
+        return Entry(NOT_ASKED)
+    return entry(row, "value") if row else Entry(DASH)
+
+
+def not_asked(measure: str, *variants: Variant) -> bool:
+    """Whether it is a measure of KEY, and some variant's answers hold none."""
+    return measure in OF_KEY and not all(v.key_asked for v in variants)
 
 
 def word(row: Mapping[Any, Any]) -> str:

@@ -61,8 +61,11 @@ class LocalLauncher(SweepLauncher):
         report: bool = True,
     ) -> None:
         super().__init__(prepare, report)
-        if cells_per_job < 1:
-            raise ConfigError(f"hydra.launcher.cells_per_job={cells_per_job}: must be above 0")
+        for name, value in (("n_jobs", n_jobs), ("cells_per_job", cells_per_job)):
+            if value is not None and value < 1:
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0")
+        if not grace >= 0:
+            raise ConfigError(f"hydra.launcher.grace={grace}: must be 0 or more")
         self.n_jobs = n_jobs
         self.cells_per_job = cells_per_job
         self.worker = list(worker) or list(WORKER)
@@ -91,7 +94,7 @@ class LocalLauncher(SweepLauncher):
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Keep the pool busy until every cell has an outcome, and show how it goes."""
         pool = self.pool(cells)
-        supervisor = Supervisor(pool, rerun=bool(self.config.rerun))
+        supervisor = Supervisor(pool)
         for cell in cells:
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
@@ -115,8 +118,8 @@ class DebugLauncher(SweepLauncher):
         outcomes = []
         for number, cell in enumerate(cells, start=1):
             run = cell.create()
-            if self.config.rerun and not run.busy:
-                run.clear()
+            if cell.rerun and not run.busy:
+                run.begin_anew()
             found = run.status == DONE
             finish.print_line(
                 console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
