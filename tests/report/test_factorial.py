@@ -14,7 +14,7 @@ from keyseg.config import PROJECT
 from keyseg.report.page import render
 from keyseg.report.stats import inference, scores
 from keyseg.report.stats.contrasts import Contrast, contrasts
-from keyseg.report.store import Sweep, Variant, load
+from keyseg.report.store import Sweep, VariantResult, load
 from keyseg.report.tables.contrasts import answers
 
 KEYS = ("model.tokens.order", "fusion")
@@ -27,7 +27,7 @@ def made(
     corners: Sequence[dict[str, Any]], entries: list[Any], baseline: dict[str, Any] | None = None
 ) -> list[Contrast]:
     variants = tuple(
-        Variant(" ".join(map(str, factors.values())), i, factors, ())
+        VariantResult(" ".join(map(str, factors.values())), i, factors, ())
         for i, factors in enumerate(corners)
     )
     design = {"contrasts": entries, "baseline": BASELINE if baseline is None else baseline}

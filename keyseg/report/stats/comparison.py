@@ -20,7 +20,7 @@ from keyseg.report.stats.collapse import Side, collapsed, with_collapse
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.median import Median, median
 from keyseg.report.stats.parts import ProtocolSamples, images_of, on_common_examples, part_of
-from keyseg.report.store import CellResult, Variant
+from keyseg.report.store import CellResult, VariantResult
 
 MCNEMAR = "precision@0.5"
 
@@ -122,12 +122,12 @@ def _is(lost: Mapping[str, set[int]], cell: CellResult) -> bool:
     return cell.seed in lost[cell.label]
 
 
-def _read(variant: Variant, protocol: str) -> list[CellResult]:
+def _read(variant: VariantResult, protocol: str) -> list[CellResult]:
     """Finished cells that were read under a protocol."""
     return [c for c in variant.finished if (c.samples["protocol"] == protocol).any()]
 
 
-def _side(variant: Variant, protocol: str, weight: float) -> Side:
+def _side(variant: VariantResult, protocol: str, weight: float) -> Side:
     cells = _read(variant, protocol)
     totals = [part_of(cell, protocol).terms.sum(0) for cell in cells]
     scores = ratios(np.array(totals).reshape(len(cells), len(COLUMNS)))

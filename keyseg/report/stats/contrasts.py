@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.runs.sweep_directory import short_key
 
-Pair = tuple[Variant, Variant]
+Pair = tuple[VariantResult, VariantResult]
 """A variant, and what it is held against."""
 
 
@@ -33,8 +33,8 @@ class Contrast:
     """`of` minus `against`; with `more` pairs `factor` times the mean of all differences."""
 
     name: str
-    of: Variant
-    against: Variant
+    of: VariantResult
+    against: VariantResult
     more: tuple[Pair, ...] = ()
     factor: float = 1.0
 
@@ -59,7 +59,7 @@ class Contrast:
         return dict(found)
 
     @property
-    def variants(self) -> tuple[Variant, ...]:
+    def variants(self) -> tuple[VariantResult, ...]:
         """Its variants, each once."""
         return tuple({v.label: v for pair in self.pairs for v in pair}.values())
 
@@ -122,7 +122,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     return found + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
 
 
-def path(sweep: Sweep) -> list[Variant]:
+def path(sweep: Sweep) -> list[VariantResult]:
     """The declared way from the baseline to the whole, one change a step; [] without one.
 
     An entry `{factor: value}` changes one factor of the variant before it. The way ends before a
@@ -212,7 +212,7 @@ def _levels(sweep: Sweep, key: str) -> tuple[str, list[str]]:
     return base, [level for level in found if level != base]
 
 
-def _at(sweep: Sweep, variant: Variant, changes: Mapping[str, Any]) -> Variant | None:
+def _at(sweep: Sweep, variant: VariantResult, changes: Mapping[str, Any]) -> VariantResult | None:
     """The variant with some factors changed and all others equal; None without one."""
     wanted = {**variant.factors, **changes}
     return next(
