@@ -260,6 +260,9 @@ class RunConfig:
     ablation: dict[str, Any] = field(default_factory=dict)
 
 
+TEACHER_FORCED, GENERATED = PROTOCOLS = ("teacher_forced", "generated")
+"""How an evaluation comes by its answers: given up to the tokens, or written by the model."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
@@ -276,7 +279,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.table": ("frozen", "trained"),
     "optim.schedule": ("constant", "linear", "cosine"),
     "evaluation.texts": ("all", "first"),
-    "evaluation.protocols": ("teacher_forced", "generated"),
+    "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
     "runtime.sharding": ("none", "fsdp"),
 }

@@ -1,5 +1,8 @@
-"""Imports run downward only, without circles, and what starts often starts fast."""
+"""What is asked of every file: imports run downward only and without circles, what starts often
+starts fast, and a name is one thing's.
+"""
 
+import ast
 import io
 import re
 import subprocess
@@ -14,9 +17,10 @@ from tests.structure import Import, circles, floors, imports, module_graph, modu
 
 # One line = one floor. A module may import from its own room and from the floors above it here.
 FLOORS = (
-    ("config", "metrics"),
+    ("config",),
     ("runs",),
     ("data",),
+    ("metrics",),
     ("model",),
     ("train",),
     ("predict",),
@@ -147,3 +151,22 @@ def test_the_command_lines_load_no_tables_and_no_drawing_either():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_class_has_its_name_alone():
+    """Within the package: who reads `Cell` need not ask which."""
+    places: dict[str, list[str]] = {}
+    for file in MODULES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(file.relative_to(PROJECT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+@pytest.mark.parametrize("folder", ["keyseg", "hydra_plugins", "benchmarks", "tests"])
+def test_nothing_is_unpacked_that_could_be_written_out(folder):
+    """`*("a", "b")` steers the formatter, and a reader stops at it."""
+    for file in sorted((PROJECT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple | ast.List):
+                raise AssertionError(f"{file}:{node.lineno}: {ast.unparse(node)}")
