@@ -39,6 +39,7 @@ NOT_IN_SIGNATURE = (
 
 ADDED: dict[str, Any] = {
     "data.train_images": "all",
+    "data.texts": "all",
     "optim.decay": 0.2,
     "optim.until": "steps",
     "fusion.key_in_context": True,
@@ -191,7 +192,7 @@ class OptimConfig:
 class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
-    `texts`: "all" sentences of a test target, or the "first" of each.
+    `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
     """
 
     images_per_batch: int = MISSING
