@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.compose import compose_config
 from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.runs import targets
 
 if TYPE_CHECKING:
     from keyseg.data.example import Example
@@ -164,7 +165,8 @@ def _read(cfg: RunConfig, split: str) -> tuple[list[Example], dict[tuple[str, st
             continue
         if spec["_target_"].endswith("reason_seg.read"):
             spec["keywords"] = None
-        module = importlib.import_module(spec["_target_"].rpartition(".")[0])
+        read = targets.find("data.sources._target_", spec["_target_"])
+        module = importlib.import_module(read.__module__)
         if ask := getattr(module, "answers", None):
             answers |= ask(resolve_path(spec["root"]))
     return [e for source in load(cfg.data, split) for e in source.examples], answers

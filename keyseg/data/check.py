@@ -18,6 +18,7 @@ from keyseg.data.keywords.policy import POLICIES
 from keyseg.data.masks import image_size
 from keyseg.data.mix import Pair, read_source, read_sources
 from keyseg.metrics import Collisions, collisions
+from keyseg.runs import targets
 
 MASK, PICTURE = "damaged mask", "damaged image"
 """Kinds of error: the annotation is there and cannot be drawn, the image and cannot be decoded."""
@@ -163,7 +164,8 @@ def first_tokens(examples: Iterable[Example], first_token: FirstToken) -> Collis
 
 def _published(spec: Mapping[str, Any], split: str) -> int | None:
     """Asks the reader's module, if it has the function."""
-    module = importlib.import_module(str(spec["_target_"]).rpartition(".")[0])
+    read = targets.find("data.sources._target_", str(spec["_target_"]))
+    module = importlib.import_module(read.__module__)
     ask = getattr(module, "published", None)
     arguments = {k: v for k, v in spec.items() if k not in ("_target_", "split")}
     return ask(split, **arguments) if ask else None

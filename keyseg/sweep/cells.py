@@ -16,6 +16,7 @@ from keyseg.config import (
     signature,
     validate,
 )
+from keyseg.runs import targets
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.design import Design, Point
 
@@ -95,6 +96,7 @@ def frozen(composed: DictConfig) -> RunConfig:
     after it was killed must not read them again.
     """
     config = validate(composed)
+    targets.trust(config)
     config.rerun = config.dry = config.detach = False
     config.stale = "ask"
     return config
