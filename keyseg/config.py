@@ -38,7 +38,8 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
-    # "optim.ema": 0.0,
+    "fusion.key_in_context": True,
+    "prompt.names_target": True,
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -84,6 +85,7 @@ class LoraConfig:
 class TokensConfig:
     """The two new tokens: their text, order in the answer, state that is read, and start values.
 
+    `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
     `init`: the word whose embedding a new token starts from; null = mean of the table.
     """
@@ -187,7 +189,10 @@ class EvaluationConfig:
 
 @dataclass
 class PromptConfig:
-    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object."""
+    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object.
+
+    `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
+    """
 
     name: str = MISSING
     system: str = MISSING
@@ -197,6 +202,7 @@ class PromptConfig:
     short: list[str] = MISSING
     long: list[str] = MISSING
     answers: list[str] = MISSING
+    names_target: bool = True
 
 
 @dataclass
@@ -253,6 +259,9 @@ class RunConfig:
     ablation: dict[str, Any] = field(default_factory=dict)
 
 
+TEACHER_FORCED, GENERATED = PROTOCOLS = ("teacher_forced", "generated")
+"""How an evaluation comes by its answers: given up to the tokens, or written by the model."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
@@ -269,13 +278,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.table": ("frozen", "trained"),
     "optim.schedule": ("constant", "linear", "cosine"),
     "evaluation.texts": ("all", "first"),
-    "evaluation.protocols": ("teacher_forced", "generated"),
+    "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
     "runtime.sharding": ("none", "fsdp"),
 }
 
 POSITIVE = (
-    "model.tokens.n_keys",
     "model.lora.r",
     "model.projection_layers",
     "loss.keyword.temperature",
@@ -302,6 +310,7 @@ NOT_NEGATIVE = (
     "optim.lr_decoder",
     "optim.weight_decay",
     "optim.clip",
+    "model.tokens.n_keys",
 )
 
 
@@ -347,7 +356,8 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
-    if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
+    keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
+    if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     if run.model.quantization != "none":
         four = f"model.quantization={run.model.quantization}"

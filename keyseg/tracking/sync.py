@@ -252,6 +252,7 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         "keyseg.signature": _signature(run, info),
         "keyseg.sweep": run.path.parent.name,
         "keyseg.label": label,
+        "keyseg.keyword": None if run.config.model.tokens.n_keys else "not asked",
         "keyseg.git_dirty": (info.get("git") or {}).get("dirty"),
         "keyseg.data_fingerprint": info.get("data_fingerprint"),
         "keyseg.weights_fingerprint": info.get("weights_fingerprint"),

@@ -62,12 +62,12 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
-    add_tokens(tokenizer, tokens)
+    ids = add_tokens(tokenizer, tokens)
     starts = [_word_id(tokenizer, word) for word in (tokens.key_init, tokens.seg_init)]
     vlm = Vlm(
         llava,
-        new_tokens=tokenizer.convert_tokens_to_ids([tokens.key, tokens.seg]),
-        init_tokens=starts,
+        new_tokens=ids,
+        init_tokens=starts[-len(ids) :],
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
         dropout=cfg.model.lora.dropout,
@@ -79,6 +79,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         vlm,
         sam,
         build_fusion(cfg, sam.mask_decoder.transformer_dim),
+        n_keys=tokens.n_keys,
         projection_layers=cfg.model.projection_layers,
         previous_state=tokens.state == "previous",
         train_table=cfg.loss.keyword.table == "trained",
@@ -225,7 +226,11 @@ def load_backbones(
 
 
 def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
-    """The variant that `fusion._target_` names, for prompts of `dim` channels."""
+    """The variant that `fusion._target_` names, for prompts of `dim` channels.
+
+    Raises:
+        ConfigError: it cannot be built, or reads KEY where answers hold none.
+    """
     options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
     target = str(cfg.fusion["_target_"])
     made = targets.find_class("fusion._target_", target, nn.Module)
@@ -233,12 +238,18 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
     except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {error}") from error
+    if variant.uses_key and not cfg.model.tokens.n_keys:
+        raise ConfigError(
+            f"fusion={cfg.fusion['name']} reads KEY, and model.tokens.n_keys=0 leaves none in the "
+            "answer: set model.tokens.n_keys=1, or take fusion=no_key, or a variant that does not "
+            "read KEY (self, mlp, random_key)"
+        )
     return variant
 
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
-    if not cfg.loss.keyword.weight:
+    if model.keyword_head is not None and not cfg.loss.keyword.weight:
         model.keyword_head.requires_grad_(False)
     if not cfg.loss.bce and not cfg.loss.dice:
         drawn = (

@@ -44,9 +44,7 @@ from keyseg.train.losses import (
     text_loss,
     weigh,
 )
-
-SELECT_BY = "giou"
-"""Val score that decides which weights are kept as the best."""
+from keyseg.train.selection import SELECTED_BY
 
 
 class Value(NamedTuple):
@@ -338,13 +336,15 @@ class Trainer:
         # Untrained weights are where curves begin, not what came of a training: a variant that does
         # not beat them would be reported without the keywords that it learnt.
         counts = self.step > 0 or self.cfg.optim.steps == 0
-        if counts and scores[SELECT_BY] > self.best:
-            self.best = scores[SELECT_BY]
+        if counts and scores[SELECTED_BY] > self.best:
+            self.best = scores[SELECTED_BY]
             self._save_best()
 
     def _log(self, seconds: float) -> Iterator[Value]:
         names = [f"train/{name}" for name in ("loss", "text", "bce", "dice", "keyword")]
         found = dict(zip(names, self._window / self._count, strict=True))
+        if not self.cfg.model.tokens.n_keys:
+            del found["train/keyword"]  # not asked
         found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
         names = [f"entropy/{name}" for name in self._attentions]
         found |= dict(zip(names, self._entropies, strict=True))

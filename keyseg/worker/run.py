@@ -10,14 +10,15 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import takewhile
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
@@ -26,10 +27,12 @@ from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import build, pick_device
+from keyseg.train.build import Parts, build, pick_device
 from keyseg.train.distributed import Processes, unsharded
-from keyseg.train.evaluate import Record, evaluate, in_order
+from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
+from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
+from keyseg.worker.kept_records import KeptRecords
 from keyseg.worker.log import data_counts, memory, parameter_counts, scores
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ def work(
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
     _tell(parameter_counts(rows))
+    weights = weights_fingerprint(cfg)
     run.update(
         manifest=rows,
         trainable_parameters=trained,
@@ -92,7 +96,7 @@ def work(
     def validate() -> dict[str, float]:
         if processes.any(run.prune_file.exists()):
             raise Pruned
-        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
+        records = evaluate(parts, val_groups, cfg, TEACHER_FORCED, processes)
         rows = table(processes.gather(records), val_groups)
         if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
@@ -122,12 +126,12 @@ def work(
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
     told = [e for s in data.test for e in s.examples]
     test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
+    checkpoint = fingerprint(run.best_file)
+    read_of = f"{checkpoint} {data.fingerprint} {weights}"
+    kept = KeptRecords(run.checkpoints, read_of, processes.rank)
     with unsharded(parts.model):
         samples = {
-            p: table(
-                unless_stopped(evaluate(parts, test_groups, cfg, p, processes), processes, stop),
-                test_groups,
-            )
+            p: table(read_test(parts, test_groups, cfg, p, processes, kept, stop), test_groups)
             for p in cfg.evaluation.protocols
         }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
@@ -141,8 +145,6 @@ def work(
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
-    with (run.checkpoints / "best.safetensors").open("rb") as file:
-        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return {
         "summary": summary,
         "seconds_per_step": pace(run),
@@ -194,13 +196,37 @@ def table(records: list[Record], images: list[ImageGroup]) -> pd.DataFrame:
     return pd.DataFrame(in_order(records, images))
 
 
-def unless_stopped(records: Iterator[Record], processes: Processes, stop: Stop) -> list[Record]:
-    """The records of all processes; the next attempt makes an evaluation anew that was stopped.
+def fingerprint(file: Path) -> str:
+    """16 hex digits of a file's content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def read_test(
+    parts: Parts,
+    images: list[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes,
+    kept: KeptRecords,
+    stop: Stop,
+) -> list[Record]:
+    """The records of all processes; what an attempt before this one has read is not read again.
 
     Raises:
-        Stopped: `stop` said so to one of the processes, or to all.
+        Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
-    mine = list(takewhile(lambda record: not stop(), records))
+    found = kept.read(protocol) if processes.first else {}
+    done = set(processes.led(lambda: list(found)))
+    if done:
+        log.info("test, %s: %d batches were read before", protocol, len(done))
+    mine = [record for records in found.values() for record in records]
+    with closing(evaluate_batches(parts, images, cfg, protocol, processes, done)) as batches:
+        for start, records in batches:
+            kept.add(protocol, start, records)
+            mine += records
+            if stop():
+                break
     if processes.any(stop()):
         raise Stopped("stopped while it read the test split; the training is complete")
     return processes.gather(mine)
@@ -232,7 +258,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
-        "selected_by": "val giou (teacher_forced)",
+        "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
 
 

@@ -10,7 +10,7 @@ from keyseg.tiny import llava
 from keyseg.tiny.arch import GRID, cell_word, make_llava, make_processor
 from keyseg.tiny.corpus import load_or_draw
 from keyseg.tiny.finding import found
-from keyseg.tiny.questions import Turn, phrases, questions
+from keyseg.tiny.questions import QuestionAnswer, phrases, questions
 from keyseg.tiny.vision import patch_owners
 
 
@@ -21,7 +21,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def talk():
-    return llava.Conversation(make_processor())
+    return llava.Template(make_processor())
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_questions_ask_in_every_style_and_answer_with_the_place(corpus):
 
 
 def test_the_place_is_wanted_where_the_question_ends_and_after_at(talk):
-    turn = Turn("find red kite .", "sure , a at p37 .", "p37", (2,))
+    turn = QuestionAnswer("find red kite .", "sure , a at p37 .", "p37", (2,))
     ids, wanted, looking = talk.turn(turn)
     words = talk.processor.tokenizer.convert_ids_to_tokens(ids)
     assert " ".join(words) == "find red kite . assistant : sure , a at p37 . </s>"
@@ -68,7 +68,7 @@ def test_the_place_is_wanted_where_the_question_ends_and_after_at(talk):
     assert [words[i] for i in looking] == ["kite", ".", "at"]
     assert all(wanted[i] == cell for i in looking)
     assert wanted[5:12] == ids[6:13]  # the answer's own next words
-    assert wanted[12] == wanted[0] == wanted[4] == llava.IGNORE
+    assert wanted[12] == wanted[0] == wanted[4] == llava.NO_LABEL
 
 
 def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
@@ -81,7 +81,7 @@ def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
         turns = phrases(corpus.scene(int(index)), again)
         wanted = [np.isin(owners, t.shown) for t in turns for _ in range(2)]
         begin = len(talk.prefix)
-        ends = (rows.labels[row, begin:] != llava.IGNORE).nonzero().flatten() + begin
+        ends = (rows.labels[row, begin:] != llava.NO_LABEL).nonzero().flatten() + begin
         assert torch.equal(rows.places[row, ends], torch.from_numpy(np.stack(wanted)))
 
 

@@ -32,6 +32,8 @@ OPTIONS = [
     ("model.tokens.order=seg_first", "model.tokens.state=previous"),
     ("model.tokens.n_keys=2",),
     ("model.tokens.n_keys=2", "fusion=cross"),
+    ("model.tokens.n_keys=0", "fusion=self"),
+    ("prompt.names_target=false",),
     ("model.tokens.key_init=null", "model.tokens.seg_init=null"),
     ("model.projection_layers=1",),
     ("model.lora.dropout=0.1", "model.lora.targets=[q_proj,v_proj]"),

@@ -14,7 +14,7 @@ from keyseg.report.figures import contrasts, pathway
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.style import INK, band, canvas, figure_style, legend, look, save, wrap
 from keyseg.report.stats.verdict import NO_RESULT
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -62,7 +62,7 @@ def makers(
             lambda: learning_curves(sweep),
         ),
         "precision": (bool(sweep.finished), lambda: precision(sweep)),
-        "keyword": (bool(sweep.finished), lambda: keyword(sweep)),
+        "keyword": (any(c.key_asked for c in sweep.finished), lambda: keyword(sweep)),
     }
     return {name: make for name, (wanted, make) in made.items() if wanted}
 
@@ -94,7 +94,11 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[s
 
 
 def _slice(
-    ax: Any, rows: pd.DataFrame, values: Sequence[str], variants: Sequence[Variant], letters: int
+    ax: Any,
+    rows: pd.DataFrame,
+    values: Sequence[str],
+    variants: Sequence[VariantResult],
+    letters: int,
 ) -> None:
     places = {value: i for i, value in enumerate(values)}
     for k, variant in enumerate(variants):
@@ -142,7 +146,7 @@ def precision(sweep: Sweep) -> Any:
 
 def keyword(sweep: Sweep) -> Any:
     """Left: keyword accuracy among examples of like IoU. Right: the four outcomes."""
-    variants = [v for v in sweep.variants if v.finished]
+    variants = [v for v in sweep.variants if v.finished and v.key_asked]
     labels = [wrap(v.label, 30) for v in variants]
     lines = sum(max(2, label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(3.7, 1.3 + 0.165 * lines), variants)

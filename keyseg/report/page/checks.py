@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keyseg.metrics import BY_NAME, ratios
-from keyseg.report.store import Cell, Sweep, shown
+from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs import code
 from keyseg.runs.convergence import PLATEAU
@@ -47,13 +47,13 @@ def check(sweep: Sweep) -> list[Notice]:
     ]
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: CellResult) -> str:
     return f"{cell.label}, seed {cell.seed}"
 
 
 def _holes(sweep: Sweep) -> Iterator[Notice]:
     for variant in sweep.variants:
-        waiting: dict[str, list[Cell]] = {}
+        waiting: dict[str, list[CellResult]] = {}
         for cell in variant.cells:
             error = str(cell.info.get("error") or "").strip()
             last = error.splitlines()[-1] if error else "no error was recorded"
@@ -149,7 +149,7 @@ def _code(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _unequal(sweep: Sweep) -> Iterator[Notice]:
-    def differ(key: Callable[[Cell], str]) -> str:
+    def differ(key: Callable[[CellResult], str]) -> str:
         groups: dict[str, list[str]] = {}
         for cell in sweep.finished:
             groups.setdefault(key(cell), []).append(_name(cell))
@@ -175,7 +175,7 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
         )
 
 
-def _protocol(cell: Cell) -> dict[str, Any]:
+def _protocol(cell: CellResult) -> dict[str, Any]:
     stated = cell.info.get("protocol")
     return dict(stated) if isinstance(stated, Mapping) else {}
 

@@ -18,8 +18,8 @@ from keyseg.report.page.checks import Notice
 from keyseg.report.store import Sweep, shown
 from keyseg.report.tables import contrasts as contrast_tables
 from keyseg.report.tables import runs, tex
-from keyseg.report.tables.contrasts import Answer
-from keyseg.report.tables.table import PROTOCOLS, Line, Table, quantity
+from keyseg.report.tables.contrasts import Conclusion
+from keyseg.report.tables.table import PROTOCOL_TITLES, Line, Table, quantity
 from keyseg.report.tuning.section import Section
 from keyseg.runs.provenance import cost_unit
 
@@ -86,13 +86,13 @@ FIGURES: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Parts:
+class PageContent:
     """Everything that the page shows, but for the figures."""
 
     sweep: Sweep
     notices: Sequence[Notice]
     headline: Table
-    answers: Sequence[Answer]
+    answers: Sequence[Conclusion]
     results: Sequence[Table]
     verdicts: Sequence[Table]
     contrasts: Table | None
@@ -111,7 +111,7 @@ class Parts:
 
 
 def write(
-    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, ...]]
+    out_dir: Path, parts: PageContent, figures: Mapping[str, tuple[Path, ...]]
 ) -> tuple[Path, Path]:
     """Write index.html and report.md; their paths."""
     import jinja2
@@ -135,7 +135,7 @@ def write(
 
 def write_tex(
     out_dir: Path,
-    parts: Parts,
+    parts: PageContent,
     tables: Sequence[Path],
     figures: Mapping[str, tuple[Path, ...]],
 ) -> Path:
@@ -153,7 +153,7 @@ def write_tex(
     return file
 
 
-def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
+def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
     sweep = parts.sweep
     return {
         "parts": parts,
@@ -167,7 +167,7 @@ def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, 
         "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],
         "figure_numbers": {n: i for i, n in enumerate((f for f in FIGURES if f in figures), 1)},
-        "protocols": PROTOCOLS,
+        "protocols": PROTOCOL_TITLES,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
         "target": TARGET,
@@ -183,7 +183,7 @@ def _head(sweep: Sweep) -> list[tuple[str, str]]:
     started = sweep.design.get("started")
     when = datetime.fromtimestamp(float(started or 0), UTC).strftime("%Y-%m-%d %H:%M UTC")
     commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
-    protocols = [PROTOCOLS.get(p, p) for p in sweep.protocols]
+    protocols = [PROTOCOL_TITLES.get(p, p) for p in sweep.protocols]
     if protocols:
         protocols[0] += " (headline)"
     counts = sorted({int(c.samples["id"].nunique()) for c in sweep.finished})
@@ -204,7 +204,7 @@ def _or(values: Sequence[int]) -> str:
     return " or ".join(map(str, values))
 
 
-def _numbers(parts: Parts) -> dict[str, str]:
+def _numbers(parts: PageContent) -> dict[str, str]:
     """{table name: "1a"}: the number each table goes by."""
     chapters: list[Sequence[Table]] = [[parts.headline], parts.results]
     chapters += [[t] for t in (parts.published,) if t is not None]

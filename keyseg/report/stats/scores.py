@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
 from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.store import Cell, Sweep, Variant
+from keyseg.report.store import CellResult, Sweep, VariantResult
 from keyseg.runs.provenance import cost_unit
 
 SLICE = "slice_"
@@ -80,10 +80,10 @@ WHOLE: Sequence[Group] = [("", "")]
 
 
 @dataclass(frozen=True)
-class Part:
+class ProtocolSamples:
     """A cell's samples of one protocol: `terms` (rows, COLUMNS), `images` (rows,) names."""
 
-    cell: Cell
+    cell: CellResult
     samples: pd.DataFrame
     terms: np.ndarray
 
@@ -203,6 +203,8 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 if held:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
                     row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
+                    if measure.name in OF_KEY and not contrast.asks_key:
+                        row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
                 rows.append(training.qualified(row, reached[contrast.name]))
@@ -235,10 +237,12 @@ class _Held:
     examples: int
 
 
-def _held(pairs: Sequence[tuple[Part, Part]], margin: np.ndarray, seed: int) -> _Held:
+def _held(
+    pairs: Sequence[tuple[ProtocolSamples, ProtocolSamples]], margin: np.ndarray, seed: int
+) -> _Held:
     images = _images([part for pair in pairs for part in pair])
 
-    def sums(part: Part) -> np.ndarray:
+    def sums(part: ProtocolSamples) -> np.ndarray:
         return part.sums(len(images), images.get_indexer(part.image_ids))
 
     table = np.stack([np.stack([sums(part) for part in pair], 1) for pair in pairs], 1)
@@ -338,11 +342,13 @@ def _spread(by_seed: np.ndarray) -> np.ndarray:
     return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
 
 
-def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
+def _pairs(
+    a: VariantResult, b: VariantResult, protocol: str
+) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
     """Both variants' samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())
-    cells: list[tuple[Cell, Cell]] = [(left[s], right[s]) for s in common]
+    cells: list[tuple[CellResult, CellResult]] = [(left[s], right[s]) for s in common]
     if not common:
         cells = list(zip(a.finished, b.finished, strict=False))
     pairs = []
@@ -356,14 +362,14 @@ def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
     return pairs
 
 
-def _only(part: Part, kept: np.ndarray) -> Part:
-    return part if kept.all() else Part(part.cell, part.samples[kept], part.terms[kept])
+def _only(part: ProtocolSamples, kept: np.ndarray) -> ProtocolSamples:
+    return part if kept.all() else ProtocolSamples(part.cell, part.samples[kept], part.terms[kept])
 
 
-def _part(cell: Cell, protocol: str) -> Part:
+def _part(cell: CellResult, protocol: str) -> ProtocolSamples:
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
+    return ProtocolSamples(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
-def _images(parts: Sequence[Part]) -> pd.Index[str]:
+def _images(parts: Sequence[ProtocolSamples]) -> pd.Index[str]:
     return pd.Index(sorted(set().union(*(p.image_ids.unique() for p in parts))))

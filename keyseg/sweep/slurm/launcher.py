@@ -126,6 +126,7 @@ class SlurmLauncher(SweepLauncher):
             threads=self.options.threads,
             worker=self.worker,
             cells_per_job=self.options.cells_per_job,
+            minutes=self.options.time,
             every=self.options.poll,
             nodes=nodes if self.options.avoid_nodes else None,
             say=say,

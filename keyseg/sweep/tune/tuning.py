@@ -28,7 +28,7 @@ from keyseg.sweep.tune.control import Controller, GivenUp
 from keyseg.sweep.tune.options import OptunaConfig
 from keyseg.sweep.tune.progress import Board
 from keyseg.sweep.tune.prune import Judge
-from keyseg.sweep.tune.record import Record
+from keyseg.sweep.tune.record import TuningRecord
 from keyseg.sweep.tune.settings import Settings
 from keyseg.sweep.tune.space import points, split
 from keyseg.sweep.tune.studies import Arm, load_hook, questions
@@ -82,7 +82,7 @@ class Tuning:
         self.sweep_dir: Path = self.probes[0].path.parent
         searched = ", ".join(d.key for d in self.questions[0].space) or str(options.space)
         asked = config.ablation.get("question") or f"What is the best {searched}?"
-        self.record = Record(self.sweep_dir, asked)
+        self.record = TuningRecord(self.sweep_dir, asked)
 
     def run(self) -> list[Any]:
         """The whole of it; with dry=true only what it would be."""
