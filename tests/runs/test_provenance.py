@@ -51,10 +51,20 @@ def test_uncommitted_changes_and_new_files_are_kept(checkout, tmp_path):
 
 
 SECRETS = (
-    *(".env", "keyseg/.env", "keyseg/.env.local", "experiments/credentials.yaml"),
-    *("keyseg/hf_token.py", "keyseg/id_rsa", "sweeps/db-password.yaml", "keyseg/key.pem"),
-    *("experiments/service-account.json", "service_account.json", "keyseg/.aws/config.yaml"),
-    *("sweeps/innocent.yaml", "experiments/plain.json"),  # these hold a private key
+    ".env",
+    "keyseg/.env",
+    "keyseg/.env.local",
+    "experiments/credentials.yaml",
+    "keyseg/hf_token.py",
+    "keyseg/id_rsa",
+    "sweeps/db-password.yaml",
+    "keyseg/key.pem",
+    "experiments/service-account.json",
+    "service_account.json",
+    "keyseg/.aws/config.yaml",
+    # these hold a private key
+    "sweeps/innocent.yaml",
+    "experiments/plain.json",
 )
 
 
