@@ -71,7 +71,7 @@ def length_slice(query: str) -> str:
     return "medium" if words <= 9 else "long"
 
 
-def told_first(examples: Iterable[Example]) -> list[Example]:
+def first_texts(examples: Iterable[Example]) -> list[Example]:
     """The first expression of every target."""
     return [e for e in examples if e.id.endswith("-0")]
 

@@ -20,7 +20,7 @@ import torch
 
 from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
-from keyseg.data.example import told_first
+from keyseg.data.example import first_texts
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
@@ -55,7 +55,7 @@ def work(
     """
     device = processes.device(pick_device(cfg.runtime.device))
     set_threads(cfg)
-    check_shares(cfg, processes.count)
+    check_images_per_step(cfg, processes.count)
     log.info(
         "device: %s, %d threads, %s, attention %s",
         _device_name(device),
@@ -124,8 +124,8 @@ def work(
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
-    told = [e for s in data.test for e in s.examples]
-    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
+    examples = [e for s in data.test for e in s.examples]
+    test_groups = groups(examples if cfg.evaluation.texts == "all" else first_texts(examples))
     checkpoint = fingerprint(run.best_file)
     read_of = f"{checkpoint} {data.fingerprint} {weights}"
     kept = KeptRecords(run.checkpoints, read_of, processes.rank)
@@ -232,7 +232,7 @@ def read_test(
     return processes.gather(mine)
 
 
-def check_shares(cfg: RunConfig, processes: int) -> None:
+def check_images_per_step(cfg: RunConfig, processes: int) -> None:
     """Whether there is an image for every micro-batch of every process.
 
     Raises:

@@ -180,29 +180,29 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     margin = np.array([margins(sweep.design)[measure.name] for measure in MEASURES])
     for protocol in sweep.protocols or ("",):
-        block: list[tuple[Contrast, _Held | None]] = []
+        block: list[tuple[Contrast, _Comparison | None]] = []
         for contrast in declared(sweep):
             pairs = _pairs(contrast.against, contrast.of, protocol)
-            block.append((contrast, _held(pairs, margin, seed) if pairs else None))
-        known = [held for _, held in block if held]
+            block.append((contrast, _compare(pairs, margin, seed) if pairs else None))
+        known = [comparison for _, comparison in block if comparison]
         pending = len(block) - len(known)
         reached = {contrast.name: training.reach(contrast) for contrast, _ in block}
         for m, measure in enumerate(MEASURES):
             corrected = {
                 s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
             }
-            for contrast, held in block:
+            for contrast, comparison in block:
                 row: dict[str, object] = {
                     "protocol": protocol,
                     "contrast": contrast.name,
                     "label": contrast.of.label,
                     "baseline": contrast.against.label,
                     "metric": measure.name,
-                    "hole": contrast.hole(len(held.by_seed) if held else 0),
+                    "hole": contrast.hole(len(comparison.by_seed) if comparison else 0),
                 }
-                if held:
+                if comparison:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
-                    row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
+                    row |= _row(comparison, m, adjusted, len(block), margin[m], *_hours(contrast))
                     if measure.name in OF_KEY and not contrast.asks_key:
                         row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
@@ -224,7 +224,7 @@ def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Comparison:
     """A contrast with all measures: intervals and p values by `TESTS`, and what they rest on."""
 
     value: np.ndarray
@@ -237,9 +237,9 @@ class _Held:
     examples: int
 
 
-def _held(
+def _compare(
     pairs: Sequence[tuple[ProtocolSamples, ProtocolSamples]], margin: np.ndarray, seed: int
-) -> _Held:
+) -> _Comparison:
     images = _images([part for pair in pairs for part in pair])
 
     def sums(part: ProtocolSamples) -> np.ndarray:
@@ -252,7 +252,7 @@ def _held(
     above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
-    return _Held(
+    return _Comparison(
         value=value,
         intervals={
             "images": inference.bootstrap(table, seed=seed),
@@ -274,7 +274,7 @@ def _held(
 
 
 def _row(
-    held: _Held,
+    comparison: _Comparison,
     m: int,
     holm: dict[str, float],
     contrasts: int,
@@ -282,49 +282,49 @@ def _row(
     hours: float,
     device: str,
 ) -> dict[str, object]:
-    seeds = len(held.by_seed)
+    seeds = len(comparison.by_seed)
     main = "both" if seeds > 1 else "images"
     ends = {
         f"{end}_{source}": float(getattr(found, end)[m])
-        for source, found in held.intervals.items()
+        for source, found in comparison.intervals.items()
         for end in ("low", "high")
     }
     low, high = ends[f"low_{main}"], ends[f"high_{main}"]
     evidence = verdict.Evidence(
         measure=MEASURES[m],
-        difference=float(held.value[m]),
+        difference=float(comparison.value[m]),
         low=low,
         high=high,
         p=holm[main],
         n_seeds=seeds,
-        n_images=held.sources.n_images,
-        images=float(held.sources.images[m]),
-        seeds=float(held.sources.seeds[m]),
-        shared=float(held.sources.shared[m]),
+        n_images=comparison.sources.n_images,
+        images=float(comparison.sources.images[m]),
+        seeds=float(comparison.sources.seeds[m]),
+        shared=float(comparison.sources.shared[m]),
         hours=hours,
         device=device,
         contrasts=contrasts,
         equivalence=holm["equivalence"],
         margin=float(margin),
     )
-    won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
+    won, lost, p = comparison.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
     return {
-        "difference": float(held.value[m]),
+        "difference": float(comparison.value[m]),
         "low": low,
         "high": high,
         **ends,
-        **{f"p_{test}": float(found[m]) for test, found in held.p.items()},
+        **{f"p_{test}": float(found[m]) for test, found in comparison.p.items()},
         **{f"holm_{test}": p for test, p in holm.items()},
         "margin": float(margin),
-        "sd": float(_spread(held.by_seed)[m]),
-        "effect_images": float(held.effects[0][m]),
-        "effect_seeds": float(held.effects[1][m]),
+        "sd": float(_spread(comparison.by_seed)[m]),
+        "effect_images": float(comparison.effects[0][m]),
+        "effect_seeds": float(comparison.effects[1][m]),
         "won": won,
         "lost": lost,
         "mcnemar": p,
         "seeds": seeds,
-        "examples": held.examples,
-        "images": held.sources.n_images,
+        "examples": comparison.examples,
+        "images": comparison.sources.n_images,
         "verdict": verdict.word(evidence),
         "sentence": verdict.sentence(evidence),
         "caveat": verdict.caveat(evidence),
