@@ -75,7 +75,8 @@ class CellResult:
     @property
     def _contributing(self) -> list[Mapping[str, Any]]:
         """The attempts that a result goes back to."""
-        return [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        own = [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        return [*((self.info.get("trunk") or {}).get("attempts") or []), *own]
 
     @property
     def dirty(self) -> bool:

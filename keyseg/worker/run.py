@@ -20,16 +20,17 @@ import torch
 
 from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
-from keyseg.data.example import first_texts
+from keyseg.data.example import scored
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
-from keyseg.runs import disk
+from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.train.build import Parts, build, pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
+from keyseg.train.schedule import decay_start
 from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.kept_records import KeptRecords
@@ -86,10 +87,13 @@ def work(
     optim = cfg.optim
     sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
+    processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()
     run.truncate(step or -1)  # without a checkpoint it begins anew, before step 0
     log.info("goes on after step %d" if step else "begins before step %d", step)
-    val_groups = groups(e for s in data.val for e in s.examples)[: cfg.evaluation.val_images]
+    texts = cfg.evaluation.texts
+    val_groups = groups(e for s in data.val for e in scored(s.examples, texts))
+    val_groups = val_groups[: cfg.evaluation.val_images]
 
     keep_iou = bool(run.info.get("keep_val_iou"))
 
@@ -102,30 +106,33 @@ def work(
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
         summary = summarise(rows)
-        log.info("step %d of %d: val %s", trainer.step, cfg.optim.steps, scores(summary))
+        log.info("step %d of %d: val %s", trainer.step, trainer.end, scores(summary))
         return summary
+
+    def leave() -> None:
+        if processes.first:
+            trunk.leave(run, cfg, trainer.step)
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
     try:
-        for value in trainer.fit(validate, stop):
+        for value in trainer.fit(validate, stop, leave):
             # At once: the checkpoint of a step is written after its rows, so that none is lost.
             run.log([Row(*value, now())])
             if run_checkpoint != trainer.saved_step:
                 run_checkpoint = trainer.saved_step
                 disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
-                run.update(checkpoint_step=run_checkpoint)
-                log.info("step %d of %d: checkpoint", run_checkpoint, optim.steps)
+                run.update(checkpoint_step=run_checkpoint, steps=trainer.end)
+                log.info("step %d of %d: checkpoint", run_checkpoint, trainer.end)
     finally:
-        run.update(checkpoint_step=trainer.saved_step)
+        run.update(checkpoint_step=trainer.saved_step, steps=trainer.end)
         if run_checkpoint != trainer.saved_step:
-            log.info("step %d of %d: checkpoint", trainer.saved_step, optim.steps)
+            log.info("step %d of %d: checkpoint", trainer.saved_step, trainer.end)
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
-    examples = [e for s in data.test for e in s.examples]
-    test_groups = groups(examples if cfg.evaluation.texts == "all" else first_texts(examples))
+    test_groups = groups(e for s in data.test for e in scored(s.examples, texts))
     checkpoint = fingerprint(run.best_file)
     read_of = f"{checkpoint} {data.fingerprint} {weights}"
     kept = KeptRecords(run.checkpoints, read_of, processes.rank)
@@ -141,7 +148,7 @@ def work(
     log.info(memory())
     moment = now()
     run.log(
-        Row(f"test/{protocol}/{name}", value, optim.steps, moment)
+        Row(f"test/{protocol}/{name}", value, trainer.step, moment)
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
@@ -182,6 +189,13 @@ def check_same(run: RunDirectory, **found: str) -> None:
                 f"the {what} changed since this run's checkpoint (fingerprint {before} then, "
                 f"{today} now): put back what was there, or begin anew with rerun=true"
             )
+
+
+def _branch_off(run: RunDirectory, cfg: RunConfig) -> None:
+    """Begin where a cell with a smaller budget began to decay, if there is one (`trunk`)."""
+    if origin := trunk.take(run, cfg, decay_start(cfg.optim, cfg.optim.steps)):
+        run.update(trunk=origin)
+        log.info("branches off after step %d of %s", origin["step"], origin["signature"])
 
 
 def pace(run: RunDirectory) -> float | None:
@@ -252,7 +266,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "data": cfg.data["name"],
         "splits": cfg.data["splits"].get("test"),
         "sources": _sources(cfg),
-        "texts": cfg.evaluation.texts,
+        "texts": _texts(cfg),
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
@@ -260,6 +274,13 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "backbone": cfg.model.name,
         "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
+
+
+def _texts(cfg: RunConfig) -> str:
+    """Which expressions of a test target count: "all", the "first", "all and first" by entry."""
+    entries = cfg.data["splits"].get("test") or ()
+    named = {str(entry.get("texts", "all")) for entry in entries} or {"all"}
+    return "first" if cfg.evaluation.texts == "first" else " and ".join(sorted(named))
 
 
 def _sources(cfg: RunConfig) -> dict[str, Any]:
