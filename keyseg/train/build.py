@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from keyseg.model.backbones.weights import fingerprint, weights_path
 from keyseg.model.features import FrozenFeatures, Store
 from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
+from keyseg.runs import targets
 from keyseg.train.batch import Collator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -233,11 +233,10 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     """
     options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
     target = str(cfg.fusion["_target_"])
-    module, _, name = target.rpartition(".")
+    made = targets.find_class("fusion._target_", target, nn.Module)
     try:
-        made = getattr(importlib.import_module(module), name)
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
-    except (ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
+    except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {error}") from error
     if variant.uses_key and not cfg.model.tokens.n_keys:
         raise ConfigError(
