@@ -94,8 +94,8 @@ class Result:
         """One line for each thing that is as published, and good to know."""
         for row in self.rows:
             if row.shapeless:
-                told = _counted(row.shapeless, "image has no shapes", "images have no shapes")
-                yield f"{row.source} {row.source_split}: {told}, as published: an empty target"
+                counted = _counted(row.shapeless, "image has no shapes", "images have no shapes")
+                yield f"{row.source} {row.source_split}: {counted}, as published: an empty target"
 
 
 def _counted(files: Sequence[str], one: str, several: str) -> str:

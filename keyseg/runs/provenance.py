@@ -215,7 +215,7 @@ def hours(info: Mapping[str, Any]) -> float:
     return minutes / 60 * (info.get("processes") or 1)
 
 
-def told(info: Mapping[str, Any]) -> dict[str, str]:
+def described(info: Mapping[str, Any]) -> dict[str, str]:
     """What run.json knows of machine, versions, job and attempts, a line each, for people."""
     hardware, slurm = info.get("hardware") or {}, info.get("slurm") or {}
     lines = {

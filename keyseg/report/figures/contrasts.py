@@ -25,13 +25,13 @@ POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
 
 
-def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
+def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
     """Every contrast on every metric of the design, one row each, with its intervals.
 
     One without a result keeps its row, and says what is lacking.
     """
     metrics = sweep.metrics
-    rows = held[held["protocol"] == sweep.headline]
+    rows = differences[differences["protocol"] == sweep.headline]
     first = rows.drop_duplicates("contrast")
     names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}

@@ -84,11 +84,11 @@ class Contrast:
         variants = sorted(self.variants, key=lambda v: v is self.of)  # what is held against first
         cells = [c for v in variants for c in v.cells if c not in v.finished]
         states = Counter("without samples" if c.status == "done" else c.status for c in cells)
-        told = [f"{n} {state}" for state, n in states.most_common()]
-        if not told:
+        counts = [f"{n} {state}" for state, n in states.most_common()]
+        if not counts:
             return ""
-        count, _, rest = told[0].partition(" ")
-        return ", ".join([f"{count} {'cell' if count == '1' else 'cells'} {rest}", *told[1:]])
+        count, _, rest = counts[0].partition(" ")
+        return ", ".join([f"{count} {'cell' if count == '1' else 'cells'} {rest}", *counts[1:]])
 
     def hole(self, seeds: int) -> str:
         """What a result from so many common seeds lacks of the design; "" where nothing."""
@@ -98,8 +98,8 @@ class Contrast:
         if not self.shared_seeds:  # paired all the same, but chance is not shared
             cells = zip(self.of.finished, self.against.finished, strict=False)
             pairs = ", ".join(f"{a.seed} with {b.seed}" for a, b in cells)
-            told = f"no seed in common, paired: {pairs}"
-            return f"{told}; {self.lacking}" if self.lacking else told
+            pairing = f"no seed in common, paired: {pairs}"
+            return f"{pairing}; {self.lacking}" if self.lacking else pairing
         if seeds >= len(common) or not self.lacking:
             return ""
         return f"{seeds} of {len(common)} seeds: {self.lacking}"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
 from keyseg.report.stats import inference, training, verdict
-from keyseg.report.stats.collapse import told
+from keyseg.report.stats.collapse import sentence
 from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
@@ -267,7 +267,7 @@ def _beside(held: Comparison, m: int) -> dict[str, object]:
         "high_median": float(median.high[m]),
         "confidence_median": median.confidence,
     }
-    collapsed = told(held.sides)
+    collapsed = sentence(held.sides)
     second = verdict.second_reading(
         float(held.value[m]), numbers["difference_all"], low, high, word, numbers["median"]
     )
