@@ -67,7 +67,7 @@ def curves(sweep: Sweep, scores: pd.DataFrame, metric: str) -> list[Curve]:
         rest = {key: value for key, value in variant.factors.items() if key != KEY}
         if KEY in variant.factors and variant.label in rows:
             grouped.setdefault(label_of(rest) or sweep.name, []).append(variant)
-    found = []
+    found: list[Curve] = []
     for label, variants in grouped.items():
         budgets = [_budget(variant, rows[variant.label]) for variant in variants]
         known = sorted((b for b in budgets if isfinite(b.steps)), key=lambda b: b.steps)
@@ -97,8 +97,7 @@ def crossings(found: Sequence[Curve]) -> list[Crossing]:
 def _between(first: Curve, second: Curve, axis: str) -> list[Crossing]:
     lines = []
     for curve in (first, second):
-        at = [(getattr(b, axis), b.value) for b in curve.budgets]
-        known = [(x, y) for x, y in at if isfinite(x) and x > 0]
+        known = [(x, b.value) for b in curve.budgets if isfinite(x := getattr(b, axis)) and x > 0]
         if len(known) < 2:
             return []
         x, y = np.array(sorted(known)).T
