@@ -93,6 +93,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         llava,
         new_tokens=ids,
         init_tokens=starts[-len(ids) :],
+        seed=cfg.seed,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
         dropout=cfg.model.lora.dropout,
@@ -297,7 +298,7 @@ def _word_id(tokenizer: object, word: str | None) -> int | None:
     if len(ids) != 1 or ids[0] == getattr(tokenizer, "unk_token_id", None):
         raise ConfigError(
             f"model.tokens.*_init={word!r}: must be one known token of the tokenizer, "
-            "or null for the mean of all"
+            "or null for a draw of its own"
         )
     return int(ids[0])
 

@@ -324,3 +324,23 @@ def test_no_batch_changes_a_mask_of_the_control_with_anothers_key(make_parts, pr
         for e in g.examples
     }
     assert all(r["mask_rle"] == together[name][0] for name, r in single.items())
+
+
+def test_no_micro_batch_changes_the_key_that_the_control_is_given_in_training(make_parts):
+    """A step's images at once, or one by one as accumulation and processes cut them."""
+    parts, cfg = make_parts("fusion=shuffled_key", "model.precision=fp32")
+    model, images = parts.model, groups(e for s in load(cfg.data, "train") for e in s.examples)[:4]
+    seen = []
+    model.key_projection.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+
+    def given(*cut):
+        seen.clear()
+        with torch.no_grad():
+            for part in cut:
+                rngs = [np.random.default_rng([0, images.index(g)]) for g in part]
+                model(parts.collator(part, rngs))
+        return torch.cat(seen)
+
+    together, apart = given(images), given(*([g] for g in images))
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    assert (together[1:] - together[:-1]).abs().amax(dim=(1, 2)).min() > 0.01
