@@ -45,7 +45,7 @@ from keyseg.model.backbones.encoders import Features
 from keyseg.model.features import FrozenFeatures, Store, read_image
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import to_original
-from keyseg.train.batch import IGNORE, Batch, Collator
+from keyseg.train.batch import NO_LABEL, Batch, Collator
 from keyseg.train.build import DTYPES, autocast, build, load_backbones, pick_device
 from keyseg.train.evaluate import evaluate
 from keyseg.train.losses import bce_loss, dice_loss, keyword_logits, keyword_loss, weigh
@@ -183,7 +183,7 @@ class Bench:
             output, labels = self.forward(batch, ours)
             if "decoder" in ours and "logits" in ours:
                 return compute_losses(output, batch, self.cfg, self.parts.model.side).total
-            text = F.cross_entropy(output.text_logits.float(), labels, ignore_index=IGNORE)
+            text = F.cross_entropy(output.text_logits.float(), labels, ignore_index=NO_LABEL)
             bce, dice = [], []
             for n, target in enumerate(batch.masks):
                 size = (target.shape[0], target.shape[1])

@@ -38,6 +38,9 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "data.texts": "all",
+    "optim.decay": 0.2,
+    "optim.until": "steps",
     "fusion.key_in_context": True,
     "prompt.names_target": True,
 }
@@ -163,7 +166,12 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps."""
+    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps.
+
+    `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
+    constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
+    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there).
+    """
 
     steps: int = MISSING
     images_per_step: int = MISSING
@@ -175,6 +183,8 @@ class OptimConfig:
     weight_decay: float = MISSING
     warmup: int = MISSING
     schedule: str = MISSING
+    decay: float = 0.2
+    until: str = "steps"
     clip: float = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
@@ -184,7 +194,7 @@ class OptimConfig:
 class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
-    `texts`: "all" sentences of a test target, or the "first" of each.
+    `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
     """
 
     images_per_batch: int = MISSING
@@ -266,6 +276,9 @@ class RunConfig:
     ablation: dict[str, Any] = field(default_factory=dict)
 
 
+TEACHER_FORCED, GENERATED = PROTOCOLS = ("teacher_forced", "generated")
+"""How an evaluation comes by its answers: given up to the tokens, or written by the model."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
@@ -280,9 +293,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
-    "optim.schedule": ("constant", "linear", "cosine"),
+    "optim.schedule": ("constant", "linear", "cosine", "wsd"),
+    "optim.until": ("steps", "plateau"),
     "evaluation.texts": ("all", "first"),
-    "evaluation.protocols": ("teacher_forced", "generated"),
+    "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
     "runtime.sharding": ("none", "fsdp"),
 }
@@ -360,6 +374,7 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
+    _check_schedule(run.optim)
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
@@ -369,6 +384,19 @@ def check_values(run: RunConfig) -> None:
             raise ConfigError(f"{four}: a file is read in 4 bits, not model.init=random")
         if run.runtime.sharding != "none":
             raise ConfigError(f"{four} does not go with runtime.sharding={run.runtime.sharding}")
+
+
+def _check_schedule(optim: OptimConfig) -> None:
+    decay, kind = f"optim.decay={optim.decay}", f"optim.schedule={optim.schedule}"
+    if not 0 <= optim.decay < 1:
+        raise ConfigError(f"{decay}: must be a share of the steps, from 0 to below 1")
+    if optim.schedule != "wsd" and optim.decay != ADDED["optim.decay"]:
+        raise ConfigError(f"{decay} does nothing with {kind}: set optim.schedule=wsd")
+    if optim.until == "plateau" and optim.schedule not in ("wsd", "constant"):
+        raise ConfigError(
+            f"optim.until=plateau does not go with {kind}: its rate falls from the start, and "
+            "would be broken off half-way; set optim.schedule=wsd or constant"
+        )
 
 
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:

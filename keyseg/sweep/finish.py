@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from keyseg.config import ConfigError
+from keyseg.config import TEACHER_FORCED, ConfigError
 from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import DONE, FAILED
@@ -132,7 +132,7 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
     """Scores of the cells that are done, in percent."""
     infos = [outcome.cell.open().info for outcome in outcomes]
     protocols = list(dict.fromkeys(p for info in infos for p in (info.get("summary") or {}))) or [
-        "teacher_forced"
+        TEACHER_FORCED
     ]
     first, *others = protocols
     columns = COLUMNS if width >= 90 else COLUMNS[:3] + COLUMNS[4:]

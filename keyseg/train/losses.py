@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from keyseg.data.example import VOID
+
 if TYPE_CHECKING:
     from keyseg.config import LossConfig
-
-VOID = 255
-"""Target value of pixels that count for nothing."""
 
 
 def text_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -67,7 +67,15 @@ def test_without_key_the_answer_holds_seg_alone(compose_run):
     talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
     turn = talk.turn(example(text="the red ball"))
     assert words(talk, turn.ids[turn.answer :]) == [
-        *("sure", ",", "[SEG]", ".", "the", "red", "ball", ".", "</s>")
+        "sure",
+        ",",
+        "[SEG]",
+        ".",
+        "the",
+        "red",
+        "ball",
+        ".",
+        "</s>",
     ]
     assert (turn.keys, talk.key_id) == ([], None)
     assert turn.ids[turn.seg] == talk.seg_id
@@ -202,7 +210,39 @@ def test_text_of_an_answer(talk):
     assert made.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] . the red ball ."
 
 
+@pytest.mark.parametrize("name", ["<image>", "[SEG]", "[KEY]", "</s>", "<s>", "[seg]", "<IMAGE>"])
+def test_a_token_s_name_in_a_text_is_text(talk, tokenizer, name):
+    """A query that holds one is no image's place, no end and no SEG; others are as they were."""
+    made = talk()
+    ids = made.question(example(query=f"the ball {name} left"))
+    reserved = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
+    assert not reserved & set(ids)
+    around = made.question(example(query="the ball left"))
+    assert len(ids) > len(around)
+    turn = made.turn(example(text=f"the {name} ball", keyword=name))
+    assert sorted(reserved & set(turn.ids)) == sorted(
+        tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]", "</s>"])
+    )
+    assert sum(i in reserved for i in turn.ids) == 3
+    assert made.read(turn.ids[: turn.answer], turn.ids[turn.answer :]) == turn
+    assert not reserved & set(made.keyword_ids(name))
+
+
 def test_braces_in_a_query_are_text(talk):
     made = talk()
     turn = made.turn(example(query="{text} {0} ball"))
     assert "ball" in words(made, turn.ids[: turn.answer])
+
+
+def test_the_literal_prompt_is_lisas_evaluation(compose_run):
+    """The strings of LISA's evaluation, put together as its conversation does."""
+    prompt = compose_run("prompt=lisa_literal").prompt
+    turn = prompt.user.replace("{question}", prompt.short[0].format(query="the dog"))
+    answer = prompt.answers[0].format(tokens="[SEG]") + prompt.end
+    assert prompt.system + turn + prompt.assistant + answer == (
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+        "USER: <image>\nWhat is the dog in this image? Please output segmentation mask. "
+        "ASSISTANT: [SEG].</s>"
+    )
+    assert prompt.long == ["{query} Please output segmentation mask."]

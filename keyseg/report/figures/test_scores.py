@@ -14,7 +14,7 @@ from keyseg.report.figures import contrasts, pathway
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.style import INK, band, canvas, figure_style, legend, look, save, wrap
 from keyseg.report.stats.verdict import NO_RESULT
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -94,7 +94,11 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[s
 
 
 def _slice(
-    ax: Any, rows: pd.DataFrame, values: Sequence[str], variants: Sequence[Variant], letters: int
+    ax: Any,
+    rows: pd.DataFrame,
+    values: Sequence[str],
+    variants: Sequence[VariantResult],
+    letters: int,
 ) -> None:
     places = {value: i for i, value in enumerate(values)}
     for k, variant in enumerate(variants):

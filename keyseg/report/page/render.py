@@ -19,7 +19,7 @@ from keyseg.report.store import Sweep, shown
 from keyseg.report.tables import contrasts as contrast_tables
 from keyseg.report.tables import runs, tex
 from keyseg.report.tables.contrasts import Conclusion
-from keyseg.report.tables.table import PROTOCOLS, Line, Table, quantity
+from keyseg.report.tables.table import PROTOCOL_TITLES, Line, Table, quantity
 from keyseg.report.tuning.section import Section
 from keyseg.runs.provenance import cost_unit
 
@@ -167,7 +167,7 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
         "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],
         "figure_numbers": {n: i for i, n in enumerate((f for f in FIGURES if f in figures), 1)},
-        "protocols": PROTOCOLS,
+        "protocols": PROTOCOL_TITLES,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
         "target": TARGET,
@@ -183,7 +183,7 @@ def _head(sweep: Sweep) -> list[tuple[str, str]]:
     started = sweep.design.get("started")
     when = datetime.fromtimestamp(float(started or 0), UTC).strftime("%Y-%m-%d %H:%M UTC")
     commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
-    protocols = [PROTOCOLS.get(p, p) for p in sweep.protocols]
+    protocols = [PROTOCOL_TITLES.get(p, p) for p in sweep.protocols]
     if protocols:
         protocols[0] += " (headline)"
     counts = sorted({int(c.samples["id"].nunique()) for c in sweep.finished})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Contrast:
     """`of` minus `against`."""
 
     name: str
-    of: Variant
-    against: Variant
+    of: VariantResult
+    against: VariantResult
 
     @property
     def open(self) -> bool:
@@ -83,7 +83,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     return found + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
 
 
-def path(sweep: Sweep) -> list[Variant]:
+def path(sweep: Sweep) -> list[VariantResult]:
     """The declared way from the baseline to the whole, one change a step; [] without one.
 
     An entry `{factor: value}` changes one factor of the variant before it. The way ends before a

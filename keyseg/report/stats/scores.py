@@ -18,7 +18,7 @@ from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.store import CellResult, Sweep, Variant
+from keyseg.report.store import CellResult, Sweep, VariantResult
 from keyseg.runs.provenance import cost_unit
 
 SLICE = "slice_"
@@ -342,7 +342,9 @@ def _spread(by_seed: np.ndarray) -> np.ndarray:
     return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
 
 
-def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
+def _pairs(
+    a: VariantResult, b: VariantResult, protocol: str
+) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
     """Both variants' samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())

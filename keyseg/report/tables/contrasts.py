@@ -17,7 +17,7 @@ from keyseg.report.tables.table import (
     BRIEF,
     DASH,
     NOT_ASKED,
-    PROTOCOLS,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
@@ -44,7 +44,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
                 f"Contrasts: {BY_NAME[name].title}",
-                _verdict_caption(PROTOCOLS.get(protocol, protocol), name),
+                _verdict_caption(PROTOCOL_TITLES.get(protocol, protocol), name),
                 "Contrast",
                 (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
                 lines,

@@ -11,7 +11,7 @@ from keyseg.report.tables import printed
 from keyseg.report.tables.table import (
     DASH,
     INTERVALS,
-    PROTOCOLS,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
@@ -40,7 +40,7 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
         entries.append(Entry(variant.training or DASH))
         lines.append(Line(variant.label, entries, variant.index, variant.hole))
     header = titles(MEASURED)
-    caption = f"Measured, {PROTOCOLS.get(protocol, protocol) or 'nothing yet'}. {INTERVALS}"
+    caption = f"Measured, {PROTOCOL_TITLES.get(protocol, protocol) or 'nothing yet'}. {INTERVALS}"
     if whole["sd"].notna().any():
         caption += " With several seeds: their mean, ± their standard deviation."
     if len(beside):

@@ -8,12 +8,12 @@ from math import isfinite, nan
 import pandas as pd
 
 from keyseg.metrics import NO_TARGET, colliding
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import (
     BRIEF,
     DASH,
     INTERVALS,
-    PROTOCOLS,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
@@ -83,8 +83,8 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str
     return Table(
         f"slices_{name}",
         f"By {name.replace('_', ' ')}",
-        f"The same measures by {name.replace('_', ' ')}, {PROTOCOLS.get(protocol, protocol)}. "
-        + INTERVALS,
+        f"The same measures by {name.replace('_', ' ')}, "
+        f"{PROTOCOL_TITLES.get(protocol, protocol)}. {INTERVALS}",
         "Variant",
         titles(BRIEF),
         _lines(sweep.variants, part, BRIEF, groups, "group"),
@@ -104,7 +104,7 @@ def _panel(
 
 
 def _lines(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantResult],
     rows: pd.DataFrame,
     names: Sequence[str],
     groups: Mapping[str, str],
