@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +24,7 @@ from keyseg.model.backbones.weights import fingerprint, weights_path
 from keyseg.model.features import FrozenFeatures, Store
 from keyseg.model.fusion import NAME, OTHER, FusionVariant
 from keyseg.model.keyseg import KeySeg
+from keyseg.runs import targets
 from keyseg.train.batch import Collator, Others
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,7 +83,9 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         WeightsError: a backbone is missing or broken.
         ConfigError: the variant cannot be built, or the words that tokens start from are unknown.
     """
-    kept = _shared.pop(_backbones_key(cfg), None)  # ours now: what is added would be found there
+    kept = _preloaded.pop(
+        _backbones_key(cfg), None
+    )  # taken out: what is added to them belongs to this cell
     sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
@@ -197,18 +199,18 @@ def _clip_pixels(image_processor: Any, picture: Tensor) -> Tensor:
     return pixels
 
 
-_shared: dict[str, tuple[Any, Any, Any]] = {}
+_preloaded: dict[str, tuple[Any, Any, Any]] = {}
 
 
-def share_backbones(cfg: RunConfig) -> None:
+def preload_backbones(cfg: RunConfig) -> None:
     """Load on the CPU what `build` loads, for the processes that will be forked from this one.
 
     Nothing is drawn at random by that. Random weights are not shared: they belong to a seed. Nor
     are quantised ones, which are made on a GPU.
     """
     key = _backbones_key(cfg)
-    if cfg.model.init != "random" and cfg.model.quantization == "none" and key not in _shared:
-        _shared[key] = load_backbones(cfg, torch.device("cpu"), part="language")
+    if cfg.model.init != "random" and cfg.model.quantization == "none" and key not in _preloaded:
+        _preloaded[key] = load_backbones(cfg, torch.device("cpu"), part="language")
 
 
 def _backbones_key(cfg: RunConfig) -> str:
@@ -259,11 +261,10 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     """
     options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
     target = str(cfg.fusion["_target_"])
-    module, _, name = target.rpartition(".")
+    made = targets.find_class("fusion._target_", target, nn.Module)
     try:
-        made = getattr(importlib.import_module(module), name)
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
-    except (ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
+    except (AttributeError, TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {error}") from error
     if variant.uses_key and not cfg.model.tokens.n_keys:
         raise ConfigError(

@@ -47,8 +47,8 @@ def draw(job: tuple[str, str, int, int]) -> Drawn:
     objects = [
         {"category": o.category, "colour": o.colour, **_outline(o.visible)} for o in scene.objects
     ]
-    told = [{"query": e.query, "target": e.target, "style": e.style} for e in found]
-    return scene.image, objects, told
+    asked = [{"query": e.query, "target": e.target, "style": e.style} for e in found]
+    return scene.image, objects, asked
 
 
 def _reasons(scene: Scene, rng: np.random.Generator) -> list[Expression]:
