@@ -13,8 +13,15 @@ from keyseg.data.files import DataError
 
 def example(name, image, keyword):
     return Example(
-        *(name, Path(f"{image}.jpg"), image, "query", False, keyword, None, {}),
-        lambda: np.zeros((2, 2), np.uint8),
+        id=name,
+        image=Path(f"{image}.jpg"),
+        image_id=image,
+        query="query",
+        is_sentence=False,
+        keyword=keyword,
+        text=None,
+        slices={},
+        load_mask=lambda: np.zeros((2, 2), np.uint8),
     )
 
 
