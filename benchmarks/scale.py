@@ -36,7 +36,7 @@ from keyseg.runs import code, convergence, sweep_directory
 from keyseg.runs.run_directory import DONE, RUNNING, Row, RunDirectory, now
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.compose import Composer
-from keyseg.sweep.design import design, to_json
+from keyseg.sweep.design import read_design, to_json
 from keyseg.sweep.launcher import supervise
 from keyseg.sweep.slurm.pool import SlurmPool
 from keyseg.sweep.slurm.queue import Job, Key
@@ -62,7 +62,9 @@ def cells_of(outputs: Path, count: int) -> list[Cell]:
             return config
 
         seeds = range(count // len(FUSIONS))
-        plan = design([[f"seed={s}", f"fusion={f}"] for s in seeds for f in FUSIONS], name=NAME)
+        plan = read_design(
+            [[f"seed={s}", f"fusion={f}"] for s in seeds for f in FUSIONS], name=NAME
+        )
         cells = freeze(plan, Composer(compose))
     signatures = [cell.signature for cell in cells]
     numbers = [cell.config.seed for cell in cells]

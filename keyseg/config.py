@@ -39,6 +39,10 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "data.train_images": "all",
+    "data.texts": "all",
+    "optim.decay": 0.2,
+    "optim.until": "steps",
     "fusion.key_in_context": True,
     "prompt.names_target": True,
 }
@@ -48,6 +52,12 @@ A new key of the schema, or of an option file, is listed here with the value und
 the run that it was before there was the key. At that value it is no part of the signature, so that
 cells made before it are found. Terms of the loss need no line: at weight 0 they do not count.
 """
+
+REDEFINED: dict[str, tuple[Any, Any]] = {
+    "model.tokens.*_init": (None, "drawn"),  # was the mean of the table, for KEY and SEG alike
+}
+"""Values that do something else than for the first cells: pattern over dotted names, the value, and
+what it counts as in a signature, so that a cell of then is not taken for one of today."""
 
 _FIRST_LOSS = ("name", "text", "bce", "dice", "resolution", "keyword")
 """Keys of `loss` that the first cells had: they count at weight 0, too."""
@@ -66,6 +76,10 @@ _FIRST_TARGETS = {
     "scenes.prepare": "keyseg.data.scenes.prepare",
 }
 """What the first signatures hash for the classes and functions there were. Closed."""
+
+
+ALL = "all"
+"""Of data.train_images: every image of the train split."""
 
 
 class ConfigError(ValueError):
@@ -88,7 +102,8 @@ class TokensConfig:
 
     `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
-    `init`: the word whose embedding a new token starts from; null = mean of the table.
+    `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
+    of the table (LISA).
     """
 
     key: str = "[KEY]"
@@ -157,7 +172,12 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps."""
+    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps.
+
+    `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
+    constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
+    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there).
+    """
 
     steps: int = MISSING
     images_per_step: int = MISSING
@@ -169,6 +189,8 @@ class OptimConfig:
     weight_decay: float = MISSING
     warmup: int = MISSING
     schedule: str = MISSING
+    decay: float = 0.2
+    until: str = "steps"
     clip: float = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
@@ -178,7 +200,7 @@ class OptimConfig:
 class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
-    `texts`: "all" sentences of a test target, or the "first" of each.
+    `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
     """
 
     images_per_batch: int = MISSING
@@ -277,7 +299,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
-    "optim.schedule": ("constant", "linear", "cosine"),
+    "optim.schedule": ("constant", "linear", "cosine", "wsd"),
+    "optim.until": ("steps", "plateau"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
@@ -365,6 +388,10 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
+    _check_schedule(run.optim)
+    images = run.data.get("train_images", ALL)
+    if images != ALL and not (type(images) is int and images > 0):
+        raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
@@ -374,6 +401,19 @@ def check_values(run: RunConfig) -> None:
             raise ConfigError(f"{four}: a file is read in 4 bits, not model.init=random")
         if run.runtime.sharding != "none":
             raise ConfigError(f"{four} does not go with runtime.sharding={run.runtime.sharding}")
+
+
+def _check_schedule(optim: OptimConfig) -> None:
+    decay, kind = f"optim.decay={optim.decay}", f"optim.schedule={optim.schedule}"
+    if not 0 <= optim.decay < 1:
+        raise ConfigError(f"{decay}: must be a share of the steps, from 0 to below 1")
+    if optim.schedule != "wsd" and optim.decay != ADDED["optim.decay"]:
+        raise ConfigError(f"{decay} does nothing with {kind}: set optim.schedule=wsd")
+    if optim.until == "plateau" and optim.schedule not in ("wsd", "constant"):
+        raise ConfigError(
+            f"optim.until=plateau does not go with {kind}: its rate falls from the start, and "
+            "would be broken off half-way; set optim.schedule=wsd or constant"
+        )
 
 
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
@@ -393,7 +433,7 @@ def signed(cfg: RunConfig) -> dict[str, Any]:
     flat = {key: _plain(value) for key, value in flatten(cfg).items()}
     idle = tuple(_idle_terms(flat))
     return {
-        key: _target_name(value) if key.endswith("._target_") else value
+        key: _meaning(key, value)
         for key, value in flat.items()
         if not _left_out(key)
         and not any(value == _plain(v) for v in _idle_values(key))
@@ -410,6 +450,18 @@ def _left_out(key: str) -> bool:
 def _idle_values(key: str) -> tuple[Any, ...]:
     """Values of a newer key that do nothing."""
     return tuple(value for added, value in ADDED.items() if fnmatch(key, added))
+
+
+def _meaning(key: str, value: Any) -> Any:
+    """A value as a signature counts it."""
+    if key.endswith("._target_"):
+        return _target_name(value)
+    return next((now for v, now in _redefined(key) if v == value), value)
+
+
+@cache
+def _redefined(key: str) -> tuple[tuple[Any, Any], ...]:
+    return tuple(change for pattern, change in REDEFINED.items() if fnmatch(key, pattern))
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:

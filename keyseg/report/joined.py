@@ -9,11 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
 from keyseg.report.store import CellResult, Sweep, load, variants_of
+from keyseg.runs.run_directory import stored_config
 from keyseg.runs.sweep_directory import label_of
 
 
@@ -76,13 +75,13 @@ def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> 
         design["metrics"] = list(metrics)
     if baseline:
         design |= {"baseline": dict(baseline), "contrasts": [], "path": []}
-    found = replace(sweep, design=design)
+    changed = replace(sweep, design=design)
     known = {key for v in sweep.variants for key in v.factors}
-    if baseline and (found.baseline is None or not known.issuperset(baseline)):
+    if baseline and (changed.baseline is None or not known.issuperset(baseline)):
         given = ",".join(f"{k}={v}" for k, v in baseline.items())
         labels = ", ".join(v.label for v in sweep.variants)
         raise ConfigError(f"--baseline {given}: no variant of the sweep; there are {labels}")
-    return found
+    return changed
 
 
 def _factors(sweep: Sweep, cell: CellResult, keys: Sequence[str]) -> dict[str, Any]:
@@ -105,5 +104,4 @@ def _config(cell: CellResult) -> dict[str, Any]:
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}
-    loaded = OmegaConf.load(file)
-    return flatten(loaded) if isinstance(loaded, DictConfig) else {}
+    return flatten(stored_config(file))

@@ -31,6 +31,9 @@ DECAY_GAIN = 0.05
 HIGH_RATE = 0.5
 """Share of the peak rate from which a flat curve is the variant's doing, not the schedule's."""
 
+FEWEST = 4
+"""Evaluations in the last doubling of the steps before a training may end early (`settled`)."""
+
 SCORE, RATE = "val/giou", "train/lr"
 """The rows that are read."""
 
@@ -118,6 +121,17 @@ def rise(curve: Sequence[Point]) -> float | None:
     return slope
 
 
+def settled(curve: Sequence[Point]) -> bool:
+    """Whether a training at a constant rate has reached its plateau, so far.
+
+    It is asked after every evaluation, and noise would say yes sooner or later: it takes
+    `FEWEST` evaluations in the last doubling of the steps.
+    """
+    half = curve[-1][0] / 2 if curve else 0
+    enough = sum(step >= half for step, _ in curve) >= FEWEST
+    return enough and judge(curve).word == PLATEAU
+
+
 def _holds(curve: Sequence[Point], until: int) -> bool:
     """Whether the falling rate brought no more than it usually does to a curve that was flat."""
     before = [score for step, score in curve if 0 < step <= until][-2:]
@@ -126,11 +140,11 @@ def _holds(curve: Sequence[Point], until: int) -> bool:
 
 def of_rows(rows: Iterable[Row], info: Mapping[str, Any]) -> Convergence:
     """The same from the rows of a run and its run.json."""
-    found: dict[str, dict[int, float]] = {SCORE: {}, RATE: {}}
+    curves: dict[str, dict[int, float]] = {SCORE: {}, RATE: {}}
     for row in rows:
-        if row.name in found:
-            found[row.name][row.step] = row.value
-    curve, rates = (sorted(found[name].items()) for name in (SCORE, RATE))
+        if row.name in curves:
+            curves[row.name][row.step] = row.value
+    curve, rates = (sorted(curves[name].items()) for name in (SCORE, RATE))
     return judge(curve, rates, diverged=is_divergence(info.get("error")))
 
 
@@ -139,7 +153,7 @@ def is_divergence(error: object) -> bool:
     return "DivergedError" in str(error or "")
 
 
-def told(words: Iterable[str | None]) -> str:
+def in_words(words: Iterable[str | None]) -> str:
     """The words of several trainings: `plateau`, or `4 plateau, 1 collapsed`; "" without any."""
     counts = Counter(word or "not known" for word in words)
     if len(counts) <= 1:

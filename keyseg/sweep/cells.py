@@ -17,6 +17,7 @@ from keyseg.config import (
     signature,
     validate,
 )
+from keyseg.runs import targets, trunk
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.design import Design, Point
 
@@ -78,7 +79,7 @@ class Cell:
         )
 
 
-def freeze(plan: Design, compose: Composed, say: Say = lambda text: None) -> list[Cell]:
+def freeze(design: Design, compose: Composed, say: Say = lambda text: None) -> list[Cell]:
     """Compose and check the config of every cell; `say` hears of it where that takes long.
 
     Raises:
@@ -86,14 +87,14 @@ def freeze(plan: Design, compose: Composed, say: Say = lambda text: None) -> lis
     """
     cells: list[Cell] = []
     first: dict[str, Point] = {}
-    progress = Progress("composing cells", len(plan.points), say)
-    for point in plan.points:
+    progress = Progress("composing cells", len(design.points), say)
+    for point in design.points:
         progress.step()
         try:
             config = frozen(compose(point.overrides))
         except ConfigError as error:
             raise ConfigError(f"cell {' '.join(point.overrides)}: {error}") from error
-        cell = cell_of(config, point, plan.name)
+        cell = cell_of(config, point, design.name)
         if cell.signature in first:
             raise ConfigError(
                 f"two cells are the same run: '{' '.join(first[cell.signature].overrides)}' and "
@@ -103,6 +104,15 @@ def freeze(plan: Design, compose: Composed, say: Say = lambda text: None) -> lis
         first[cell.signature] = point
         cells.append(cell)
     return cells
+
+
+def in_turn(cells: Sequence[Cell]) -> list[Cell]:
+    """The order in which cells start: as in the design, small budgets of a trunk before large ones.
+
+    A cell goes on from where the next smaller budget began to decay (`runs.trunk`), if that cell
+    has come so far. Cells of other trunks stand between the two, so that nobody has to wait.
+    """
+    return sorted(cells, key=lambda c: c.config.optim.steps if trunk.key(c.config) else 0)
 
 
 def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
@@ -119,6 +129,7 @@ def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     after it was killed must not read them again.
     """
     config = composed if isinstance(composed, RunConfig) else validate(composed)
+    targets.trust(config)
     config.rerun = config.dry = config.detach = False
     config.stale = "ask"
     return config

@@ -85,7 +85,7 @@ class Design:
     left_out: int = 0
 
 
-def design(
+def read_design(
     job_overrides: Sequence[Sequence[str]],
     ablation: Mapping[str, Any] | None = None,
     *,
@@ -182,7 +182,7 @@ def folder_name(name: str) -> str:
 
 
 def to_json(
-    plan: Design, signatures: Sequence[str], seeds: Sequence[int], command: str, started: float
+    design: Design, signatures: Sequence[str], seeds: Sequence[int], command: str, started: float
 ) -> dict[str, Any]:
     """The content of sweep.json, `mlflow_parent` not known yet."""
     cells = [
@@ -193,9 +193,9 @@ def to_json(
             "seed": seed,
             "overrides": p.overrides,
         }
-        for p, signature, seed in zip(plan.points, signatures, seeds, strict=True)
+        for p, signature, seed in zip(design.points, signatures, seeds, strict=True)
     ]
-    kept = {key: value for key, value in asdict(plan).items() if key != "points"}
+    kept = {key: value for key, value in asdict(design).items() if key != "points"}
     return {**kept, "cells": cells, "command": command, "started": started, "mlflow_parent": None}
 
 
@@ -220,11 +220,11 @@ def _values(overrides: list[Override]) -> dict[str, Any]:
 
 
 def _distinct(values: Any) -> list[Any]:
-    found: list[Any] = []
+    distinct: list[Any] = []
     for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+        if value not in distinct:
+            distinct.append(value)
+    return distinct
 
 
 def _check_block(block: dict[str, Any]) -> None:
@@ -263,23 +263,46 @@ def _margin(given: Any, metrics: Sequence[str]) -> dict[str, float]:
 
 
 def _check_contrasts(entries: Sequence[Any], factors: Mapping[str, Sequence[Any]]) -> None:
-    """Each is `{of: {factor: value}, against: {factor: value}, name: text}`; name may be absent."""
+    """Two variants (`of`, `against`), a `main` effect or an `interaction`, and perhaps a name."""
     for i, entry in enumerate(entries):
         where = f"ablation.contrasts[{i}]"
-        given = set(entry) if isinstance(entry, Mapping) else set()
-        if not {"of", "against"} <= given <= {"of", "against", "name"}:
+        given = set(entry).difference({"name"}) if isinstance(entry, Mapping) else set()
+        if given == {"of", "against"}:
+            _check_sides(where, entry, factors)
+        elif given == {"main"}:
+            _check_factors(f"{where}.main", [entry["main"]], 1, factors)
+        elif given == {"interaction"}:
+            _check_factors(f"{where}.interaction", entry["interaction"], 2, factors)
+        else:
             raise ConfigError(
                 f"{where}={entry}: give two variants, like "
-                "{of: {fusion: full}, against: {fusion: cross}}, and a name if you like"
+                "{of: {fusion: full}, against: {fusion: cross}}, {main: FACTOR} or "
+                "{interaction: [FACTOR, FACTOR]}, and a name if you like"
             )
-        for side in ("of", "against"):
-            values = entry[side]
-            if not isinstance(values, Mapping) or not values:
-                raise ConfigError(
-                    f"{where}.{side}={values}: give factor and value, like {{fusion: full}}"
-                )
-            for key, value in values.items():
-                _check_value(f"{where}.{side}", key, value, factors)
+
+
+def _check_sides(
+    where: str, entry: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]
+) -> None:
+    for side in ("of", "against"):
+        values = entry[side]
+        if not isinstance(values, Mapping) or not values:
+            raise ConfigError(
+                f"{where}.{side}={values}: give factor and value, like {{fusion: full}}"
+            )
+        for key, value in values.items():
+            _check_value(f"{where}.{side}", key, value, factors)
+
+
+def _check_factors(where: str, keys: Any, count: int, factors: Mapping[str, Sequence[Any]]) -> None:
+    varies = [key for key, values in factors.items() if len(values) > 1]
+    if not isinstance(keys, list) or len({*map(str, keys)}) != count:
+        raise ConfigError(f"{where}={keys}: give {count} of {', '.join(varies)}")
+    for key in keys:
+        if key not in varies:
+            raise ConfigError(
+                f"{where}: {key} is no factor that varies; there are {', '.join(varies) or 'none'}"
+            )
 
 
 def _check_path(steps: Any, factors: Mapping[str, Sequence[Any]]) -> None:

@@ -186,13 +186,13 @@ class Watch:
         return file.read()
 
     def _read_steps(self, info: Mapping[str, Any]) -> int | None:
-        if self._steps is None and "steps" in info and "tests" in info:
-            self._steps, self._tests = info["steps"], info["tests"]
-        if self._steps is None and self.run.config_file.exists():
+        if self._steps is None and "tests" in info:
+            self._tests = info["tests"]
+        elif self._steps is None and self.run.config_file.exists():  # a run from before that
             loaded = OmegaConf.load(self.run.config_file)
             self._steps = OmegaConf.select(loaded, "optim.steps")
             self._tests = bool(OmegaConf.select(loaded, "evaluation.protocols"))
-        return self._steps
+        return info.get("steps") or self._steps
 
 
 def watches(sweep_dir: Path) -> list[Watch]:

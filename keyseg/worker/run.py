@@ -18,18 +18,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
-from keyseg.data.example import told_first
+from keyseg.data.example import scored
+from keyseg.data.fraction import fewer
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
-from keyseg.runs import disk
+from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import Parts, build, pick_device
+from keyseg.train.build import Parts, build, pick_device, with_others
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
+from keyseg.train.schedule import decay_start
 from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.kept_records import KeptRecords
@@ -55,7 +57,7 @@ def work(
     """
     device = processes.device(pick_device(cfg.runtime.device))
     set_threads(cfg)
-    check_shares(cfg, processes.count)
+    check_images_per_step(cfg, processes.count)
     log.info(
         "device: %s, %d threads, %s, attention %s",
         _device_name(device),
@@ -69,7 +71,8 @@ def work(
     splits = {"train": data.train, "val": data.val, "test": data.test}
     _tell(data_counts(splits, data.fingerprint))
     torch.manual_seed(cfg.seed)
-    parts = build(cfg, device)
+    every = ([e for source in split for e in source.examples] for split in splits.values())
+    parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
@@ -84,12 +87,16 @@ def work(
         protocol=protocol_keys(cfg),
     )
     optim = cfg.optim
-    sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.seed)
+    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
+    processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()
     run.truncate(step or -1)  # without a checkpoint it begins anew, before step 0
     log.info("goes on after step %d" if step else "begins before step %d", step)
-    val_groups = groups(e for s in data.val for e in s.examples)[: cfg.evaluation.val_images]
+    texts = cfg.evaluation.texts
+    val_groups = groups(e for s in data.val for e in scored(s.examples, texts))
+    val_groups = val_groups[: cfg.evaluation.val_images]
 
     keep_iou = bool(run.info.get("keep_val_iou"))
 
@@ -102,30 +109,33 @@ def work(
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
         summary = summarise(rows)
-        log.info("step %d of %d: val %s", trainer.step, cfg.optim.steps, scores(summary))
+        log.info("step %d of %d: val %s", trainer.step, trainer.end, scores(summary))
         return summary
+
+    def leave() -> None:
+        if processes.first:
+            trunk.leave(run, cfg, trainer.step)
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
     try:
-        for value in trainer.fit(validate, stop):
+        for value in trainer.fit(validate, stop, leave):
             # At once: the checkpoint of a step is written after its rows, so that none is lost.
             run.log([Row(*value, now())])
             if run_checkpoint != trainer.saved_step:
                 run_checkpoint = trainer.saved_step
                 disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
-                run.update(checkpoint_step=run_checkpoint)
-                log.info("step %d of %d: checkpoint", run_checkpoint, optim.steps)
+                run.update(checkpoint_step=run_checkpoint, steps=trainer.end)
+                log.info("step %d of %d: checkpoint", run_checkpoint, trainer.end)
     finally:
-        run.update(checkpoint_step=trainer.saved_step)
+        run.update(checkpoint_step=trainer.saved_step, steps=trainer.end)
         if run_checkpoint != trainer.saved_step:
-            log.info("step %d of %d: checkpoint", trainer.saved_step, optim.steps)
+            log.info("step %d of %d: checkpoint", trainer.saved_step, trainer.end)
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
-    told = [e for s in data.test for e in s.examples]
-    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
+    test_groups = groups(e for s in data.test for e in scored(s.examples, texts))
     checkpoint = fingerprint(run.best_file)
     read_of = f"{checkpoint} {data.fingerprint} {weights}"
     kept = KeptRecords(run.checkpoints, read_of, processes.rank)
@@ -141,7 +151,7 @@ def work(
     log.info(memory())
     moment = now()
     run.log(
-        Row(f"test/{protocol}/{name}", value, optim.steps, moment)
+        Row(f"test/{protocol}/{name}", value, trainer.step, moment)
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
@@ -184,6 +194,13 @@ def check_same(run: RunDirectory, **found: str) -> None:
             )
 
 
+def _branch_off(run: RunDirectory, cfg: RunConfig) -> None:
+    """Begin where a cell with a smaller budget began to decay, if there is one (`trunk`)."""
+    if origin := trunk.take(run, cfg, decay_start(cfg.optim, cfg.optim.steps)):
+        run.update(trunk=origin)
+        log.info("branches off after step %d of %s", origin["step"], origin["signature"])
+
+
 def pace(run: RunDirectory) -> float | None:
     """Seconds a step: the median of all logging intervals; None where nothing was trained."""
     metrics = run.metrics()
@@ -216,11 +233,11 @@ def read_test(
     Raises:
         Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
-    found = kept.read(protocol) if processes.first else {}
-    done = set(processes.led(lambda: list(found)))
+    before = kept.read(protocol) if processes.first else {}
+    done = set(processes.led(lambda: list(before)))
     if done:
         log.info("test, %s: %d batches were read before", protocol, len(done))
-    mine = [record for records in found.values() for record in records]
+    mine = [record for records in before.values() for record in records]
     with closing(evaluate_batches(parts, images, cfg, protocol, processes, done)) as batches:
         for start, records in batches:
             kept.add(protocol, start, records)
@@ -232,7 +249,7 @@ def read_test(
     return processes.gather(mine)
 
 
-def check_shares(cfg: RunConfig, processes: int) -> None:
+def check_images_per_step(cfg: RunConfig, processes: int) -> None:
     """Whether there is an image for every micro-batch of every process.
 
     Raises:
@@ -252,7 +269,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "data": cfg.data["name"],
         "splits": cfg.data["splits"].get("test"),
         "sources": _sources(cfg),
-        "texts": cfg.evaluation.texts,
+        "texts": _texts(cfg),
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
@@ -260,6 +277,13 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "backbone": cfg.model.name,
         "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
+
+
+def _texts(cfg: RunConfig) -> str:
+    """Which expressions of a test target count: "all", the "first", "all and first" by entry."""
+    entries = cfg.data["splits"].get("test") or ()
+    named = {str(entry.get("texts", "all")) for entry in entries} or {"all"}
+    return "first" if cfg.evaluation.texts == "first" else " and ".join(sorted(named))
 
 
 def _sources(cfg: RunConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from keyseg.config import PROJECT, ConfigError, RunConfig, signature, validate
 from keyseg.sweep.cells import Progress, freeze
 from keyseg.sweep.compose import Composer, _reads
-from keyseg.sweep.design import design
+from keyseg.sweep.design import read_design
 
 VALUES = [
     ["seed=0"],
@@ -75,7 +75,7 @@ def test_cells_that_differ_in_values_are_composed_once(hydra):
         [f"seed={s}", f"fusion={f}", "optim.lr=0.1"] for s in range(20) for f in ("self", "add")
     ]
     before = hydra.calls
-    cells = freeze(design(rows), Composer(hydra))
+    cells = freeze(read_design(rows), Composer(hydra))
     assert hydra.calls - before == 2
     assert len({cell.signature for cell in cells}) == 40
     assert [cell.config.seed for cell in cells[:4]] == [0, 0, 1, 1]

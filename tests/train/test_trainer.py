@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from keyseg.config import PROJECT
-from keyseg.data.mix import ImageSampler, groups, load
-from keyseg.train.build import build
+from keyseg.data.mix import ImageSampler, groups, load_splits
+from keyseg.train.build import build, with_others
 from keyseg.train.evaluate import evaluate
 from keyseg.train.trainer import (
     DivergedError,
@@ -88,12 +88,14 @@ def trainer(small_run, tmp_path):
     def make(folder, *overrides, last=math.inf):
         cfg = small_run(*overrides)
         torch.manual_seed(cfg.seed)
-        parts = build(cfg, torch.device("cpu"))
-        sampler = Killer(load(cfg.data, "train"), cfg.seed, 2, 2)
+        splits = load_splits(cfg.data)
+        every = ([e for s in split for e in s.examples] for split in splits)
+        parts = with_others(build(cfg, torch.device("cpu")), *every)
+        sampler = Killer(splits[0], cfg.seed, 2, 2)
         sampler.last = last
         checkpoints = tmp_path / folder
         checkpoints.mkdir(exist_ok=True)
-        val = groups(e for s in load(cfg.data, "val") for e in s.examples)[:2]
+        val = groups(e for s in splits[1] for e in s.examples)[:2]
 
         def validate():
             rows = list(evaluate(parts, val, cfg, "teacher_forced"))
@@ -117,7 +119,9 @@ def test_every_option_trains_two_steps(trainer, options):
     assert all(math.isfinite(v.value) for v in values)
     for step in (1, 2):
         names = {v.name for v in values if v.step == step}
-        assert {f"train/{n}" for n in ("loss", "text", "bce", "dice", "keyword")} <= names
+        asked = ["keyword"] * bool(made.cfg.model.tokens.n_keys)
+        assert {f"train/{n}" for n in ("loss", "text", "bce", "dice", *asked)} <= names
+        assert ("train/keyword" in names) == bool(asked)
     assert {v.step for v in values if v.name == "val/giou"} == {0, 2}
     for name, parameter in made.model.named_parameters():
         changed = not torch.equal(before[name], parameter)
@@ -331,6 +335,57 @@ def test_learning_rate(run_config, schedule, wanted):
     cfg.steps, cfg.warmup, cfg.schedule = 14, 4, schedule
     for step, factor in wanted.items():
         assert learning_rate(step, cfg) == pytest.approx(factor, abs=1e-12)
+
+
+def test_the_rate_of_wsd_is_that_of_every_budget_until_it_decays(run_config):
+    cfg = run_config.optim
+    cfg.schedule, cfg.warmup, cfg.decay = "wsd", 4, 0.2
+    short, long = (
+        [learning_rate(step, cfg, end) for step in range(1, end + 1)] for end in (20, 40)
+    )
+    assert short[:16] == long[:16] == [0.25, 0.5, 0.75] + [1.0] * 13
+    assert short[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert long[31] == 1.0
+    assert long[-1] == pytest.approx(1 / 9)
+    cfg.decay = 0
+    assert learning_rate(20, cfg, 20) == 1.0
+
+
+def test_a_training_ends_at_its_plateau_also_when_it_was_killed_on_the_way(trainer):
+    options = (
+        "optim.until=plateau",
+        "optim.steps=40",
+        "optim.schedule=wsd",
+        "optim.decay=0.25",
+        "optim.warmup=1",
+        "optim.eval_every=1",
+        "optim.checkpoint_every=1",
+        "runtime.log_every=4",
+    )
+
+    def flat(of):
+        return lambda: {"giou": 0.8 if of.step else 0.1}
+
+    killed, _ = trainer("run", *options, last=7)
+    with pytest.raises(KilledError):
+        list(killed.fit(flat(killed)))
+    again, _ = trainer("run", *options)
+    assert again.resume() == 7
+    rest = list(again.fit(flat(again)))
+    # 4 evaluations of the last doubling are flat at step 6; the decay is a quarter of all steps
+    assert again.step == again.end == 8
+    assert {v.step for v in rest if v.name == "val/giou"} == {8}
+    assert [v.step for v in rest if v.name == "train/loss"] == [8]
+    done, _ = trainer("run", *options)
+    done.resume()
+    assert list(done.fit(flat(done))) == []
+
+    rising, _ = trainer("rising", *options, "optim.steps=8")
+    assert {v.step for v in rising.fit(lambda: {"giou": 0.1 * rising.step})} == set(range(9))
+    constant, _ = trainer("constant", *options, "optim.schedule=constant", "optim.decay=0.2")
+    values = list(constant.fit(flat(constant)))
+    assert constant.step == 6  # nothing to decay
+    assert [v.step for v in values if v.name == "train/loss"] == [4, 6]
 
 
 def test_learning_rate_without_warmup(run_config):

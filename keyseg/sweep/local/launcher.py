@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from keyseg.config import ConfigError
+from keyseg.runs import trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell
+from keyseg.sweep.cells import Cell, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import SweepLauncher, counted, keep_threads, supervise
 from keyseg.sweep.local.pool import LocalPool, gpus
@@ -91,16 +92,16 @@ class LocalLauncher(SweepLauncher):
             cells_per_job=self.cells_per_job,
         )
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Keep the pool busy until every cell has an outcome, and show how it goes."""
         pool = self.pool(cells)
         supervisor = Supervisor(pool)
-        for cell in cells:
+        for cell in in_turn(cells):
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
         if not supervisor.active:
             return supervisor.outcomes
-        heading = f"sweep {plan.name} · {counted(len(cells), 'cell')}"
+        heading = f"sweep {design.name} · {counted(len(cells), 'cell')}"
         if pool.slots > 1:
             heading += f", {pool.slots} at a time"
         heading += f" · {counted(pool.threads, 'thread')} each"
@@ -113,21 +114,22 @@ class LocalLauncher(SweepLauncher):
 class DebugLauncher(SweepLauncher):
     """Cells in this process, one after the other; an error passes through, for a debugger."""
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Run the cells that are not done."""
         outcomes = []
-        for number, cell in enumerate(cells, start=1):
+        for number, cell in enumerate(in_turn(cells), start=1):
             run = cell.create()
             if cell.rerun and not run.busy:
                 run.begin_anew()
-            found = run.status == DONE
+                trunk.forget(run, cell.config)
+            done = run.status == DONE
             finish.print_line(
-                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
+                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if done else 'starts'}"
             )
-            if not found:
+            if not done:
                 from keyseg.worker.cell import run_cell  # loads numpy and pandas
 
                 run.freeze(cell.config)
                 run_cell(run)
-            outcomes.append(Outcome(cell, run.status, found))
+            outcomes.append(Outcome(cell, run.status, done))
         return outcomes
