@@ -26,6 +26,7 @@ NOT_IN_SIGNATURE = (
     "name",
     "rerun",
     "stale",
+    "reuse",
     "dry",
     "detach",
     "paths.*",
@@ -255,6 +256,7 @@ class RunConfig:
     seed: int = 0
     rerun: bool = False
     stale: str = "ask"
+    reuse: bool = True
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
