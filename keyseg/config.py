@@ -39,6 +39,7 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "data.train_images": "all",
     "data.texts": "all",
     "optim.decay": 0.2,
     "optim.until": "steps",
@@ -51,6 +52,12 @@ A new key of the schema, or of an option file, is listed here with the value und
 the run that it was before there was the key. At that value it is no part of the signature, so that
 cells made before it are found. Terms of the loss need no line: at weight 0 they do not count.
 """
+
+REDEFINED: dict[str, tuple[Any, Any]] = {
+    "model.tokens.*_init": (None, "drawn"),  # was the mean of the table, for KEY and SEG alike
+}
+"""Values that do something else than for the first cells: pattern over dotted names, the value, and
+what it counts as in a signature, so that a cell of then is not taken for one of today."""
 
 _FIRST_LOSS = ("name", "text", "bce", "dice", "resolution", "keyword")
 """Keys of `loss` that the first cells had: they count at weight 0, too."""
@@ -69,6 +76,10 @@ _FIRST_TARGETS = {
     "scenes.prepare": "keyseg.data.scenes.prepare",
 }
 """What the first signatures hash for the classes and functions there were. Closed."""
+
+
+ALL = "all"
+"""Of data.train_images: every image of the train split."""
 
 
 class ConfigError(ValueError):
@@ -91,7 +102,8 @@ class TokensConfig:
 
     `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
-    `init`: the word whose embedding a new token starts from; null = mean of the table.
+    `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
+    of the table (LISA).
     """
 
     key: str = "[KEY]"
@@ -370,6 +382,9 @@ def check_values(run: RunConfig) -> None:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
     _check_schedule(run.optim)
+    images = run.data.get("train_images", ALL)
+    if images != ALL and not (type(images) is int and images > 0):
+        raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
@@ -411,12 +426,20 @@ def signed(cfg: RunConfig) -> dict[str, Any]:
     flat = {key: _plain(value) for key, value in flatten(cfg).items()}
     idle = tuple(_idle_terms(flat))
     return {
-        key: _target_name(value) if key.endswith("._target_") else value
+        key: _meaning(key, value)
         for key, value in flat.items()
         if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
         and not any(fnmatch(key, added) and value == _plain(v) for added, v in ADDED.items())
         and not any(key == term or key.startswith(f"{term}.") for term in idle)
     }
+
+
+def _meaning(key: str, value: Any) -> Any:
+    """A value as a signature counts it."""
+    if key.endswith("._target_"):
+        return _target_name(value)
+    told = (now for pattern, (v, now) in REDEFINED.items() if fnmatch(key, pattern) and v == value)
+    return next(told, value)
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:

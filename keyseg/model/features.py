@@ -50,12 +50,12 @@ class Store:
     damaged: int = 0
     problem: str | None = None
     """Why storing has ended, if it has."""
-    _held: float = field(default=0.0, repr=False)
+    _bytes: float = field(default=0.0, repr=False)
     _until_count: int = field(default=0, repr=False)
 
     def size(self) -> int:
         """Bytes that the folder holds now."""
-        return held(self.folder)
+        return stored_bytes(self.folder)
 
     def path(self, encoder: Encoder, image: str) -> Path:
         """Where the features of an image (its hash) are, or will be."""
@@ -87,11 +87,11 @@ class Store:
 
     def _write(self, path: Path, encoder: Encoder, features: Tensor, size: tuple[int, int]) -> None:
         if self._until_count == 0:
-            self._held, self._until_count = self.size(), _COUNT_AGAIN
+            self._bytes, self._until_count = self.size(), _COUNT_AGAIN
             if not (about := self.folder / folder_name(encoder) / "key.json").exists():
                 about.parent.mkdir(parents=True, exist_ok=True)
                 about.write_text(json.dumps(encoder.key, indent=1, sort_keys=True))
-        if self._held + features.nbytes > self.limit:
+        if self._bytes + features.nbytes > self.limit:
             self.problem = f"{self.folder} holds runtime.features_gib={self.limit / 2**30:g}"
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +104,11 @@ class Store:
         finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
-        self._held += features.nbytes
+        self._bytes += features.nbytes
         self._until_count -= 1
 
 
-def held(folder: Path) -> int:
+def stored_bytes(folder: Path) -> int:
     """Bytes of all files in a folder of features."""
     total = 0
     for where, _, names in os.walk(folder):
@@ -139,15 +139,23 @@ class FrozenFeatures:
         Raises:
             OSError: an image cannot be read.
         """
-        found: dict[int, tuple[list[Tensor], tuple[int, int]]] = {}
+        known: dict[int, tuple[list[Tensor], tuple[int, int]]] = {}
         # Cells that train in step ask for the same images at the same time: each begins elsewhere
         # and looks again before it computes, so that they share the work.
         begin = os.getpid() % len(images)
         for i in [*range(begin, len(images)), *range(begin)]:
-            found[i] = self._of(images[i])
-        parts = [found[i] for i in range(len(images))]
+            known[i] = self._of(images[i], self.encoders)
+        parts = [known[i] for i in range(len(images))]
         clip, sam = (torch.stack([tensors[k] for tensors, _ in parts]) for k in range(2))
         return Features(clip, sam, [size for _, size in parts])
+
+    def clip(self, images: Sequence[Path]) -> Tensor:
+        """What CLIP alone sees of images (B, P, W): where no mask is drawn on them.
+
+        Raises:
+            OSError: an image cannot be read.
+        """
+        return torch.stack([self._of(image, self.encoders[:1])[0][0] for image in images])
 
     def missing(self, images: Sequence[Path]) -> list[Path]:
         """Images that are not in the store with all their features. Looks at names only."""
@@ -164,17 +172,17 @@ class FrozenFeatures:
     def fill(self, images: Iterable[Path]) -> Iterator[Path]:
         """See images one by one, for the store; yields each. Ends where nothing more is stored."""
         for image in images:
-            self._of(image)
+            self._of(image, self.encoders)
             yield image
             if self.store is None or self.store.problem:
                 return
 
-    def _of(self, image: Path) -> tuple[list[Tensor], tuple[int, int]]:
+    def _of(self, image: Path, encoders: Sequence[Encoder]) -> tuple[list[Tensor], tuple[int, int]]:
         content = image.read_bytes()
         digest = content_hash(content) if self.store else ""
         picture: Tensor | None = None
         tensors, size = [], (0, 0)
-        for encoder in self.encoders:
+        for encoder in encoders:
             kept = self.store.read(encoder, digest) if self.store else None
             if kept is None:
                 if picture is None:

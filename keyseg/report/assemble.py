@@ -15,7 +15,18 @@ from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import checks, render
 from keyseg.report.stats import scores
-from keyseg.report.tables import contrasts, export, headline, printed, results, runs, table, targets
+from keyseg.report.tables import (
+    contrasts,
+    crossings,
+    export,
+    headline,
+    printed,
+    results,
+    runs,
+    speed,
+    table,
+    targets,
+)
 from keyseg.report.tuning import section as tuning
 
 if TYPE_CHECKING:
@@ -46,7 +57,7 @@ def build(
     log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
     log.info("contrasts with their intervals and p values")
-    held = scores.contrasts(sweep, seed)
+    differences = scores.contrasts(sweep, seed)
     log.info("tables and gallery")
     slices = scores.slices(sweep)
     in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
@@ -54,10 +65,10 @@ def build(
         sweep=sweep,
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
-        answers=contrasts.answers(sweep, held),
+        answers=contrasts.answers(sweep, differences),
         results=_results(sweep, measured, slices),
-        verdicts=contrasts.verdicts(sweep, held),
-        contrasts=contrasts.contrasts(sweep, held),
+        verdicts=contrasts.verdicts(sweep, differences),
+        contrasts=contrasts.contrasts(sweep, differences),
         slices=[results.by_slice(sweep, measured, n, values) for n, values in slices.items()],
         published=printed.table(sweep, in_print),
         runs=runs.table(sweep),
@@ -67,7 +78,7 @@ def build(
     )
     frames = {
         "results": export.results(sweep, measured),
-        "contrasts": held,
+        "contrasts": differences,
         "slices": measured[measured["slice"] != ""],
         "published": in_print,
         "runs": parts.runs,
@@ -75,7 +86,7 @@ def build(
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = test_scores.draw_all(sweep, measured, held, slices, out_dir / "figures")
+    figures = test_scores.draw_all(sweep, measured, differences, slices, out_dir / "figures")
     html, markdown = render.write(out_dir, parts, figures)
     set_too = figures if "pdf" in asked.formats else {}
     written += (render.write_tex(out_dir, parts, written, set_too),)
@@ -99,7 +110,11 @@ def build(
 def _results(
     sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> list[table.Table]:
-    """Masks, keywords, what there was to name beside the keywords, and cost."""
+    """Masks, keywords, what there was to name beside the keywords, cost, learning speed, and
+    which variant overtakes which.
+    """
     masks, words, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
-    return [masks, words, *([named] if named else []), cost]
+    crossed = crossings.table(sweep, measured)
+    some = [masks, words, named, cost, *speed.tables(sweep), crossed]
+    return [found for found in some if found is not None]

@@ -27,8 +27,8 @@ def read(sweep_dir: Path) -> dict[str, Any]:
     """
     file = sweep_dir / "sweep.json"
     try:
-        found = json.loads(file.read_bytes())
-        if not isinstance(found, dict):
+        content = json.loads(file.read_bytes())
+        if not isinstance(content, dict):
             raise ValueError("no JSON object")
     except FileNotFoundError:
         return {}
@@ -37,7 +37,7 @@ def read(sweep_dir: Path) -> dict[str, Any]:
             f"{file} cannot be read ({error}): the command of the sweep, given again, writes it "
             "anew; its runs are whole"
         ) from error
-    return found
+    return content
 
 
 def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[str, Any]]:

@@ -28,17 +28,17 @@ class KeptRecords:
 
     def read(self, protocol: str) -> dict[int, list[dict[str, Any]]]:
         """Records by the position of their batch, of all processes and attempts."""
-        found = {}
+        records = {}
         for file in _files(self.folder):
             content = file.read_bytes()
             for text in content[: content.rfind(b"\n") + 1].splitlines():  # the last may be torn
                 try:
                     line = json.loads(text)
                     if (line["of"], line["protocol"]) == (self.of, protocol):
-                        found[int(line["start"])] = line["records"]
+                        records[int(line["start"])] = line["records"]
                 except (ValueError, KeyError, TypeError):  # damaged: that batch is read again
                     continue
-        return found
+        return records
 
     def add(self, protocol: str, start: int, records: list[dict[str, Any]]) -> None:
         """Keep the records of a batch.

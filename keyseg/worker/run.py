@@ -18,16 +18,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import scored
+from keyseg.data.fraction import fewer
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import Parts, build, pick_device
+from keyseg.train.build import Parts, build, pick_device, with_others
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
 from keyseg.train.schedule import decay_start
@@ -56,7 +57,7 @@ def work(
     """
     device = processes.device(pick_device(cfg.runtime.device))
     set_threads(cfg)
-    check_shares(cfg, processes.count)
+    check_images_per_step(cfg, processes.count)
     log.info(
         "device: %s, %d threads, %s, attention %s",
         _device_name(device),
@@ -70,7 +71,8 @@ def work(
     splits = {"train": data.train, "val": data.val, "test": data.test}
     _tell(data_counts(splits, data.fingerprint))
     torch.manual_seed(cfg.seed)
-    parts = build(cfg, device)
+    every = ([e for source in split for e in source.examples] for split in splits.values())
+    parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
@@ -84,7 +86,8 @@ def work(
         protocol=protocol_keys(cfg),
     )
     optim = cfg.optim
-    sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.seed)
+    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
     processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()
@@ -230,11 +233,11 @@ def read_test(
     Raises:
         Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
-    found = kept.read(protocol) if processes.first else {}
-    done = set(processes.led(lambda: list(found)))
+    before = kept.read(protocol) if processes.first else {}
+    done = set(processes.led(lambda: list(before)))
     if done:
         log.info("test, %s: %d batches were read before", protocol, len(done))
-    mine = [record for records in found.values() for record in records]
+    mine = [record for records in before.values() for record in records]
     with closing(evaluate_batches(parts, images, cfg, protocol, processes, done)) as batches:
         for start, records in batches:
             kept.add(protocol, start, records)
@@ -246,7 +249,7 @@ def read_test(
     return processes.gather(mine)
 
 
-def check_shares(cfg: RunConfig, processes: int) -> None:
+def check_images_per_step(cfg: RunConfig, processes: int) -> None:
     """Whether there is an image for every micro-batch of every process.
 
     Raises:

@@ -96,28 +96,30 @@ def test_a_damaged_sweep_json_is_named_and_other_sweeps_are_shown(cells, capsys)
 
 
 def test_the_command_of_a_sweep_writes_a_damaged_sweep_json_anew(cells):
-    from keyseg.sweep.design import design
+    from keyseg.sweep.design import read_design
     from keyseg.sweep.launcher import write_sweep
 
     folder = cells[0].path.parent
     (folder / "sweep.json").write_text("{torn")
-    plan = design([["fusion=cross"], ["fusion=self"]], {}, name="t", fusion="full")
+    plan = read_design([["fusion=cross"], ["fusion=self"]], {}, name="t", fusion="full")
     assert write_sweep(folder, plan, cells) == []
     assert len(watches(folder)) == 2
 
 
 def test_cells_of_another_command_of_the_same_name_stay_in_view(cells, make_cell):
     from keyseg.commands.runs import find_run
-    from keyseg.sweep.design import design
+    from keyseg.sweep.design import read_design
     from keyseg.sweep.launcher import write_sweep
 
     folder = cells[0].path.parent
-    plan = design([["fusion=cross"], ["fusion=self"]], {}, name="t", fusion="full")
+    plan = read_design([["fusion=cross"], ["fusion=self"]], {}, name="t", fusion="full")
     assert write_sweep(folder, plan, cells) == []
     assert write_sweep(folder, plan, cells) == []  # the same command again
     full = make_cell("full")
     full.create()
-    (line,) = write_sweep(folder, design([["fusion=full"]], {}, name="t", fusion="full"), [full])
+    (line,) = write_sweep(
+        folder, read_design([["fusion=full"]], {}, name="t", fusion="full"), [full]
+    )
     assert "t also holds 2 cells of other commands" in line
     assert "name=OTHER" in line
     assert [w.title for w in watches(folder)] == ["full", "cross", "self"]

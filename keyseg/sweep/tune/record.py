@@ -50,7 +50,7 @@ class TuningRecord:
         points = [cell.point for cell in compared]
         keys = list(points[0].factors) if points else []
         factors = {k: list(dict.fromkeys(p.factors[k] for p in points)) for k in keys}
-        plan = Design(
+        design = Design(
             name=self.sweep_dir.name,
             factors=factors,
             baseline={"settings": "default"} if factors else {},
@@ -59,7 +59,7 @@ class TuningRecord:
             contrasts=list(contrasts),
         )
         content = to_json(
-            plan,
+            design,
             [c.signature for c in compared],
             [c.config.seed for c in compared],
             command(),
@@ -160,11 +160,11 @@ def _invocations(file: Path) -> list[Any]:
 
 def _defaults(arm: Arm) -> dict[str, Any]:
     """What the config has at the keys that are searched; of a group, its option's name."""
-    found = {}
+    labels = {}
     for dimension in arm.question.space:
         value = OmegaConf.select(arm.base, dimension.key.lstrip("+"), default=None)
         if OmegaConf.is_dict(value):
             value = value.get("name")
         if isinstance(value, bool | int | float | str):
-            found[dimension.key] = value
-    return found
+            labels[dimension.key] = value
+    return labels
