@@ -101,6 +101,8 @@ class SweepLauncher(Launcher):
                 print_cells(plan, cells, console)
                 for line in stale.told(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
+                if self.prepare:
+                    print_missing(cells, console)
                 self.show_dry(plan, cells, console)
                 return []
             cells, lines = stale.decide(cells, self.config)
@@ -214,6 +216,16 @@ def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
         finish.print_line(
             console, f"{title:<{width}}  {cell.signature}  {cell.open().status:<7}  {given}"
         )
+
+
+def print_missing(cells: Sequence[Cell], console: Console) -> None:
+    """Say what weights and data are missing, of cells that are only looked at.
+
+    Raises:
+        ConfigError: the model of one cannot be built.
+    """
+    for line in preflight.missing([cell.config for cell in cells]):
+        finish.print_line(console, f"missing: {line}", "yellow")
 
 
 def prepare(cells: Sequence[Cell], console: Console) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -237,8 +239,13 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     try:
         made = getattr(importlib.import_module(module), name)
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
-    except (ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {error}") from error
+        reads = (variant.uses_seg, variant.uses_key, variant.uses_context)
+    except Exception as error:  # a variant is anybody's class
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        near = _near(module, name)
+        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {reason}{near}") from error
+    if not any(reads):
+        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): it reads nothing")
     if variant.uses_key and not cfg.model.tokens.n_keys:
         raise ConfigError(
             f"fusion={cfg.fusion['name']} reads KEY, and model.tokens.n_keys=0 leaves none in the "
@@ -246,6 +253,15 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
             "read KEY (self, mlp, random_key)"
         )
     return variant
+
+
+def _near(module: str, name: str) -> str:
+    """ " Did you mean ...?" where a module has a class of nearly that name."""
+    loaded = sys.modules.get(module)
+    if loaded is None or hasattr(loaded, name):
+        return ""
+    near = get_close_matches(name, [n for n in vars(loaded) if n[:1].isupper()], n=1)
+    return f". Did you mean {module}.{near[0]}?" if near else ""
 
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
