@@ -40,6 +40,8 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "optim.decay": 0.2,
+    "optim.until": "steps",
     "fusion.key_in_context": True,
     "prompt.names_target": True,
 }
@@ -158,7 +160,12 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps."""
+    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps.
+
+    `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
+    constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
+    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there).
+    """
 
     steps: int = MISSING
     images_per_step: int = MISSING
@@ -170,6 +177,8 @@ class OptimConfig:
     weight_decay: float = MISSING
     warmup: int = MISSING
     schedule: str = MISSING
+    decay: float = 0.2
+    until: str = "steps"
     clip: float = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
@@ -278,7 +287,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
-    "optim.schedule": ("constant", "linear", "cosine"),
+    "optim.schedule": ("constant", "linear", "cosine", "wsd"),
+    "optim.until": ("steps", "plateau"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
@@ -398,6 +408,7 @@ def check_values(run: RunConfig) -> None:
     tokens = run.model.tokens
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
+    _check_schedule(run.optim)
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
@@ -407,6 +418,19 @@ def check_values(run: RunConfig) -> None:
             raise ConfigError(f"{four}: a file is read in 4 bits, not model.init=random")
         if run.runtime.sharding != "none":
             raise ConfigError(f"{four} does not go with runtime.sharding={run.runtime.sharding}")
+
+
+def _check_schedule(optim: OptimConfig) -> None:
+    decay, kind = f"optim.decay={optim.decay}", f"optim.schedule={optim.schedule}"
+    if not 0 <= optim.decay < 1:
+        raise ConfigError(f"{decay}: must be a share of the steps, from 0 to below 1")
+    if optim.schedule != "wsd" and optim.decay != ADDED["optim.decay"]:
+        raise ConfigError(f"{decay} does nothing with {kind}: set optim.schedule=wsd")
+    if optim.until == "plateau" and optim.schedule not in ("wsd", "constant"):
+        raise ConfigError(
+            f"optim.until=plateau does not go with {kind}: its rate falls from the start, and "
+            "would be broken off half-way; set optim.schedule=wsd or constant"
+        )
 
 
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:

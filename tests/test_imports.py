@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import PROJECT
+from keyseg.runs.samples import COLUMNS
 from tests.structure import Import, circles, floors, imports, module_graph, modules, room_graph
 
 # One line = one floor. A module may import from its own room and from the floors above it here.
@@ -170,3 +171,27 @@ def test_nothing_is_unpacked_that_could_be_written_out(folder):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple | ast.List):
                 raise AssertionError(f"{file}:{node.lineno}: {ast.unparse(node)}")
+
+
+def test_the_page_on_the_architecture_names_what_there_is():
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    tree = page.partition("```\nkeyseg/\n")[2].partition("```")[0]
+    assert {name for name in room_graph(PROJECT) if name not in tree} == {"__main__"}
+    folder = Path()
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        names = re.findall(r"(?:^ *|\s{2,})([\w/]+/|\w+\.py)(?=\s)", line)
+        assert names, line
+        folder = Path(names[0]) if indent == 2 and names[0].endswith("/") else folder
+        for name in names:
+            place = Path(name) if indent == 2 else folder / name
+            assert (PROJECT / "keyseg" / place).exists(), line
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", page):
+        assert (PROJECT / path).exists() or (PROJECT / "keyseg" / path).exists(), path
+    for column in COLUMNS:
+        assert f"| `{column}` |" in page
+    rooms = room_graph(PROJECT)
+    found = len(circles(module_graph(PROJECT))) + len(circles(rooms))
+    today = re.search(r"today \| (\d+) \| \d+ \| \d+ \| (\d+) \|", page)
+    assert today is not None
+    assert today.groups() == (str(len(rooms)), str(found))

@@ -19,27 +19,10 @@ from keyseg.config import PROJECT, PROTOCOLS
 from keyseg.data.pictures import check_size
 from keyseg.metrics import BY_NAME, key_asked, terms
 from keyseg.runs import convergence, provenance
+from keyseg.runs import samples as samples_file
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
-SAMPLE_COLUMNS = (
-    "id",
-    "image_id",
-    "image",
-    "query",
-    "keyword",
-    "protocol",
-    "intersection",
-    "union",
-    "iou",
-    "keyword_rank",
-    "answer",
-    "has_seg",
-    "has_key",
-    "height",
-    "width",
-)
-"""What samples must have; stored masks and top words may be absent."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +75,8 @@ class CellResult:
     @property
     def _contributing(self) -> list[Mapping[str, Any]]:
         """The attempts that a result goes back to."""
-        return [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        own = [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        return [*((self.info.get("trunk") or {}).get("attempts") or []), *own]
 
     @property
     def dirty(self) -> bool:
@@ -308,7 +292,7 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
-                if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
+                if lacking := [name for name in samples_file.REQUIRED if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
                 elif odd := _odd_size(samples):

@@ -260,6 +260,7 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         **{f"keyseg.{name}": value for name, value in told(info).items()},
         "keyseg.attempts": len(info.get("attempts") or []),
         "keyseg.state": info.get("status"),
+        "keyseg.steps": info.get("steps"),
         "keyseg.training": (info.get("convergence") or {}).get("word"),
         "keyseg.trial": info.get("trial"),
         "keyseg.study": info.get("study"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from typing import Any
@@ -44,20 +44,36 @@ def evaluate(
     protocol: str,
     processes: Processes = ALONE,
 ) -> Iterator[Record]:
-    """Score examples under one protocol; puts the model into eval mode for good.
+    """Score examples under one protocol: the records of `evaluate_batches`, one by one."""
+    for _, records in evaluate_batches(parts, groups, cfg, protocol, processes):
+        yield from records
 
-    Images with rows of like length make a batch, the longest first, so that little is padded and a
-    memory too small shows at once: see `in_order`. Several processes take turns at the batches,
-    which are the same for any number of them.
+
+@torch.no_grad()
+def evaluate_batches(
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
+    done: Container[int] = (),
+) -> Generator[tuple[int, list[Record]]]:
+    """Score examples under one protocol, batch by batch, each with its position.
+
+    Puts the model into eval mode for good. Images with rows of like length make a batch, the
+    longest first, so that little is padded and a memory too small shows at once: see `in_order`.
+    Several processes take turns at the batches, which are the same for any number of them; those at
+    the positions `done` are left out.
     """
     model = parts.model.eval()
     device = next(model.parameters()).device
     by_length = sorted(groups, key=_length, reverse=True)
     per_batch = cfg.evaluation.images_per_batch
-    starts = range(0, len(groups), per_batch)[processes.rank :: processes.count]
+    left = [start for start in range(0, len(groups), per_batch) if start not in done]
+    starts = left[processes.rank :: processes.count]
     batches = (by_length[i : i + per_batch] for i in starts)
     with closing(ahead(parts.collator, batches)) as collated:
-        for batch in collated:
+        for start, batch in zip(starts, collated, strict=True):
             batch = batch.to(device)
             with autocast(cfg, device):
                 if protocol == GENERATED:
@@ -68,7 +84,7 @@ def evaluate(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield from _records(parts, batch, output, scores, protocol)
+            yield start, _records(parts, batch, output, scores, protocol)
 
 
 def _length(group: ImageGroup) -> int:

@@ -13,34 +13,9 @@ from keyseg.data.example import Example
 from keyseg.data.masks import decode_rle, encode_rle
 from keyseg.data.mix import ImageGroup, groups, load
 from keyseg.metrics import intersection_union, summarise
+from keyseg.runs.samples import COLUMNS
 from keyseg.train.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
 
-COLUMNS = {
-    "id",
-    "image_id",
-    "image",
-    "query",
-    "keyword",
-    "text",
-    "protocol",
-    "intersection",
-    "union",
-    "iou",
-    "predicted_iou",
-    "keyword_rank",
-    "keyword_token",
-    "predicted_keyword",
-    "top_words",
-    "answer",
-    "has_seg",
-    "has_key",
-    "key_asked",
-    "height",
-    "width",
-    "target_rle",
-    "mask_rle",
-    "ignore_rle",
-}
 HEIGHT, WIDTH = 60, 100
 
 
@@ -111,7 +86,7 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     assert set.intersection(*slices) == every
     assert set.union(*slices) == {*every, "slice_distractors"}
     for row, own in zip(rows, slices, strict=True):
-        assert row.keys() == COLUMNS | own
+        assert row.keys() == {*COLUMNS, *own}
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}
