@@ -169,7 +169,7 @@ def design(
         only_where={key: dict(condition) for key, condition in when.items()},
         left_out=len(every) - len(cells),
     )
-    folds.check(plan)
+    folds.check(plan.points, plan.baseline, plan.contrasts, plan.path)
     return plan
 
 

@@ -7,32 +7,54 @@ not belong together, without a word.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from keyseg.config import ConfigError
 from keyseg.sweep.conditional import identity
 
-if TYPE_CHECKING:
-    from keyseg.sweep.design import Design, Point
-
 Factors = Mapping[str, Any]
 
 
-def check(plan: Design) -> None:
-    """Look at cells, baseline, contrasts and path.
+class Place(Protocol):
+    """What is asked of a cell (`design.Point`)."""
+
+    @property
+    def label(self) -> str:
+        """Name of the variant."""
+
+    @property
+    def factors(self) -> Factors:
+        """What makes the variant."""
+
+    @property
+    def seed(self) -> int | None:
+        """Which repetition it is."""
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """All that is set."""
+
+
+def check(
+    points: Sequence[Place],
+    baseline: Factors,
+    contrasts: Sequence[Mapping[str, Any]],
+    path: Sequence[Factors],
+) -> None:
+    """Look at cells, baseline, contrasts and path of a design.
 
     Raises:
         ConfigError: something folds; says what, and with what.
     """
-    _check_cells(plan.points)
-    variants = list({p.label: p.factors for p in plan.points}.values())
-    if not any(_matches(v, plan.baseline) for v in variants):
+    _check_cells(points)
+    variants = list({p.label: p.factors for p in points}.values())
+    if not any(_matches(v, baseline) for v in variants):
         raise ConfigError(
-            f"ablation.baseline={_shown(plan.baseline)}: the sweep has no cell with all of that"
+            f"ablation.baseline={_shown(baseline)}: the sweep has no cell with all of that"
         )
-    _check_contrasts(plan.contrasts, variants)
-    here = dict(plan.baseline)
-    for i, step in enumerate(plan.path):
+    _check_contrasts(contrasts, variants)
+    here = dict(baseline)
+    for i, step in enumerate(path):
         if all(str(here.get(key)) == str(value) for key, value in step.items()):
             raise ConfigError(
                 f"ablation.path[{i}]={_shown(step)}: changes nothing; the variant before it has it"
@@ -40,9 +62,9 @@ def check(plan: Design) -> None:
         here |= step
 
 
-def _check_cells(points: Sequence[Point]) -> None:
-    by_label: dict[str, Point] = {}
-    by_place: dict[tuple[str, Any], Point] = {}
+def _check_cells(points: Sequence[Place]) -> None:
+    by_label: dict[str, Place] = {}
+    by_place: dict[tuple[str, Any], Place] = {}
     for point in points:
         other = by_label.setdefault(point.label, point)
         if identity(other.factors) != identity(point.factors):
