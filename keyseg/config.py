@@ -40,6 +40,7 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "data.texts": "all",
     "optim.decay": 0.2,
     "optim.until": "steps",
     "fusion.key_in_context": True,
@@ -188,7 +189,7 @@ class OptimConfig:
 class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
-    `texts`: "all" sentences of a test target, or the "first" of each.
+    `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
     """
 
     images_per_batch: int = MISSING

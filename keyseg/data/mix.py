@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from keyseg.config import resolve_path
-from keyseg.data.example import Example
+from keyseg.data.example import TEXTS, Example, scored
 from keyseg.data.files import ABSENT, DataError, Problems, parsing_once
 from keyseg.runs import garbage_collector
 
@@ -55,7 +55,8 @@ def prepare(data_cfg: Mapping[str, Any]) -> None:
 def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
     """Read one split of the `data` group: a `Source` for each entry of `splits.<split>`.
 
-    An entry names `sources`, the `split` of theirs that is meant, and a `weight` (default 1).
+    An entry names `sources`, the `split` of theirs that is meant, a `weight` (default 1), and the
+    `texts` of a target that count: "all" (default) or the "first".
 
     Raises:
         DataError: an unknown split or source, a reader that cannot be found or called, a weight
@@ -125,6 +126,7 @@ class _Entry:
 
     where: str
     weight: float
+    texts: str
     pairs: list[Pair]
 
 
@@ -142,12 +144,16 @@ def _entries(cfg: Mapping[str, Any], split: str) -> Iterator[_Entry]:
         weight = float(entry.get("weight", 1.0))
         if not (weight > 0 and math.isfinite(weight)):
             raise DataError(f"{where}.weight={weight}: must be above 0")
+        texts = str(entry.get("texts", "all"))
+        if texts not in TEXTS:
+            raise DataError(f"{where}.texts={texts}: must be one of {', '.join(TEXTS)}")
         names = list(entry.get("sources") or ())
         for source in names:
             if source not in sources:
                 near = get_close_matches(source, sources, 1) or list(sources)
                 raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
-        yield _Entry(where, weight, [(name, str(entry.get("split", split))) for name in names])
+        pairs = [(name, str(entry.get("split", split))) for name in names]
+        yield _Entry(where, weight, texts, pairs)
 
 
 def _sources(entries: Iterable[_Entry], read: Mapping[Pair, list[Example]]) -> list[Source]:
@@ -155,6 +161,7 @@ def _sources(entries: Iterable[_Entry], read: Mapping[Pair, list[Example]]) -> l
     sources, seen = [], set[str]()
     for entry in entries:
         examples = [example for pair in entry.pairs for example in read[pair]]
+        examples = scored(examples, entry.texts)
         if not examples:
             raise DataError(f"{entry.where} has no examples: name its sources")
         for example in examples:

@@ -196,6 +196,20 @@ def test_what_folds_says_so():
             {"only_where": {"fusion": {"fusion": "self"}}},
             r"only_where.fusion: fusion=self is no value of the sweep; fusion takes cross, full",
         ),
+        ({"contrasts": [{"of": {"fusion": "full"}}]}, r"contrasts\[0\]=.*: give two variants"),
+        (
+            {"contrasts": [{"main": "loss"}]},
+            r"main: loss is no factor that varies",
+        ),
+        ({"contrasts": [{"main": ["fusion"]}]}, r"is no factor that varies"),
+        (
+            {"contrasts": [{"interaction": ["fusion"]}]},
+            r"interaction=.*: give 2 of fusion",
+        ),
+        (
+            {"contrasts": [{"interaction": ["fusion", "w"]}]},
+            r"interaction: w is no factor",
+        ),
         ({"name": "a/b"}, r"name=a/b: use letters"),
         ({"name": ""}, r"name=: use letters"),
         ({"name": "x" * 101}, r"up to 100"),

@@ -194,7 +194,7 @@ def write_reason(root: Path, drawn: dict[str, list[Drawn]]) -> None:
                         "keyword": target["category"],
                     }
                 )
-    folder = root / "explanatory_key"
+    folder = root / "ReasonSeg" / "explanatory_key"
     folder.mkdir(parents=True)
     (folder / "keyword_outputs.json").write_text(json.dumps(keywords, indent=1))
 

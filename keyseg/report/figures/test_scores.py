@@ -50,7 +50,7 @@ def makers(
     made: dict[str, tuple[bool, Callable[[], Any]]] = {
         "forest": (known, lambda: contrasts.forest(sweep, held)),
         "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, held)),
-        "paired": (known, lambda: contrasts.paired(sweep)),
+        "paired": (known and contrasts.pictured(sweep), lambda: contrasts.paired(sweep)),
         "interaction": (
             bool(sweep.finished and contrasts.two_factors(sweep)),
             lambda: contrasts.interaction(sweep, scores),
