@@ -208,8 +208,11 @@ def test_every_variant_can_be_built_and_is_built_once(compose_run, tmp_path, mon
 
 def test_what_is_missing_is_a_line_each(compose_run, tmp_path):
     lacking = compose_run(
-        *("data=refcoco", f"data.root={tmp_path}/none", "model=llava_1_5_7b"),
-        *(f"model.sam={tmp_path}/none.pth", f"paths.data={tmp_path}"),
+        "data=refcoco",
+        f"data.root={tmp_path}/none",
+        "model=llava_1_5_7b",
+        f"model.sam={tmp_path}/none.pth",
+        f"paths.data={tmp_path}",
     )
     weights_line, data_line = preflight.missing([lacking, lacking])
     assert "llava-hf/llava-1.5-7b-hf" in weights_line
