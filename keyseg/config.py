@@ -40,6 +40,7 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "data.train_images": "all",
     "data.texts": "all",
     "optim.decay": 0.2,
     "optim.until": "steps",
@@ -70,6 +71,10 @@ _FIRST_TARGETS = {
     "scenes.prepare": "keyseg.data.scenes.prepare",
 }
 """What the first signatures hash for the classes and functions there were. Closed."""
+
+
+ALL = "all"
+"""Of data.train_images: every image of the train split."""
 
 
 class ConfigError(ValueError):
@@ -410,6 +415,9 @@ def check_values(run: RunConfig) -> None:
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
     _check_schedule(run.optim)
+    images = run.data.get("train_images", ALL)
+    if images != ALL and not (type(images) is int and images > 0):
+        raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")

@@ -116,6 +116,8 @@ def test_an_integer_for_a_float_is_the_same_value(changed, key):
     [
         ({"optim.stepz": 3}, r"config key 'optim.stepz'"),
         ({"modle": {"name": "tiny"}}, r"config key 'modle'"),
+        ({"data.train_images": 0}, r"data\.train_images=0: must be a number above 0, or all"),
+        ({"data.train_images": "some"}, r"data\.train_images=some: must be a number above 0"),
         ({"optim.decay": 1.0, "optim.schedule": "wsd"}, r"optim\.decay=1\.0: must be a share"),
         ({"optim.decay": 0.1}, r"optim\.decay=0\.1 does nothing.*cosine: set optim\.schedule=wsd"),
         ({"optim.until": "plateau"}, r"optim\.until=plateau.*cosine.*optim\.schedule=wsd or const"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.compose import compose_config
 from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.runs import targets
 
 if TYPE_CHECKING:
     from keyseg.data.example import Example
@@ -169,7 +170,8 @@ def _read(cfg: RunConfig, split: str) -> tuple[list[Example], ByQuery[str], list
             continue
         if spec["_target_"].endswith("reason_seg.read"):
             spec["keywords"] = None
-        module = importlib.import_module(spec["_target_"].rpartition(".")[0])
+        read = targets.find("data.sources._target_", spec["_target_"])
+        module = importlib.import_module(read.__module__)
         if ask := getattr(module, "answers", None):
             found, file = ask(resolve_path(spec["root"]))
             answers.update(found)

@@ -7,7 +7,6 @@ on how many workers or processes load the images.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import json
 import math
@@ -21,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from keyseg.config import resolve_path
+from keyseg.config import ConfigError, resolve_path
 from keyseg.data.example import TEXTS, Example, scored
 from keyseg.data.files import ABSENT, DataError, Problems, parsing_once
-from keyseg.runs import garbage_collector
+from keyseg.runs import garbage_collector, targets
 
 SPLITS = ("train", "val", "test")
 
@@ -293,13 +292,11 @@ def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
 def _call(what: str, spec: Mapping[str, Any], **extra: Any) -> Any:
     """Call the function that `_target_` names with the other keys; `root` is made absolute."""
     target = str(spec.get("_target_", ""))
-    module, _, name = target.rpartition(".")
-    if not module:
-        raise DataError(f"data.{what}._target_='{target}': must be package.module.function")
+    takes = ("root",) if what == "prepare" else ("root", "split")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"data.{what}._target_={target} cannot be found: {error}") from error
+        function = targets.find_function(f"data.{what}._target_", target, takes, "keyseg.data")
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     if "problems" not in inspect.signature(function).parameters:
         extra.pop("problems", None)  # a reader that cannot collect stops at the first one
     arguments = {key: value for key, value in spec.items() if key != "_target_"} | extra

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -24,6 +21,7 @@ from keyseg.model.backbones.weights import fingerprint, weights_path
 from keyseg.model.features import FrozenFeatures, Store
 from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
+from keyseg.runs import targets
 from keyseg.train.batch import Collator
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -235,15 +233,13 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     """
     options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
     target = str(cfg.fusion["_target_"])
-    module, _, name = target.rpartition(".")
+    made = targets.find_class("fusion._target_", target, nn.Module)
     try:
-        made = getattr(importlib.import_module(module), name)
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
         reads = (variant.uses_seg, variant.uses_key, variant.uses_context)
     except Exception as error:  # a variant is anybody's class
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        near = _near(module, name)
-        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {reason}{near}") from error
+        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {reason}") from error
     if not any(reads):
         raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): it reads nothing")
     if variant.uses_key and not cfg.model.tokens.n_keys:
@@ -253,15 +249,6 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
             "read KEY (self, mlp, random_key)"
         )
     return variant
-
-
-def _near(module: str, name: str) -> str:
-    """ " Did you mean ...?" where a module has a class of nearly that name."""
-    loaded = sys.modules.get(module)
-    if loaded is None or hasattr(loaded, name):
-        return ""
-    near = get_close_matches(name, [n for n in vars(loaded) if n[:1].isupper()], n=1)
-    return f". Did you mean {module}.{near[0]}?" if near else ""
 
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:

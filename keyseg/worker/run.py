@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import scored
+from keyseg.data.fraction import fewer
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
@@ -85,7 +86,8 @@ def work(
         protocol=protocol_keys(cfg),
     )
     optim = cfg.optim
-    sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.seed)
+    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
     processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()

@@ -134,7 +134,7 @@ BUILT = [
         r"Fulll.*Did you mean keyseg.model.fusion.Full\?",
     ),
     ("fusion._target_=keyseg.model.fuson.Full", "No module named 'keyseg.model.fuson'"),
-    ("fusion._target_=torch.nn.Identity", "fusion=full .torch.nn.Identity.: AttributeError"),
+    ("fusion._target_=torch.nn.Identity", "torch.nn.Identity: a stored config may name"),
     ("fusion.heads=5", "fusion dim 64 is not a multiple of 5 heads"),
     ("fusion.mlp_ratio=-1", "fusion=full .*: RuntimeError"),
     ("+fusion.widht=3", "fusion=full .*: TypeError: .*widht"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import PROJECT, ROOT, ConfigError
-from keyseg.runs import snapshot
+from keyseg.runs import snapshot, targets
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CellJob, CommandJob
 from keyseg.sweep.slurm.nodes import Nodes
@@ -39,6 +39,7 @@ def parameters(options: SlurmOptions, name: str, code: Path) -> dict[str, Any]:
         *(["set -e", *options.setup, "set +e"] if options.setup else []),
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # the folder of the submission is no place to import from",
+        f"export {targets.PACKAGES}={shlex.quote(','.join(targets.allowed()))}",
         f"export {ROOT}={shlex.quote(os.environ.get(ROOT) or str(PROJECT))}",
     ]
     cores = None if options.cpus_per_gpu else options.cpus_per_task
