@@ -14,13 +14,14 @@ from keyseg.commands import (
     plan,
     predict,
     report,
+    score,
     status,
     sync,
 )
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 
-COMMANDS = (report, status, plan, sync, predict, export, data, features, keywords)
+COMMANDS = (report, status, plan, sync, predict, score, export, data, features, keywords)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

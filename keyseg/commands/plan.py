@@ -33,10 +33,10 @@ def _run(options: argparse.Namespace) -> int:
     try:
         sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
     except ConfigError:
-        found = unstarted(options.sweep)
-        if found is None:
+        lines_of_file = unstarted(options.sweep)
+        if lines_of_file is None:
             raise
-        print("\n".join(found))
+        print("\n".join(lines_of_file))
         return 0
     design = sweep_directory.read(sweep_dir)
     if not design:
@@ -139,9 +139,9 @@ def trials(sweep_dir: Path, command: str) -> list[str]:
     own = [t for s in content["studies"] for t in s["trials"] if t["from"] is None]
     states = Counter(t["state"] for t in own if t["state"] not in ("waiting", "running"))
     budget = content.get("n_trials", 0) * len(content["studies"])
-    told = ", ".join(f"{n} {state}" for state, n in states.items())
+    counts = ", ".join(f"{n} {state}" for state, n in states.items())
     of = f" of {budget}" if budget else ""
-    out = f"{sum(states.values())}{of} trials done" + (f" ({told})" if told else "")
+    out = f"{sum(states.values())}{of} trials done" + (f" ({counts})" if counts else "")
     return [out, f"run the rest with  {command}"]
 
 

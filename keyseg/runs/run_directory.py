@@ -173,15 +173,15 @@ class RunDirectory:
         Raises:
             RunBusy: another process holds it.
         """
-        held = filelock.FileLock(self.path / "run.lock")
+        lock = filelock.FileLock(self.path / "run.lock")
         try:
-            held.acquire(timeout=_PROBE_SECONDS, poll_interval=0.05)
+            lock.acquire(timeout=_PROBE_SECONDS, poll_interval=0.05)
         except filelock.Timeout:
             raise RunBusy(f"{self.path}: another process works on this run") from None
         try:
             yield
         finally:
-            held.release()
+            lock.release()
 
     @property
     def busy(self) -> bool:
@@ -348,7 +348,7 @@ class RunDirectory:
 
     @property
     def prune_file(self) -> Path:
-        """There where the run is asked to end, as pruned, at its next evaluation."""
+        """Exists once the run has been asked to end, as pruned, at its next evaluation."""
         return self.path / "prune.json"
 
     @property
@@ -445,7 +445,7 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def verdict(run: RunDirectory) -> int | None:
+def exit_code(run: RunDirectory) -> int | None:
     """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
 
     A run that is tried again is "failed" without a reason until it begins. One that has its old

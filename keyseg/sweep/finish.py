@@ -181,17 +181,19 @@ def print_end(
     """Result table, failures with their logs, and where everything is."""
     if outcomes:
         console.print(result_table(outcomes, console.width))
-    found = sum(outcome.found for outcome in outcomes)
-    if found:
+    before = sum(outcome.found for outcome in outcomes)
+    if before:
         what = (
-            "all cells were" if found == len(outcomes) else f"{found} of {len(outcomes)} cells were"
+            "all cells were"
+            if before == len(outcomes)
+            else f"{before} of {len(outcomes)} cells were"
         )
         print_line(console, f"{what} done already (rerun=true runs them again)")
     for outcome in outcomes:
         if outcome.status == FAILED:
             run = outcome.cell.open()
-            told = run.info.get("error") or outcome.error or "no reason given"
-            error = str(told).strip().splitlines()[-1]
+            reason = run.info.get("error") or outcome.error or "no reason given"
+            error = str(reason).strip().splitlines()[-1]
             print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
             print_line(console, f"        log: {short_path(run.log_file)}", "red")
     for outcome in outcomes:

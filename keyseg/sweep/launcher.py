@@ -99,7 +99,7 @@ class SweepLauncher(Launcher):
                 )
             if self.config.dry:
                 print_cells(plan, cells, console)
-                for line in stale.told(cells, stale.find(cells)):
+                for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
                 if self.prepare:
                     print_missing(cells, console)

@@ -46,13 +46,13 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
 
     Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
     """
-    found: list[str] = []
+    problems: list[str] = []
     for argument in arguments:
         if WHOLE.match(argument):
-            found += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+            problems += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
         else:
-            found.append(argument)
-    return found
+            problems.append(argument)
+    return problems
 
 
 @contextmanager
@@ -78,10 +78,10 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
         for cause in causes:  # a plugin that refuses its options says it best itself
             if isinstance(cause, (ConfigError, DataError)):
                 fail(str(cause))
-        told = [_first(str(error)).rstrip(":")]
+        parts = [_first(str(error)).rstrip(":")]
         if causes and _first(str(causes[-1])) not in str(error).splitlines()[0]:
-            told.append(_first(str(causes[-1])) or type(causes[-1]).__name__)
-        fail(": ".join(told))
+            parts.append(_first(str(causes[-1])) or type(causes[-1]).__name__)
+        fail(": ".join(parts))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -255,14 +255,14 @@ def _is_empty(key: str, config: DictConfig) -> bool:
 def _groups(loader: ConfigLoaderImpl, parent: str = "") -> list[str]:
     from hydra.core.object_type import ObjectType
 
-    found = []
+    names = []
     for name in loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
         if loader.get_group_options(group, ObjectType.CONFIG):
-            found.append(group)
+            names.append(group)
         if loader.get_group_options(group, ObjectType.GROUP):
-            found += _groups(loader, group)
-    return found
+            names += _groups(loader, group)
+    return names
 
 
 def _options(loader: ConfigLoaderImpl, group: str) -> list[str]:
@@ -273,16 +273,16 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     """All dotted names of a config, inner nodes included."""
     from omegaconf import DictConfig as Node
 
-    found = []
+    names = []
     for key in map(str, config):
         name = f"{prefix}{key}"
-        found.append(name)
+        names.append(name)
         child = config._get_node(key)
         if isinstance(child, Node) and not (
             child._is_none() or child._is_missing() or child._is_interpolation()
         ):
-            found += _keys(child, f"{name}.")
-    return found
+            names += _keys(child, f"{name}.")
+    return names
 
 
 def _first(text: str) -> str:

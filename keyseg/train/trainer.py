@@ -35,7 +35,7 @@ from keyseg.runs import disk
 from keyseg.runs.convergence import settled
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
-from keyseg.train.distributed import ALONE, Processes, accumulating, shared, unsharded, whole
+from keyseg.train.distributed import ALONE, Processes, accumulating, shard_like, unsharded, whole
 from keyseg.train.losses import (
     Losses,
     bce_loss,
@@ -119,10 +119,10 @@ def compute_losses(
 
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Expressions grouped by the size (H, W) of their image."""
-    found: dict[tuple[int, int], list[int]] = {}
+    by_shape: dict[tuple[int, int], list[int]] = {}
     for n, row in enumerate(batch.rows):
-        found.setdefault(batch.sizes[row], []).append(n)
-    yield from ((picked, size) for size, picked in found.items())
+        by_shape.setdefault(batch.sizes[row], []).append(n)
+    yield from ((picked, size) for size, picked in by_shape.items())
 
 
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
@@ -175,7 +175,7 @@ class Trainer:
         self._window = torch.zeros(5, device=self.device)
         self._entropies = torch.zeros(len(self._attentions), device=self.device)
         self._count = 0
-        if not processes.first:  # what is dropped out differs; everything else is told
+        if not processes.first:  # dropout differs between processes; all else is the first one's
             torch.manual_seed(self._own_seed())
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._written: Future[None] | None = None
@@ -201,13 +201,13 @@ class Trainer:
         return self.step
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
-        """Its values lie as the parameters do."""
+        """Restore the optimizer; its state is sharded like the parameters are."""
         numbered = enumerate(p for group in self.optimizer.param_groups for p in group["params"])
         for number, parameter in numbered:
             values = state["state"].get(number, {})
             for name, value in values.items():
                 if name != "step":  # stays on the CPU
-                    values[name] = shared(value, parameter)
+                    values[name] = shard_like(value, parameter)
         self.optimizer.load_state_dict(state)
 
     def _load_random(self, states: list[dict[str, Tensor | None]]) -> None:
@@ -360,14 +360,14 @@ class Trainer:
 
     def _log(self, seconds: float) -> Iterator[Value]:
         names = [f"train/{name}" for name in ("loss", "text", "bce", "dice", "keyword")]
-        found = dict(zip(names, self._window / self._count, strict=True))
+        means = dict(zip(names, self._window / self._count, strict=True))
         if not self.cfg.model.tokens.n_keys:
-            del found["train/keyword"]  # not asked
-        found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
+            del means["train/keyword"]  # not asked
+        means |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
         names = [f"entropy/{name}" for name in self._attentions]
-        found |= dict(zip(names, self._entropies, strict=True))
+        means |= dict(zip(names, self._entropies, strict=True))
         # The only place where training waits for the device: all numbers come at once.
-        values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
         if not math.isfinite(loss := values["train/loss"]):
             raise DivergedError(
                 f"loss is {loss} at step {self.step}: lower optim.lr "
@@ -434,7 +434,7 @@ def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
         raise KeyError(f"checkpoint does not fit this model: {', '.join(differing[:5])} ...")
     with torch.no_grad():
         for name, value in state.items():
-            parameters[name].copy_(shared(value, parameters[name]))
+            parameters[name].copy_(shard_like(value, parameters[name]))
 
 
 def _copied(state: Any) -> Any:

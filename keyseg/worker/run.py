@@ -57,7 +57,7 @@ def work(
     """
     device = processes.device(pick_device(cfg.runtime.device))
     set_threads(cfg)
-    check_shares(cfg, processes.count)
+    check_images_per_step(cfg, processes.count)
     log.info(
         "device: %s, %d threads, %s, attention %s",
         _device_name(device),
@@ -232,11 +232,11 @@ def read_test(
     Raises:
         Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
-    found = kept.read(protocol) if processes.first else {}
-    done = set(processes.led(lambda: list(found)))
+    before = kept.read(protocol) if processes.first else {}
+    done = set(processes.led(lambda: list(before)))
     if done:
         log.info("test, %s: %d batches were read before", protocol, len(done))
-    mine = [record for records in found.values() for record in records]
+    mine = [record for records in before.values() for record in records]
     with closing(evaluate_batches(parts, images, cfg, protocol, processes, done)) as batches:
         for start, records in batches:
             kept.add(protocol, start, records)
@@ -248,7 +248,7 @@ def read_test(
     return processes.gather(mine)
 
 
-def check_shares(cfg: RunConfig, processes: int) -> None:
+def check_images_per_step(cfg: RunConfig, processes: int) -> None:
     """Whether there is an image for every micro-batch of every process.
 
     Raises:

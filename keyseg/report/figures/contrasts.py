@@ -25,13 +25,13 @@ POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
 
 
-def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
+def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
     """Every contrast on every metric of the design, one row each, with its intervals.
 
     One without a result keeps its row, and says what is lacking.
     """
     metrics = sweep.metrics
-    rows = held[held["protocol"] == sweep.headline]
+    rows = differences[differences["protocol"] == sweep.headline]
     first = rows.drop_duplicates("contrast")
     names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}
@@ -171,8 +171,8 @@ def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
         if not parts:
             return pd.Series(dtype=float)
         rows = pd.concat([part[["id", "iou"]] for part in parts])
-        found: pd.Series[float] = rows.groupby("id")["iou"].mean()
-        return found
+        means: pd.Series[float] = rows.groupby("id")["iou"].mean()
+        return means
 
     return pd.DataFrame({"of": mean(contrast.of), "against": mean(contrast.against)}).dropna()
 

@@ -31,25 +31,28 @@ FEW = 5
 def draw_all(
     sweep: Sweep,
     scores: pd.DataFrame,
-    held: pd.DataFrame,
+    differences: pd.DataFrame,
     slices: Mapping[str, Sequence[str]],
     folder: Path,
 ) -> dict[str, tuple[Path, ...]]:
     """Write every figure; {name: (png, svg, pdf)}. A figure without data is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     with figure_style():
-        drawn = makers(sweep, scores, held, slices)
+        drawn = makers(sweep, scores, differences, slices)
         return {name: save(make(), folder, name) for name, make in drawn.items()}
 
 
 def makers(
-    sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame, slices: Mapping[str, Sequence[str]]
+    sweep: Sweep,
+    scores: pd.DataFrame,
+    differences: pd.DataFrame,
+    slices: Mapping[str, Sequence[str]],
 ) -> dict[str, Callable[[], Any]]:
     """What draws each figure that this sweep has data for; to be called in `figure_style`."""
-    known = bool((held["verdict"] != NO_RESULT).any())
+    known = bool((differences["verdict"] != NO_RESULT).any())
     made: dict[str, tuple[bool, Callable[[], Any]]] = {
-        "forest": (known, lambda: contrasts.forest(sweep, held)),
-        "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, held)),
+        "forest": (known, lambda: contrasts.forest(sweep, differences)),
+        "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, differences)),
         "paired": (known and contrasts.pictured(sweep), lambda: contrasts.paired(sweep)),
         "interaction": (
             bool(sweep.finished and contrasts.two_factors(sweep)),
@@ -159,8 +162,8 @@ def keyword(sweep: Sweep) -> Any:
         rows = rows[np.isfinite(rows["iou"].astype(float))]
         hit, good = rows["keyword_rank"] == 0, rows["iou"] >= RIGHT_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)
-        found = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
-        accuracy = 100 * found["mean"].where(found["size"] >= FEW).to_numpy(float)
+        by_bin = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
+        accuracy = 100 * by_bin["mean"].where(by_bin["size"] >= FEW).to_numpy(float)
         style = look(variant.index)
         dash = {"linestyle": style.dash, "marker": style.marker}
         left.plot((edges[:-1] + edges[1:]) / 2, accuracy, color=style.colour, **dash)

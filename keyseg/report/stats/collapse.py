@@ -33,8 +33,8 @@ def collapsed(scores: np.ndarray) -> np.ndarray:
     if not np.isfinite(scores).any():
         return np.zeros(len(scores), bool)
     best = np.nanmax(scores)
-    found: np.ndarray = (scores < SHARE * best) & (scores <= best - DROP)
-    return found
+    fell: np.ndarray = (scores < SHARE * best) & (scores <= best - DROP)
+    return fell
 
 
 def rate(failed: int, trained: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -107,7 +107,7 @@ def with_collapse(
     return Estimate(value, value - np.sqrt(room[0]), value + np.sqrt(room[1]))
 
 
-def told(sides: Mapping[str, Side]) -> str:
+def sentence(sides: Mapping[str, Side]) -> str:
     """ "collapsed: full 1 of 5 (1 to 72 %), seg_only 0 of 5 (0 to 52 %)"; "" where none did."""
     if not any(side.failed.any() for side in sides.values()):
         return ""

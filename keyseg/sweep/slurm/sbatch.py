@@ -218,6 +218,6 @@ def _sbatch_said(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line]
     own = [line for line in lines if line.startswith("sbatch: ")]
-    told = errors or own or lines or ["no reason given"]
-    short = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in told]
+    said = errors or own or lines or ["no reason given"]
+    short = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in said]
     return "; ".join(dict.fromkeys(short))
