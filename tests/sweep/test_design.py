@@ -150,20 +150,20 @@ def test_what_folds_says_so():
     """Two variants under one name, two cells in one place, a baseline and a contrast of nothing."""
     same_name = grid("a.weight=1", "b.weight=1")
     with pytest.raises(ConfigError, match=r"two variants are called 'weight=1.*': a.weight=1"):
-        design(same_name, {"factors": ["a.weight", "b.weight"]})
+        read_design(same_name, {"factors": ["a.weight", "b.weight"]})
     with pytest.raises(ConfigError, match="two variants are called 'x=1': x=1 and x=1"):
-        design(grid("x=1", "x='1'"))
+        read_design(grid("x=1", "x='1'"))
     apart = grid("fusion=full optim.lr=1", "fusion=full optim.lr=2")
     with pytest.raises(ConfigError, match=r"two cells are .full. with one seed: optim.lr=1, optim"):
-        design(apart, {"factors": ["fusion"]})
+        read_design(apart, {"factors": ["fusion"]})
     corner = grid("fusion=cross x=1", "fusion=full x=2")
     with pytest.raises(ConfigError, match=r"baseline=fusion=full, x=1: the sweep has no cell with"):
-        design(corner, {"baseline": {"fusion": "full", "x": 1}})
+        read_design(corner, {"baseline": {"fusion": "full", "x": 1}})
     entry = {"of": {"fusion": "full"}, "against": {"fusion": "cross"}}
     with pytest.raises(ConfigError, match="fits no two cells of the sweep"):
-        design(corner, {"contrasts": [entry]})
+        read_design(corner, {"contrasts": [entry]})
     with pytest.raises(ConfigError, match="the sweep has no cells"):
-        design([])
+        read_design([])
 
 
 @pytest.mark.parametrize(
