@@ -64,6 +64,13 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "there are several seeds: lowest to highest seed. Losses that fall by more than a factor "
         "of 20 stand on a logarithmic axis.",
     ),
+    "budget": (
+        "Score against budget",
+        "Each variant's score with its 95 % interval over test examples against the steps that "
+        "were made and against GPU-hours (CPU-hours where no run had a GPU) of training at the "
+        "median pace, without evaluations; means over seeds, headline protocol, the sweep's first "
+        "metric. Filled: every seed is at a plateau. Rings: the two lines cross.",
+    ),
     "precision": (
         "Precision curves",
         "Share of test examples with an IoU above X, for every X; markers at 0.5, 0.6, … 0.9. "
