@@ -329,7 +329,7 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
 
 
 def keep_threads(cell: Cell, threads: int) -> None:
-    """Remember the share of a run, so that it goes on with the same one."""
+    """Remember the threads of a run, so that it goes on with as many."""
     run = cell.open()
     if "threads" not in run.info:
         run.update(threads=cell.config.runtime.threads or threads)

@@ -99,8 +99,8 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
 
 def _take_threads(cell: Cell) -> int:
     """This process's threads; before torch is loaded, which reads the variables once."""
-    share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or share
+    cores_each = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or cores_each
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         os.environ.setdefault(name, str(threads))
     return threads
