@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -51,6 +53,12 @@ A new key of the schema, or of an option file, is listed here with the value und
 the run that it was before there was the key. At that value it is no part of the signature, so that
 cells made before it are found. Terms of the loss need no line: at weight 0 they do not count.
 """
+
+REDEFINED: dict[str, tuple[Any, Any]] = {
+    "model.tokens.*_init": (None, "drawn"),  # was the mean of the table, for KEY and SEG alike
+}
+"""Values that do something else than for the first cells: pattern over dotted names, the value, and
+what it counts as in a signature, so that a cell of then is not taken for one of today."""
 
 _FIRST_LOSS = ("name", "text", "bce", "dice", "resolution", "keyword")
 """Keys of `loss` that the first cells had: they count at weight 0, too."""
@@ -95,7 +103,8 @@ class TokensConfig:
 
     `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
-    `init`: the word whose embedding a new token starts from; null = mean of the table.
+    `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
+    of the table (LISA).
     """
 
     key: str = "[KEY]"
@@ -330,6 +339,36 @@ NOT_NEGATIVE = (
 )
 
 
+def _token(text: Any) -> bool:
+    return bool(text) and not re.search(r"\s", text)
+
+
+FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: v < 2**63, "must be below 2**63"),
+    "model.tokens.key": (_token, "must be a text without spaces, like [KEY]"),
+    "model.tokens.seg": (_token, "must be a text without spaces, like [SEG]"),
+    "model.lora.dropout": (lambda v: 0 <= v < 1, "must be from 0 to below 1"),
+    "model.lora.targets": (bool, "is empty: give names of layers, like [q_proj, v_proj]"),
+    "optim.betas": (
+        lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
+        "must be two numbers from 0 to below 1",
+    ),
+    "evaluation.val_images": (
+        lambda v: v is None or v > 0,
+        "must be above 0, or null for all images",
+    ),
+    "runtime.threads": (
+        lambda v: v is None or v > 0,
+        "must be above 0, or null for a share of the cores",
+    ),
+    "runtime.device": (
+        lambda v: bool(re.fullmatch(r"auto|cpu|mps|(cuda|xpu|npu|hpu)(:\d+)?", v)),
+        "must be auto, cpu, cuda, cuda:N, mps, xpu, npu or hpu",
+    ),
+}
+"""What a value must be where that is no range and no list of words: a test, and how it is said."""
+
+
 def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     """Resolve and check a composed config; return it typed.
 
@@ -372,6 +411,16 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
+    for key, value in flat.items():
+        for v in value if isinstance(value, list) else [value]:
+            if isinstance(v, float) and not math.isfinite(v):
+                raise ConfigError(f"{key}={value}: must be a finite number")
+    for key, (fits, says) in FORMS.items():
+        if not fits(flat[key]):
+            raise ConfigError(f"{key}={flat[key]}: {says}")
+    tokens = run.model.tokens
+    if tokens.n_keys and tokens.key == tokens.seg:
+        raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
     _check_schedule(run.optim)
     images = run.data.get("train_images", ALL)
     if images != ALL and not (type(images) is int and images > 0):
@@ -417,12 +466,20 @@ def signed(cfg: RunConfig) -> dict[str, Any]:
     flat = {key: _plain(value) for key, value in flatten(cfg).items()}
     idle = tuple(_idle_terms(flat))
     return {
-        key: _target_name(value) if key.endswith("._target_") else value
+        key: _meaning(key, value)
         for key, value in flat.items()
         if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
         and not any(fnmatch(key, added) and value == _plain(v) for added, v in ADDED.items())
         and not any(key == term or key.startswith(f"{term}.") for term in idle)
     }
+
+
+def _meaning(key: str, value: Any) -> Any:
+    """A value as a signature counts it."""
+    if key.endswith("._target_"):
+        return _target_name(value)
+    told = (now for pattern, (v, now) in REDEFINED.items() if fnmatch(key, pattern) and v == value)
+    return next(told, value)
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:

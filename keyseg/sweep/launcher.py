@@ -32,7 +32,7 @@ from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish, preflight, ranges, stale
 from keyseg.sweep.cells import Cell, freeze
-from keyseg.sweep.design import Design, design, to_json
+from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
@@ -91,17 +91,19 @@ class SweepLauncher(Launcher):
         """Get all cells done, report, and end the program with 1 if a cell failed."""
         with one_line_errors(), sigterm_is_ctrl_c():
             console = Console()
-            plan, cells = self.plan(job_overrides)
+            design, cells = self.design_and_cells(job_overrides)
             if self.config.detach and not self.can_detach:
                 raise ConfigError(
                     "detach=true: cells on this machine end with the command; "
                     "hydra/launcher=slurm has jobs that go on"
                 )
             if self.config.dry:
-                print_cells(plan, cells, console)
+                print_cells(design, cells, console)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
-                self.show_dry(plan, cells, console)
+                if self.prepare:
+                    print_missing(cells, console)
+                self.show_dry(design, cells, console)
                 return []
             cells, lines = stale.decide(cells, self.config)
             for line in lines:
@@ -110,10 +112,10 @@ class SweepLauncher(Launcher):
                 prepare(cells, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
-            write_sweep(sweep_dir, plan, cells)
+            write_sweep(sweep_dir, design, cells)
             parent = start_parent(sweep_dir, cells)
             try:
-                outcomes = self.run_cells(plan, cells, console)
+                outcomes = self.run_cells(design, cells, console)
                 parent.join(30)
                 reported = self.end(sweep_dir, cells, outcomes, console)
             except KeyboardInterrupt:
@@ -133,7 +135,7 @@ class SweepLauncher(Launcher):
             raise SystemExit(EXIT_FAILED)
         return [_job_return(cell, status[cell.path]) for cell in cells]
 
-    def plan(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
+    def design_and_cells(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
         """Design and frozen cells.
 
         Raises:
@@ -141,13 +143,13 @@ class SweepLauncher(Launcher):
         """
         plain = OmegaConf.to_container(self.config.get("ablation") or OmegaConf.create())
         assert isinstance(plain, dict)
-        plan = design(
+        design = read_design(
             job_overrides,
             {str(key): value for key, value in plain.items()},
             name=self.config.get("name"),
             fusion=str(OmegaConf.select(self.config, "fusion.name")),
         )
-        return plan, freeze(plan, self.compose)
+        return design, freeze(design, self.compose)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of one cell, as Hydra composes it for a job."""
@@ -173,10 +175,10 @@ class SweepLauncher(Launcher):
         """Write the report; its page. Said where Hydra gets its launchers, hydra_plugins/."""
         raise NotImplementedError
 
-    def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
+    def show_dry(self, design: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """An outcome for every cell."""
         raise NotImplementedError
 
@@ -201,11 +203,11 @@ class SweepLauncher(Launcher):
         return problem is None
 
 
-def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
+def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None:
     """The cells of a sweep as they would run."""
-    repeats = f" ({counted(plan.left_out, 'repeat')} left out)" if plan.left_out else ""
+    repeats = f" ({counted(design.left_out, 'repeat')} left out)" if design.left_out else ""
     finish.print_line(
-        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
+        console, f"sweep {design.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
     )
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))
@@ -214,6 +216,16 @@ def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
         finish.print_line(
             console, f"{title:<{width}}  {cell.signature}  {cell.open().status:<7}  {given}"
         )
+
+
+def print_missing(cells: Sequence[Cell], console: Console) -> None:
+    """Say what weights and data are missing, of cells that are only looked at.
+
+    Raises:
+        ConfigError: the model of one cannot be built.
+    """
+    for line in preflight.missing([cell.config for cell in cells]):
+        finish.print_line(console, f"missing: {line}", "yellow")
 
 
 def prepare(cells: Sequence[Cell], console: Console) -> None:
@@ -261,11 +273,11 @@ def supervise(
             raise
 
 
-def write_sweep(sweep_dir: Path, plan: Design, cells: Sequence[Cell]) -> None:
+def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> None:
     """Write sweep.json; a sweep of the same cells keeps its parent run in MLflow."""
     signatures = [cell.signature for cell in cells]
     seeds = [cell.config.seed for cell in cells]
-    content = to_json(plan, signatures, seeds, command(), time.time())
+    content = to_json(design, signatures, seeds, command(), time.time())
     sweep_dir.mkdir(parents=True, exist_ok=True)
     with sweep_directory.lock(sweep_dir):
         before = sweep_directory.read(sweep_dir)
@@ -317,7 +329,7 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
 
 
 def keep_threads(cell: Cell, threads: int) -> None:
-    """Remember the share of a run, so that it goes on with the same one."""
+    """Remember the threads of a run, so that it goes on with as many."""
     run = cell.open()
     if "threads" not in run.info:
         run.update(threads=cell.config.runtime.threads or threads)

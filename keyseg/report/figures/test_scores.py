@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import RIGHT_MASK, THRESHOLDS, with_keyword
-from keyseg.report.figures import contrasts, pathway
+from keyseg.report.figures import budget, contrasts, pathway
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.style import INK, band, canvas, figure_style, legend, look, save, wrap
 from keyseg.report.stats.verdict import NO_RESULT
@@ -64,6 +64,7 @@ def makers(
             any(len(c.metrics) for c in sweep.cells),
             lambda: learning_curves(sweep),
         ),
+        "budget": (budget.varies(sweep, scores), lambda: budget.figure(sweep, scores)),
         "precision": (bool(sweep.finished), lambda: precision(sweep)),
         "keyword": (any(c.key_asked for c in sweep.finished), lambda: keyword(sweep)),
     }
