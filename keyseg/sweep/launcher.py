@@ -101,6 +101,8 @@ class SweepLauncher(Launcher):
                 print_cells(design, cells, console)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
+                if self.prepare:
+                    print_missing(cells, console)
                 self.show_dry(design, cells, console)
                 return []
             lines = reuse.take_over(cells, wanted=bool(self.config.reuse))
@@ -220,6 +222,16 @@ def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None
         )
 
 
+def print_missing(cells: Sequence[Cell], console: Console) -> None:
+    """Say what weights and data are missing, of cells that are only looked at.
+
+    Raises:
+        ConfigError: the model of one cannot be built.
+    """
+    for line in preflight.missing([cell.config for cell in cells]):
+        finish.print_line(console, f"missing: {line}", "yellow")
+
+
 def prepare(cells: Sequence[Cell], console: Console) -> None:
     """Look for the weights and make and read the data that the cells still to run need, once.
 
@@ -336,7 +348,7 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
 
 
 def keep_threads(cell: Cell, threads: int) -> None:
-    """Remember the share of a run, so that it goes on with the same one."""
+    """Remember the threads of a run, so that it goes on with as many."""
     run = cell.open()
     if not {"threads", "damaged"} & run.info.keys():
         run.update(threads=cell.config.runtime.threads or threads)

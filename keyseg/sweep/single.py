@@ -21,6 +21,7 @@ from keyseg.sweep.launcher import (
     EXIT_INTERRUPTED,
     command,
     prepare,
+    print_missing,
     sigterm_is_ctrl_c,
 )
 from keyseg.sweep.overrides import fail, one_line_errors
@@ -40,7 +41,7 @@ def run_single(cfg: DictConfig) -> None:
         config = frozen(cfg)
         label = str(config.fusion["name"])
         point = Point(label, {"fusion": label}, config.seed, [])
-        cell = cell_of(config, point, folder_name(config.name or SINGLE))
+        cell = cell_of(config, point, folder_name(SINGLE if config.name is None else config.name))
         console = Console()
         if process_rank.rank():
             _take_part(cell, dry=cfg.dry)
@@ -49,6 +50,7 @@ def run_single(cfg: DictConfig) -> None:
             finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
             for line in stale.summary_lines([cell], stale.find([cell])):
                 finish.print_line(console, f"stale: {line}")
+            print_missing([cell], console)
             return
         lines = reuse.take_over([cell], wanted=bool(cfg.reuse))
         (cell,), more = stale.decide([cell], cfg)
@@ -104,8 +106,8 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
 
 def _take_threads(cell: Cell) -> int:
     """This process's threads; before torch is loaded, which reads the variables once."""
-    share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or share
+    cores_each = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or cores_each
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         os.environ.setdefault(name, str(threads))
     return threads
