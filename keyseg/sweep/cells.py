@@ -124,12 +124,12 @@ def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
 def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
-    One that is typed has been checked, and is changed in place.
-    `rerun`, `stale`, `dry` and `detach` are orders to whoever starts the run; a worker that goes on
-    after it was killed must not read them again.
+    One that is typed has been checked, and is changed in place. `rerun`, `stale`, `reuse`, `dry`
+    and `detach` are orders to whoever starts the run; a worker that goes on after it was killed
+    must not read them again.
     """
     config = composed if isinstance(composed, RunConfig) else validate(composed)
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
-    config.stale = "ask"
+    config.stale, config.reuse = "ask", True
     return config

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from omegaconf import OmegaConf
-
+from keyseg.config import ConfigError
 from keyseg.runs import convergence, sweep_directory
 from keyseg.runs.run_directory import (
     DONE,
@@ -16,10 +15,12 @@ from keyseg.runs.run_directory import (
     PRUNED,
     QUEUED,
     RUNNING,
+    DamagedError,
     Row,
     RunDirectory,
     now,
     parse_rows,
+    stored_config,
 )
 
 TESTING, STOPPED, LOST = "testing", "stopped", "lost"
@@ -82,6 +83,7 @@ class Watch:
         self._tests = tests
         self._info_file = run.path / "run.json"
         self._shown: tuple[Any, CellStatus] | None = None
+        self._damaged: str | None = None
 
     def read(self, state: str | None = None) -> CellStatus:
         """The status now. `state`: what the caller knows better than run.json."""
@@ -126,7 +128,7 @@ class Watch:
             val_step=val_step,
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
-            error=str(info.get("error") or "") if status == FAILED else None,
+            error=str(info.get("error") or "") if status == FAILED else self._damaged,
             training=self._training(info) if val_step > 0 or status in (DONE, FAILED) else "",
         )
 
@@ -160,7 +162,13 @@ class Watch:
         except FileNotFoundError:
             self._forget()
             return
-        for row in parse_rows(self.run.metrics_file, new):
+        try:
+            rows = parse_rows(self.run.metrics_file, new)
+        except DamagedError as error:  # of this run; the others are shown
+            self._damaged = str(error)
+            return
+        self._damaged = None
+        for row in rows:
             self._last[row.name] = row
             if row.name in (convergence.SCORE, convergence.RATE):
                 self._curve.append(row)
@@ -189,9 +197,12 @@ class Watch:
         if self._steps is None and "tests" in info:
             self._tests = info["tests"]
         elif self._steps is None and self.run.config_file.exists():  # a run from before that
-            loaded = OmegaConf.load(self.run.config_file)
-            self._steps = OmegaConf.select(loaded, "optim.steps")
-            self._tests = bool(OmegaConf.select(loaded, "evaluation.protocols"))
+            try:
+                loaded = stored_config(self.run.config_file)
+                self._steps = loaded["optim"]["steps"]
+                self._tests = bool(loaded["evaluation"]["protocols"])
+            except (ConfigError, KeyError, TypeError):  # whoever works on the run says so
+                return info.get("steps")
         return info.get("steps") or self._steps
 
 
@@ -199,6 +210,8 @@ def watches(sweep_dir: Path) -> list[Watch]:
     """One watch per cell of a sweep; of a tuning and of single runs, one per run in the folder."""
     sweep = sweep_directory.read(sweep_dir)
     cells = sweep.get("cells")
+    if cells is not None:
+        cells = [*cells, *sweep.get("earlier", [])]
     if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
         labels = [(str(r.info.get("label") or r.path.name), r.info.get("seed"), r) for r in runs]

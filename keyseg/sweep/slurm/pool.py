@@ -105,7 +105,7 @@ class Submission:
         """The record of a run; None where it was never submitted."""
         try:
             return cls(**json.loads((run.path / "job.json").read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):  # none, or one that cannot be read
             return None
 
     def write(self, run: RunDirectory) -> None:
@@ -278,7 +278,8 @@ class SlurmPool:
 
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
-        with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
+        # of all sweeps: a cell may be a link to that of another
+        with sweep_directory.lock(self._sweep_dir.parent, "submit"), _no_interruption():
             known = {run.path: Submission.read(run) for run, _ in self._asked}
             alive = Jobs(self._look({record.name for record in known.values() if record}))
             fresh = []
@@ -320,16 +321,16 @@ class SlurmPool:
                 return
             self._asked = self._asked[sum(map(len, batch)) :]
 
-    def _submit_array(self, packed: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
+    def _submit_array(self, jobs_of_runs: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
         name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
         records, jobs = [], []
-        for index, pack in enumerate(packed):
-            for run, _ in pack:
+        for index, together in enumerate(jobs_of_runs):
+            for run, _ in together:
                 record = Submission(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
-            paths = [str(run.path.absolute()) for run, _ in pack]
-            jobs.append(CellJob(paths, self.worker, pack[0][1], self.minutes))
+            paths = [str(run.path.absolute()) for run, _ in together]
+            jobs.append(CellJob(paths, self.worker, together[0][1], self.minutes))
         try:
             self._submit(name, jobs)
         except SlurmError:
