@@ -18,8 +18,8 @@ from tokenizers import AddedToken
 from keyseg.config import ConfigError, PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, Example
 
-IMAGE = "<image>"
-CUT = "\0"
+IMAGE_TOKEN = "<image>"
+_CUT = "\0"
 """Where a text is tokenised piece by piece."""
 
 
@@ -74,9 +74,11 @@ class Conversation:
         """None where answers hold no KEY."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
-        before, mark, after = prompt.user.partition(IMAGE)
+        before, mark, after = prompt.user.partition(IMAGE_TOKEN)
         if not mark or "{question}" not in after:
-            raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE}, then {{question}}")
+            raise ConfigError(
+                f"prompt.user={prompt.user!r}: needs {IMAGE_TOKEN}, then {{question}}"
+            )
         for answer in prompt.answers:
             _check_fields("prompt.answers", answer, needed="tokens", also=("text",))
             if -1 < answer.find("{text}") < answer.find("{tokens}"):
@@ -87,7 +89,7 @@ class Conversation:
         for key, forms in (("prompt.short", prompt.short), ("prompt.long", prompt.long)):
             for form in forms:
                 _check_fields(key, form, needed="query")
-        image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         head: list[int] = tokenizer(prompt.system + before)["input_ids"]
         self.prefix = head + [image_id] * image_tokens
         """Shared by all expressions of an image: system text, user's turn, image."""
@@ -132,11 +134,13 @@ class Conversation:
 
         It is what somebody wrote, and must not become an image's place or the end of an answer.
         """
-        text = self._names.sub(lambda name: name[0][:1] + CUT + name[0][1:], text)
-        return CUT.join(text) if self._added & set(self._ids(text)) else text
+        text = self._names.sub(lambda name: name[0][:1] + _CUT + name[0][1:], text)
+        return _CUT.join(text) if self._added & set(self._ids(text)) else text
 
     def _ids(self, text: str) -> list[int]:
-        pieces = [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(CUT)]
+        pieces = [
+            self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(_CUT)
+        ]
         return [number for piece in pieces for number in piece]
 
     @staticmethod
