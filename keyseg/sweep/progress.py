@@ -16,7 +16,7 @@ from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
 from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
 
-STYLES = {
+_STYLES = {
     RUNNING: "cyan",
     TESTING: "cyan",
     DONE: "green",
@@ -118,7 +118,7 @@ def render(
     rows = [[shortened(row[0], room), *row[1:]] for row in rows]
     left = [i < 2 or header == "training" for i, header in enumerate(headers)]
     widths[0] = min(widths[0], room)
-    table = _table(headers, rows, widths, left, [STYLES.get(cell.state, "") for cell in cells])
+    table = _table(headers, rows, widths, left, [_STYLES.get(cell.state, "") for cell in cells])
     if hidden:
         table.append(f"and {hidden} more\n", style="dim")
     errors = [
@@ -221,7 +221,7 @@ def _loss(losses: Mapping[str, float], name: str) -> str:
 
 def progress(cells: Sequence[CellStatus], slots: int) -> str:
     """`1 of 3 done · 2 running · about 4 min left`."""
-    count = {s: sum(c.state == s for c in cells) for s in STYLES}
+    count = {s: sum(c.state == s for c in cells) for s in _STYLES}
     at_work = count[RUNNING] + count[TESTING]
     parts = [f"{count[DONE]} of {len(cells)} done"]
     parts += [f"{at_work} running"] if at_work else []
