@@ -17,12 +17,12 @@ from keyseg.data.keywords.file import replace
 from keyseg.data.keywords.journal import HUMAN, Journal, Word
 from keyseg.runs.spreadsheet import guarded, unguarded
 
-COLUMNS = ("checked", "keyword", "proposed", "now", "reason", "query", "answer", "image")
+_COLUMNS = ("checked", "keyword", "proposed", "now", "reason", "query", "answer", "image")
 _NEEDED = {"checked", "keyword", "proposed", "query", "image"}
 
 
 def rows(doubts: Iterable[settle.Doubt]) -> list[dict[str, str]]:
-    """The sheet's rows, by `COLUMNS`."""
+    """The sheet's rows, by `_COLUMNS`."""
     return [
         {
             "checked": "",
@@ -44,7 +44,7 @@ def write(path: Path, sheet: Iterable[dict[str, str]]) -> None:
     Queries and answers are others' words: what begins like a formula is guarded from being one.
     """
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS)
+    table = csv.DictWriter(text, _COLUMNS)
     table.writeheader()
     table.writerows({key: guarded(text) for key, text in row.items()} for row in sheet)
     replace(path, "\ufeff" + text.getvalue())
