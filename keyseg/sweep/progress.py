@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from types import TracebackType
 from typing import Protocol
 
@@ -344,11 +345,11 @@ def _cut(text: str) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None or not isfinite(value) else f"{value:.{digits}f}"
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+    return _number(None if value is None else 100 * value, 1)
 
 
 def _last_line(error: str | None) -> str:
