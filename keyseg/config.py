@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 PROJECT = Path(__file__).resolve().parent.parent
 """Root of the checkout: where experiments/, sweeps/ and reports/ lie."""
+
+NAMED = ("model", "fusion", "data", "prompt", "loss")
+"""Groups whose options are recorded by `name`, which is that of the file."""
 
 NOT_IN_SIGNATURE = (
     "name",
@@ -35,7 +39,7 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
-    # "optim.ema": 0.0,
+    "loss.terms": {},
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -44,8 +48,8 @@ the run that it was before there was the key. At that value it is no part of the
 cells made before it are found. Terms of the loss need no line: at weight 0 they do not count.
 """
 
-_FIRST_LOSS = ("name", "text", "bce", "dice", "resolution", "keyword")
-"""Keys of `loss` that the first cells had: they count at weight 0, too."""
+OWN_TERMS = ("text", "bce", "dice", "keyword")
+"""Terms of the loss with keys of their own. They count at weight 0, too: the first cells had them."""
 
 _FIRST_TARGETS = {
     **{
@@ -136,9 +140,11 @@ class KeywordLossConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the four losses. Weight 0: measured and logged, not trained.
+    """Weights of the terms of the loss. Weight 0: measured and logged, not trained.
 
     `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
+    `terms`: more of them by name: a weight, or {weight, options}; with a `_target_` the function
+    is that one, else the term of that name (`keyseg.train.losses`).
     """
 
     name: str = MISSING
@@ -147,6 +153,7 @@ class LossConfig:
     dice: float = MISSING
     resolution: str = MISSING
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
+    terms: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -311,6 +318,7 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"config key '{error.full_key or '?'}': {reason}") from error
+    run.loss.terms = {name: _term(name, spec) for name, spec in run.loss.terms.items()}
     flat = flatten(raw)
     check_values(run)
     for group in ("fusion", "data"):
@@ -319,6 +327,21 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
     return run
+
+
+def _term(name: str, spec: Any) -> dict[str, Any]:
+    """A value of `loss.terms` as {weight, options}."""
+    if name in OWN_TERMS:
+        key = "keyword.weight" if name == "keyword" else name
+        raise ConfigError(f"loss.terms.{name}: the weight of this term is loss.{key}")
+    if not name.isidentifier() or name == "loss":
+        raise ConfigError(f"loss.terms.{name}: give a term a name that a function could have")
+    given = dict(spec) if isinstance(spec, Mapping) else {"weight": spec}
+    weight = given.get("weight")
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not (number and 0 <= cast(float, weight) < math.inf):
+        raise ConfigError(f"loss.terms.{name}: needs a weight, a number from 0 up, not {weight}")
+    return given
 
 
 def check_values(run: RunConfig) -> None:
@@ -339,7 +362,8 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
-    if not any((run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)):
+    own = (run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)
+    if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     if run.model.quantization != "none":
         four = f"model.quantization={run.model.quantization}"
@@ -353,7 +377,7 @@ def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
     """12 hex digits that identify a cell: a hash of the resolved config.
 
     Keys in `NOT_IN_SIGNATURE` do not count, nor do those of `ADDED` at the value listed there, nor
-    terms of the loss that are newer than the first cells at weight 0. A `_target_` counts by its
+    `loss.terms` at weight 0. A `_target_` counts by its
     name without the path to it, so that code may move. The order of keys does not count; every
     other value does, defaults included, so that a changed default gives a new signature.
     """
@@ -375,11 +399,9 @@ def signed(cfg: RunConfig) -> dict[str, Any]:
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:
-    """Newer terms of the loss at weight 0: `loss.edge: 0`, or `loss.edge.weight: 0`."""
+    """Terms at weight 0 among those that the first cells did not have."""
     for key, value in flat.items():
-        weight = key.endswith(".weight") or key.count(".") == 1
-        newer = key.startswith("loss.") and key.split(".")[1] not in _FIRST_LOSS
-        if newer and weight and value == 0:
+        if key.startswith("loss.terms.") and key.endswith(".weight") and value == 0:
             yield key.removesuffix(".weight")
 
 

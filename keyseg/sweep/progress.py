@@ -15,7 +15,8 @@ from rich.text import Text
 
 from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
-from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
+from keyseg.config import OWN_TERMS
+from keyseg.sweep.status import LOST, STOPPED, TESTING, CellStatus
 
 STYLES = {
     RUNNING: "cyan",
@@ -97,7 +98,8 @@ def render(
     """The table of a sweep for a terminal of this size; None: as many lines as it takes."""
     total = progress(cells, slots)
     cells, hidden = _fitting(cells, height)
-    losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
+    every = dict.fromkeys(name for cell in cells for name in ("loss", *OWN_TERMS, *cell.losses))
+    losses = [name for name in every if name == "loss" or width >= _WIDE]
     headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
     rows = [_row(cell, losses) for cell in cells]
     if any(cell.training for cell in cells):

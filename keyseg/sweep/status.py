@@ -17,6 +17,7 @@ from keyseg.runs.run_directory import (
     RUNNING,
     Row,
     RunDirectory,
+    is_loss,
     now,
     parse_rows,
 )
@@ -25,7 +26,6 @@ TESTING, STOPPED, LOST = "testing", "stopped", "lost"
 """States beyond run.json's: the steps are done and the test split is read; nobody works on it;
 its job ended without a word."""
 
-LOSSES = ("loss", "text", "bce", "dice", "keyword")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,11 @@ class Watch:
             step=step,
             steps=steps,
             seconds_per_step=speed,
-            losses={n: r.value for n in LOSSES if (r := self._last.get(f"train/{n}"))},
+            losses={
+                name.removeprefix("train/"): row.value
+                for name, row in self._last.items()
+                if is_loss(name)
+            },
             val={
                 name.removeprefix("val/"): row.value
                 for name, row in self._last.items()

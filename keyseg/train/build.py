@@ -23,6 +23,7 @@ from keyseg.model.features import FrozenFeatures, Store
 from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
 from keyseg.train.batch import Collator
+from keyseg.train.losses import weighted_terms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -239,9 +240,10 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
-    if not cfg.loss.keyword.weight:
+    pulled = {term.term.over for term in weighted_terms(cfg.loss) if term.weight}
+    if "keywords" not in pulled:
         model.keyword_head.requires_grad_(False)
-    if not cfg.loss.bce and not cfg.loss.dice:
+    if not pulled & {"masks", "expressions"}:
         drawn = (
             model.mask_head,
             model.fusion,
