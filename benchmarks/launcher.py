@@ -31,10 +31,17 @@ from keyseg.config import PROJECT
 from keyseg.runs.run_directory import DONE, RunDirectory
 
 SMALL = (
-    *("data.prepare.refer={train: 6, val: 3, test: 3}", "optim.steps=2", "optim.eval_every=2"),
-    *("data.prepare.reason={train: 6, val: 3, test: 3}", "evaluation.protocols=[]"),
-    *("optim.images_per_step=2", "optim.expressions_per_image=1", "evaluation.val_images=3"),
-    *("runtime.threads=1", "runtime.device=cpu", "runtime.log_every=1"),
+    "data.prepare.refer={train: 6, val: 3, test: 3}",
+    "optim.steps=2",
+    "optim.eval_every=2",
+    "data.prepare.reason={train: 6, val: 3, test: 3}",
+    "evaluation.protocols=[]",
+    "optim.images_per_step=2",
+    "optim.expressions_per_image=1",
+    "evaluation.val_images=3",
+    "runtime.threads=1",
+    "runtime.device=cpu",
+    "runtime.log_every=1",
 )
 
 PLAIN = """
@@ -118,9 +125,15 @@ class Bench:
         place = self._place("ours")
         limit = "array_parallelism" if self.cluster == "slurm" else "n_jobs"
         command = [
-            *(sys.executable, str(PROJECT / "run.py"), "-m", f"hydra/launcher={self.cluster}"),
-            *(f"seed={','.join(map(str, range(cells)))}", "fusion=self", "name=ours"),
-            *(f"hydra.launcher.cells_per_job={per_job}", f"hydra.launcher.{limit}={self.at_once}"),
+            sys.executable,
+            str(PROJECT / "run.py"),
+            "-m",
+            f"hydra/launcher={self.cluster}",
+            f"seed={','.join(map(str, range(cells)))}",
+            "fusion=self",
+            "name=ours",
+            f"hydra.launcher.cells_per_job={per_job}",
+            f"hydra.launcher.{limit}={self.at_once}",
             *("hydra.launcher.report=false", f"paths.outputs={place}", *self._small()),
         ]
         if self.cluster == "slurm":
@@ -149,12 +162,16 @@ class Bench:
         (place / "app.py").write_text(HYDRA)
         limit = [f"hydra.launcher.array_parallelism={self.at_once}"]
         command = [
-            *(sys.executable, str(place / "app.py"), "-m"),
+            sys.executable,
+            str(place / "app.py"),
+            "-m",
             f"hydra/launcher=submitit_{self.cluster}",
-            *("hydra.launcher.timeout_min=60", "hydra.launcher.cpus_per_task=1"),
+            "hydra.launcher.timeout_min=60",
+            "hydra.launcher.cpus_per_task=1",
             "hydra.launcher.mem_gb=2",
             *(limit if self.cluster == "slurm" else ()),
-            *(f"seed={','.join(map(str, range(cells)))}", "fusion=self"),
+            f"seed={','.join(map(str, range(cells)))}",
+            "fusion=self",
             *(f"hydra.sweep.dir={place}", *self._small()),
         ]
         lines = self._run(command, place)

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from keyseg.report.stats.measures import MEASURES
+from keyseg.metrics import MEASURES
 from keyseg.report.stats.resamples import RESAMPLES
 from keyseg.report.stats.scores import contrasts, scores, slices
 from keyseg.report.store import Cell, Sweep, Variant

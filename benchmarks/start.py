@@ -37,8 +37,12 @@ from pathlib import Path
 load_sam(Path(sys.argv[2]), sys.argv[3])
 """
 OVERRIDES = (
-    *("optim.steps=1", "optim.warmup=0", "runtime.log_every=1", "runtime.threads=1"),
-    *("evaluation.val_images=1", "evaluation.protocols=[]"),
+    "optim.steps=1",
+    "optim.warmup=0",
+    "runtime.log_every=1",
+    "runtime.threads=1",
+    "evaluation.val_images=1",
+    "evaluation.protocols=[]",
 )
 
 

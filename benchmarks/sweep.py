@@ -38,10 +38,15 @@ def seconds(overrides: list[str], cells: int, root: str, *, shared: bool) -> flo
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, str(PROJECT / "run.py"), "-m", *overrides),
-            *("name=bench", "hydra/launcher=local", "hydra.launcher.report=false"),
+            "name=bench",
+            "hydra/launcher=local",
+            "hydra.launcher.report=false",
             f"hydra.launcher.cells_per_job={-(-cells // slots) if shared else 1}",
-            *(f"runtime.features={str(shared).lower()}", "runtime.show_progress=false"),
-            *(f"paths.data={folder}/data", f"paths.outputs={folder}/outputs", f"data.root={root}"),
+            f"runtime.features={str(shared).lower()}",
+            "runtime.show_progress=false",
+            f"paths.data={folder}/data",
+            f"paths.outputs={folder}/outputs",
+            f"data.root={root}",
         ]
         start = time.perf_counter()
         done = subprocess.run(

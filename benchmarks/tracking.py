@@ -52,9 +52,14 @@ def small(folder: Path, steps: int) -> RunConfig:
     """The cell of the first half: a row of every kind at every step."""
     counts = "{train: 8, val: 2, test: 2}"
     return config(
-        *(f"data.root={folder / 'scenes'}", f"data.prepare.refer={counts}"),
-        *(f"data.prepare.reason={counts}", f"optim.steps={steps}", "optim.images_per_step=2"),
-        *("runtime.log_every=1", "runtime.threads=1", "runtime.device=cpu"),
+        f"data.root={folder / 'scenes'}",
+        f"data.prepare.refer={counts}",
+        f"data.prepare.reason={counts}",
+        f"optim.steps={steps}",
+        "optim.images_per_step=2",
+        "runtime.log_every=1",
+        "runtime.threads=1",
+        "runtime.device=cpu",
         f"optim.eval_every={steps}",
         "evaluation.protocols=[teacher_forced]",
     )

@@ -25,7 +25,7 @@ from keyseg.sweep import group_help, launcher
 from keyseg.sweep.local import launcher as local_launcher
 from keyseg.sweep.slurm import launcher as slurm_launcher
 from keyseg.sweep.tune import options as tune_options
-from keyseg.sweep.tune import sweeper as tune_plugin
+from keyseg.sweep.tune import sweeper as tune_sweeper
 
 
 class _Reports:
@@ -58,7 +58,7 @@ class GridSweeper(launcher.GridSweeper):
     """`hydra/sweeper=grid`."""
 
 
-class OptunaSweeper(tune_plugin.OptunaSweeper):
+class OptunaSweeper(tune_sweeper.OptunaSweeper):
     """`hydra/sweeper=optuna`."""
 
 

@@ -28,7 +28,9 @@ NAMED = ("model", "fusion", "data", "prompt", "loss")
 
 NOT_IN_SIGNATURE = (
     "name",
-    *("rerun", "dry", "detach"),
+    "rerun",
+    "dry",
+    "detach",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -292,15 +294,18 @@ POSITIVE = (
     "runtime.accumulation",
 )
 NOT_NEGATIVE = (
-    *("loss.text", "loss.bce", "loss.dice", "loss.keyword.weight", "seed", "optim.warmup"),
-    *(
-        "optim.steps",
-        "optim.lr",
-        "optim.lr_fusion",
-        "optim.lr_decoder",
-        "optim.weight_decay",
-        "optim.clip",
-    ),
+    "loss.text",
+    "loss.bce",
+    "loss.dice",
+    "loss.keyword.weight",
+    "seed",
+    "optim.warmup",
+    "optim.steps",
+    "optim.lr",
+    "optim.lr_fusion",
+    "optim.lr_decoder",
+    "optim.weight_decay",
+    "optim.clip",
 )
 
 

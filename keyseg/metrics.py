@@ -1,14 +1,20 @@
-"""Scores as sums and counts (LISA's definitions), and the summary of a table of samples.
+"""What is measured: one table of measures, each a ratio of two sums over examples.
 
-Shapes: N masks, H x W pixels. Every sum is a whole number, so that scores do not depend on the
-order, the batch size or the number of processes. All scores are shares, 0 to 1.
+A run's summary, the report's tables and its bootstrap read this table, so that a measure has one
+definition. Sums add up over examples, images, slices, resamples and processes, so scores do not
+depend on the order, the batch size or the number of processes. The definitions are LISA's (gIoU,
+cIoU), gRefCOCO's (N-acc, T-acc), and the paper's for the disagreement of keyword and mask.
+
+Shapes: N examples (rows of samples.parquet), H x W pixels. All scores are fractions, 0 to 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,10 +25,8 @@ from pycocotools import mask as coco
 IGNORE = 255
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 RIGHT_MASK = 0.5
-"""IoU from which a mask counts as right in the discrepancy rates."""
+"""IoU from which a mask counts as right where keyword and mask are compared."""
 TOP = 5
-_UNIT = 1 << 60
-"""IoUs are summed in whole numbers of 1 / _UNIT: exact, whatever the order."""
 
 Array = NDArray[Any]
 
@@ -56,96 +60,246 @@ def iou(intersection: ArrayLike, union: ArrayLike) -> NDArray[np.float64]:
     return np.where(u == 0, 1.0, i / np.maximum(u, 1))
 
 
-@dataclass
-class MaskScores:
-    """Sums over masks, from which the scores follow. `a + b` scores both parts together."""
+class Examples:
+    """Rows of samples.parquet with what the terms of the measures are made of, (N,) each."""
 
-    count: int = 0
-    intersection: int = 0
-    union: int = 0
-    iou_units: int = 0
-    above: dict[float, int] = field(default_factory=lambda: dict.fromkeys(THRESHOLDS, 0))
-    empty_targets: int = 0
-    empty_found: int = 0
-    empty_predictions: int = 0
-    targets_missed: int = 0
+    def __init__(self, samples: pd.DataFrame) -> None:
+        self.samples = samples
 
-    def add(self, intersection: ArrayLike, union: ArrayLike, target: ArrayLike) -> None:
-        """Count masks by their pixels in intersection, union and target (ints, or (N,) each).
+    def column(self, name: str) -> Array:
+        """A column as it is stored."""
+        return self.samples[name].to_numpy()
 
-        The prediction's pixels follow: intersection + union - target. None of the three counts
-        ignored pixels.
-        """
-        columns = (np.atleast_1d(np.asarray(c, np.int64)) for c in (intersection, union, target))
-        i, u, t = np.broadcast_arrays(*columns)
-        p = i + u - t
-        if ((i < 0) | (i > np.minimum(t, p))).any():
-            raise ValueError("intersection, union and target areas do not fit together")
-        self.count += i.size
-        self.intersection += int(i.sum())
-        self.union += int(u.sum())
-        for a, b in zip(i.tolist(), u.tolist(), strict=True):
-            self.iou_units += a * _UNIT // b if b else _UNIT
-        values = iou(i, u)
-        for x in THRESHOLDS:
-            self.above[x] += int(np.count_nonzero(values > x))
-        self.empty_targets += int(np.count_nonzero(t == 0))
-        self.empty_found += int(np.count_nonzero((t == 0) & (p == 0)))
-        self.empty_predictions += int(np.count_nonzero(p == 0))
-        self.targets_missed += int(np.count_nonzero((t > 0) & (p == 0)))
+    @cached_property
+    def iou(self) -> Array:
+        """Of the masks; NaN where a run measured none."""
+        if "iou" in self.samples:
+            return self.samples["iou"].to_numpy(float)
+        return iou(self.samples["intersection"], self.samples["union"])
 
-    def add_masks(self, pred: Array, target: Array) -> None:
-        """Count masks: pred bool and target uint8, both (N, H, W) or (H, W), 255 ignored."""
-        area = np.count_nonzero(target == 1, axis=(-2, -1))
-        self.add(*intersection_union(pred, target), area)
+    @cached_property
+    def counted(self) -> Array:
+        """Whether an example counts at all: its IoU is a number."""
+        return np.isfinite(self.iou)
 
-    def __add__(self, other: MaskScores) -> MaskScores:
-        sums = {
-            name: getattr(self, name) + getattr(other, name)
-            for name in vars(self)
-            if name != "above"
-        }
-        above = {x: self.above[x] + other.above[x] for x in THRESHOLDS}
-        return MaskScores(**sums, above=above)
+    @cached_property
+    def has_keyword(self) -> Array:
+        """Whether its keyword is known; examples without count in no measure of keywords."""
+        return with_keyword(self.samples).to_numpy()
+
+    @cached_property
+    def rank(self) -> Array:
+        """Words that KEY ranks above the keyword; -1 where it names none, which is wrong."""
+        return self.samples["keyword_rank"].fillna(-1).to_numpy()
 
     @property
-    def giou(self) -> float:
-        """Mean IoU over masks; an empty target counts 1 if nothing is predicted, else 0."""
-        return _share(self.iou_units, self.count * _UNIT)
+    def keyword_right(self) -> Array:
+        """Whether KEY's first word is the keyword."""
+        right: Array = self.has_keyword & (self.rank == 0)
+        return right
 
     @property
-    def ciou(self) -> float:
-        """Sum of intersections over sum of unions; 1 if there is not one foreground pixel."""
-        return _share(self.intersection, self.union) if self.union or not self.count else 1.0
+    def mask_right(self) -> Array:
+        """Whether the IoU is that of a right mask."""
+        right: Array = self.iou >= RIGHT_MASK
+        return right
 
-    def precision(self, threshold: float) -> float:
-        """Share of masks with an IoU above the threshold, one of `THRESHOLDS`."""
-        return _share(self.above[threshold], self.count)
+    @cached_property
+    def target_area(self) -> Array:
+        """Pixels of the target; NaN where none is stored."""
+        if "target_rle" not in self.samples:
+            return np.full(len(self.samples), np.nan)
+        names = ("target_rle", "height", "width")
+        columns = zip(*(self.samples[name] for name in names), strict=True)
+        areas = [_area(c, int(h), int(w)) if c and pd.notna(c) else np.nan for c, h, w in columns]
+        return np.array(areas, float)
+
+    @cached_property
+    def predicted_area(self) -> Array:
+        """Pixels of the prediction that count, from the sums that are stored; NaN: not known."""
+        area: Array = self.column("intersection") + self.column("union") - self.target_area
+        return area
 
     @property
-    def n_acc(self) -> float:
-        """gRefCOCO: share of empty targets for which nothing is predicted."""
-        return _share(self.empty_found, self.empty_targets)
+    def empty(self) -> Array:
+        """Whether nothing is predicted; False where that is not known."""
+        nothing: Array = self.predicted_area == 0
+        return nothing
 
     @property
-    def t_acc(self) -> float:
-        """gRefCOCO: share of the other targets for which something is predicted."""
-        targets = self.count - self.empty_targets
-        return _share(targets - self.targets_missed, targets)
+    def no_target(self) -> Array:
+        """Whether the expression names nothing on purpose (gRefCOCO)."""
+        nothing: Array = self.target_area == 0
+        return nothing
 
     @property
-    def empty_rate(self) -> float:
-        """Share of masks in which nothing is predicted."""
-        return _share(self.empty_predictions, self.count)
+    def has_target(self) -> Array:
+        """Whether it names something, in data of which some expressions do not."""
+        something: Array = (self.target_area > 0) & bool(self.no_target.any())
+        return something
 
-    def summary(self) -> dict[str, float]:
-        """giou, ciou, precision@X, empty_rate, examples; n_acc and t_acc if a target is empty."""
-        scores = {"giou": self.giou, "ciou": self.ciou}
-        scores |= {f"precision@{x}": self.precision(x) for x in THRESHOLDS}
-        scores |= {"empty_rate": self.empty_rate, "examples": float(self.count)}
-        if self.empty_targets:
-            scores |= {"n_acc": self.n_acc, "t_acc": self.t_acc}
-        return scores
+
+@lru_cache(maxsize=2**16)
+def _area(counts: str, height: int, width: int) -> float:
+    """Every run of a sweep has the same targets: each is decoded once."""
+    return float(coco.area({"size": [height, width], "counts": counts.encode()}))
+
+
+def with_keyword(samples: pd.DataFrame) -> pd.Series[bool]:
+    """Which examples have a keyword."""
+    return samples["keyword"].notna() & (samples["keyword"] != "")
+
+
+@dataclass(frozen=True)
+class Term:
+    """What each example adds to a sum. `of`: (N,) numbers or bools."""
+
+    name: str
+    of: Callable[[Examples], Array]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Sum of one term over the examples, divided by the sum of another.
+
+    `better`: +1 higher is better, -1 lower is better, 0 neither. `generated`: says something only
+    where the model writes the answer itself; the summary of another protocol leaves it out.
+    """
+
+    name: str
+    title: str
+    numerator: Term
+    denominator: Term
+    better: int
+    explanation: str
+    generated: bool = False
+
+
+def _above(threshold: float) -> Term:
+    return Term(f"above_{threshold}", lambda e: e.iou > threshold)
+
+
+EXAMPLES = Term("examples", lambda e: e.counted)
+KEYWORDS = Term("has_keyword", lambda e: e.has_keyword)
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("giou", "gIoU", Term("iou", lambda e: e.iou), EXAMPLES, 1, "mean IoU over examples"),
+    Measure(
+        "ciou",
+        "cIoU",
+        Term("intersection", lambda e: e.column("intersection")),
+        Term("union", lambda e: e.column("union")),
+        1,
+        "summed intersection over summed union",
+    ),
+    *(
+        Measure(f"precision@{x}", f"P@{x}", _above(x), EXAMPLES, 1, f"share with IoU > {x}")
+        for x in THRESHOLDS
+    ),
+    Measure(
+        "keyword_accuracy",
+        "Keyword acc.",
+        Term("keyword_right", lambda e: e.keyword_right),
+        KEYWORDS,
+        1,
+        "KEY's top word is the keyword",
+    ),
+    Measure(
+        f"keyword_accuracy_top{TOP}",
+        f"Keyword top {TOP}",
+        Term("keyword_near", lambda e: e.has_keyword & (e.rank >= 0) & (e.rank < TOP)),
+        KEYWORDS,
+        1,
+        f"the keyword is among KEY's top {TOP} words",
+    ),
+    Measure(
+        "discrepancy_keyword_right_mask_wrong",
+        "Key right, mask wrong",
+        Term("right_wrong", lambda e: e.keyword_right & (e.iou < RIGHT_MASK)),
+        KEYWORDS,
+        -1,
+        f"share with the right keyword and IoU < {RIGHT_MASK}",
+    ),
+    Measure(
+        "discrepancy_keyword_wrong_mask_right",
+        "Key wrong, mask right",
+        Term("wrong_right", lambda e: e.has_keyword & ~e.keyword_right & e.mask_right),
+        KEYWORDS,
+        -1,
+        f"share with a wrong keyword and IoU ≥ {RIGHT_MASK}",
+    ),
+    Measure(
+        "empty_rate",
+        "Empty",
+        Term("empty", lambda e: e.empty),
+        Term("known_mask", lambda e: ~np.isnan(e.predicted_area)),
+        -1,
+        "share of empty predicted masks",
+    ),
+    Measure(
+        "no_seg_rate",
+        "No SEG",
+        Term("no_seg", lambda e: ~e.column("has_seg").astype(bool)),
+        EXAMPLES,
+        -1,
+        "share of answers without SEG",
+        generated=True,
+    ),
+    Measure(
+        "no_key_rate",
+        "No KEY",
+        Term("no_key", lambda e: ~e.column("has_key").astype(bool)),
+        EXAMPLES,
+        -1,
+        "share of answers without KEY",
+        generated=True,
+    ),
+    Measure(
+        "n_acc",
+        "N-acc",
+        Term("nothing_found", lambda e: e.no_target & e.empty),
+        Term("no_target", lambda e: e.no_target),
+        1,
+        "no-target examples left empty",
+    ),
+    Measure(
+        "t_acc",
+        "T-acc",
+        Term("something_found", lambda e: e.has_target & (e.predicted_area > 0)),
+        Term("has_target", lambda e: e.has_target),
+        1,
+        "the others not left empty",
+    ),
+)
+NO_TARGET = ("n_acc", "t_acc")
+"""Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
+BY_NAME = {measure.name: measure for measure in MEASURES}
+
+TERMS = {term.name: term for m in MEASURES for term in (m.numerator, m.denominator)}
+COLUMNS = tuple(TERMS)
+NUMERATORS = np.array([COLUMNS.index(m.numerator.name) for m in MEASURES])
+DENOMINATORS = np.array([COLUMNS.index(m.denominator.name) for m in MEASURES])
+
+
+def terms(samples: pd.DataFrame) -> pd.DataFrame:
+    """What each example adds to every sum: `COLUMNS` (float), index as in `samples`.
+
+    An example without a finite IoU counts in no sum; one without a keyword in no sum of keywords,
+    and one whose answer has no KEY names no word, which is wrong. Where the target was not stored,
+    it is not known whether the prediction is empty. N-acc and T-acc exist where some example of the
+    table has no target.
+    """
+    examples = Examples(samples)
+    columns = {name: term.of(examples) for name, term in TERMS.items()}
+    frame = pd.DataFrame(columns, index=samples.index).astype(float)
+    return frame.where(pd.Series(examples.counted, index=samples.index), 0.0)
+
+
+def ratios(sums: Array) -> Array:
+    """(..., len(COLUMNS)) sums -> (..., len(MEASURES)) values; NaN where nothing was counted."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value: Array = sums[..., NUMERATORS] / sums[..., DENOMINATORS]
+    return value
 
 
 @dataclass(frozen=True)
@@ -185,46 +339,36 @@ def collisions(keywords: Iterable[str], tokens: Iterable[str]) -> Collisions:
     )
 
 
-def keyword_scores(
-    ranks: ArrayLike, keywords: ArrayLike, ious: ArrayLike, tokens: ArrayLike | None = None
-) -> dict[str, float]:
-    """Keyword accuracy, its majority-class baseline, and how often keyword and mask disagree.
+def majority(samples: pd.DataFrame) -> float:
+    """Keyword accuracy of always naming the most frequent first token of these examples."""
+    found = _keywords(samples)
+    return found.majority / found.keywords if found.keywords else float("nan")
 
-    Args:
-        ranks: int (N,), 0 = right; -1 = none was predicted, which is wrong.
-        keywords: str or None (N,), the true ones. Examples without one do not count.
-        ious: float (N,), of the masks.
-        tokens: str (N,), the keywords' first tokens, by which right and wrong are told; None (old
-            results) = the keywords themselves.
 
-    Returns:
-        `keyword_majority` is the accuracy of always saying the commonest first token of these
-        examples; `keyword_collisions` the share whose first token is another keyword's as well.
-        Every value is NaN where no example has a keyword.
-    """
-    truth = np.asarray(keywords, object)
-    known = pd.notna(truth)
-    rank, good_mask = np.asarray(ranks)[known], np.asarray(ious)[known] >= RIGHT_MASK
-    n, right = len(rank), rank == 0
-    first = truth if tokens is None else np.asarray(tokens, object)
-    found = collisions(truth[known], first[known])
-    return {
-        "keyword_accuracy": _share(np.count_nonzero(right), n),
-        f"keyword_accuracy_top{TOP}": _share(np.count_nonzero((rank >= 0) & (rank < TOP)), n),
-        "keyword_majority": _share(found.majority, n),
-        "keyword_collisions": _share(found.colliding, n),
-        "discrepancy_keyword_right_mask_wrong": _share(np.count_nonzero(right & ~good_mask), n),
-        "discrepancy_keyword_wrong_mask_right": _share(np.count_nonzero(~right & good_mask), n),
-    }
+def colliding(samples: pd.DataFrame) -> float:
+    """Share of keywords whose first token is another keyword's too; NaN where none was stored."""
+    found = _keywords(samples)
+    known = found.keywords and "keyword_token" in samples
+    return found.colliding / found.keywords if known else float("nan")
+
+
+def _keywords(samples: pd.DataFrame) -> Collisions:
+    rows = samples[with_keyword(samples)]
+    # Results from before first tokens were stored are told apart by whole keywords.
+    tokens = rows["keyword_token" if "keyword_token" in rows else "keyword"]
+    return collisions(rows["keyword"], tokens)
 
 
 def summarise(samples: pd.DataFrame) -> dict[str, float]:
-    """Scores of one protocol from its rows of samples.parquet.
+    """Scores of one protocol from its rows of samples.parquet: every measure that applies.
 
-    The generated protocol adds `no_seg_rate` and `no_key_rate`: answers without the token.
+    `examples` is their number; `keyword_majority` the accuracy of always saying the commonest first
+    token of these examples; `keyword_collisions` the share whose first token is another keyword's
+    as well. NaN where nothing counts, as keyword accuracy where no example has a keyword.
 
     Raises:
-        ValueError: no rows, a missing column, or rows of several protocols.
+        ValueError: no rows, a missing column, rows of several protocols, or counts of pixels that
+            cannot be.
     """
     needed = {"intersection", "union", "target_rle", "height", "width", "keyword", "keyword_rank"}
     if missing := sorted(needed - set(samples.columns)):
@@ -234,16 +378,25 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
     protocols = samples["protocol"].unique().tolist() if "protocol" in samples else []
     if len(protocols) > 1:
         raise ValueError(f"samples of several protocols ({', '.join(protocols)}): take one")
-    scores = MaskScores()
-    scores.add(samples["intersection"], samples["union"], _target_areas(samples))
-    ious = iou(samples["intersection"], samples["union"])
-    summary = scores.summary()
-    tokens = samples.get("keyword_token")
-    summary |= keyword_scores(samples["keyword_rank"], samples["keyword"], ious, tokens)
-    if protocols == ["generated"]:
-        summary["no_seg_rate"] = float((~samples["has_seg"].astype(bool)).mean())
-        summary["no_key_rate"] = float((~samples["has_key"].astype(bool)).mean())
-    return summary
+    _check_pixels(Examples(samples))
+    # Sums are rounded once, at their end: the same bits whatever the order of the rows.
+    sums = {name: math.fsum(column) for name, column in terms(samples).items()}
+    summary = {}
+    for measure in MEASURES:
+        if measure.generated and protocols != ["generated"]:
+            continue
+        if measure.name in NO_TARGET and not sums["no_target"]:
+            continue
+        whole = sums[measure.denominator.name]
+        summary[measure.name] = sums[measure.numerator.name] / whole if whole else math.nan
+    summary |= {"keyword_majority": majority(samples), "keyword_collisions": colliding(samples)}
+    return summary | {"examples": float(len(samples))}
+
+
+def _check_pixels(examples: Examples) -> None:
+    both, target = examples.column("intersection"), examples.target_area
+    if ((both < 0) | (both > target) | (both > examples.predicted_area)).any():
+        raise ValueError("intersection, union and target areas do not fit together")
 
 
 def summarise_by(samples: pd.DataFrame, slice_name: str) -> dict[str, dict[str, float]]:
@@ -257,16 +410,3 @@ def summarise_by(samples: pd.DataFrame, slice_name: str) -> dict[str, dict[str, 
         known = [str(c).removeprefix("slice_") for c in samples if str(c).startswith("slice_")]
         raise ValueError(f"samples have no slice '{slice_name}'; they have: {', '.join(known)}")
     return {str(value): summarise(rows) for value, rows in samples.groupby(column, sort=True)}
-
-
-def _target_areas(samples: pd.DataFrame) -> NDArray[np.int64]:
-    columns = (samples[name] for name in ("target_rle", "height", "width"))
-    areas = [
-        int(coco.area({"counts": runs.encode(), "size": [int(h), int(w)]})) if runs else 0
-        for runs, h, w in zip(*columns, strict=True)
-    ]
-    return np.array(areas, np.int64)
-
-
-def _share(part: int | np.integer[Any], whole: int) -> float:
-    return int(part) / whole if whole else float("nan")

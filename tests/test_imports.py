@@ -1,13 +1,16 @@
-"""Imports run downward only, and what starts often starts fast."""
+"""Imports run downward only, without circles, and what starts often starts fast."""
 
-import ast
+import io
+import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
 
 from keyseg.config import PROJECT
+from tests.structure import Import, circles, floors, imports, module_graph, modules, room_graph
 
 # One line = one floor. A module may import from its own room and from the floors above it here.
 FLOORS = (
@@ -18,14 +21,16 @@ FLOORS = (
     ("train",),
     ("predict",),
     ("tracking",),
-    ("worker", "cell"),
-    ("sweep", "report"),
+    ("worker",),
+    ("sweep", "report", "cell"),
     ("commands",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 BESIDE = (
     "tiny",
 )  # the recipe of the bundled backbones: imports models and data, nobody imports it
+MOST_ROOMS = 17
 
 LIGHT = ("config", "runs", "tracking", "cell", "sweep", "report", "commands", "cli")
 LIGHT_FILES = ("worker/cell.py", "worker/several.py", "worker/precompute.py")
@@ -39,28 +44,39 @@ def room(file: Path) -> str:
     return file.relative_to(PROJECT / "keyseg").with_suffix("").parts[0]
 
 
-def imported(file: Path, *, at_import_time: bool = False) -> list[str]:
-    """Dotted names that a file imports; without those inside functions and TYPE_CHECKING."""
-    found = []
+def packages(found: list[Import]) -> set[str]:
+    return {entry.name.split(".")[0] for entry in found}
 
-    def visit(node: ast.AST) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                found.extend(alias.name for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{file}: relative import"
-                found.append(f"{child.module}")
-                found.extend(f"{child.module}.{alias.name}" for alias in child.names)
-            elif (at_import_time and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)) or (
-                at_import_time
-                and isinstance(child, ast.If)
-                and "TYPE_CHECKING" in ast.dump(child.test)
-            ):
-                continue
-            visit(child)
 
-    visit(ast.parse(file.read_text()))
-    return found
+def test_every_room_has_a_floor_and_there_are_few():
+    rooms = room_graph(PROJECT)
+    placed = [name for names in (*FLOORS, BESIDE) for name in names]
+    assert sorted(rooms) == sorted(placed)
+    assert len(rooms) <= MOST_ROOMS
+
+
+def test_there_is_no_circle_of_modules_or_rooms():
+    """Late imports count, and those for type checkers."""
+    assert circles(module_graph(PROJECT)) == []
+    assert circles(room_graph(PROJECT)) == []
+
+
+def test_a_circle_is_seen(tmp_path):
+    """In modules, late, for types only, and of rooms whose modules make none."""
+    for name in ("a", "b", "c"):
+        (tmp_path / "keyseg" / name).mkdir(parents=True)
+        (tmp_path / "keyseg" / name / "__init__.py").write_text("")
+    (tmp_path / "keyseg/a/one.py").write_text("from keyseg.b import one\n")
+    (tmp_path / "keyseg/b/one.py").write_text("def f():\n    from keyseg.c.one import g\n")
+    (tmp_path / "keyseg/c/one.py").write_text("")
+    assert circles(module_graph(tmp_path)) == circles(room_graph(tmp_path)) == []
+    assert floors(room_graph(tmp_path)) == {"a": 3, "b": 2, "c": 1}
+    (tmp_path / "keyseg/c/two.py").write_text("import keyseg.a.one\n")
+    assert circles(module_graph(tmp_path)) == []
+    assert circles(room_graph(tmp_path)) == [["a", "b", "c"]]
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from keyseg.a.one import x\n"
+    (tmp_path / "keyseg/c/one.py").write_text(text)
+    assert circles(module_graph(tmp_path)) == [["keyseg.a.one", "keyseg.b.one", "keyseg.c.one"]]
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PROJECT)))
@@ -69,30 +85,48 @@ def test_imports_run_downward(file):
     if here in (*BESIDE, "__init__"):
         return
     floor = {name: i for i, names in enumerate(FLOORS) for name in names}
-    assert here in floor, f"keyseg/{here} has no floor yet: give it one in this test"
-    for name in imported(file):
-        parts = name.split(".")
+    for entry in imports(file):
+        parts = entry.name.split(".")
         if parts[0] != "keyseg" or len(parts) < 2 or parts[1] not in {*floor, *BESIDE}:
             continue
-        assert parts[1] not in BESIDE, f"{file} imports {name}"
-        assert floor[parts[1]] <= floor[here], f"{file} imports {name}, which is above it"
+        assert parts[1] not in BESIDE, f"{file} imports {entry.name}"
+        below = parts[1] == here or floor[parts[1]] < floor[here]
+        assert below, f"{file} imports {entry.name}, which is not below it"
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PROJECT)))
 def test_only_tracking_imports_mlflow_and_light_rooms_nothing_heavy(file):
-    here = room(file)
-    everywhere = {name.split(".")[0] for name in imported(file)}
+    here, found = room(file), list(imports(file))
     if here != "tracking":
-        assert "mlflow" not in everywhere
+        assert "mlflow" not in packages(found)
     if here in LIGHT or file.relative_to(PROJECT / "keyseg").as_posix() in LIGHT_FILES:
-        at_import = {name.split(".")[0] for name in imported(file, at_import_time=True)}
+        at_import = packages([entry for entry in found if not entry.late and not entry.typing])
         assert not at_import & set(HEAVY)
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PROJECT)))
 def test_model_and_losses_run_on_a_bare_gpu_node(file):
     if room(file) == "model" or file.name == "losses.py":
-        assert not {name.split(".")[0] for name in imported(file)} & {"hydra", "mlflow", "pandas"}
+        assert not packages(list(imports(file))) & {"hydra", "mlflow", "pandas"}
+
+
+@pytest.mark.parametrize("file", modules(PROJECT).values(), ids=str)
+def test_late_imports_are_for_the_start_and_say_so(file):
+    """What is late is a library that takes time to load, or our own module that needs one.
+
+    For our own the file says why, in its head or in a comment.
+    """
+    late = [entry.name for entry in imports(file) if entry.late]
+    standard = {name.split(".")[0] for name in late} & set(sys.stdlib_module_names)
+    assert not standard, f"{file} imports {standard} late: they take no time"
+    if any(name.startswith("keyseg.") for name in late):
+        tokens = list(tokenize.generate_tokens(io.StringIO(file.read_text()).readline))
+        head = tokens[0].string if tokens[0].type == tokenize.STRING else ""
+        comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+        said = [
+            text for text in (head, *comments) if re.search(r"\b(import|load)(s|ed)?\b", text, re.I)
+        ]
+        assert said, f"{file} imports {late} late and does not say why"
 
 
 def test_a_launch_and_a_report_load_nothing_heavy():

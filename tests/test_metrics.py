@@ -13,14 +13,13 @@ from pycocotools import mask as coco
 from keyseg.metrics import (
     THRESHOLDS,
     Collisions,
-    MaskScores,
     collisions,
     intersection_union,
     iou,
-    keyword_scores,
     shared_tokens,
     summarise,
     summarise_by,
+    terms,
 )
 
 # Hand-solved: prediction, target, intersection, union.
@@ -77,7 +76,7 @@ def slow_scores(pred, target):
             none_found += predicted == 0
     scores = {
         "giou": sum(ious) / len(ious),
-        "ciou": Fraction(*totals) if totals[1] else Fraction(1),
+        "ciou": Fraction(*totals) if totals[1] else math.nan,
         "empty_rate": Fraction(some_total - some_found + none_found, len(ious)),
         "examples": len(ious),
     }
@@ -108,71 +107,102 @@ def test_a_stack_is_its_masks():
     assert iou(intersection, union).tolist() == IOUS
 
 
+def samples_of(pred, target) -> pd.DataFrame:
+    """Masks (N, H, W) as rows of samples.parquet, without a keyword."""
+    intersection, union = intersection_union(pred, target)
+    return pd.DataFrame(
+        {
+            "intersection": intersection,
+            "union": union,
+            "target_rle": [rle(mask == 1) for mask in target],
+            "height": target.shape[1],
+            "width": target.shape[2],
+            "keyword": None,
+            "keyword_rank": -1,
+            "has_seg": True,
+            "has_key": True,
+        }
+    )
+
+
+def of_masks(pred, target) -> dict[str, float]:
+    """The summary's scores of masks."""
+    found = summarise(samples_of(pred, target))
+    return {k: v for k, v in found.items() if not k.startswith(("keyword", "discrepancy"))}
+
+
+def of_areas(intersection, union, target) -> dict[str, float]:
+    """The same from counts of pixels: a mask is a row of them, the target its first."""
+    place = np.arange(max(union))
+    rows = zip(intersection, union, target, strict=True)
+    pred = [(place < i) | ((place >= t) & (place < u)) for i, u, t in rows]
+    masks = [(place < t) for t in target]
+    return of_masks(np.array(pred)[:, None], np.array(masks, np.uint8)[:, None])
+
+
+def rle(mask) -> str:
+    """Run lengths of a mask."""
+    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+
+
 def test_solved_scores():
-    scores = MaskScores()
-    scores.add_masks(*STACK)
-    assert scores.giou == 5 / 9
-    assert scores.ciou == (2 + 1 + 1) / (2 + 2 + 2 + 3 + 1 + 2)
+    scores = of_masks(*STACK)
+    assert scores["giou"] == 5 / 9
+    assert scores["ciou"] == (2 + 1 + 1) / (2 + 2 + 2 + 3 + 1 + 2)
     # An IoU of 0.5 is not above 0.5.
-    assert [scores.precision(x) for x in THRESHOLDS] == [4 / 9] * 5
-    assert scores.n_acc == 3 / 4
-    assert scores.t_acc == 4 / 5
-    assert scores.empty_rate == 4 / 9
+    assert [scores[f"precision@{x}"] for x in THRESHOLDS] == [4 / 9] * 5
+    assert scores["n_acc"] == 3 / 4
+    assert scores["t_acc"] == 4 / 5
+    assert scores["empty_rate"] == 4 / 9
 
 
 def test_thresholds_are_exact():
     """3/5, 7/10, 4/5 and 9/10 are not above 0.6, 0.7, 0.8 and 0.9; one pixel more is."""
-    scores = MaskScores()
-    scores.add([1, 3, 7, 4, 9], [2, 5, 10, 5, 10], [2, 5, 10, 5, 10])
-    assert [scores.precision(x) for x in THRESHOLDS] == [0.8, 0.6, 0.4, 0.2, 0.0]
-    scores.add(901, 1000, 1000)
-    assert scores.precision(0.9) == pytest.approx(1 / 6)
+    scores = of_areas([1, 3, 7, 4, 9], [2, 5, 10, 5, 10], [2, 5, 10, 5, 10])
+    assert [scores[f"precision@{x}"] for x in THRESHOLDS] == [0.8, 0.6, 0.4, 0.2, 0.0]
+    assert of_areas([901], [1000], [1000])["precision@0.9"] == 1
 
 
 @given(masks())
 def test_random_masks_against_the_definitions(pair):
-    scores = MaskScores()
-    scores.add_masks(*pair)
     expected = {name: float(value) for name, value in slow_scores(*pair).items()}
-    assert scores.summary() == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert of_masks(*pair) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-@given(masks(), st.integers(0, 5), st.randoms())
-def test_merging_in_any_order_and_batch_gives_the_same_bits(pair, cut, random):
-    pred, target = pair
-    whole, parts = MaskScores(), []
-    whole.add_masks(pred, target)
-    order = list(range(len(pred)))
+@given(masks(), st.randoms())
+def test_any_order_gives_the_same_bits(pair, random):
+    order = list(range(len(pair[0])))
     random.shuffle(order)
-    for chosen in (order[:cut], order[cut:]):
-        parts.append(MaskScores())
-        for i in chosen:
-            parts[-1].add_masks(pred[i], target[i])
-    assert parts[0] + parts[1] == parts[1] + parts[0] == whole
+    shuffled = of_masks(pair[0][order], pair[1][order])
+    assert json.dumps(shuffled) == json.dumps(of_masks(*pair))
+
+
+@given(masks(), st.integers(0, 5))
+def test_sums_of_parts_are_sums_of_the_whole(pair, cut):
+    """What a bootstrap, a slice and several processes rest on."""
+    rows = samples_of(*pair)
+    whole = terms(rows).drop(columns=["has_target", "something_found"])  # of data, not of rows
+    parts = [terms(part)[whole.columns].sum() for part in (rows[:cut], rows[cut:])]
+    np.testing.assert_allclose(sum(parts), whole.sum(), rtol=1e-12)
 
 
 def test_large_images_are_exact():
     """100,000 masks of 30 megapixels: beyond what float32 can count."""
-    scores = MaskScores()
     n, area = 100_000, 30_000_001
-    scores.add(np.full(n, area - 1), np.full(n, area), np.full(n, area))
-    assert scores.intersection == n * (area - 1)
-    assert scores.ciou == scores.giou == (area - 1) / area
-
-
-def test_no_masks_have_no_scores():
-    scores = MaskScores()
-    assert math.isnan(scores.giou)
-    assert math.isnan(scores.ciou)
-    assert scores.summary()["examples"] == 0
-    assert "n_acc" not in scores.summary()
+    runs = rle(np.ones((1, area), bool))
+    row = {"intersection": area - 1, "union": area, "target_rle": runs, "height": 1, "width": area}
+    row |= {"keyword": None, "keyword_rank": -1, "has_seg": True, "has_key": True}
+    scores = summarise(pd.DataFrame([row]).loc[[0] * n])
+    assert scores["ciou"] == scores["giou"] == (area - 1) / area
 
 
 def test_nothing_to_find_and_nothing_found():
-    scores = MaskScores()
-    scores.add(0, 0, 0)
-    assert (scores.giou, scores.ciou, scores.n_acc) == (1, 1, 1)
-    assert math.isnan(scores.t_acc)
+    scores = of_areas([0, 0], [0, 9], [0, 9])
+    assert (scores["giou"], scores["n_acc"], scores["t_acc"]) == (0.5, 1, 0)
+    alone = of_masks(np.zeros((1, 2, 2), bool), np.zeros((1, 2, 2), np.uint8))
+    assert (alone["giou"], alone["n_acc"]) == (1, 1)
+    assert math.isnan(alone["ciou"])  # not one pixel to count
+    assert math.isnan(alone["t_acc"])
 
 
 def test_wrong_arrays():
@@ -184,10 +214,20 @@ def test_wrong_arrays():
     with pytest.raises(ValueError, match="values other than 0, 1, 255"):
         intersection_union(pred, target + np.uint8(2))
     with pytest.raises(ValueError, match="do not fit together"):
-        MaskScores().add(3, 5, 2)
+        summarise(samples_of(*STACK).assign(intersection=3))
 
 
 # ---------------------------------------------------------------- keywords
+
+
+def keyword_scores(ranks, keywords, ious=None, tokens=None) -> dict[str, float]:
+    """The summary's scores of keywords."""
+    intersection = [round(100 * x) for x in (ious or [1.0] * len(ranks))]
+    own = {"keyword": keywords, "keyword_rank": ranks, "intersection": intersection}
+    own |= {"keyword_token": tokens} if tokens else {}
+    shown = {"union": 100, "target_rle": rle(np.ones((10, 10))), "height": 10, "width": 10}
+    frame = pd.DataFrame(own).assign(**shown, has_seg=True, has_key=True)
+    return {k: v for k, v in summarise(frame).items() if k.startswith(("keyword", "discr"))}
 
 
 def test_keyword_scores():
@@ -195,7 +235,7 @@ def test_keyword_scores():
     ranks = [0, 0, 4, 5, -1, -1]
     keywords = ["dog", "cat", "dog", "dog", "cup", None]
     ious = [0.9, 0.49, 0.5, 0.2, 0.8, 1.0]
-    scores = keyword_scores(ranks, keywords, ious)
+    scores = keyword_scores(ranks, keywords, ious, keywords)
     assert scores == {
         "keyword_accuracy": 2 / 5,
         "keyword_accuracy_top5": 3 / 5,
@@ -204,13 +244,16 @@ def test_keyword_scores():
         "discrepancy_keyword_right_mask_wrong": 1 / 5,
         "discrepancy_keyword_wrong_mask_right": 2 / 5,
     }
+    old = keyword_scores(ranks, keywords, ious)  # before first tokens were stored
+    assert math.isnan(old.pop("keyword_collisions"))
+    assert old == {k: v for k, v in scores.items() if k in old}
 
 
 def test_the_majority_is_by_the_first_token():
     """Accuracy is; "traffic" for two signs is right for both, whatever the commonest sign."""
     keywords = ["traffic light", "traffic cone", "dog", "dog", "the dog", None]
     tokens = ["traffic", "traffic", "dog", "dog", "the", None]
-    scores = keyword_scores([0] * 6, keywords, [1.0] * 6, tokens)
+    scores = keyword_scores([0] * 6, keywords, tokens=tokens)
     assert (scores["keyword_majority"], scores["keyword_collisions"]) == (2 / 5, 2 / 5)
     assert collisions(["a b", "a b", "a c", "d"], "aaad") == Collisions(
         keywords=4, distinct=3, colliding=3, majority=3
@@ -221,7 +264,7 @@ def test_the_majority_is_by_the_first_token():
 
 
 def test_no_keywords():
-    assert all(math.isnan(v) for v in keyword_scores([-1, -1], [None, None], [1, 0]).values())
+    assert all(math.isnan(v) for v in keyword_scores([-1, -1], [None, None]).values())
 
 
 # ---------------------------------------------------------------- samples
@@ -229,36 +272,23 @@ def test_no_keywords():
 
 def samples(**columns):
     """One row for each solved mask, as in samples.parquet."""
-    pred, target = STACK
-    intersection, union = intersection_union(pred, target)
-
-    def runs(mask):
-        packed = coco.encode(np.asfortranarray(mask, np.uint8))
-        return packed["counts"].decode()
-
-    frame = pd.DataFrame(
-        {
-            "intersection": intersection,
-            "union": union,
-            "target_rle": [runs(t == 1) if (t == 1).any() else "" for t in target],
-            "height": 2,
-            "width": 2,
-            "keyword": ["dog"] * 4 + ["cat"] * 4 + [None],
-            "keyword_rank": [0, 0, 0, 1, 0, 7, -1, 0, -1],
-            "protocol": "teacher_forced",
-            "has_seg": [True] * 6 + [False] * 3,
-            "has_key": [True] * 8 + [False],
-            "slice_style": ["short"] * 5 + ["long"] * 4,
-        }
+    words = ["dog"] * 4 + ["cat"] * 4 + [None]
+    frame = samples_of(*STACK).assign(
+        keyword=words,
+        keyword_token=words,
+        keyword_rank=[0, 0, 0, 1, 0, 7, -1, 0, -1],
+        protocol="teacher_forced",
+        has_seg=[True] * 6 + [False] * 3,
+        has_key=[True] * 8 + [False],
+        slice_style=["short"] * 5 + ["long"] * 4,
     )
     return frame.assign(**columns)
 
 
 def test_summary_of_samples():
     summary = summarise(samples())
-    masks = MaskScores()
-    masks.add_masks(*STACK)
-    assert {k: v for k, v in summary.items() if k in masks.summary()} == masks.summary()
+    masks = of_masks(*STACK)
+    assert {k: v for k, v in summary.items() if k in masks} == masks
     assert summary["keyword_accuracy"] == 5 / 8
     assert summary["keyword_majority"] == 4 / 8
     assert summary["discrepancy_keyword_right_mask_wrong"] == 1 / 8

@@ -58,8 +58,17 @@ def _postgres(root: Path, log: Path) -> Iterator[str]:
     with (log / "postgres.log").open("wb") as out:
         server = subprocess.Popen(
             [
-                *(_program("postgres"), "-D", data, "-h", "127.0.0.1", "-p", str(port)),
-                *("-k", root, "-c", "max_connections=100"),
+                _program("postgres"),
+                "-D",
+                data,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-k",
+                root,
+                "-c",
+                "max_connections=100",
             ],
             stdout=out,
             stderr=out,
@@ -94,9 +103,20 @@ def _create_database(port: int, server: subprocess.Popen[bytes]) -> None:
 def _mlflow(root: Path, database: str, log: Path, workers: int) -> Iterator[str]:
     address = f"http://127.0.0.1:{free_port()}"
     command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
-        *("--port", address.rsplit(":", 1)[1], "--workers", str(workers)),
-        *("--backend-store-uri", database, "--artifacts-destination", str(root / "artifacts")),
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        address.rsplit(":", 1)[1],
+        "--workers",
+        str(workers),
+        "--backend-store-uri",
+        database,
+        "--artifacts-destination",
+        str(root / "artifacts"),
     ]
     quiet = ("MLFLOW_DISABLE_TELEMETRY", "true"), ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     environment = {**os.environ, **dict(quiet), "OMP_NUM_THREADS": "1"}

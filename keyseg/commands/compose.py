@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from keyseg.config import PROJECT, RunConfig, validate
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 
 def compose_config(overrides: Sequence[str]) -> RunConfig:
     """Compose and check.

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from keyseg.data.check import Result
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 _SHOWN = 12
 """Problems that are printed in full."""
 

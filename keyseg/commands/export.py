@@ -9,6 +9,8 @@ from typing import Any
 from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import CHOICES, ConfigError, resolve_path
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 
 def register(commands: Any) -> None:
     """Add the command to the parser."""
@@ -18,7 +20,7 @@ def register(commands: Any) -> None:
     parser.add_argument("run_name", metavar="RUN", help=HELP)
     parser.add_argument("folder", metavar="DIR", help="must not exist, or be empty")
     parser.add_argument(
-        *("--dtype",),
+        "--dtype",
         choices=CHOICES["model.precision"],
         help="of LLaVA's weights (as the run kept them)",
     )

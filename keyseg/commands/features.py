@@ -13,6 +13,8 @@ from keyseg.config import ConfigError, RunConfig
 if TYPE_CHECKING:
     from keyseg.model.features import FrozenFeatures
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 
 def register(commands: Any) -> None:
     """Add the command to the parser."""

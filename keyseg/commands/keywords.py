@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from keyseg.data.example import Example
     from keyseg.data.keywords.extract import Generate
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 MODEL = "google/flan-t5-xl"
 SIZES = {
     "google/flan-t5-small": "0.3 GB",

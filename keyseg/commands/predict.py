@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from keyseg.predict.predictor import Prediction, Predictor
     from keyseg.runs.run_directory import RunDirectory
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 _SHOWN = 12
 """Bad rows that are named in full."""
 _NAME = 40
@@ -50,7 +52,7 @@ def register(commands: Any) -> None:
     parser.add_argument("run_name", metavar="RUN", help=HELP)
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="a picture")
     parser.add_argument(
-        *("query",),
+        "query",
         metavar="QUERY",
         nargs="?",
         help="a phrase, or a sentence (ends with . ? or !), which is asked as it stands",
@@ -60,7 +62,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="reports/out/predict/SIGNATURE")
     parser.add_argument(
-        *("--protocol",),
+        "--protocol",
         choices=PROTOCOLS,
         default=PROTOCOLS[0],
         help="generated: the model writes the answer; teacher_forced: it is given (generated)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,21 +23,21 @@ def register(commands: Any) -> None:
     parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="several are joined to one")
     parser.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
     parser.add_argument(
-        *("--format",),
+        "--format",
         type=_list,
         default=[],
         metavar="A,B",
         help=f"write these only: {','.join(FORMATS)} (all)",
     )
     parser.add_argument(
-        *("--metric",),
+        "--metric",
         type=_list,
         default=[],
         metavar="A,B",
         help="give verdicts on these, e.g. giou,precision@0.5 (the sweep's own)",
     )
     parser.add_argument(
-        *("--baseline",),
+        "--baseline",
         type=_list,
         default=[],
         metavar="FACTOR=VALUE",
@@ -79,8 +80,6 @@ def _run(options: argparse.Namespace) -> int:
     if not asked and (problem := log_report(folders[0], page)):
         print(f"warning: {problem}", file=sys.stderr)
     if options.open:
-        import webbrowser
-
         webbrowser.open(page.resolve().as_uri())
     return 0
 

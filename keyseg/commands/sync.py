@@ -9,6 +9,8 @@ from typing import Any
 from keyseg.commands.sweeps import find_sweep, sweep_names
 from keyseg.config import resolve_path
 
+# Imported late: what only this command needs, so that no other waits for it.
+
 
 def register(commands: Any) -> None:
     """Add the command to the parser."""

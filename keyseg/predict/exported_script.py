@@ -143,7 +143,7 @@ class Exported:
 
 def _load_sam(folder: Path, about: dict[str, Any]) -> Any:
     if about["sam_type"] == "folder":  # of no public size
-        from keyseg.model.backbones.sam import load_sam
+        from keyseg.model.backbones.sam import load_sam  # else nothing of that is imported
 
         return load_sam(folder / "sam", "folder")
     from segment_anything import sam_model_registry

@@ -9,8 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from keyseg.config import ConfigError
-from keyseg.report.stats.measures import BY_NAME
+from omegaconf import DictConfig, OmegaConf
+
+from keyseg.config import ConfigError, flatten
+from keyseg.metrics import BY_NAME
 from keyseg.report.store import Cell, Sweep, load, variants_of
 from keyseg.runs.sweep_directory import label_of
 
@@ -87,10 +89,6 @@ def _factors(cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _config(cell: Cell) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
-
-    from keyseg.config import flatten
-
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}

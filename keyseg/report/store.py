@@ -16,11 +16,29 @@ from typing import Any
 import pandas as pd
 
 from keyseg.config import PROJECT
-from keyseg.report.stats.measures import BY_NAME, NEEDED, records
+from keyseg.metrics import BY_NAME, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
+SAMPLE_COLUMNS = (
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "keyword_rank",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
+)
+"""What samples must have; stored masks and top words may be absent."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +62,9 @@ class Cell:
     problems: tuple[str, ...] = ()
 
     @cached_property
-    def records(self) -> pd.DataFrame:
-        """Terms of every score, one row a sample; see `measures.records`."""
-        return records(self.samples)
+    def terms(self) -> pd.DataFrame:
+        """What each sample adds to every score, one row a sample; see `metrics.terms`."""
+        return terms(self.samples)
 
     @property
     def log_file(self) -> Path:
@@ -266,7 +284,7 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
-                if lacking := [name for name in NEEDED if name not in samples]:
+                if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
             except (OSError, ValueError, KeyError) as error:

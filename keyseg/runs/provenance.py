@@ -18,8 +18,19 @@ from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory, now
 
 PACKAGES = (
-    *("torch", "torchvision", "transformers", "peft", "segment-anything", "accelerate"),
-    *("safetensors", "hydra-core", "omegaconf", "mlflow", "numpy", "pandas", "pycocotools"),
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "segment-anything",
+    "accelerate",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pycocotools",
 )
 
 SNAPSHOT = ".keyseg-snapshot.json"

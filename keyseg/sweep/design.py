@@ -33,8 +33,16 @@ FREE_OPTIONS = ("name", "rerun", "dry", "detach")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (
-    *("name", "question", "baseline", "factors", "replicate", "metrics", "contrasts", "path"),
-    *("published", "margin"),
+    "name",
+    "question",
+    "baseline",
+    "factors",
+    "replicate",
+    "metrics",
+    "contrasts",
+    "path",
+    "published",
+    "margin",
 )
 
 

@@ -1,10 +1,10 @@
 """The Hydra plugins: a grid of cells, and what all launchers share that get it done.
 
 hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
-hydra/launcher=local    worker processes on this machine, in parallel (local_launcher.py)
-hydra/launcher=debug    in this process, one after the other (local_launcher.py)
-hydra/launcher=slurm    jobs (slurm_launcher.py)
-hydra/launcher=auto     slurm where it answers, else local (slurm_launcher.py)
+hydra/launcher=local    worker processes on this machine, in parallel (local/launcher.py)
+hydra/launcher=debug    in this process, one after the other (local/launcher.py)
+hydra/launcher=slurm    jobs (slurm/launcher.py)
+hydra/launcher=auto     slurm where it answers, else local (slurm/launcher.py)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rich.console import Console
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish, ranges
+from keyseg.sweep import finish, preflight, ranges
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, design, to_json
 from keyseg.sweep.overrides import one_line_errors
@@ -218,8 +218,6 @@ def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> 
     """
     waiting = [cell.config for cell in cells if rerun or cell.open().status != DONE]
     if waiting:
-        from keyseg.sweep import preflight
-
         finish.print_line(console, "checking weights and data (data that is missing is made now)")
         preflight.check(waiting)
 

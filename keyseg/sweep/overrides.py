@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROJECT, ConfigError, RunConfig
+from keyseg.data.files import DataError
 from keyseg.runs.disk import DiskFullError
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
-
-    from keyseg.data.files import DataError
 
     try:
         overrides = task_overrides(arguments)

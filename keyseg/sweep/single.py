@@ -80,7 +80,7 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
     """Work on a run without a word: the first process shows it, and says what went wrong."""
     if not dry:
         _take_threads(cell)
-        from keyseg.worker.cell import run_cell
+        from keyseg.worker.cell import run_cell  # loads torch: after its threads are set
 
         try:
             run_cell(cell.open())
@@ -101,7 +101,7 @@ def _take_threads(cell: Cell) -> int:
 def _run(cell: Cell, console: Console) -> Outcome:
     run = cell.open()
     run.update(threads=_take_threads(cell))
-    from keyseg.worker.cell import run_cell
+    from keyseg.worker.cell import run_cell  # loads torch: see above
 
     heading = f"{cell.title} · {finish.short_path(run.path)}"
     stop = threading.Event()

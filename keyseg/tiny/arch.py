@@ -28,8 +28,25 @@ GRID = IMAGE_SIDE // PATCH
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 TALK = (
-    *("user", "assistant", ":", ".", ",", "?", ";", "sure", "it", "is", "a", "at", "find"),
-    *("what", "where", "the", "here", "in", "location"),
+    "user",
+    "assistant",
+    ":",
+    ".",
+    ",",
+    "?",
+    ";",
+    "sure",
+    "it",
+    "is",
+    "a",
+    "at",
+    "find",
+    "what",
+    "where",
+    "the",
+    "here",
+    "in",
+    "location",
 )
 
 

@@ -23,8 +23,20 @@ NAME = "model"
 """Of the artifact: runs:/ID/model."""
 
 _NEEDS = (
-    *("torch", "torchvision", "transformers", "tokenizers", "peft", "segment-anything"),
-    *("safetensors", "omegaconf", "numpy", "pandas", "pycocotools", "pillow", "pyyaml", "filelock"),
+    "torch",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "segment-anything",
+    "safetensors",
+    "omegaconf",
+    "numpy",
+    "pandas",
+    "pycocotools",
+    "pillow",
+    "pyyaml",
+    "filelock",
 )
 _NOT_COPIED = ("__pycache__", "weights", "commands", "report", "scenes", "sweep", "tiny")
 """Folders of the code that no prediction needs."""

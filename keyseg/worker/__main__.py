@@ -1,4 +1,4 @@
-"""`python -m keyseg.worker RUN_DIR ...`: see cell.py."""
+"""`python -m keyseg.worker RUN_DIR ...`: see keyseg/worker/cell.py."""
 
 import sys
 

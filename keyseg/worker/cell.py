@@ -2,10 +2,10 @@
 
 The work that a launcher starts, and that `python run.py` does in its own process. A run that is
 done is left alone; one that was stopped goes on at its last checkpoint. Several run directories
-are worked on one after the other, on what is loaded once (pack.py). Where `srun`, torchrun or
+are worked on one after the other, on what is loaded once (several.py). Where `srun`, torchrun or
 `accelerate launch` starts several processes they share the work, and the first one writes.
 
-Whatever needs torch is imported late (work.py): the data is read beside those imports.
+Whatever needs torch is imported late (run.py): the data is read beside those imports.
 """
 
 from __future__ import annotations

@@ -94,8 +94,13 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
 
     with subprocess.Popen(
         [
-            *(CHROMIUM, "--headless=new", "--no-sandbox", "--remote-debugging-pipe"),
-            *("--enable-unsafe-swiftshader", "--window-size=1500,1200", "--no-first-run"),
+            CHROMIUM,
+            "--headless=new",
+            "--no-sandbox",
+            "--remote-debugging-pipe",
+            "--enable-unsafe-swiftshader",
+            "--window-size=1500,1200",
+            "--no-first-run",
             f"--user-data-dir={tmp_path / 'profile'}",
         ],
         preexec_fn=ends,

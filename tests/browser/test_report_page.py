@@ -58,9 +58,15 @@ def test_the_page_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     worked.write_text(text.replace("</body>", WORK + "</body>"), encoding="utf-8")
     done = subprocess.run(
         [
-            *(str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"),
-            *("--virtual-time-budget=5000", worked.as_uri()),
+            str(CHROMIUM),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--dump-dom",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=5000",
+            worked.as_uri(),
         ],
         capture_output=True,
         text=True,

@@ -16,8 +16,8 @@ from keyseg.data.mix import groups, load
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.predict.predictor import Predictor
 from keyseg.predict.pyfunc import PyfuncModel
-from keyseg.tracking import store as trackingstore
 from keyseg.tracking import sync
+from keyseg.tracking.store import client_of
 
 # MLflow and what it stands on warn on their own account.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -78,8 +78,8 @@ def test_mlflow_models_predict_gives_the_same_mask(run, group, wanted, store):
 
 def test_what_is_logged_is_small_and_logged_once(run, store, monkeypatch):
     sync.sync(run)
-    client = trackingstore.client_of(sync.store_uri())
-    sizes, folders = [], [sync.mlmodel.NAME]
+    client = client_of(sync.store_uri())
+    sizes, folders = [], [sync.model.NAME]
     while folders:
         for file in client.list_artifacts(run.info["mlflow_run_id"], folders.pop()):
             folders += [file.path] if file.is_dir else []
@@ -98,8 +98,8 @@ def test_a_run_that_logs_no_model(run, store, monkeypatch):
     quiet = replace(cfg, runtime=replace(cfg.runtime, log_model=False))
     monkeypatch.setattr(type(run), "config", quiet)
     sync.sync(run)
-    client = trackingstore.client_of(sync.store_uri())
-    assert not client.list_artifacts(run.info["mlflow_run_id"], sync.mlmodel.NAME)
+    client = client_of(sync.store_uri())
+    assert not client.list_artifacts(run.info["mlflow_run_id"], sync.model.NAME)
 
 
 def test_an_image_as_text(model, group, wanted):

@@ -144,7 +144,9 @@ def test_cells_that_wait_are_named_once_a_variant(store: Callable[..., Path]) ->
     status |= {("c", seed): "queued" for seed in (0, 1, 2)}
     sweep = load(store(["a", "b", "c"], seeds=(0, 1, 2), images=4, status=status))
     assert [notice.title for notice in check(sweep)][:3] == [
-        *("Failed: b, seed 1.", "Missing: b, seeds 0, 2.", "Not finished: c, seeds 0, 1, 2.")
+        "Failed: b, seed 1.",
+        "Missing: b, seeds 0, 2.",
+        "Not finished: c, seeds 0, 1, 2.",
     ]
 
 

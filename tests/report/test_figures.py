@@ -65,7 +65,11 @@ def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generat
     done = status in ("done", "nan")
     label = " · ".join(factors.values())
     return Cell(
-        *(f"{label}{seed}", label, factors, seed, Path(f"outputs/x/{label}{seed}")),
+        f"{label}{seed}",
+        label,
+        factors,
+        seed,
+        Path(f"outputs/x/{label}{seed}"),
         status="done" if done else status,
         info={"minutes": 3.0 + rng.random(), "trainable_parameters": 600_000},
         metrics=metrics if status != "missing" else metrics.head(0),
@@ -140,7 +144,8 @@ CASES = {
     "two variants, ten seeds": (2, 10, {}),
     "twelve variants, one seed": (12, 1, {}),
     "twelve variants, ten seeds, holes and NaN": (
-        *(12, 10),
+        12,
+        10,
         {
             (1, 3): "failed",
             (4, 0): "missing",

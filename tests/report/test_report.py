@@ -132,9 +132,16 @@ def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) 
     ):
         assert text in page, text
     for kind in (
-        *("Best", "Worst", "Most disputed", "Most disputed between seeds", "Drawn at random"),
-        *("Largest wins: cross − seg_only", "Largest losses: full − seg_only"),
-        *("Failure: keyword right, mask wrong", "Failure: empty mask", "Failure: several objects"),
+        "Best",
+        "Worst",
+        "Most disputed",
+        "Most disputed between seeds",
+        "Drawn at random",
+        "Largest wins: cross − seg_only",
+        "Largest losses: full − seg_only",
+        "Failure: keyword right, mask wrong",
+        "Failure: empty mask",
+        "Failure: several objects",
     ):
         assert f"<h3>{kind} " in page, kind
     for key in ("style", "size", "length", "kind"):
@@ -154,7 +161,13 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     assert {f.name for f in files.figures} == {
         f"{name}.{kind}"
         for name in (
-            *("forest", "paired", "cost", "slices", "learning_curves", "precision", "keyword"),
+            "forest",
+            "paired",
+            "cost",
+            "slices",
+            "learning_curves",
+            "precision",
+            "keyword",
         )
         for kind in ("png", "svg", "pdf")
     }
@@ -180,8 +193,11 @@ def compiled(folder: Path, out: Path) -> str:
     out.mkdir()
     done = subprocess.run(
         [
-            *("pdflatex", "-interaction=nonstopmode", "-halt-on-error"),
-            *(f"-output-directory={out}", "report.tex"),
+            "pdflatex",
+            "-interaction=nonstopmode",
+            "-halt-on-error",
+            f"-output-directory={out}",
+            "report.tex",
         ],
         cwd=folder,
         capture_output=True,
@@ -271,7 +287,10 @@ def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_pa
     runs[2].update(summary={"teacher_forced": {"giou": 0.99}})
     page = build(sweep, tmp_path / "report").html.read_text()
     for title in (
-        *("Mixed commits.", "Uncommitted changes.", "Mixed data.", "Not finished: cross, seed 0."),
+        "Mixed commits.",
+        "Uncommitted changes.",
+        "Mixed data.",
+        "Not finished: cross, seed 0.",
         "Summary and samples disagree: full, seed 0.",
     ):
         assert title in page, title

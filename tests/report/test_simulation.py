@@ -123,7 +123,7 @@ def test_truths_are_those_of_the_sources(collapse: tuple[float, float]) -> None:
     """A huge split is the population; a variant of many seeds is what seeds average to."""
     world = World(images=4000, tau=0.1, collapse=collapse)
     made = draw([MU, MU + 0.3], 40, world, np.random.default_rng(1))
-    from keyseg.report.stats.measures import ratios
+    from keyseg.metrics import ratios
     from keyseg.report.stats.simulation import fallen
 
     value = ratios(made.table.sum(0))[:, :, ROWS]

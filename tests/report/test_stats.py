@@ -11,6 +11,15 @@ from pycocotools import mask as coco
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
+from keyseg import metrics
+from keyseg.metrics import (
+    BY_NAME,
+    COLUMNS,
+    MEASURES,
+    NO_TARGET,
+    majority,
+    ratios,
+)
 from keyseg.report.stats.inference import (
     Sources,
     bootstrap,
@@ -28,15 +37,6 @@ from keyseg.report.stats.inference import (
     standardised,
     student,
     swap_images,
-)
-from keyseg.report.stats.measures import (
-    BY_NAME,
-    COLUMNS,
-    MEASURES,
-    NO_TARGET,
-    majority,
-    ratios,
-    records,
 )
 from keyseg.report.stats.resamples import draws, terms
 
@@ -330,7 +330,7 @@ def samples(**changes: object) -> pd.DataFrame:
 
 
 def test_measures_by_hand() -> None:
-    values = dict(zip(BY_NAME, ratios(records(samples()).sum().to_numpy()), strict=True))
+    values = dict(zip(BY_NAME, ratios(metrics.terms(samples()).sum().to_numpy()), strict=True))
     assert values["giou"] == pytest.approx(1.95 / 4)
     assert values["ciou"] == pytest.approx(195 / 350)
     assert values["precision@0.5"] == 0.5
@@ -345,7 +345,7 @@ def test_measures_by_hand() -> None:
 
 def test_an_example_without_iou_counts_nowhere() -> None:
     broken = samples(iou=[0.95, float("nan"), 0.6, 0.0])
-    terms = records(broken)
+    terms = metrics.terms(broken)
     assert (terms.loc[1] == 0).all()
     values = dict(zip(BY_NAME, ratios(terms.sum().to_numpy()), strict=True))
     assert values["giou"] == pytest.approx(1.55 / 3)
@@ -354,7 +354,11 @@ def test_an_example_without_iou_counts_nowhere() -> None:
 
 def test_unstored_targets_leave_emptiness_unknown() -> None:
     values = dict(
-        zip(BY_NAME, ratios(records(samples(target_rle=[""] * 4)).sum().to_numpy()), strict=True)
+        zip(
+            BY_NAME,
+            ratios(metrics.terms(samples(target_rle=[""] * 4)).sum().to_numpy()),
+            strict=True,
+        )
     )
     assert np.isnan(values["empty_rate"])
 
@@ -367,15 +371,15 @@ def test_no_target_measures_by_hand() -> None:
         union=[0, 30, 100, 60],
         target_rle=[rle(n) for n in (0, 0, 80, 60)],
     )
-    values = dict(zip(BY_NAME, ratios(records(mixed).sum().to_numpy()), strict=True))
+    values = dict(zip(BY_NAME, ratios(metrics.terms(mixed).sum().to_numpy()), strict=True))
     assert (values["n_acc"], values["t_acc"], values["empty_rate"]) == (0.5, 0.5, 0.5)
-    found = records(mixed.assign(intersection=[0, 0, 50, 1], union=[0, 30, 100, 60]))
+    found = metrics.terms(mixed.assign(intersection=[0, 0, 50, 1], union=[0, 30, 100, 60]))
     values = dict(zip(BY_NAME, ratios(found.sum().to_numpy()), strict=True))
     assert (values["n_acc"], values["t_acc"]) == (0.5, 1.0)
-    everywhere = dict(zip(BY_NAME, ratios(records(samples()).sum().to_numpy()), strict=True))
+    everywhere = dict(zip(BY_NAME, ratios(metrics.terms(samples()).sum().to_numpy()), strict=True))
     assert np.isnan([everywhere[name] for name in NO_TARGET]).all()
 
 
 def test_every_measure_has_its_columns() -> None:
-    assert {m.numerator for m in MEASURES} | {m.denominator for m in MEASURES} == set(COLUMNS)
-    assert list(records(samples()).columns) == list(COLUMNS)
+    assert {t.name for m in MEASURES for t in (m.numerator, m.denominator)} == set(COLUMNS)
+    assert list(metrics.terms(samples()).columns) == list(COLUMNS)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keyseg.report.stats.measures import majority
+from keyseg.metrics import majority
 from keyseg.report.store import load
 from keyseg.report.tables import targets
 from keyseg.runs.run_directory import RunDirectory

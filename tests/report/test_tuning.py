@@ -90,7 +90,13 @@ def names(section: tuning.Section) -> list[str]:
 def test_every_figure_is_drawn_and_the_best_is_named(build):
     section = build(content())
     assert names(section) == [
-        *("history", "importances", "slices", "contour", "parallel", "best_of_n", "timeline")
+        "history",
+        "importances",
+        "slices",
+        "contour",
+        "parallel",
+        "best_of_n",
+        "timeline",
     ]
     assert all(file.stat().st_size for figure in section.figures for file in figure.files)
     best = study().best

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keyseg.report.stats.measures import BY_NAME, MEASURES, Measure
+from keyseg.metrics import BY_NAME, MEASURES, Measure
 from keyseg.report.stats.verdict import WORDS, Evidence, caveat, seeds_needed, sentence, word
 
 NAN = float("nan")

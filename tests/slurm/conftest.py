@@ -160,9 +160,14 @@ class Sweep:
         worker = f"hydra.launcher.worker=[{sys.executable},'{STUB}']"
         plain = ("hydra.launcher.report=false", "hydra.launcher.prepare=false")
         command = [
-            *(sys.executable, str(self.project / "run.py"), "-m", "hydra/launcher=slurm"),
+            sys.executable,
+            str(self.project / "run.py"),
+            "-m",
+            "hydra/launcher=slurm",
             *((worker, *plain) if stub else ()),
-            *("hydra.launcher.cpus_per_task=1", "hydra.launcher.poll=0.5", "name=t"),
+            "hydra.launcher.cpus_per_task=1",
+            "hydra.launcher.poll=0.5",
+            "name=t",
             f"paths.outputs={self.root / 'outputs'}",
             f"paths.reports={self.root / 'reports'}",
             *arguments,

@@ -43,10 +43,15 @@ def test_a_last_job_makes_the_report_of_a_sweep_that_nobody_waits_for(sweep):
 
 def test_what_is_asked_for_reaches_the_job_and_srun_starts_a_process_for_each_gpu(sweep):
     code, _, err = sweep.run(
-        *("fusion=self", "hydra.launcher.gpus=2", "hydra.launcher.processes=2"),
-        *("hydra.launcher.memory=500M", "hydra.launcher.partition=low"),
-        *("hydra.launcher.setup=['export MESSAGE=hello']", "+hydra.launcher.sbatch.nice=3"),
-        *("hydra.launcher.srun=['--export=ALL,ALSO=there']", "hydra.launcher.cpus_per_task=2"),
+        "fusion=self",
+        "hydra.launcher.gpus=2",
+        "hydra.launcher.processes=2",
+        "hydra.launcher.memory=500M",
+        "hydra.launcher.partition=low",
+        "hydra.launcher.setup=['export MESSAGE=hello']",
+        "+hydra.launcher.sbatch.nice=3",
+        "hydra.launcher.srun=['--export=ALL,ALSO=there']",
+        "hydra.launcher.cpus_per_task=2",
     )
     assert code == 0, err
     path = sweep.cells["self"].path

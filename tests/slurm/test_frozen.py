@@ -13,7 +13,7 @@ def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path)
     run = sweep.cells["cross"]
     frozen = run.config_file.read_text()
 
-    with (project / "keyseg" / "rundir.py").open("a") as code_file:
+    with (project / "keyseg" / "runs" / "run_directory.py").open("a") as code_file:
         code_file.write("\nraise RuntimeError('edited after submit')\n")
     optim = project / "experiments" / "optim" / "adamw.yaml"
     optim.write_text(optim.read_text().replace("steps:", "steps: 1  #", 1))

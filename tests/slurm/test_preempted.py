@@ -49,9 +49,11 @@ def test_time_limits_and_then_a_job_of_more_importance_cost_no_step(
     process = sweep.start(
         *("fusion=full", *small_overrides, *SHORT, "hydra.launcher.report=false"),
         f"hydra.launcher.worker=[{sys.executable},'{WAITING}']",
-        *("hydra.launcher.memory=4G", "hydra.launcher.partition=low"),
+        "hydra.launcher.memory=4G",
+        "hydra.launcher.partition=low",
         # SLURM looks every 30 s, and sends the signal where the end may come before it looks again
-        *("hydra.launcher.time=1", "hydra.launcher.signal_delay=30"),
+        "hydra.launcher.time=1",
+        "hydra.launcher.signal_delay=30",
         "hydra.launcher.cpus_per_task=8",
         stub=False,
         MLFLOW_TRACKING_URI=f"sqlite:///{store}",

@@ -83,7 +83,9 @@ def test_dry_shows_cells_and_script_and_writes_nothing(sweep):
     assert code == 0, err
     assert "sweep t · 2 cells, nothing started" in out
     for line in (
-        *("#SBATCH --array=0-1%2", "#SBATCH --gpus-per-node=1", "#SBATCH --signal=USR2@120"),
+        "#SBATCH --array=0-1%2",
+        "#SBATCH --gpus-per-node=1",
+        "#SBATCH --signal=USR2@120",
         "export PYTHONSAFEPATH=1",
     ):
         assert line in out

@@ -13,8 +13,11 @@ STUB = Path(__file__).parent.parent / "sweep" / "analytic_worker.py"
 
 def test_trials_are_jobs_and_a_controller_that_was_killed_comes_back_to_them(sweep):
     command = (
-        *("hydra/sweeper=optuna", "loss.bce=interval(0.5,8)", "hydra.sweeper.final=false"),
-        *("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2"),
+        "hydra/sweeper=optuna",
+        "loss.bce=interval(0.5,8)",
+        "hydra.sweeper.final=false",
+        "hydra.sweeper.n_trials=4",
+        "hydra.sweeper.n_jobs=2",
         f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
     )
     process = sweep.start(*command, SLOW="3")

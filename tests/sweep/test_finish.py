@@ -32,9 +32,15 @@ def test_the_end_of_a_sweep(outcomes, width):
     assert "test split, percent, teacher forced" in lines[0]
     row = next(line for line in lines if line.strip().startswith("cross"))
     assert row.split() == [
-        *("cross", "50.0", "62.5", "25.0"),
+        "cross",
+        "50.0",
+        "62.5",
+        "25.0",
         *(["0.0"] if width == 120 else []),
-        *("-", "40.0", "3.9", "min"),
+        "-",
+        "40.0",
+        "3.9",
+        "min",
     ]
     assert "full    failed" in text
     assert "1 of 2 cells were done already (rerun=true runs them again)" in text

@@ -24,14 +24,14 @@ class Sweep:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         command = [
-            *(sys.executable, str(PROJECT / "run.py"), "-m"),
+            sys.executable,
+            str(PROJECT / "run.py"),
+            "-m",
             f"hydra.launcher.worker=[{sys.executable},'{STUB}']",
-            *(
-                "hydra.launcher.report=false",
-                "hydra.launcher.prepare=false",
-                "name=t",
-                f"paths.outputs={self.root / 'outputs'}",
-            ),
+            "hydra.launcher.report=false",
+            "hydra.launcher.prepare=false",
+            "name=t",
+            f"paths.outputs={self.root / 'outputs'}",
             *(f"paths.reports={self.root / 'reports'}", *arguments),
         ]
         return subprocess.Popen(

@@ -40,7 +40,8 @@ class FakeCluster:
 
     def pool(self, sweep_dir, cells_per_job=1) -> SlurmPool:
         return SlurmPool(
-            *(self.submit, sweep_dir),
+            self.submit,
+            sweep_dir,
             slots=4,
             threads=1,
             cells_per_job=cells_per_job,
@@ -279,7 +280,10 @@ def test_states_for_a_table(fake, start):
 
 def test_the_script_says_what_was_asked_for(tmp_path):
     options = SlurmOptions(
-        *("gpu", "lab", "high", "a100"),
+        "gpu",
+        "lab",
+        "high",
+        "a100",
         gpus=2,
         cpus_per_task=6,
         memory="24G",
@@ -290,9 +294,18 @@ def test_the_script_says_what_was_asked_for(tmp_path):
     )
     text = script(options, "t-1", tmp_path / "code", tmp_path / "my jobs", 8)
     for line in (
-        *("--partition=gpu", "--account=lab", "--qos=high", "--constraint=a100", "--mem=24G"),
-        *("--gpus-per-node=2", "--cpus-per-task=6", "--array=0-7%3", "--mail-type=END"),
-        *("--time=240", "--requeue", "--signal=USR2@120"),
+        "--partition=gpu",
+        "--account=lab",
+        "--qos=high",
+        "--constraint=a100",
+        "--mem=24G",
+        "--gpus-per-node=2",
+        "--cpus-per-task=6",
+        "--array=0-7%3",
+        "--mail-type=END",
+        "--time=240",
+        "--requeue",
+        "--signal=USR2@120",
     ):
         assert f"#SBATCH {line}\n" in text
     assert text.index("module load cuda") < text.index("export PYTHONPATH=")

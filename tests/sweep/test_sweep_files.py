@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.store import Sweep, Variant
 from keyseg.sweep.design import design
 
@@ -31,8 +31,14 @@ def read(file):
 
 def test_the_questions_are_there():
     assert {f.stem for f in FILES} >= {
-        *("table3", "table4", "fusion_full", "keyword_loss", "loss_weights", "token_order"),
-        *("lora_rank", "fidelity"),
+        "table3",
+        "table4",
+        "fusion_full",
+        "keyword_loss",
+        "loss_weights",
+        "token_order",
+        "lora_rank",
+        "fidelity",
     }
 
 
@@ -95,7 +101,8 @@ def test_steps_of_a_path_are_contrasts_too():
     sweep = Sweep(PROJECT, plan, variants)
     assert [v.label for v in path(sweep)] == ["0.0 1.0", "0.5 1.0", "0.5 0.07"]
     assert [c.name for c in contrasts(sweep)] == [
-        *("on: 0.5 0.07 − 0.0 0.07", "on: 0.5 1.0 − 0.0 1.0"),
+        "on: 0.5 0.07 − 0.0 0.07",
+        "on: 0.5 1.0 − 0.0 1.0",
         "0.5 0.07 − 0.5 1.0",  # the first step is declared already
     ]
     assert path(Sweep(PROJECT, {**plan, "baseline": {}}, variants)) == []

@@ -26,10 +26,15 @@ class Tuning:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         command = [
-            *(sys.executable, str(PROJECT / "run.py"), "-m", "name=t"),
+            sys.executable,
+            str(PROJECT / "run.py"),
+            "-m",
+            "name=t",
             f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
-            *("hydra.launcher.report=false", "hydra.launcher.prepare=false"),
-            *(f"paths.outputs={self.root / 'outputs'}", f"paths.reports={self.root / 'reports'}"),
+            "hydra.launcher.report=false",
+            "hydra.launcher.prepare=false",
+            f"paths.outputs={self.root / 'outputs'}",
+            f"paths.reports={self.root / 'reports'}",
             *arguments,
         ]
         return subprocess.Popen(

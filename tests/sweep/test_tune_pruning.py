@@ -57,8 +57,13 @@ def test_the_paired_test_needs_examples_and_a_difference():
 
 REAL = (
     "model=tiny",
-    *("optim.steps=12", "optim.eval_every=2", "optim.warmup=1", "optim.schedule=constant"),
-    *("runtime.log_every=1", "runtime.threads=1", "evaluation.protocols=[]"),
+    "optim.steps=12",
+    "optim.eval_every=2",
+    "optim.warmup=1",
+    "optim.schedule=constant",
+    "runtime.log_every=1",
+    "runtime.threads=1",
+    "evaluation.protocols=[]",
 )
 
 

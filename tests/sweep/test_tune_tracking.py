@@ -19,10 +19,15 @@ def tune(place: Path, *arguments: str, **environment: str) -> subprocess.Complet
     """A tuning of quick workers that a SQLite file follows."""
     return subprocess.run(
         [
-            *(sys.executable, str(PROJECT / "run.py"), "-m", "hydra/sweeper=optuna", "name=t"),
+            sys.executable,
+            str(PROJECT / "run.py"),
+            "-m",
+            "hydra/sweeper=optuna",
+            "name=t",
             *("hydra.sweeper.sampler=grid", "hydra.sweeper.final=false", *arguments),
             f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
-            *("hydra.launcher.prepare=false", f"paths.outputs={place / 'outputs'}"),
+            "hydra.launcher.prepare=false",
+            f"paths.outputs={place / 'outputs'}",
             f"paths.reports={place / 'reports'}",
         ],
         cwd=place,

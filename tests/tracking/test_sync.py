@@ -11,10 +11,9 @@ from mlflow import MlflowClient
 
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.tracking import store as trackingstore
 from keyseg.tracking import sync
 from keyseg.tracking.background import mirror
-from keyseg.tracking.store import batched
+from keyseg.tracking.store import batched, client_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def empty_store(tmp_path_factory):
     """A SQLite file with MLflow's tables, which take seconds to make."""
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    trackingstore.client_of(f"sqlite:///{file}")
+    client_of(f"sqlite:///{file}")
     return file
 
 
@@ -34,7 +33,7 @@ def store(empty_store, tmp_path, monkeypatch):
     shutil.copy(empty_store, file)
     uri = f"sqlite:///{file}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return trackingstore.client_of(uri)
+    return client_of(uri)
 
 
 @pytest.fixture
@@ -270,7 +269,7 @@ def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     assert not sync.is_level(run)
     sync.sync(run)
-    assert history(trackingstore.client_of(other), run) == expected(1, 2)
+    assert history(client_of(other), run) == expected(1, 2)
 
 
 def test_parent_and_children(store, sweep, run, tmp_path):
@@ -320,7 +319,8 @@ def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, ru
     sync.log_report(sweep, report)
     assert store.get_run(parent).info.status == "FINISHED"
     assert {a.path for a in store.list_artifacts(parent, "report")} == {
-        *("report/index.html", "report/tables")
+        "report/index.html",
+        "report/tables",
     }
     kept = store.download_artifacts(parent, "report/index.html", str(tmp_path))
     assert Path(kept).read_text() == "<html>again"

@@ -16,10 +16,29 @@ from keyseg.metrics import intersection_union, summarise
 from keyseg.train.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
 
 COLUMNS = {
-    *("id", "image_id", "image", "query", "keyword", "text", "protocol"),
-    *("intersection", "union", "iou", "predicted_iou", "keyword_rank", "keyword_token"),
-    *("predicted_keyword", "top_words", "answer", "has_seg", "has_key", "height", "width"),
-    *("target_rle", "mask_rle", "ignore_rle"),
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "text",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "predicted_iou",
+    "keyword_rank",
+    "keyword_token",
+    "predicted_keyword",
+    "top_words",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
+    "target_rle",
+    "mask_rle",
+    "ignore_rle",
 }
 HEIGHT, WIDTH = 60, 100
 

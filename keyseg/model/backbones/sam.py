@@ -38,8 +38,16 @@ PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """Of the images that SAM was trained on, by colour; the registry gives them to all its models."""
 
 _BROKEN = (
-    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
-    *(AssertionError, UnpicklingError, SafetensorError),
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    UnpicklingError,
+    SafetensorError,
 )
 """What a file that is no SAM can raise on its way into one."""
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import BY_NAME
 from keyseg.report.figures.style import INK, canvas, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.stats.verdict import ALPHA, NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep, Variant
 from keyseg.runs.provenance import cost_unit
@@ -112,7 +112,8 @@ def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
     main = "both" if row["seeds"] > 1 else "images"
     filled = float(row[f"holm_{main}"]) <= ALPHA
     ax.plot(
-        *([100 * row["difference"]], [place]),
+        [100 * row["difference"]],
+        [place],
         marker=style.marker,
         markersize=6.5,
         color=style.colour,

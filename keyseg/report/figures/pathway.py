@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import BY_NAME
 from keyseg.report.figures.style import INK, canvas, look, wrap
 from keyseg.report.stats.contrasts import path
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.tables.table import percent, word

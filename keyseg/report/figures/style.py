@@ -17,8 +17,18 @@ from keyseg.report.store import Variant
 from keyseg.runs.disk import file_name
 
 COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
-    *("#332288", "#882255", "#44AA99", "#6B6B6B", "#999933", "#000000"),
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#332288",
+    "#882255",
+    "#44AA99",
+    "#6B6B6B",
+    "#999933",
+    "#000000",
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "d")
@@ -107,7 +117,8 @@ def legend(figure: Any, variants: Sequence[Variant], *, line: bool = True) -> No
         style = look(variant.index)
         handles.append(
             Line2D(
-                *([], []),
+                [],
+                [],
                 color=style.colour,
                 linestyle=style.dash if line else "none",
                 marker=style.marker,

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import THRESHOLDS
+from keyseg.metrics import RIGHT_MASK, THRESHOLDS, with_keyword
 from keyseg.report.figures import contrasts, pathway
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.style import INK, band, canvas, figure_style, legend, look, save, wrap
-from keyseg.report.stats.measures import WRONG_MASK, with_keyword
 from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import Sweep, Variant
 
@@ -154,7 +153,7 @@ def keyword(sweep: Sweep) -> Any:
         rows = pd.concat([c.samples for c in variant.finished])
         rows = rows[(rows["protocol"] == sweep.headline) & with_keyword(rows)]
         rows = rows[np.isfinite(rows["iou"].astype(float))]
-        hit, good = rows["keyword_rank"] == 0, rows["iou"] >= WRONG_MASK
+        hit, good = rows["keyword_rank"] == 0, rows["iou"] >= RIGHT_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)
         found = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
         accuracy = 100 * found["mean"].where(found["size"] >= FEW).to_numpy(float)
@@ -185,7 +184,9 @@ def _bars(ax: Any, shares: np.ndarray, labels: Sequence[str]) -> None:
             if value >= 6:
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
                 ax.text(
-                    *(start[row] + value / 2, row, f"{value:.0f}"),
+                    start[row] + value / 2,
+                    row,
+                    f"{value:.0f}",
                     ha="center",
                     va="center",
                     fontsize=7.5,

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from keyseg.config import resolve_path
+from keyseg.metrics import RIGHT_MASK, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.measures import WRONG_MASK, with_keyword
 from keyseg.report.stats.scores import SLICE
 from keyseg.report.store import Sweep, Variant
 
@@ -140,10 +140,10 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
         right = named & (table["keyword_rank"] == 0)
         parts = _parts(table)
         fails = {
-            "key_right": right & (iou < WRONG_MASK),
-            "key_wrong": named & ~right & (iou >= WRONG_MASK),
+            "key_right": right & (iou < RIGHT_MASK),
+            "key_wrong": named & ~right & (iou >= RIGHT_MASK),
             "empty": parts["mask"] == 0,
-            "several": (parts["mask"] > 1) & (parts["target"] == 1) & (iou < WRONG_MASK),
+            "several": (parts["mask"] > 1) & (parts["target"] == 1) & (iou < RIGHT_MASK),
         }
         for kind, series in fails.items():
             found.setdefault(kind, []).append(series)

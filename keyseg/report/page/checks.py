@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keyseg.report.stats.measures import BY_NAME, ratios
+from keyseg.metrics import BY_NAME, ratios
 from keyseg.report.store import Cell, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs.convergence import PLATEAU
@@ -149,7 +149,7 @@ def _several(stated: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 def _disagreements(sweep: Sweep) -> Iterator[Notice]:
     for cell in sweep.finished:
-        terms = cell.records
+        terms = cell.terms
         lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())
         if lost:
             yield Notice(f"No IoU: {_name(cell)}.", f"{lost} samples are left out of every score.")

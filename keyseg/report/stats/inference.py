@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from keyseg.report.stats.measures import COLUMNS, DENOMINATORS, NUMERATORS, ratios
+from keyseg.metrics import COLUMNS, DENOMINATORS, NUMERATORS, ratios
 from keyseg.report.stats.resamples import RESAMPLES, draws, draws_of, flips, resampled, terms
 
 CONFIDENCE = 0.95

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keyseg.report.stats.measures import BY_NAME, Measure
+from keyseg.metrics import BY_NAME, Measure
 
 SCORE = 0.02
 """Two points: what two trainings of one variant often differ by."""

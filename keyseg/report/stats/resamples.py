@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from keyseg.report.stats.measures import COLUMNS, MEASURES
+from keyseg.metrics import COLUMNS, MEASURES
 
 RESAMPLES = 9999
 BATCH = 512
@@ -122,7 +122,7 @@ def terms(table: np.ndarray) -> Terms:
 
     pairs = []
     for measure in MEASURES:
-        n, d = COLUMNS.index(measure.numerator), COLUMNS.index(measure.denominator)
+        n, d = COLUMNS.index(measure.numerator.name), COLUMNS.index(measure.denominator.name)
         alike = bool((table[..., d] == table[:, :1, :1, d]).all())
         seeds: tuple[int | None, ...] = (None,) if alike else tuple(range(table.shape[1]))
         pairs.append((tuple(column(n, s) for s in seeds), tuple(column(d, s) for s in seeds)))

@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
 from keyseg.report.store import Cell, Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
@@ -27,19 +27,52 @@ MAX_GROUPS = 12
 ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
 
 SCORE_COLUMNS = (
-    *("protocol", "slice", "group", "label", "metric", "value", "low", "high", "sd", "seeds"),
-    *("examples", "images", "majority"),
+    "protocol",
+    "slice",
+    "group",
+    "label",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "sd",
+    "seeds",
+    "examples",
+    "images",
+    "majority",
 )
 SOURCES = ("images", "seeds", "both")
 TESTS = (*SOURCES, "equivalence")
 CONTRAST_COLUMNS = (
-    *("protocol", "contrast", "label", "baseline", "metric", "difference", "low", "high"),
+    "protocol",
+    "contrast",
+    "label",
+    "baseline",
+    "metric",
+    "difference",
+    "low",
+    "high",
     *(f"{end}_{source}" for source in SOURCES for end in ("low", "high")),
     *(f"p_{source}" for source in SOURCES),
     *(f"holm_{source}" for source in SOURCES),
-    *("margin", "p_equivalence", "holm_equivalence"),
-    *("sd", "effect_images", "effect_seeds", "won", "lost", "mcnemar", "seeds", "examples"),
-    *("images", "hole", "verdict", "sentence", "caveat", "training", "at"),
+    "margin",
+    "p_equivalence",
+    "holm_equivalence",
+    "sd",
+    "effect_images",
+    "effect_seeds",
+    "won",
+    "lost",
+    "mcnemar",
+    "seeds",
+    "examples",
+    "images",
+    "hole",
+    "verdict",
+    "sentence",
+    "caveat",
+    "training",
+    "at",
 )
 MCNEMAR = "precision@0.5"
 Group = tuple[str, str]
@@ -212,7 +245,7 @@ def _held(pairs: Sequence[tuple[Part, Part]], margin: np.ndarray, seed: int) -> 
     by_seed = inference.differences(table)
     value = by_seed.mean(0)
     found = inference.sources(table)
-    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator)
+    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
     first, second = pairs[0]
     order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
     return _Held(
@@ -329,7 +362,7 @@ def _only(part: Part, kept: np.ndarray) -> Part:
 
 def _part(cell: Cell, protocol: str) -> Part:
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.records)[kept])
+    return Part(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
 def _images(parts: Sequence[Part]) -> pd.Index[str]:

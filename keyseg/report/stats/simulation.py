@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, ratios
 from keyseg.report.stats import inference, verdict
 from keyseg.report.stats.collapse import Side, collapsed, with_collapse
 from keyseg.report.stats.inference import Estimate, Sources
 from keyseg.report.stats.margin import SCORE
-from keyseg.report.stats.measures import BY_NAME, COLUMNS, MEASURES, ratios
 from keyseg.report.stats.resamples import draws
 from keyseg.report.stats.synthetic import GAP, METRICS, MU, ROWS, Results, World, draw, gap
 
@@ -275,8 +275,8 @@ def _stack(each: Sequence[Sources]) -> Sources:
 def _naive(table: np.ndarray, seed: int, resamples: int, rng: np.random.Generator) -> Estimate:
     """Percentile interval of a bootstrap that draws seeds and, apart from them, images."""
     n, seeds = table.shape[:2]
-    above = [COLUMNS.index(MEASURES[row].numerator) for row in ROWS]
-    below = [COLUMNS.index(MEASURES[row].denominator) for row in ROWS]
+    above = [COLUMNS.index(MEASURES[row].numerator.name) for row in ROWS]
+    below = [COLUMNS.index(MEASURES[row].denominator.name) for row in ROWS]
     slim = table[..., above + below].reshape(n, -1)
     picked = rng.integers(0, seeds, (resamples, seeds))
     images = draws(n, seed, resamples).astype(np.float32) @ slim.astype(np.float32)

@@ -23,7 +23,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from keyseg.report.stats.measures import BY_NAME, COLUMNS
+from keyseg.metrics import BY_NAME, COLUMNS
 
 METRICS = ("giou", "ciou", "precision@0.5")
 ROWS = [list(BY_NAME).index(name) for name in METRICS]

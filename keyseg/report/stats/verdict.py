@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isfinite, sqrt
 
+from keyseg.metrics import Measure
 from keyseg.report.stats.margin import SCORE, counted
-from keyseg.report.stats.measures import Measure
 
 ALPHA = 0.05
 POWER = 0.8
@@ -29,9 +29,20 @@ SAYS_NOTHING = "says nothing"
 """The word for a contrast with a variant that never left the untrained level (`training`)."""
 
 WORDS = (
-    *("better", "worse", "higher", "lower", "no difference", "smaller than"),
-    *("one seed (better)", "one seed (worse)", "one seed (higher)", "one seed (lower)"),
-    *("inconclusive", "no interval", NO_RESULT, SAYS_NOTHING),
+    "better",
+    "worse",
+    "higher",
+    "lower",
+    "no difference",
+    "smaller than",
+    "one seed (better)",
+    "one seed (worse)",
+    "one seed (higher)",
+    "one seed (lower)",
+    "inconclusive",
+    "no interval",
+    NO_RESULT,
+    SAYS_NOTHING,
 )
 
 

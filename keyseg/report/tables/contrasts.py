@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.margin import told
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (

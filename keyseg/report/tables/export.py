@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.stats.measures import MEASURES, NO_TARGET
+from keyseg.metrics import MEASURES, NO_TARGET
 from keyseg.report.store import Sweep
 from keyseg.report.tables import tex
 from keyseg.report.tables.table import Table

@@ -14,8 +14,16 @@ from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table
 
 COLUMNS = (
-    *("table", "data", "split", "row", "variant", "metric", "value_percent", "source"),
-    *("protocol", "backbone"),
+    "table",
+    "data",
+    "split",
+    "row",
+    "variant",
+    "metric",
+    "value_percent",
+    "source",
+    "protocol",
+    "backbone",
 )
 
 

@@ -7,7 +7,7 @@ from math import isfinite, nan
 
 import pandas as pd
 
-from keyseg.report.stats.measures import NO_TARGET, colliding
+from keyseg.metrics import NO_TARGET, colliding
 from keyseg.report.store import Sweep, Variant
 from keyseg.report.tables.table import (
     BRIEF,
@@ -27,8 +27,12 @@ from keyseg.runs.provenance import cost_unit
 
 MASKS = ("giou", "ciou", *(f"precision@{x}" for x in (0.5, 0.6, 0.7, 0.8, 0.9)))
 WORDS = (
-    *("keyword_accuracy", "discrepancy_keyword_right_mask_wrong"),
-    *("discrepancy_keyword_wrong_mask_right", "empty_rate", "no_seg_rate", "no_key_rate"),
+    "keyword_accuracy",
+    "discrepancy_keyword_right_mask_wrong",
+    "discrepancy_keyword_wrong_mask_right",
+    "empty_rate",
+    "no_seg_rate",
+    "no_key_rate",
 )
 
 

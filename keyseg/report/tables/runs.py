@@ -13,9 +13,24 @@ from keyseg.report.store import Cell, Sweep, shown
 from keyseg.runs.provenance import cost_unit
 
 COLUMNS = (
-    *("signature", "variant", "seed", "status", "training", "commit", "dirty", "data_fingerprint"),
-    *("protocol", "attempts", "minutes", "hours", "unit", "host", "slurm_job_id", "mlflow_run"),
-    *("mlflow_url", "log"),
+    "signature",
+    "variant",
+    "seed",
+    "status",
+    "training",
+    "commit",
+    "dirty",
+    "data_fingerprint",
+    "protocol",
+    "attempts",
+    "minutes",
+    "hours",
+    "unit",
+    "host",
+    "slurm_job_id",
+    "mlflow_run",
+    "mlflow_url",
+    "log",
 )
 
 
@@ -28,13 +43,23 @@ def table(sweep: Sweep) -> pd.DataFrame:
         run, url = mlflow(cell)
         rows.append(
             (
-                *(cell.signature, cell.label, cell.seed, cell.status),
+                cell.signature,
+                cell.label,
+                cell.seed,
+                cell.status,
                 cell.convergence.word or "",
                 " ".join(sorted(cell.commits)),
-                *(cell.dirty, cell.info.get("data_fingerprint") or "", protocol(cell)),
-                *(len(attempts), cell.number("minutes"), cell.hours),
+                cell.dirty,
+                cell.info.get("data_fingerprint") or "",
+                protocol(cell),
+                len(attempts),
+                cell.number("minutes"),
+                cell.hours,
                 cost_unit([cell.info]),
-                *(last.get("host") or "", last.get("slurm_job_id") or "", run, url),
+                last.get("host") or "",
+                last.get("slurm_job_id") or "",
+                run,
+                url,
                 cell.log_file.as_posix(),
             )
         )

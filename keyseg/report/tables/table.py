@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from keyseg.metrics import BY_NAME
 from keyseg.report.stats.margin import number
-from keyseg.report.stats.measures import BY_NAME
 from keyseg.report.stats.verdict import ALPHA
 from keyseg.report.store import Sweep
 
 BRIEF = (
-    *("giou", "ciou", "precision@0.5", "keyword_accuracy"),
-    *("discrepancy_keyword_right_mask_wrong", "discrepancy_keyword_wrong_mask_right"),
+    "giou",
+    "ciou",
+    "precision@0.5",
+    "keyword_accuracy",
+    "discrepancy_keyword_right_mask_wrong",
+    "discrepancy_keyword_wrong_mask_right",
 )
 PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
 DASH = "–"

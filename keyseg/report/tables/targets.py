@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from keyseg.metrics import shared_tokens
-from keyseg.report.stats.measures import with_keyword
+from keyseg.metrics import shared_tokens, with_keyword
 from keyseg.report.stats.scores import SLICE
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table, percent
@@ -71,8 +70,12 @@ def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
         if with_keyword(part).any():
             lines.append(_line(str(value), count(part, rows)))
     header = (
-        *("Examples with a keyword", "Keywords", "First tokens", "Collision rate"),
-        *("Most frequent keyword", "Most frequent first token"),
+        "Examples with a keyword",
+        "Keywords",
+        "First tokens",
+        "Collision rate",
+        "Most frequent keyword",
+        "Most frequent first token",
     )
     return Table(
         "keyword_targets",
@@ -108,8 +111,10 @@ def _named(rows: pd.DataFrame) -> str:
 
 def _line(label: str, found: Targets) -> Line:
     entries = (
-        *(str(found.examples), str(found.keywords)),
-        *(DASH if found.tokens is None else str(found.tokens), percent(found.collide)),
+        str(found.examples),
+        str(found.keywords),
+        DASH if found.tokens is None else str(found.tokens),
+        percent(found.collide),
         *map(_share, (found.keyword, found.token)),
     )
     return Line(label, [Entry(text) for text in entries])

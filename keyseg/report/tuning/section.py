@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.report.figures.style import figure_style, save
+from keyseg.report.tuning import figures
 from keyseg.report.tuning.trials import Study, Trial, Tuning, load
 
 CAPTIONS = {
@@ -107,16 +108,14 @@ def sections(sweeps: Iterable[Path], folder: Path) -> list[Section]:
 
 def section(tuning: Tuning, folder: Path, prefix: str = "") -> Section:
     """One tuning; `prefix`: what its files are told apart by from another's."""
-    from keyseg.report.tuning import figures as tuning_plots
-
     several = len(tuning.studies) > 1
     parts = []
     with figure_style():
         for study in tuning.studies:
-            drawn = _save(tuning_plots.single(study), folder, [prefix, study.label])
+            drawn = _save(figures.single(study), folder, [prefix, study.label])
             label = study.label if several else None
             parts.append(Part(label, summary(study), _rows(study), drawn))
-        common = _save(tuning_plots.shared(tuning), folder, [prefix])
+        common = _save(figures.shared(tuning), folder, [prefix])
     workers = sorted({call.workers for call in tuning.invocations})
     method = f"Sampler {tuning.sampler}, pruner {tuning.pruner}"
     method += f", {' or '.join(map(str, workers))} at a time." if workers else "."

@@ -122,7 +122,7 @@ class DebugLauncher(SweepLauncher):
                 console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
             )
             if not found:
-                from keyseg.worker.cell import run_cell
+                from keyseg.worker.cell import run_cell  # loads numpy and pandas
 
                 run.freeze(cell.config)
                 run_cell(run)

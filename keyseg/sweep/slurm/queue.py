@@ -24,8 +24,16 @@ WAITING = frozenset(
 )
 ENDED = frozenset(
     (
-        *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE"),
-        *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED"),
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
     )
 )
 LOST = frozenset(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "REVOKED"))
@@ -92,9 +100,16 @@ def look(names: Iterable[str]) -> Jobs:
         return found
     try:
         told = _run(
-            *("sacct", "-n", "-X", "-P", "-S", "now-30days"),
-            *("--name", ",".join(sorted({*forgotten, *ended}))),
-            *("-o", "JobName,JobID,State,NodeList,ExitCode"),
+            "sacct",
+            "-n",
+            "-X",
+            "-P",
+            "-S",
+            "now-30days",
+            "--name",
+            ",".join(sorted({*forgotten, *ended})),
+            "-o",
+            "JobName,JobID,State,NodeList,ExitCode",
         )
     except SlurmError:  # no accounting here
         return found

@@ -63,7 +63,12 @@ class SlurmOptions:
 
 
 POSITIVE = (
-    *("cpus_per_task", "time", "cells_per_job", "array_parallelism", "max_attempts", "poll"),
+    "cpus_per_task",
+    "time",
+    "cells_per_job",
+    "array_parallelism",
+    "max_attempts",
+    "poll",
     "processes",
 )
 

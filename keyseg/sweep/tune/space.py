@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     IntervalSweep,
     Override,
+    Quote,
     QuotedString,
     RangeSweep,
 )
@@ -157,8 +159,6 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        from hydra.core.override_parser.types import Quote
-
         plain = value.replace("_", "").replace("-", "").replace(".", "").replace("/", "")
         return value if plain.isalnum() else QuotedString(value, Quote.single).with_quotes()
     return repr(value)
@@ -170,8 +170,6 @@ def points(space: Sequence[Dimension]) -> list[dict[str, Any]]:
     Raises:
         ConfigError: a dimension has no end of values.
     """
-    from itertools import product
-
     return [
         dict(zip([d.key for d in space], point, strict=True))
         for point in product(*map(_all, space))

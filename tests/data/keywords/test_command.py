@@ -112,7 +112,11 @@ def test_review_by_csv(keywords, capsys, tmp_path):
     assert "by hand: corrected 2, confirmed 0" in out
     assert "still in doubt: 1" in out
     assert [i["keyword"] for i in json.loads(keywords.file.read_text())] == [
-        *("dog", "cat", "bird", "ship's deck", "dog")
+        "dog",
+        "cat",
+        "bird",
+        "ship's deck",
+        "dog",
     ]
     history = Journal(keywords.file).words
     deck = [(w.origin, w.keyword) for w in history if w.image == "d.jpg"]
