@@ -51,7 +51,7 @@ cells made before it are found. Terms of the loss need no line: at weight 0 they
 """
 
 OWN_TERMS = ("text", "bce", "dice", "keyword")
-"""Terms of the loss with keys of their own. They count at weight 0, too: the first cells had them."""
+"""Terms of the loss with keys of their own; the first cells had them, so they count at weight 0."""
 
 _FIRST_TARGETS = {
     **{

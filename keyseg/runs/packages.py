@@ -170,8 +170,11 @@ def _package(name: str, *, joined: bool) -> Package | None:
 
 def _version(name: str) -> str | None:
     """Of the distribution that a top-level package comes from."""
-    owners = {d.name: d.version for point in _entry_points() if (d := point.dist)
-              and point.value.partition(":")[0].partition(".")[0] == name}
+    owners = {
+        d.name: d.version
+        for point in _entry_points()
+        if (d := point.dist) and point.value.partition(":")[0].partition(".")[0] == name
+    }
     if owners:
         return next(iter(owners.values()))
     try:

@@ -27,7 +27,6 @@ TESTING, STOPPED, LOST = "testing", "stopped", "lost"
 its job ended without a word."""
 
 
-
 @dataclass(frozen=True)
 class CellStatus:
     """One line of the table. Times in seconds, scores as fractions; None: not known yet."""
