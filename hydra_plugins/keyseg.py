@@ -8,8 +8,8 @@ from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore

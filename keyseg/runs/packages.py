@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -123,6 +123,12 @@ def of(cfg: RunConfig) -> list[Package]:
     return [*own, *(package for package in named if package)]
 
 
+def carried(configs: Iterable[RunConfig]) -> list[Package]:
+    """Those that runs depend on and whose files go where the code goes, each once."""
+    found = {package.name: package for cfg in configs for package in of(cfg)}
+    return [found[name] for name in sorted(found) if found[name].carried]
+
+
 def described(cfg: RunConfig) -> dict[str, dict[str, Any]]:
     """`of` as it stands in run.json: version, and the hash of the source where that is carried."""
     return {
@@ -187,7 +193,3 @@ def _version(name: str) -> str | None:
 def _cached(file: Path) -> bool:
     return any(part == _CACHES[0] or part.endswith(_CACHES[1]) for part in file.parts)
 
-
-def carried(cfg: RunConfig) -> Iterator[Package]:
-    """Those of `of` whose files go along: into snapshots and into the MLflow model."""
-    return (package for package in of(cfg) if package.carried)

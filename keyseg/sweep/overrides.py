@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import NAMED, PROJECT, ConfigError, RunConfig
-from keyseg.runs import packages
 from keyseg.data.files import DataError
+from keyseg.runs import packages
 from keyseg.runs.disk import DiskFullError
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from keyseg.config import OWN_TERMS
 from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
-from keyseg.config import OWN_TERMS
 from keyseg.sweep.status import LOST, STOPPED, TESTING, CellStatus
 
 STYLES = {

@@ -164,17 +164,22 @@ def script(options: SlurmOptions, name: str, code: Path, folder: Path, cells: in
 
 
 class Sbatch:
-    """Submissions through submitit. `sweep_dir`: where its files go, on a shared file system."""
+    """Submissions through submitit. `sweep_dir`: where its files go, on a shared file system.
+
+    `packages`: other people's, which the cells need.
+    """
 
     def __init__(
         self,
         options: SlurmOptions,
         sweep_dir: Path,
         *,
+        packages: Sequence[Package] = (),
         cancel: Callable[[list[str]], None] = queue.cancel,
     ) -> None:
         self.options = options
         self.sweep_dir = sweep_dir
+        self.packages = packages
         self.prepare: CommandJob | None = None
         """Runs once, before the first cells are submitted; those wait for it."""
         self._cancel = cancel
@@ -217,7 +222,7 @@ class Sbatch:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        code = snapshot.take(code_folder(self.sweep_dir))
+        code = snapshot.take(code_folder(self.sweep_dir), packages=self.packages)
         asked = parameters(options, name, code)
         if after:
             asked["dependency"] = "afterany:" + ":".join(after)
