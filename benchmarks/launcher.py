@@ -134,7 +134,9 @@ class Bench:
             "name=ours",
             f"hydra.launcher.cells_per_job={per_job}",
             f"hydra.launcher.{limit}={self.at_once}",
-            *("hydra.launcher.report=false", f"paths.outputs={place}", *self._small()),
+            "hydra.launcher.report=false",
+            f"paths.outputs={place}",
+            *self._small(),
         ]
         if self.cluster == "slurm":
             command += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.memory=2G"]
@@ -172,7 +174,8 @@ class Bench:
             *(limit if self.cluster == "slurm" else ()),
             f"seed={','.join(map(str, range(cells)))}",
             "fusion=self",
-            *(f"hydra.sweep.dir={place}", *self._small()),
+            f"hydra.sweep.dir={place}",
+            *self._small(),
         ]
         lines = self._run(command, place)
         pickles = list(place.rglob("*_submitted.pkl"))

@@ -37,7 +37,10 @@ def seconds(overrides: list[str], cells: int, root: str, *, shared: bool) -> flo
     slots = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, str(PROJECT / "run.py"), "-m", *overrides),
+            sys.executable,
+            str(PROJECT / "run.py"),
+            "-m",
+            *overrides,
             "name=bench",
             "hydra/launcher=local",
             "hydra.launcher.report=false",

@@ -19,6 +19,7 @@ from keyseg.commands import (
 )
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
+from keyseg.runs import packages
 
 COMMANDS = (report, status, plan, sync, predict, export, data, features, keywords)
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if rest:
         options.overrides += rest
     try:
+        packages.load()
         code: int = options.run(options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,13 +29,15 @@ def join(folders: Sequence[Path]) -> Sweep:
         return sweeps[0]
     keys = list(dict.fromkeys(k for s in sweeps for cell in s.cells for k in cell.factors))
     cells: dict[str, Cell] = {}
-    for cell in (cell for sweep in sweeps for cell in sweep.cells):
+    for sweep, cell in ((s, c) for s in sweeps for c in s.cells):
         known = cells.get(cell.signature)
         if known is None or (known.status != "done" and cell.status == "done"):
-            cells[cell.signature] = replace(cell, factors=_factors(cell, keys))
-    varies = [k for k in keys if len({str(c.factors[k]) for c in cells.values()}) > 1] or keys[:1]
+            cells[cell.signature] = replace(cell, factors=_factors(sweep, cell, keys))
+    values = {k: _values(cells.values(), k) for k in keys}
+    varies = [k for k in keys if len(set(map(str, values[k]))) > 1] or keys[:1]
     labelled = [
-        replace(c, label=label_of({k: c.factors[k] for k in varies})) for c in cells.values()
+        replace(c, label=label_of({k: c.factors[k] for k in varies if k in c.factors}))
+        for c in cells.values()
     ]
     first = sweeps[0]
     base = first.baseline
@@ -44,8 +46,8 @@ def join(folders: Sequence[Path]) -> Sweep:
         "name": "+".join(s.name for s in sweeps),
         "question": " ".join(str(s.design["question"]) for s in sweeps if s.design.get("question"))
         or None,
-        "factors": {k: list(dict.fromkeys(c.factors[k] for c in labelled)) for k in varies},
-        "baseline": _factors(base.cells[0], keys) if base else {},
+        "factors": {k: values[k] for k in varies},
+        "baseline": _factors(first, base.cells[0], keys) if base else {},
         "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
         "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
@@ -75,17 +77,28 @@ def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> 
     if baseline:
         design |= {"baseline": dict(baseline), "contrasts": [], "path": []}
     found = replace(sweep, design=design)
-    if baseline and found.baseline is None:
+    known = {key for v in sweep.variants for key in v.factors}
+    if baseline and (found.baseline is None or not known.issuperset(baseline)):
         given = ",".join(f"{k}={v}" for k, v in baseline.items())
         labels = ", ".join(v.label for v in sweep.variants)
         raise ConfigError(f"--baseline {given}: no variant of the sweep; there are {labels}")
     return found
 
 
-def _factors(cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
-    lacking = [k for k in keys if k not in cell.factors]
+def _factors(sweep: Sweep, cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of all keys; without those that its own sweep dropped, as they cannot matter."""
+    dropped = set(sweep.design.get("only_where") or {}).difference(cell.factors)
+    lacking = [k for k in keys if k not in cell.factors and k not in dropped]
     config = _config(cell) if lacking else {}
-    return {k: cell.factors.get(k, config.get(k, config.get(f"{k}.name", ""))) for k in keys}
+    return {
+        k: cell.factors.get(k, config.get(k, config.get(f"{k}.name", "")))
+        for k in keys
+        if k not in dropped
+    }
+
+
+def _values(cells: Iterable[Cell], key: str) -> list[Any]:
+    return list(dict.fromkeys(c.factors[key] for c in cells if key in c.factors))
 
 
 def _config(cell: Cell) -> dict[str, Any]:

@@ -144,8 +144,12 @@ class Variant:
         return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
-        """Whether it has these values; text and number are the same, as on a command line."""
-        return all(str(self.factors.get(key)) == str(value) for key, value in factors.items())
+        """Whether it has these values; text and number are the same, as on a command line.
+
+        A factor that was dropped, because it cannot matter here, is as good with any value.
+        """
+        here = self.factors
+        return all(str(here[key]) == str(value) for key, value in factors.items() if key in here)
 
     @property
     def fusion(self) -> str:

@@ -192,4 +192,3 @@ def _version(name: str) -> str | None:
 
 def _cached(file: Path) -> bool:
     return any(part == _CACHES[0] or part.endswith(_CACHES[1]) for part in file.parts)
-

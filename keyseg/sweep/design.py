@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 
 from keyseg.config import ConfigError
 from keyseg.runs.sweep_directory import label_of, short_key
+from keyseg.sweep.conditional import Conditions, conditions, dropped, identity
 
 DEFAULT_METRICS = ("giou", "ciou")
 NO_FUSION = "seg_only"
@@ -43,6 +44,7 @@ ABLATION_KEYS = (
     "path",
     "published",
     "margin",
+    "only_where",
 )
 
 
@@ -63,7 +65,8 @@ class Design:
     `factors`: swept key -> its values in the order given; `replicate`: the key whose values are
     repetitions, not a question; `baseline`: the value of each factor that others are held against;
     `path`: the changes, one factor each, that lead from the baseline to the whole; `margin`:
-    metric -> points below which a difference counts as none ({} = the report's default).
+    metric -> points below which a difference counts as none ({} = the report's default);
+    `only_where`: see `conditional`; `left_out`: how many cells it makes repeats of others.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Design:
     path: list[Any] = field(default_factory=list)
     published: str | None = None
     margin: dict[str, float] = field(default_factory=dict)
+    only_where: dict[str, Any] = field(default_factory=dict)
+    left_out: int = 0
 
 
 def design(
@@ -101,9 +106,14 @@ def design(
     _check_block(block)
     replicate = str(block.get("replicate") or "seed")
     parser = OverridesParser.create()
-    cells = [_values(parser.parse_overrides(list(overrides))) for overrides in job_overrides]
+    parsed = [parser.parse_overrides(list(overrides)) for overrides in job_overrides]
+    every = [_values(overrides) for overrides in parsed]
 
-    keys = list(dict.fromkeys(key for cell in cells for key in cell))
+    keys = list(dict.fromkeys(key for cell in every for key in cell))
+    given = {key: _distinct(cell.get(key) for cell in every) for key in keys}
+    when = conditions(block.get("only_where"), given)
+    written = _without_repeats(parsed, every, when)
+    cells = list(map(_values, written))
     varies = [k for k in keys if len({json.dumps(cell.get(k)) for cell in cells}) > 1]
     named = [str(key) for key in (block.get("factors") or [])]
     unknown = [key for key in named if key not in keys]
@@ -114,14 +124,15 @@ def design(
         )
     factor_keys = named or [k for k in varies if k not in (replicate, *FREE_OPTIONS)]
     if factor_keys:
-        factors = {k: _distinct(cell.get(k) for cell in cells) for k in factor_keys}
+        factors = {k: _distinct(c[k] for c in cells if k in c) for k in factor_keys}
     else:
         factors = {"fusion": [fusion]}
 
     points = []
-    for cell, overrides in zip(cells, job_overrides, strict=True):
-        values = {k: cell.get(k) for k in factor_keys} or {"fusion": fusion}
-        points.append(Point(label_of(values), values, cell.get(replicate), list(overrides)))
+    for cell, overrides in zip(cells, written, strict=True):
+        values = {k: cell[k] for k in factor_keys if k in cell} or {"fusion": fusion}
+        lines = [str(o.input_line) for o in overrides]
+        points.append(Point(label_of(values), values, cell.get(replicate), lines))
 
     baseline = {
         k: NO_FUSION if k == "fusion" and NO_FUSION in v else v[0] for k, v in factors.items()
@@ -145,6 +156,8 @@ def design(
         path=list(block.get("path") or []),
         published=block.get("published"),
         margin=_margin(block.get("margin"), metrics),
+        only_where={key: dict(condition) for key, condition in when.items()},
+        left_out=len(every) - len(cells),
     )
 
 
@@ -184,8 +197,24 @@ def to_json(
     return {**kept, "cells": cells, "command": command, "started": started, "mlflow_parent": None}
 
 
+def _without_repeats(
+    parsed: Sequence[list[Override]], cells: Sequence[Mapping[str, Any]], when: Conditions
+) -> list[list[Override]]:
+    """The overrides of all cells without the keys that cannot matter there, each cell once."""
+    kept: dict[str, list[Override]] = {}
+    for overrides, cell in zip(parsed, cells, strict=True):
+        out = dropped(cell, when)
+        mattering = [o for o in overrides if _key(o) not in out]
+        kept.setdefault(identity(_values(mattering)) if when else str(len(kept)), mattering)
+    return list(kept.values())
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+~")
+
+
 def _values(overrides: list[Override]) -> dict[str, Any]:
-    return {o.get_key_element().lstrip("+~"): o.value() for o in overrides}
+    return {_key(o): o.value() for o in overrides}
 
 
 def _distinct(values: Any) -> list[Any]:

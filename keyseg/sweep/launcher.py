@@ -98,6 +98,7 @@ class SweepLauncher(Launcher):
                     "hydra/launcher=slurm has jobs that go on"
                 )
             if self.config.dry:
+                preflight.check_names(cell.config for cell in cells)
                 print_cells(plan, cells, console)
                 self.show_dry(plan, cells, console)
                 return []
@@ -198,8 +199,9 @@ class SweepLauncher(Launcher):
 
 def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
     """The cells of a sweep as they would run."""
+    repeats = f" ({counted(plan.left_out, 'repeat')} left out)" if plan.left_out else ""
     finish.print_line(
-        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}, nothing started"
+        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
     )
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))

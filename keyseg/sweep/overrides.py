@@ -80,9 +80,21 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     except DiskFullError as error:
         fail(str(error), code=1)  # nothing is wrong with the command line
     except (HydraException, OmegaConfBaseException) as error:
-        cause = error.__cause__
-        detail = f": {_first(str(cause))}" if isinstance(cause, OmegaConfBaseException) else ""
-        fail(_first(str(error)) + detail)
+        causes = list(_causes(error))
+        for cause in causes:  # a plugin that refuses its options says it best itself
+            if isinstance(cause, (ConfigError, DataError)):
+                fail(str(cause))
+        told = [_first(str(error)).rstrip(":")]
+        if causes and _first(str(causes[-1])) not in str(error).splitlines()[0]:
+            told.append(_first(str(causes[-1])) or type(causes[-1]).__name__)
+        fail(": ".join(told))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, nearest first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+        yield error
 
 
 def fail(message: str, code: int = EXIT_USAGE) -> None:

@@ -1,4 +1,4 @@
-"""What is checked before a job starts: weights are there, data can be read.
+"""What is checked before a job starts: parts can be made, weights are there, data can be read.
 
 Loads no torch, and nothing of numpy before data is read: every command line imports this.
 """
@@ -10,22 +10,43 @@ from collections.abc import Iterable
 
 from keyseg.config import RunConfig
 from keyseg.model.backbones.weights import check_weights
+from keyseg.worker import parts
 
 
 def check(configs: Iterable[RunConfig]) -> None:
     """Make the data if the config says how, read every split once, look for the weights.
 
+    Meanwhile what the configs name is made once (`parts`).
+
     Raises:
-        ConfigError: a weights file is missing; the message names the key to set.
+        ConfigError: a weights file is missing, or a part cannot be made; the message names the key.
         DataError: what a reader finds wrong.
     """
     from keyseg.data import mix
 
+    every = list(configs)
+    made = parts.check(every, remember=True)
     seen = set()
-    for cfg in configs:
+    for cfg in every:
         key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
         if key not in seen:
             seen.add(key)
             check_weights(cfg)
             mix.prepare(cfg.data)
             mix.load_splits(cfg.data)
+    made()
+
+
+def check_names(configs: Iterable[RunConfig]) -> None:
+    """What can be checked where nothing may be written or read at length: names and arguments.
+
+    Raises:
+        ConfigError: a part cannot be made. DataError: a reader cannot be called.
+    """
+    from keyseg.data import mix
+
+    every = list(configs)
+    made = parts.check(every)
+    for data in {json.dumps(cfg.data, sort_keys=True): cfg.data for cfg in every}.values():
+        mix.check_readers(data)
+    made()

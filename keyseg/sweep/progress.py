@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
@@ -31,6 +32,8 @@ STYLES = {
 _NOTE = " · gIoU, cIoU: val, percent"
 _FRAME_LINES = 7
 """Lines around the cells: heading, table head, rules, footer, and the prompt below."""
+_LONGEST = 22
+"""Letters of a node's name, or of why a job waits, in the table."""
 _WIDE = 100
 """Terminal width from which the single losses get columns of their own."""
 _SHORT = {convergence.UNTRAINED: "untrained"}
@@ -96,7 +99,7 @@ def render(
     slots: int = 1,
 ) -> RenderableType:
     """The table of a sweep for a terminal of this size; None: as many lines as it takes."""
-    total = progress(cells, slots)
+    total, everyone = progress(cells, slots), cells
     cells, hidden = _fitting(cells, height)
     every = dict.fromkeys(name for cell in cells for name in ("loss", *OWN_TERMS, *cell.losses))
     losses = [name for name in every if name == "loss" or width >= _WIDE]
@@ -109,7 +112,7 @@ def render(
     if any(cell.job for cell in cells):
         headers += ["job", "node", "log"]
         rows = [
-            [*row, cell.job, cell.node, f"{cell.path.name}/log.txt"]
+            [*row, cell.job, _cut(cell.node), f"{cell.path.name}/log.txt"]
             for row, cell in zip(rows, cells, strict=True)
         ]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
@@ -137,11 +140,21 @@ def render(
         for c in cells
         if c.error
     ]
+    errors += [Text(line, style="yellow") for line in advices(everyone)]
     head = Text(heading, style="bold", no_wrap=True, overflow="ellipsis")
     if len(heading) + len(_NOTE) <= width:
         head.append(_NOTE, style="not bold dim")
     foot = Text(total, style="dim", no_wrap=True, overflow="ellipsis")
     return Group(head, table, *errors, foot)
+
+
+def advices(cells: Sequence[CellStatus]) -> list[str]:
+    """Why cells wait that would wait for ever, and what to do; a line for each reason."""
+    counts = Counter(cell.advice for cell in cells if cell.advice)
+    return [
+        f"{count} {'cell waits' if count == 1 else 'cells wait'}: {advice}"
+        for advice, count in counts.items()
+    ]
 
 
 def shortened(name: str, room: int) -> str:
@@ -222,6 +235,7 @@ class LineView:
         self.heading = heading
         self.console = console
         self._seen: dict[str, tuple[str, int]] = {}
+        self._advised: set[str] = set()
 
     def __enter__(self) -> LineView:
         self._print(self.heading)
@@ -237,6 +251,10 @@ class LineView:
 
     def update(self, cells: Sequence[CellStatus]) -> None:
         """Print what is new."""
+        for reason in {cell.advice for cell in cells} - self._advised - {""}:
+            self._advised.add(reason)
+            for line in advices([cell for cell in cells if cell.advice == reason]):
+                self._print(line)
         width = max((len(c.title) for c in cells), default=0)
         for cell in cells:
             before = self._seen.get(cell.title)
@@ -297,6 +315,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.1f} min"
     return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f}"
+
+
+def _cut(text: str) -> str:
+    """Why a job waits may be a whole sentence; it stands below the table."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}…)"
 
 
 def _number(value: float | None, digits: int) -> str:

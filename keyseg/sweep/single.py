@@ -13,7 +13,7 @@ from rich.console import Console
 from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy
-from keyseg.sweep import finish
+from keyseg.sweep import finish, preflight
 from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
 from keyseg.sweep.launcher import (
@@ -46,6 +46,7 @@ def run_single(cfg: DictConfig) -> None:
             _take_part(cell, dry=cfg.dry)
             return
         if cfg.dry:
+            preflight.check_names([cell.config])
             finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
             return
         prepare([cell], console, rerun=cfg.rerun)

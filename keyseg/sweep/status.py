@@ -48,6 +48,9 @@ class CellStatus:
     """Whether it has converged, by what it has shown so far."""
     job: str = ""
     node: str = ""
+    """Where it works; in brackets why it waits, as squeue shows both."""
+    advice: str = ""
+    """Why it waits and what to do, where that does not pass by itself."""
 
 
 class Watch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from keyseg.model.backbones.random_llava import random_llava
 from keyseg.model.backbones.sam import WeightsError, load_sam, preprocess, random_sam
 from keyseg.model.backbones.weights import fingerprint, weights_path
 from keyseg.model.features import FrozenFeatures, Store
-from keyseg.model.fusion import FusionVariant
 from keyseg.model.keyseg import KeySeg
+from keyseg.model.variant import build_fusion
 from keyseg.train.batch import Collator
 from keyseg.train.losses import weighted_terms
 
@@ -223,19 +222,6 @@ def load_backbones(
         )
     sam.image_encoder.to(dtype)
     return sam, llava, processor
-
-
-def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
-    """The variant that `fusion._target_` names, for prompts of `dim` channels."""
-    options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
-    target = str(cfg.fusion["_target_"])
-    module, _, name = target.rpartition(".")
-    try:
-        made = getattr(importlib.import_module(module), name)
-        variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
-    except (ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {error}") from error
-    return variant
 
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:

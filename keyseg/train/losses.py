@@ -172,7 +172,11 @@ def weighted_terms(cfg: LossConfig) -> list[Weighted]:
     """
     keyword = cfg.keyword
     heard = {name: getattr(keyword, name) for name in ("temperature", "similarity", "target")}
-    own = [("text", cfg.text, {}), ("bce", cfg.bce, {}), ("dice", cfg.dice, {})]
+    own: list[tuple[str, float, dict[str, Any]]] = [
+        ("text", cfg.text, {}),
+        ("bce", cfg.bce, {}),
+        ("dice", cfg.dice, {}),
+    ]
     found = [Weighted(TERMS[name], weight, options) for name, weight, options in own]
     found.append(Weighted(TERMS["keyword"], keyword.weight, heard))
     return found + [_asked(name, spec) for name, spec in cfg.terms.items()]

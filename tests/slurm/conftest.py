@@ -155,11 +155,11 @@ class Sweep:
         self.root = root
         self.project = project
 
-    def start(self, *arguments: str, stub: bool = True, **environment: str) -> subprocess.Popen:
+    def command(self, *arguments: str, stub: bool = True) -> list[str]:
         """`python run.py -m ... hydra/launcher=slurm`, with workers that are quick."""
         worker = f"hydra.launcher.worker=[{sys.executable},'{STUB}']"
         plain = ("hydra.launcher.report=false", "hydra.launcher.prepare=false")
-        command = [
+        return [
             sys.executable,
             str(self.project / "run.py"),
             "-m",
@@ -172,10 +172,13 @@ class Sweep:
             f"paths.reports={self.root / 'reports'}",
             *arguments,
         ]
+
+    def start(self, *arguments: str, stub: bool = True, **environment: str) -> subprocess.Popen:
+        """`command`, started."""
         return subprocess.Popen(
-            command,
+            self.command(*arguments, stub=stub),
             cwd=self.root,
-            env={**self._environment(), **environment},
+            env={**self.environment(), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -193,13 +196,14 @@ class Sweep:
             [sys.executable, "-m", "keyseg", "--outputs", str(self.root / "outputs"), *arguments],
             capture_output=True,
             text=True,
-            env=self._environment(),
+            env=self.environment(),
             timeout=60,
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What commands are started with."""
         return {
             **self.cluster.environment,
             "MLFLOW_TRACKING_URI": "none",

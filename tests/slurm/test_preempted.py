@@ -47,7 +47,10 @@ def test_time_limits_and_then_a_job_of_more_importance_cost_no_step(
 ):
     store = tmp_path / "mlflow.db"
     process = sweep.start(
-        *("fusion=full", *small_overrides, *SHORT, "hydra.launcher.report=false"),
+        "fusion=full",
+        *small_overrides,
+        *SHORT,
+        "hydra.launcher.report=false",
         f"hydra.launcher.worker=[{sys.executable},'{WAITING}']",
         "hydra.launcher.memory=4G",
         "hydra.launcher.partition=low",

@@ -3,7 +3,8 @@
 What it does beyond that is asked for by environment variables, each naming a fusion variant:
 FAIL (raises), DIE (SIGKILL to itself at step 2), TAKE_ALONG (SIGKILL to who started it), HANG
 (several by comma; waits until it is ended, or until there is a file `go` in its run directory), EAT
-(takes more and more memory), FILL (fills the disk), MUTE (exit code 3 without a word in run.json).
+(takes more and more memory), FILL (fills the disk), OBEY (ends with 85 at SIGUSR2), MUTE
+(exit code 3 without a word in run.json).
 It counts its starts in starts.txt.
 """
 
@@ -21,6 +22,7 @@ from keyseg.runs.run_directory import (
     DONE,
     EXIT_BUSY,
     EXIT_NO_SPACE,
+    EXIT_STOPPED,
     FAILED,
     RUNNING,
     Row,
@@ -44,6 +46,8 @@ def work(run: RunDirectory) -> int:
     attempts = [*run.info["attempts"], {"started": now(), "pid": os.getpid(), "host": "here"}]
     run.update(status=RUNNING, attempts=attempts, environment=environment)
     print(f"working on {variant}")
+    if variant == os.environ.get("OBEY"):
+        signal.signal(signal.SIGUSR2, lambda *_: os._exit(EXIT_STOPPED))
     eaten: list[bytes] = []
     hanging = os.environ.get("HANG", "").split(",")
     try:

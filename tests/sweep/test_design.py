@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 
 from keyseg.config import ConfigError
@@ -111,6 +113,39 @@ def test_a_name_on_the_command_line_wins():
     assert design(grid("seed=0"), {"name": "block"}, name="mine").name == "mine"
 
 
+KEYWORD = {"t": {"w": 0.5}, "target": {"w": [0.5]}}
+
+
+def test_keys_that_cannot_matter_are_dropped_and_their_repeats_left_out():
+    cells = [
+        [f"w={w}", f"t={t}", f"target={target}", f"seed={seed}"]
+        for w, t, target, seed in product((0.0, 0.5), (0.07, 1.0), ("first", "all"), (0, 1, 2))
+    ]
+    plan = design(cells, {"only_where": KEYWORD, "baseline": {"w": 0.0, "t": 1.0}})
+    assert (len(cells), len(plan.points), plan.left_out) == (24, 15, 9)
+    off = [p for p in plan.points if p.factors["w"] == 0]
+    assert [(p.label, p.factors, p.seed) for p in off] == [
+        ("w=0.0", {"w": 0.0}, s) for s in (0, 1, 2)
+    ]
+    assert [p.overrides for p in off] == [["w=0.0", f"seed={s}"] for s in (0, 1, 2)]
+    assert plan.points[3].label == "w=0.5 · t=0.07 · target=first"
+    assert plan.factors == {"w": [0.0, 0.5], "t": [0.07, 1.0], "target": ["first", "all"]}
+    assert plan.baseline == {"w": 0.0, "t": 1.0, "target": "first"}
+    assert plan.only_where == {"t": {"w": [0.5]}, "target": {"w": [0.5]}}
+    assert design(cells).left_out == 0
+
+
+def test_a_condition_that_is_dropped_drops_what_hangs_on_it():
+    cells = [[f"a={a}", f"b={b}", f"c={c}"] for a, b, c in product((0, 1), (0, 1), (0, 1))]
+    plan = design(cells, {"only_where": {"b": {"a": 1}, "c": {"b": 1}}})
+    assert [p.label for p in plan.points] == [
+        "a=0",
+        "a=1 · b=0",
+        "a=1 · b=1 · c=0",
+        "a=1 · b=1 · c=1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
@@ -127,6 +162,20 @@ def test_a_name_on_the_command_line_wins():
         ({"margin": {"giou": "two"}}, r"ablation.margin: giou=two: give points"),
         ({"margin": 100}, r"ablation.margin: giou=100: give points"),
         ({"margin": {"iou": 1}}, r"iou is no metric of the sweep; ablation.metrics: giou, ciou"),
+        ({"only_where": ["a"]}, r"ablation.only_where=\['a'\]: give \{key: \{other key: value"),
+        ({"only_where": {"fusion": 1}}, r"ablation.only_where.fusion=1: give the values at which"),
+        (
+            {"only_where": {"t": {"fusion": "full"}}},
+            r"only_where: t is not set by the sweep",
+        ),
+        (
+            {"only_where": {"fusion": {"w": 1}}},
+            r"only_where: w is not set by the sweep",
+        ),
+        (
+            {"only_where": {"fusion": {"fusion": "self"}}},
+            r"only_where.fusion: fusion=self is no value of the sweep; fusion takes cross, full",
+        ),
         ({"name": "a/b"}, r"name=a/b: use letters"),
         ({"name": ".hidden"}, r"name=.hidden: use letters"),
     ],

@@ -32,7 +32,8 @@ class Sweep:
             "hydra.launcher.prepare=false",
             "name=t",
             f"paths.outputs={self.root / 'outputs'}",
-            *(f"paths.reports={self.root / 'reports'}", *arguments),
+            f"paths.reports={self.root / 'reports'}",
+            *arguments,
         ]
         return subprocess.Popen(
             command,

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT, ConfigError
@@ -133,6 +134,49 @@ def test_the_command_line_ends_in_one_line(mode, tmp_path):
     assert done.stderr.startswith("error: fusion=ful: no such option. Did you mean 'full'?")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "options", "message"),
+    [
+        (
+            "slurm",
+            ["time=2"],
+            "hydra.launcher.signal_delay=120 s leaves nothing of ",
+        ),
+        ("slurm", ["cells_per_job=0"], "hydra.launcher.cells_per_job=0: must be above 0"),
+        ("slurm", ["gpus=2", "processes=3"], "hydra.launcher.processes=3: must be 1, or as many"),
+        ("slurm", ["time=soon"], "Value 'soon' of type 'str' could not be converted to Integer"),
+        ("local", ["n_jobs=0"], "hydra.launcher.n_jobs=0: must be above 0"),
+        ("local", ["cells_per_job=-1"], "hydra.launcher.cells_per_job=-1: must be above 0"),
+        ("local", ["grace=nan"], "hydra.launcher.grace=nan: must be 0 or more"),
+    ],
+)
+def test_a_launcher_that_refuses_its_options_is_heard(launcher, options, message, tmp_path):
+    given = [f"hydra.launcher.{option}" for option in options]
+    done = subprocess.run(
+        [*(sys.executable, str(PROJECT / "run.py"), "-m", "fusion=self,cross", "--dry"),
+         f"hydra/launcher={launcher}", f"paths.outputs={tmp_path}", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_hydra_hides_behind_its_own_error_is_told(capsys):
+    for cause in (ConfigError("a.b=1: must be 2"), TypeError("unexpected keyword 'nope'")):
+        with pytest.raises(SystemExit) as caught, one_line_errors():
+            raise InstantiationException("Error in call to target 'x.Y':\nhidden") from cause
+        assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: a.b=1: must be 2",
+        "error: Error in call to target 'x.Y': unexpected keyword 'nope'",
+    ]
 
 
 def test_help_lists_every_option_with_a_line_of_text():

@@ -1,5 +1,8 @@
 """What is asked of SLURM for cells that share a job, have several processes, or wait for others."""
 
+import os
+import sys
+
 import pytest
 
 from keyseg.config import ConfigError
@@ -7,8 +10,9 @@ from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED
 from keyseg.sweep.pool import job_ends
 from keyseg.sweep.slurm.job import CommandJob, WorkerFailedError
 from keyseg.sweep.slurm.launcher import SlurmLauncher
+from keyseg.sweep.slurm.options import SlurmOptions, check, report_options
 from keyseg.sweep.slurm.queue import SlurmError
-from keyseg.sweep.slurm.sbatch import Sbatch, SlurmOptions, check, report_options, script
+from keyseg.sweep.slurm.sbatch import Sbatch, SubmitLimit, script
 from keyseg.worker import precompute
 
 
@@ -32,11 +36,119 @@ def test_one_process_for_each_gpu(tmp_path):
         ({"processes": 2, "gpus": 2, "cells_per_job": 2}, "cells of several processes"),
         ({"report_job": {"partitoin": "cpu"}}, "no such option; meant partition?"),
         ({"cells_per_job": 0}, "cells_per_job=0: must be above 0"),
+        ({"processes": 2, "gpus": "a100:4"}, "processes=2: must be 1, or as many"),
+        ({"gpus": "a100"}, "gpus=a100: give a number, or a kind and a number: a100:2"),
+        ({"gpus": "a100:0"}, "gpus=a100:0: give a number"),
+        ({"gpus": -1}, "gpus=-1: give a number"),
+        ({"gpus": 2, "processes": 2, "use_srun": False}, "use_srun=false: srun starts the 2"),
+        ({"mem_per_gpu": "20G"}, "mem_per_gpu=20G: there are no GPUs"),
+        ({"cpus_per_gpu": 4, "gpus": 0}, "cpus_per_gpu=4: there are no GPUs"),
+        ({"cpus_per_gpu": 0, "gpus": 1}, "cpus_per_gpu=0: must be above 0"),
+        ({"mem_per_gpu": "2G", "memory": "9G", "gpus": 1}, "SLURM takes one of them"),
     ],
 )
 def test_options_that_do_not_go_together(options, words):
     with pytest.raises(ConfigError, match=words):
         check(SlurmOptions(**options))
+
+
+def test_named_options_reach_the_script(tmp_path):
+    options = SlurmOptions(
+        gpus="a100:2",
+        cpus_per_gpu=6,
+        mem_per_gpu="40G",
+        gres="craynetwork:1",
+        exclude="n[1-3],n7",
+        comment="two words",
+        python="apptainer exec my.sif python",
+        setup=["module load cuda"],
+    )
+    check(options)
+    text = script(options, "t", tmp_path, tmp_path, 4)
+    for line in (
+        *("--gpus-per-node=a100:2", "--cpus-per-gpu=6", "--mem-per-gpu=40G"),
+        *("--gres=craynetwork:1", "--exclude='n[1-3],n7'", "--comment='two words'"),
+    ):
+        assert f"#SBATCH {line}\n" in text
+    assert "cpus-per-task" not in text
+    assert "apptainer exec my.sif python -u -m submitit" in text.split("srun", 1)[1]
+    assert options.threads == 12
+    lines = text.splitlines()
+    at = lines.index("module load cuda")
+    assert (lines[at - 1], lines[at + 1]) == ("set -e", "set +e")
+    launcher = SlurmLauncher(python="apptainer exec my.sif python")
+    assert launcher.worker == ["apptainer", "exec", "my.sif", "python", "-m", "keyseg.worker"]
+
+
+def test_without_srun_the_signal_goes_to_the_worker_itself(tmp_path):
+    text = script(SlurmOptions(use_srun=False), "t", tmp_path, tmp_path, 1)
+    assert "#SBATCH --signal=B:USR2@120\n" in text
+    assert "\nsrun " not in text
+    assert f"\nexec {sys.executable} -u -m submitit" in text
+
+
+def test_gpus_of_a_kind_are_counted():
+    check(SlurmOptions(gpus="a100:2", processes=2))
+    assert SlurmOptions(gpus="a100:2").gpu_count == 2
+    assert SlurmOptions(gpus=3).gpu_count == 3
+    assert SlurmOptions().gpu_count is None
+
+
+@pytest.fixture
+def sbatch(tmp_path, monkeypatch):
+    """A program sbatch that says this, and fails."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def sbatch(*said: str) -> Sbatch:
+        lines = "".join(f'echo "{line}" >&2\n' for line in said)
+        environment = f"env >{tmp_path}/environment\n"
+        (tmp_path / "sbatch").write_text(f"#!/bin/sh\n{environment}{lines}exit {int(bool(said))}\n")
+        for name in ("sbatch", "srun"):
+            (tmp_path / name).touch()
+            (tmp_path / name).chmod(0o755)
+        return Sbatch(SlurmOptions(), tmp_path / "t")
+
+    return sbatch
+
+
+LIMIT = (
+    "sbatch: error: QOSMaxSubmitJobPerUserLimit",
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit "
+    "limit, user's size and/or time limits)",
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "words"),
+    [
+        (LIMIT, SubmitLimit, "QOSMaxSubmitJobPerUserLimit; Batch job submission failed: Job viol"),
+        (
+            ("sbatch: unrecognized option '--bad'", "Try 'sbatch --help' for more information"),
+            ConfigError,
+            r"refuses the job: unrecognized option '--bad' \(hydra",
+        ),
+        (
+            ("sbatch: error: invalid partition specified: nope", "sbatch: error: Batch job failed"),
+            ConfigError,
+            "invalid partition specified: nope; Batch job failed",
+        ),
+        (("sbatch: error: Unable to contact slurm controller",), SlurmError, "^Unable to contact"),
+    ],
+)
+def test_what_sbatch_says_is_told_whole(sbatch, said, error, words):
+    with pytest.raises(error, match=words):
+        sbatch(*said)("t-a", [CommandJob([["true"]], 1)])
+
+
+def test_a_job_inherits_nothing_of_the_job_that_it_is_submitted_from(sbatch, monkeypatch, tmp_path):
+    for name in ("SLURM_MEM_PER_CPU", "SLURM_JOB_ID", "SLURM_CONF", "PMIX_RANK", "MINE"):
+        monkeypatch.setenv(name, "7")
+    with pytest.raises(ConfigError):
+        sbatch("sbatch: error: no")("t-a", [CommandJob([["true"]], 1)])
+    names = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert names & {"SLURM_MEM_PER_CPU", "SLURM_JOB_ID", "PMIX_RANK"} == set()
+    assert {"SLURM_CONF", "MINE"} <= names
+    assert os.environ["SLURM_MEM_PER_CPU"] == "7"  # here, nothing changes
 
 
 def test_the_report_needs_no_gpu():

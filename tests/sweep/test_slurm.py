@@ -6,10 +6,13 @@ from keyseg.config import ConfigError
 from keyseg.runs.run_directory import RunDirectory, now
 from keyseg.sweep.local.launcher import LocalLauncher
 from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
-from keyseg.sweep.slurm.pool import SlurmPool, cancelled_marker, why
-from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError
-from keyseg.sweep.slurm.reconcile import state_of
-from keyseg.sweep.slurm.sbatch import SlurmOptions, check, script
+from keyseg.sweep.slurm.nodes import Nodes
+from keyseg.sweep.slurm.options import SlurmOptions, check
+from keyseg.sweep.slurm.pool import Record, SlurmPool, cancelled_marker, why
+from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError, prepare_name
+from keyseg.sweep.slurm.reconcile import Overview, state_of
+from keyseg.sweep.slurm.sbatch import SubmitLimit, script
+from keyseg.sweep.status import Watch
 from keyseg.sweep.supervise import Supervisor
 
 
@@ -20,15 +23,24 @@ class FakeCluster:
         self.submissions: dict[str, list[str]] = {}
         self.jobs: dict[tuple[str, int], Job] = {}
         self.down = False
+        self.most: int | None = None
+        """Jobs that this user may have queued at a time."""
+        self.avoided: list[tuple[list[str], str]] = []
         self.said: list[str] = []
         self.time = 0.0
 
     def submit(self, name, jobs):
         if self.down:
             raise SlurmError("Unable to contact slurm controller")
+        queued = sum(job.state in ("PENDING", "RUNNING") for job in self.jobs.values())
+        if self.most is not None and queued + len(jobs) > self.most:
+            raise SubmitLimit("sbatch refuses the job: QOSMaxSubmitJobPerUserLimit")
         self.submissions[name] = [path for job in jobs for path in job.paths]
         for index in range(len(jobs)):
             self.jobs[(name, index)] = Job(f"7_{index}", "PENDING")
+
+    def avoid(self, ids, nodes):
+        self.avoided.append((ids, nodes))
 
     def look(self, names):
         if self.down:
@@ -38,7 +50,7 @@ class FakeCluster:
     def all_become(self, state: str, **fields: str) -> None:
         self.jobs = {key: Job(job.id, state, **fields) for key, job in self.jobs.items()}
 
-    def pool(self, sweep_dir, cells_per_job=1) -> SlurmPool:
+    def pool(self, sweep_dir, cells_per_job=1, max_array=1000) -> SlurmPool:
         return SlurmPool(
             self.submit,
             sweep_dir,
@@ -48,6 +60,9 @@ class FakeCluster:
             every=2.0,
             look=self.look,
             cancel=lambda names: None,
+            avoid=self.avoid,
+            max_array=lambda: max_array,
+            nodes=Nodes("n0"),
             clock=lambda: self.time,
             say=self.said.append,
         )
@@ -62,8 +77,10 @@ def fake():
 def start(fake, tmp_path, make_cell):
     """A supervisor with cells that are submitted."""
 
-    def start(*fusions: str, max_attempts: int = 3, cells_per_job: int = 1) -> Supervisor:
-        pool = fake.pool(tmp_path / "t", cells_per_job)
+    def start(
+        *fusions: str, max_attempts: int = 3, cells_per_job: int = 1, max_array: int = 1000
+    ) -> Supervisor:
+        pool = fake.pool(tmp_path / "t", cells_per_job, max_array)
         supervisor = Supervisor(pool, max_attempts=max_attempts)
         for fusion in fusions:
             supervisor.add(make_cell(fusion))
@@ -253,6 +270,95 @@ def test_a_controller_that_is_down_loses_nothing(fake, start):
     ]
 
 
+def test_arrays_are_as_large_as_the_cluster_allows(fake, start):
+    supervisor = start("self", "cross", "full", max_array=2)
+    assert [len(paths) for paths in fake.submissions.values()] == [2, 1]
+    assert len(supervisor.states()) == 3
+
+
+def test_cells_that_are_too_many_for_the_users_limit_come_later(fake, start):
+    fake.most = 1
+    supervisor = start("self", "cross", "full")
+    assert [len(paths) for paths in fake.submissions.values()] == [1]
+    (text,) = fake.said
+    assert "QOSMaxSubmitJobPerUserLimit; 2 cells are not submitted yet" in text
+    waiting = {path for path in supervisor.states() if not (path / "job.json").exists()}
+    assert len(waiting) == 2  # nobody looks for a job of theirs
+    for done in range(1, 4):
+        ((key, job),) = ((k, j) for k, j in fake.jobs.items() if j.state == "PENDING")
+        ends(RunDirectory(fake.submissions[key[0]][0]), "done")
+        fake.jobs[key] = Job(job.id, "COMPLETED")
+        steps(supervisor, fake, 3)
+        assert len(supervisor.outcomes) == done
+    assert not supervisor.active
+
+
+def test_a_refusal_leaves_no_trace_of_a_job(fake, start, tmp_path):
+    fake.most = 0
+    with pytest.raises(ConfigError, match="QOSMaxSubmitJobPerUserLimit"):
+        start("self")
+    run = RunDirectory(tmp_path / "t" / "self0")
+    assert Record.read(run) is None
+    (row,) = Overview([Watch(run, "self")]).read()
+    assert row.state == "queued"  # not "the job is gone"
+
+
+def test_why_jobs_wait_is_told_once_with_the_remedy(fake, start):
+    supervisor = start("self", "cross")
+    fake.all_become("PENDING", reason="Priority")
+    steps(supervisor, fake, 2)
+    assert fake.said == []
+    fake.all_become("PENDING", reason="PartitionTimeLimit")
+    steps(supervisor, fake, 3)
+    (text,) = fake.said
+    assert text.startswith(
+        "2 jobs wait: PartitionTimeLimit: longer than the partition allows: a sh"
+    )
+    assert "hydra.launcher.time" in text
+    fake.all_become("PENDING", reason="JobHeldUser")
+    steps(supervisor, fake, 3)
+    assert fake.said[1] == "2 jobs wait: JobHeldUser: held by its user: `scontrol release 7`"
+
+
+def test_a_job_that_prepares_and_fails_is_told_once(fake, start, tmp_path):
+    supervisor = start("self", "cross")
+    (name,) = fake.submissions
+    helper = prepare_name(name)
+    (tmp_path / "t" / ".slurm" / helper).mkdir(parents=True)
+    fake.jobs[helper, WHOLE] = Job("6", "RUNNING")
+    steps(supervisor, fake, 2)
+    assert fake.said == []
+    fake.jobs[helper, WHOLE] = Job("6", "FAILED", "n1", exit_code="1:0")
+    steps(supervisor, fake, 3)
+    (text,) = fake.said
+    assert "features are not computed beforehand (job 6 on n1 ended as FAILED" in text
+    assert "the cells compute what is missing. Log: " in text
+
+
+def test_a_node_on_which_cells_fail_one_after_the_other_is_left_out(fake, start, tmp_path):
+    supervisor = start("self", "cross", "full", "mlp", "add")
+    runs = {name: tmp_path / "t" / f"{name}0" for name in ("self", "cross", "full", "mlp", "add")}
+    jobs = dict(zip(runs, fake.jobs, strict=True))
+
+    def ended(name: str, node: str, status: str) -> None:
+        fake.jobs[jobs[name]] = Job(fake.jobs[jobs[name]].id, "COMPLETED", node)
+        ends(RunDirectory(runs[name]), status)
+        steps(supervisor, fake, 1)
+
+    ended("self", "n1", "failed")
+    ended("cross", "n1", "failed")
+    assert supervisor.pool.nodes.exclude == "n0"  # it may be the code
+    ended("full", "n2", "done")
+    assert supervisor.pool.nodes.exclude == "n0,n1"
+    assert fake.avoided == [(["7"], "n0,n1")]  # those that wait already
+    assert fake.said == [
+        "n1: two cells in a row failed there, while others do well elsewhere; left out from now on "
+        "(1 so far)"
+    ]
+    ended("mlp", "n2", "failed")
+    assert supervisor.pool.nodes.avoided == ["n1"]
+
+
 def test_stopping_leaves_jobs_at_work(fake, start):
     supervisor = start("self")
     supervisor.stop()
@@ -332,12 +438,27 @@ def test_a_signal_needs_time_before_it():
          "was killed by SIGKILL (out of memory?)", False),
         ("RuntimeError: Waited for 60 seconds but could not find submitted jobs in path:\n/x",
          "found no work: who submitted it was killed while doing so", True),
+        ("slurmstepd: error: execve(): /lab/python: No such file or directory\nsrun: error: n7",
+         ": there is no /lab/python on that node: an environment on a shared file system, or "
+         "hydra.launcher.python", False),
+        ("/var/job: line 9: /lab/python: No such file or directory\n",
+         ": there is no /lab/python on that node: an environment on a shared file system, or "
+         "hydra.launcher.python", False),
         ("module: command not found\n", "ended as FAILED before the run was done: module: command"
          " not found", False),
     ],
 )  # fmt: skip
 def test_what_a_job_wrote_says_more_than_its_state(log, words, again):
-    assert why(Job("7_1", "FAILED", "n7"), log) == (f"job 7_1 on n7 {words}", again)
+    mark = "" if words.startswith(":") else " "
+    assert why(Job("7_1", "FAILED", "n7"), log) == (f"job 7_1 on n7{mark}{words}", again)
+
+
+def test_why_a_job_failed_that_slurm_never_started():
+    told, again = why(Job("7", "FAILED", "n7", exit_code="0:53"))
+    assert "could not open its output files (signal 53): paths.outputs" in told
+    assert not again
+    told, _ = why(Job("7", "FAILED", "", "BadConstraints"))
+    assert "BadConstraints: no node can give what is asked for (hydra.launcher.gpus" in told
 
 
 def test_why_without_a_node():

@@ -34,7 +34,7 @@ def test_squeue_first_and_sacct_for_what_it_forgot_or_ended(program, tmp_path):
     assert queue.look(["t-a", "t-b", "t-c", "t-d"]) == {
         ("t-a", 0): Job("7_0", "RUNNING", "n1", "None"),
         ("t-a", 1): Job("7_1", "PENDING", "", "Resources"),
-        ("t-b", WHOLE): Job("8", "FAILED", "n2", "FAILED", "2:0"),
+        ("t-b", WHOLE): Job("8", "FAILED", "n2", "NonZeroExitCode", "2:0"),
         ("t-c", 3): Job("5_3", "CANCELLED", "n3", "CANCELLED by 12", "0:15"),
     }
     assert "--name t-b,t-c,t-d " in (tmp_path / "sacct.args").read_text()
@@ -78,6 +78,50 @@ def test_a_job_that_worked_and_is_gone_is_lost_not_cancelled(program):
     assert state_of(jobs, 1, begun=True) is None
     assert state_of(jobs, 1) == "CANCELLED"
     assert jobs.of(("t-b", 0), begun=False) is None
+
+
+def test_accounting_is_asked_once_for_each_end(program, tmp_path):
+    asked = tmp_path / "sacct.args"
+    program("squeue", "t-a|7_0|FAILED|n1|NonZeroExitCode\nt-a|7_1|RUNNING|n1|None\n")
+    program("sacct", "t-a|7_0|FAILED|n1|2:0\n")
+    look = queue.Look()
+    for _ in range(3):
+        assert look(["t-a"])["t-a", 0].exit_code == "2:0"
+    assert asked.read_text().count("--name t-a") == 1
+    program("squeue", "t-a|7_0|RUNNING|n2|None\nt-a|7_1|RUNNING|n1|None\n")  # queued again
+    assert look(["t-a"])["t-a", 0].node == "n2"
+    program("squeue", "t-a|7_0|COMPLETED|n2|None\nt-a|7_1|RUNNING|n1|None\n")
+    program("sacct", "t-a|7_0|COMPLETED|n2|0:0\n")
+    assert look(["t-a"])["t-a", 0].exit_code == "0:0"
+
+
+def test_accounting_that_is_missing_is_not_asked_every_time(program, tmp_path):
+    program("squeue", "t-a|7_0|FAILED|n1|NonZeroExitCode\n")
+    program("sacct", code=1, error="Slurm accounting storage is disabled")
+    moment = [100.0]
+    look = queue.Look(clock=lambda: moment[0])
+    for moment[0] in (100.0, 110.0, 150.0, 161.0):
+        look(["t-a"])
+    assert (tmp_path / "sacct.args").read_text().count("--name t-a") == 2
+
+
+@pytest.mark.parametrize(
+    ("printed", "most"),
+    [("MaxArraySize            = 51", 51), ("MaxArraySize = 4000001", 1000), ("", 1000)],
+)
+def test_the_largest_array_is_asked_for(program, printed, most):
+    program("scontrol", f"Configuration\n{printed}\nMaxJobCount = 10000\n")
+    queue.max_array.cache_clear()
+    assert queue.max_array() == most
+    queue.max_array.cache_clear()
+
+
+def test_a_users_own_view_of_the_queue_hides_nothing(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    program("squeue")
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\nenv >{tmp_path}/environment\n")
+    queue.look(["t-a"])
+    assert "SQUEUE_" not in (tmp_path / "environment").read_text()
 
 
 def test_accounting_is_not_asked_without_need(program, tmp_path):

@@ -78,6 +78,35 @@ def test_a_design_holds(file):
     assert len({c.name for c in found}) == len(found)
 
 
+def test_keyword_loss_runs_no_cell_twice():
+    """Off, temperature and target cannot matter: 9 of the 24 combinations are repeats."""
+    content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
+    made = design(jobs, content["ablation"])
+    assert made.left_out == len(jobs) - len(made.points) > 0
+    off = [p for p in made.points if p.factors["loss.keyword.weight"] == 0]
+    assert len(off) == len({p.seed for p in off})
+
+
+def test_a_dropped_factor_is_as_good_with_any_value():
+    """Every variant with the loss on is held against the one without, whose other keys are gone."""
+    on = [{"w": 0.5, "t": t} for t in (0.07, 1.0)]
+    variants = tuple(Variant(str(f), i, f, ()) for i, f in enumerate([{"w": 0.0}, *on]))
+    plan = {
+        "baseline": {"w": 0.0, "t": 1.0},
+        "contrasts": [
+            {"of": {"w": 0.5}, "against": {"w": 0.0}},
+            {"of": {"t": 0.07}, "against": {"t": 1.0}},
+        ],
+        "path": [{"w": 0.5}, {"t": 0.07}],
+    }
+    sweep = Sweep(PROJECT, plan, variants)
+    assert sweep.baseline is variants[0]
+    off, sharp, soft = variants
+    found = [(c.of, c.against) for c in contrasts(sweep)]
+    assert found == [(sharp, off), (soft, off), (sharp, soft)]
+    assert path(sweep) == [off, soft, sharp]
+
+
 def test_factors_that_a_contrast_does_not_name_are_held_equal():
     names = [(w, t) for w in (0.0, 0.5) for t in (0.07, 1.0)]
     variants = tuple(Variant(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names))

@@ -175,8 +175,13 @@ def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
 def two_factors(sweep: Sweep) -> list[str]:
     """The design's first two factors that vary; [] where fewer do."""
     factors = sweep.design.get("factors") or {}
-    names = [k for k in factors if len({str(v.factors.get(k)) for v in sweep.variants}) > 1]
+    names = [k for k in factors if len(_values(sweep, k)) > 1]
     return names[:2] if len(names) > 1 else []
+
+
+def _values(sweep: Sweep, key: str) -> list[str]:
+    """The values of a factor, in the design's order."""
+    return list(dict.fromkeys(str(v.factors[key]) for v in sweep.variants if key in v.factors))
 
 
 def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
@@ -185,20 +190,24 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
 
     rows, columns = two_factors(sweep)
     part = _giou(sweep, scores)["value"]
+    every = {key: _values(sweep, key) for key in (rows, columns)}
+
+    def of(variant: Variant, key: str) -> list[str]:
+        """Its value; all of them where the factor was dropped, because it cannot matter there."""
+        return [str(variant.factors[key])] if key in variant.factors else every[key]
+
     frame = pd.DataFrame(
         [
-            (str(v.factors.get(rows)), str(v.factors.get(columns)), 100 * float(part[v.label]))
+            (row, column, 100 * float(part[v.label]))
             for v in sweep.variants
             if v.label in part
+            for row in of(v, rows)
+            for column in of(v, columns)
         ],
         columns=["row", "column", "giou"],
     )
-
-    def order(key: str) -> list[str]:
-        return list(dict.fromkeys(str(v.factors.get(key)) for v in sweep.variants))
-
     grid = frame.pivot_table("giou", "row", "column").reindex(
-        index=order(rows), columns=order(columns)
+        index=every[rows], columns=every[columns]
     )
     grid.columns = pd.Index([wrap(name, 16) for name in grid.columns])
     grid.index = pd.Index([wrap(name, 24) for name in grid.index])

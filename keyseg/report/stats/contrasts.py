@@ -87,8 +87,10 @@ def path(sweep: Sweep) -> list[Variant]:
     if sweep.baseline is None:
         return []
     way = [sweep.baseline]
+    asked = sweep.design.get("baseline")
+    wanted = {**(asked if isinstance(asked, Mapping) else {}), **sweep.baseline.factors}
     for step in sweep.design.get("path") or []:
-        wanted = {**way[-1].factors, **step}
+        wanted |= step
         found = next((v for v in sweep.variants if v.matches(wanted)), None)
         if found is None:
             break

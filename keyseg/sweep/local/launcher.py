@@ -61,8 +61,11 @@ class LocalLauncher(SweepLauncher):
         report: bool = True,
     ) -> None:
         super().__init__(prepare, report)
-        if cells_per_job < 1:
-            raise ConfigError(f"hydra.launcher.cells_per_job={cells_per_job}: must be above 0")
+        for name, value in (("n_jobs", n_jobs), ("cells_per_job", cells_per_job)):
+            if value is not None and value < 1:
+                raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0")
+        if not grace >= 0:
+            raise ConfigError(f"hydra.launcher.grace={grace}: must be 0 or more")
         self.n_jobs = n_jobs
         self.cells_per_job = cells_per_job
         self.worker = list(worker) or list(WORKER)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -14,7 +13,7 @@ import filelock
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
-from keyseg.runs import snapshot, sweep_directory
+from keyseg.runs import packages, snapshot, sweep_directory
 from keyseg.runs.run_directory import DONE, PRUNED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell
@@ -24,14 +23,16 @@ from keyseg.sweep.local.launcher import LocalLauncher
 from keyseg.sweep.pool import WORKER
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CommandJob
+from keyseg.sweep.slurm.nodes import Nodes
+from keyseg.sweep.slurm.options import SlurmOptions, check
 from keyseg.sweep.slurm.pool import SlurmPool
 from keyseg.sweep.slurm.queue import SlurmError
-from keyseg.sweep.slurm.sbatch import Sbatch, SlurmOptions, check, code_folder, job_folder, script
+from keyseg.sweep.slurm.sbatch import Sbatch, code_folder, job_folder, script
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.worker import precompute
 
-FILL = (sys.executable, "-m", "keyseg.worker.precompute")
-"""The command that computes frozen features; run directories are added to it."""
+FILL = ("-m", "keyseg.worker.precompute")
+"""What Python is told to compute frozen features; run directories are added to it."""
 
 
 @dataclass
@@ -77,7 +78,7 @@ class SlurmLauncher(SweepLauncher):
     ) -> None:
         super().__init__(prepare, report)
         self.features = features
-        self.worker = list(worker) or list(WORKER)
+        self.given = list(worker)
         names = [f.name for f in fields(SlurmOptions) if options.get(f.name) is not None]
         self.options = SlurmOptions(**{name: options[name] for name in names})
         self.options.setup = list(self.options.setup)
@@ -85,6 +86,7 @@ class SlurmLauncher(SweepLauncher):
         self.options.sbatch = dict(self.options.sbatch)
         self.options.report_job = dict(self.options.report_job)
         check(self.options)
+        self.worker = self.given or [*self.options.interpreter, *WORKER[1:]]
         self.max_attempts = self.options.max_attempts
 
     def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
@@ -94,7 +96,8 @@ class SlurmLauncher(SweepLauncher):
             return
         sweep_dir = cells[0].path.parent
         name = f"{plan.name}-NAME"
-        code = code_folder(sweep_dir) / snapshot.name_of()
+        needed = packages.carried(cell.config for cell in cells)
+        code = code_folder(sweep_dir) / snapshot.name_of(packages=needed)
         text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
         finish.print_line(console, text)
         first = self.prepare_job(waiting)
@@ -114,35 +117,43 @@ class SlurmLauncher(SweepLauncher):
                 "runs the cells here"
             )
         sweep_dir = cells[0].path.parent
-        sbatch = Sbatch(self.options, sweep_dir)
+        nodes = Nodes(self.options.exclude)
+        needed = packages.carried(cell.config for cell in cells)
+        sbatch = Sbatch(self.options, sweep_dir, packages=needed, nodes=nodes)
         sbatch.prepare = self.prepare_job(cells)
         return SlurmPool(
             sbatch,
             sweep_dir,
             slots=self.options.array_parallelism,
-            threads=self.options.cpus_per_task,
+            threads=self.options.threads,
             worker=self.worker,
             cells_per_job=self.options.cells_per_job,
             every=self.options.poll,
+            nodes=nodes if self.options.avoid_nodes else None,
             say=say,
         )
 
     def prepare_job(self, cells: Sequence[Cell]) -> CommandJob | None:
         """What runs once before the array, if anything has to."""
-        several = len(cells) > self.options.cells_per_job and self.worker == list(WORKER)
+        several = len(cells) > self.options.cells_per_job and not self.given
         if not (several if self.features is None else self.features):
             return None
         paths = {precompute.marker(c.config): c.path for c in cells if precompute.wanted(c.config)}
         if not paths:
             return None
-        command = [*FILL, *(str(path.absolute()) for path in paths.values())]
-        return CommandJob([command], self.options.cpus_per_task)
+        command = [
+            *self.options.interpreter,
+            *FILL,
+            *(str(path.absolute()) for path in paths.values()),
+        ]
+        return CommandJob([command], self.options.threads)
 
     def report_later(self, pool: SlurmPool, cells: Sequence[Cell], console: Console) -> None:
         """Submit the job that makes the report when all cells have ended: we will not be here."""
         sweep_dir = cells[0].path.parent
         paths = cells[0].config.paths
-        keyseg = [sys.executable, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
+        python = self.options.interpreter
+        keyseg = [*python, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
         out = ["--out", str(resolve_path(paths.reports))]
         commands = [[*keyseg, what, sweep_dir.name, *out] for what in ("report", "sync")]
         try:
@@ -154,8 +165,10 @@ class SlurmLauncher(SweepLauncher):
                 name = queue.report_name(newest)
                 waiting = queue.look([name])
                 if all(job.state in queue.ENDED for job in waiting.values()):
-                    job = CommandJob(commands, self.options.cpus_per_task)
-                    Sbatch(self.options, sweep_dir).report(name, job, sorted(arrays.values()))
+                    job = CommandJob(commands, self.options.threads)
+                    needed = packages.carried(cell.config for cell in cells)
+                    sbatch = Sbatch(self.options, sweep_dir, packages=needed)
+                    sbatch.report(name, job, sorted(arrays.values()))
         except (SlurmError, ConfigError, filelock.Timeout) as error:
             text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
             finish.print_line(console, f"warning: {text}", "yellow")

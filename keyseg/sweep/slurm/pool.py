@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from keyseg.config import ConfigError
 from keyseg.runs import disk, sweep_directory
 from keyseg.runs.run_directory import (
     EXIT_NO_SPACE,
@@ -30,14 +32,15 @@ from keyseg.runs.run_directory import (
     verdict,
 )
 from keyseg.sweep.pool import WORKER, Ended, same_threads
-from keyseg.sweep.slurm import queue
+from keyseg.sweep.slurm import queue, reasons
 from keyseg.sweep.slurm.job import CellJob
+from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Jobs, Key, SlurmError
-from keyseg.sweep.slurm.sbatch import job_folder
+from keyseg.sweep.slurm.sbatch import SubmitLimit, job_folder
 from keyseg.sweep.supervise import NO_SPACE, last_lines
 
-MAX_ARRAY = 1000
-"""Jobs of one array: SLURM's default for MaxArraySize is 1001."""
+_NO_END = 10**9
+"""More cells than anybody has."""
 
 _OUT_OF_MEMORY = re.compile(r"exceeded (job )?memory limit|oom.?kill", re.IGNORECASE)
 """In what slurmstepd writes into a job's log; the job's state often is FAILED or CANCELLED only."""
@@ -48,8 +51,19 @@ _KILLED = re.compile(r"task \d+: Killed")
 _CUT_OFF = "could not find submitted jobs"
 """In what submitit says when sbatch had the job, and the one who called it died before the rest."""
 
-_LATE = 2.0
-"""Seconds that the end of a run, or sacct's word on it, may come after the end of its job."""
+_NO_PYTHON = re.compile(
+    r"execve\(\): (?P<file>\S+): No such file|"
+    r"line \d+: (?:exec: )?(?P<name>[^:\s]*(?:python|apptainer|singularity)[^:]*): "
+    r"(?:cannot execute: )?(?:not found|No such file|command not found)"
+)
+"""What slurmstepd, or bash, writes where the program of a job is not there."""
+
+_NO_OUTPUT = "53"
+"""The "signal" of a job whose files SLURM could not open."""
+
+_LATE, _TRY_AGAIN = 2.0, 60.0
+"""Seconds that the end of a run, or sacct's word on it, may come after the end of its job; and
+until jobs that were too many are offered again."""
 
 _SOON = 0.2  # seconds between two looks at run directories
 
@@ -115,8 +129,11 @@ class SlurmPool:
         worker: Sequence[str] = WORKER,
         cells_per_job: int = 1,
         every: float = 2.0,
-        look: Callable[[set[str]], Mapping[Key, Job]] = queue.look,
+        look: Callable[[set[str]], Mapping[Key, Job]] | None = None,
         cancel: Callable[[list[str]], None] = queue.cancel,
+        avoid: Callable[[list[str], str], None] = queue.avoid,
+        max_array: Callable[[], int] = queue.max_array,
+        nodes: Nodes | None = None,
         clock: Callable[[], float] = time.monotonic,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -127,8 +144,11 @@ class SlurmPool:
         self.every = every
         self._submit = submit
         self._sweep_dir = sweep_dir
-        self._look = look
+        self._look = look or queue.Look()
         self._cancel = cancel
+        self._avoid = avoid
+        self._max_array = max_array
+        self.nodes = nodes
         self._clock = clock
         self._say = say
         self._asked: list[tuple[RunDirectory, int]] = []
@@ -140,10 +160,14 @@ class SlurmPool:
         self._answered = False
         self._next_look = self._next_read = -1.0
         self._trouble: str | None = None
+        self._most: int | None = None
+        """Jobs that SLURM was seen to take in one array."""
+        self._full_until = -1.0
+        self._said: set[str] = set()
 
     def free(self) -> int:
         """How many more runs can be started now."""
-        return MAX_ARRAY * self.cells_per_job - len(self._asked)
+        return _NO_END
 
     def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
         """Take a run in; all that were taken in are submitted together by the next `poll`."""
@@ -178,7 +202,9 @@ class SlurmPool:
             if end is not None:
                 del self._jobs[path]
                 self._gone.pop(path, None)
+                self._full_until = -1.0
                 ended.append(end)
+                self._note_node(RunDirectory(path), record, end)
         # Ends are seen soon, but a slow file system is not asked all the time.
         self._next_read = moment + max(_SOON, 10 * (self._clock() - moment))
         return ended
@@ -222,13 +248,16 @@ class SlurmPool:
             ConfigError: sbatch refuses a job.
         """
         try:
-            if self._asked:
+            if self._asked and self._clock() >= self._full_until:
                 self._submit_all()
-            self._seen = Jobs(self._look({record.name for record in self._jobs.values()}))
+            names = {record.name for record in self._jobs.values()}
+            self._seen = Jobs(self._look(names | self._helpers(names)))
             self._answered = True
             if self._trouble:
                 self._say("SLURM answers again")
                 self._trouble = None
+            self._say_why_they_wait()
+            self._say_what_was_not_prepared(names)
         except SlurmError as error:
             self._answered = False
             if self._trouble is None:
@@ -252,20 +281,44 @@ class SlurmPool:
                     self._follow(run, record)
                 else:
                     fresh.append((run, threads))
-            if fresh:
-                self._submit_fresh(fresh)
-            self._asked.clear()
+            self._asked = fresh
+            self._submit_fresh()
 
-    def _submit_fresh(self, fresh: Sequence[tuple[RunDirectory, int]]) -> None:
+    def _submit_fresh(self) -> None:
+        """Arrays for the runs that were asked for, as many and as large as SLURM takes.
+
+        Raises:
+            ConfigError: sbatch refuses the first.
+        """
+        while self._asked:
+            most = min(self._most or self._max_array(), self._max_array())
+            batch = same_threads(self._asked, self.cells_per_job)[:most]
+            try:
+                self._submit_array(batch)
+            except SubmitLimit as error:
+                if len(batch) > 1:
+                    self._most = len(batch) // 2
+                    continue
+                if not self._jobs:
+                    raise
+                self._full_until = self._clock() + _TRY_AGAIN
+                self._say(
+                    f"{error}; {len(self._asked)} cells are not submitted yet: as others end, "
+                    "while this command runs or when it is given again"
+                )
+                return
+            self._asked = self._asked[sum(map(len, batch)) :]
+
+    def _submit_array(self, packed: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
         name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
         records, jobs = [], []
-        for index, together in enumerate(same_threads(fresh, self.cells_per_job)):
-            for run, _ in together:
+        for index, pack in enumerate(packed):
+            for run, _ in pack:
                 record = Record(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
-            paths = [str(run.path.absolute()) for run, _ in together]
-            jobs.append(CellJob(paths, self.worker, threads=together[0][1]))
+            paths = [str(run.path.absolute()) for run, _ in pack]
+            jobs.append(CellJob(paths, self.worker, threads=pack[0][1]))
         try:
             self._submit(name, jobs)
         except SlurmError:
@@ -273,8 +326,63 @@ class SlurmPool:
             with suppress(SlurmError):
                 self._cancel([name])
             raise
+        except ConfigError:  # it did not arrive: nobody need look for it
+            for run, _ in records:
+                (run.path / "job.json").unlink(missing_ok=True)
+            shutil.rmtree(job_folder(self._sweep_dir, name), ignore_errors=True)
+            raise
         for run, record in records:
             self._follow(run, record)
+
+    def _say_why_they_wait(self) -> None:
+        """Tell once of each reason for which jobs wait that does not pass by itself."""
+        waiting: dict[str, list[str]] = {}
+        for job in self._seen.values():
+            if job.state in WAITING and job.reason not in self._said:
+                waiting.setdefault(job.reason, []).append(job.id)
+        for reason, ids in waiting.items():
+            self._said.add(reason)
+            if text := reasons.told(reason, ids):
+                self._say(f"{len(ids)} {'job waits' if len(ids) == 1 else 'jobs wait'}: {text}")
+
+    def _helpers(self, names: Iterable[str]) -> set[str]:
+        """Names of the jobs that prepare these submissions."""
+        helpers = map(queue.prepare_name, names)
+        return {name for name in helpers if job_folder(self._sweep_dir, name).exists()}
+
+    def _say_what_was_not_prepared(self, names: Iterable[str]) -> None:
+        """Tell once of a job before the cells that failed: they do its work, each for itself."""
+        for name in self._helpers(names) - self._said:
+            job = self._seen.of((name, 0), begun=True)
+            if job is None or job.state not in ENDED:
+                continue
+            self._said.add(name)
+            if job.state not in ("COMPLETED", "CANCELLED"):
+                reason, _ = why(job, log_end(self._sweep_dir, Record(name, 0, 0.0)))
+                self._say(
+                    f"frozen features are not computed beforehand ({reason}); the cells compute "
+                    f"what is missing. Log: {job_folder(self._sweep_dir, name)}"
+                )
+
+    def _note_node(self, run: RunDirectory, record: Record, end: Ended) -> None:
+        """Leave out a node on which cells fail one after the other."""
+        job = record.job(self._seen, run)
+        if self.nodes is None or end.code == EXIT_STOPPED or (job and job.state == "CANCELLED"):
+            return
+        host = str((run.info.get("attempts") or [{}])[-1].get("host") or "").partition(".")[0]
+        node = (job.node if job else "") or host
+        bad = self.nodes.note(node, done=end.code == 0) if node else []
+        if not bad:
+            return
+        self._say(
+            f"{', '.join(bad)}: two cells in a row failed there, while others do well elsewhere; "
+            f"left out from now on ({len(self.nodes.avoided)} so far)"
+        )
+        waiting = {j.id.partition("_")[0] for j in self._seen.values() if j.state in WAITING}
+        try:
+            self._avoid(sorted(waiting), self.nodes.exclude or "")
+        except SlurmError as error:
+            self._say(f"jobs that wait already may still go there: {error}")
 
     def _follow(self, run: RunDirectory, record: Record) -> None:
         self._jobs[run.path] = record
@@ -326,11 +434,25 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
         return f"{where} found no work: who submitted it was killed while doing so", True
     if code == str(EXIT_NO_SPACE):
         return f"{where} ended: {NO_SPACE}", False
+    if number == _NO_OUTPUT:
+        return (
+            f"{where} could not open its output files (signal 53): paths.outputs must be there and "
+            "writable on the nodes",
+            False,
+        )
+    if missing := _NO_PYTHON.search(log):
+        return (
+            f"{where}: there is no {missing['file'] or missing['name']} on that node: an "
+            "environment on a shared file system, or hydra.launcher.python",
+            False,
+        )
     if number not in ("", "0") or code in ("137", "9") or _KILLED.search(log):
         name = _signal_name(number if number not in ("", "0") else "9")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"{where} was killed by {name}{hint}", False
     last = f": {log.splitlines()[-1]}" if log else ""
+    if not last and (remedy := reasons.told(job.reason, [job.id])):
+        last = f": {remedy}"
     return f"{where} ended as {job.state} before the run was done{last}", False
 
 

@@ -7,10 +7,12 @@ although nobody wrote down its id, and an id that a rebuilt cluster gives out tw
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 Key = tuple[str, int]
 """Name of a submission, and the place of a job in its array."""
@@ -39,7 +41,14 @@ ENDED = frozenset(
 LOST = frozenset(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "REVOKED"))
 """Ways to end that say nothing against the cell: it may be submitted again."""
 
-_TIMEOUT = 30.0  # seconds
+_TIMEOUT, _NO_ACCOUNTING = 30.0, 60.0  # seconds
+
+_MAX_ARRAY = 1000
+"""Most jobs of one array; SLURM's default for MaxArraySize is 1001."""
+
+
+_FILTERS = ("SQUEUE_", "SACCT_", "SCANCEL_")
+"""Variables by which users have these commands show, or cancel, less than all."""
 
 
 @dataclass(frozen=True)
@@ -79,50 +88,116 @@ class Jobs(dict[Key, Job]):
         return {name: job.id.partition("_")[0] for (name, _), job in self.items()}
 
 
+class Look:
+    """Asks SLURM for jobs, again and again.
+
+    What sacct has said of a job that ended is kept: the accounting database of a cluster is not
+    asked for it a second time, and one that is missing is not asked every time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: Jobs = Jobs()
+        self._next_try = 0.0
+
+    def __call__(self, names: Iterable[str]) -> Jobs:
+        """The jobs of these submissions; those that SLURM knows nothing of are missing.
+
+        Raises:
+            SlurmError: squeue does not answer. Without accounting (sacct) squeue has to do.
+        """
+        wanted = sorted(set(names))
+        if not wanted:
+            return Jobs()
+        found = _squeue(wanted)
+        for key in found:
+            if found[key].state not in ENDED:  # it was queued again
+                self._told.pop(key, None)
+        found.update({key: job for key, job in self._told.items() if key[0] in wanted})
+        known = {name for name, _ in found}
+        asked = {name for name in wanted if name not in known}
+        asked |= {key[0] for key, job in found.items() if job.state in ENDED and not job.exit_code}
+        if not asked or self._clock() < self._next_try:
+            return found
+        try:
+            told = _sacct(sorted(asked))
+        except SlurmError:  # no accounting here
+            self._next_try = self._clock() + _NO_ACCOUNTING
+            return found
+        for key, job in told.items():
+            before = found.get(key)
+            if before is None or before.state in ENDED:
+                # squeue's reason says more than the state again; who cancelled it, more than that.
+                cancelled = job.reason.startswith("CANCELLED")
+                kept = job.reason if before is None or cancelled else before.reason
+                found[key] = replace(job, reason=kept)
+                if job.state in ENDED:
+                    self._told[key] = found[key]
+        return found
+
+
 def look(names: Iterable[str]) -> Jobs:
-    """The jobs of these submissions; those that SLURM knows nothing of are missing.
+    """As `Look`, once.
 
     Raises:
-        SlurmError: squeue does not answer. Without accounting (sacct) squeue has to do.
+        SlurmError: squeue does not answer.
     """
-    wanted = sorted(set(names))
-    if not wanted:
-        return Jobs()
-    listed = _run("squeue", "-h", "-r", "-t", "all", "-n", ",".join(wanted), "-o", "%j|%i|%T|%N|%r")
+    return Look()(names)
+
+
+def _squeue(names: Sequence[str]) -> Jobs:
+    listed = _run("squeue", "-h", "-r", "-t", "all", "-n", ",".join(names), "-o", "%j|%i|%T|%N|%r")
     found = Jobs()
     for line in listed.splitlines():
         name, job, state, node, reason = (*line.split("|", 4), *[""] * 5)[:5]
         for index in _places(job):
             found[(name, index)] = Job(job, state, node, reason)
-    forgotten = [name for name in wanted if not any(key[0] == name for key in found)]
-    ended = [key[0] for key, job in found.items() if job.state in ENDED]
-    if not forgotten and not ended:
-        return found
-    try:
-        told = _run(
-            "sacct",
-            "-n",
-            "-X",
-            "-P",
-            "-S",
-            "now-30days",
-            "--name",
-            ",".join(sorted({*forgotten, *ended})),
-            "-o",
-            "JobName,JobID,State,NodeList,ExitCode",
-        )
-    except SlurmError:  # no accounting here
-        return found
+    return found
+
+
+def _sacct(names: Sequence[str]) -> Jobs:
+    told = _run(
+        "sacct",
+        "-n",
+        "-X",
+        "-P",
+        "-S",
+        "now-30days",
+        "--name",
+        ",".join(names),
+        "-o",
+        "JobName,JobID,State,NodeList,ExitCode",
+    )
+    found = Jobs()
     for line in told.splitlines():
         name, job, state, node, code = (*line.split("|", 4), *[""] * 5)[:5]
         told_state = (state.split() or [""])[0]  # "CANCELLED by 0"
         if not state or ("[" in job and told_state not in ENDED):  # tasks that did not start yet
             continue
         for index in _places(job):
-            key = (name, index)
-            if key not in found or found[key].state in ENDED:
-                found[key] = Job(job, told_state, node, state, code)
+            found[(name, index)] = Job(job, told_state, node, state, code)
     return found
+
+
+@functools.cache
+def max_array() -> int:
+    """Most jobs of one array: MaxArraySize of the cluster, and not more than 1,000."""
+    try:
+        lines = _run("scontrol", "show", "config").splitlines()
+    except SlurmError:
+        return _MAX_ARRAY
+    told = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
+    return min([_MAX_ARRAY, *(int(size) for size in told if size.isdigit() and int(size))])
+
+
+def avoid(ids: Iterable[str], nodes: str) -> None:
+    """Have jobs that wait (ids of arrays) leave out nodes.
+
+    Raises:
+        SlurmError: SLURM does not answer, or does not allow it.
+    """
+    for one in ids:
+        _run("scontrol", "update", f"JobId={one}", f"ExcNodeList={nodes}")
 
 
 def prepare_name(name: str) -> str:
@@ -171,7 +246,14 @@ def _places(job: str) -> Iterator[int]:
 
 def _run(*command: str, timeout: float = _TIMEOUT) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={k: v for k, v in os.environ.items() if not k.startswith(_FILTERS)},
+        )
     except FileNotFoundError:
         raise SlurmError(f"there is no program {command[0]}") from None
     except subprocess.TimeoutExpired:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunDirectory
-from keyseg.sweep.slurm import queue
+from keyseg.sweep.slurm import queue, reasons
 from keyseg.sweep.slurm.pool import Record, cancelled_marker, log_end, why
 from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Jobs, SlurmError
 from keyseg.sweep.status import LOST, STOPPED, CellStatus, Watch
@@ -51,8 +51,13 @@ class Overview:
         row = watch.read(state)
         log = log_end(watch.run.path.parent, record) if state == LOST else ""
         reason = why(job, log)[0] if state == LOST else row.error
-        known = f"{job.id}" if job else ""
-        return replace(row, job=known, node=job.node if job else "", error=reason)
+        if job is None:
+            return replace(row, error=reason)
+        if job.state not in WAITING:
+            return replace(row, job=job.id, node=job.node, error=reason)
+        why_it_waits = f"({job.reason})" if job.reason not in ("", "None") else ""
+        advice = reasons.told(job.reason, [job.id]) or ""
+        return replace(row, job=job.id, node=why_it_waits, error=reason, advice=advice)
 
 
 def state_of(run: RunDirectory, job: Job | None, *, asked: bool) -> str | None:
