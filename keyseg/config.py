@@ -29,6 +29,7 @@ NAMED = ("model", "fusion", "data", "prompt", "loss")
 NOT_IN_SIGNATURE = (
     "name",
     "rerun",
+    "stale",
     "dry",
     "detach",
     "paths.*",
@@ -244,6 +245,7 @@ class RunConfig:
     name: str | None = None
     seed: int = 0
     rerun: bool = False
+    stale: str = "ask"
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -259,6 +261,7 @@ class RunConfig:
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
     "model.init": ("pretrained", "random"),
     "model.frozen": ("fp32", "precision"),

@@ -23,3 +23,14 @@ def test_nothing_is_unpacked_that_could_be_written_out(folder):
             for node in ast.walk(tree(file)):
                 if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple | ast.List):
                     raise AssertionError(f"{file}:{node.lineno}: {ast.unparse(node)}")
+
+
+def test_a_class_has_its_name_alone():
+    """Within the package: who reads `Cell` need not ask which."""
+    places: dict[str, list[str]] = {}
+    for file in sorted((PROJECT / "keyseg").rglob("*.py")):
+        for node in tree(file).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(file.relative_to(PROJECT)))
+    shared = {name: files for name, files in places.items() if len(files) > 1}
+    assert shared == {}

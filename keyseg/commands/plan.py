@@ -18,6 +18,7 @@ from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
 from keyseg.sweep import ranges
+from keyseg.sweep.stale import Look
 from keyseg.sweep.tune.record import TRIALS
 
 
@@ -62,7 +63,8 @@ class Todo:
 class Plan:
     """A sweep's cells: how many are done, which are not; `hours` is NaN where none is done.
 
-    `spent`: hours so far, of cells that are not done too. `unit`: GPU or CPU.
+    `spent`: hours so far, of cells that are not done too. `unit`: GPU or CPU. `stale`: lines on
+    cells that are done, but not with today's code, data and weights.
     """
 
     cells: int
@@ -70,6 +72,7 @@ class Plan:
     todo: Sequence[Todo]
     spent: float
     unit: str
+    stale: Sequence[str] = ()
 
     @property
     def hours(self) -> float:
@@ -103,12 +106,15 @@ def read(sweep_dir: Path) -> Plan:
     ]
     unit = cost_unit(info for info in infos if info.get("status") == DONE)
     spent = sum(cost for cost in map(hours, infos) if isfinite(cost))
-    return Plan(len(entries), len(entries) - len(todo), todo, spent, unit)
+    return Plan(
+        len(entries), len(entries) - len(todo), todo, spent, unit, _stale(sweep_dir, entries)
+    )
 
 
 def lines(plan: Plan, command: str) -> list[str]:
     """The plan as it is printed."""
     out = [f"{plan.done} of {plan.cells} cells done, {plan.spent:.2f} {plan.unit}-hours so far"]
+    out += plan.stale
     if not plan.todo:
         return [*out, "nothing is left to run"]
     width = max(len(todo.label) for todo in plan.todo)
@@ -165,6 +171,18 @@ def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
         "cost unknown until one cell is done",
         f"run them with  python run.py -m +sweeps={name}",
     ]
+
+
+def _stale(sweep_dir: Path, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    look = Look()
+    by: dict[str, list[str]] = {}
+    for entry in entries:
+        run = RunDirectory(sweep_dir / entry["signature"])
+        if run.config_file.exists() and run.status == DONE:
+            for reason in look.reasons(run):
+                by.setdefault(reason, []).append(f"{entry['label']} seed {entry.get('seed')}")
+    lines = [f"stale: {', '.join(titles)}: {reason}" for reason, titles in by.items()]
+    return [*lines, "stale=rerun runs them again, stale=keep takes them as they are"] if by else []
 
 
 def _info(path: Path) -> dict[str, Any]:

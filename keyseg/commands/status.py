@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.sweeps import find_sweep, sweep_names
 from keyseg.config import ConfigError, resolve_path
+
+if TYPE_CHECKING:
+    from keyseg.sweep.status import CellStatus
 
 # What draws tables and asks SLURM is imported late: every other command would wait for it.
 
@@ -65,9 +69,28 @@ def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None
     if overview.trouble:
         text = f"warning: SLURM does not answer ({overview.trouble}); shown: run directories only"
         finish.print_line(console, text, "yellow")
+    for line in stale_lines(rows):
+        finish.print_line(console, line, "yellow")
     if failed:
         for line in reconcile.failures(rows, sweep_dir):
             finish.print_line(console, line)
+
+
+def stale_lines(rows: Iterable[CellStatus]) -> Iterator[str]:
+    """What was done by other code than today's: a line for each set of changes."""
+    from keyseg.runs import code
+    from keyseg.runs.run_directory import DONE, RunDirectory
+
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.state == DONE:
+            changed = code.changes(RunDirectory(row.path).info, row.path)
+            if changed:
+                found.setdefault(code.told(changed), []).append(row.title)
+    for changes, titles in found.items():
+        yield f"stale: {', '.join(titles)}: other code now: {changes}"
+    if found:
+        yield "stale=rerun with the command of the sweep runs them again, stale=keep takes them"
 
 
 def _cancel(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ FirstToken = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Row:
+class SplitCounts:
     """One split of one source. Counts are of targets unless they say otherwise.
 
     published: targets in print, None where none are known; targets and expressions: as read.
@@ -66,7 +66,7 @@ class Result:
     policies: what each keyword policy gives for the refer data in train, all sources together.
     """
 
-    rows: list[Row]
+    rows: list[SplitCounts]
     overlap: dict[str, set[str]]
     policies: dict[str, Collisions] = field(default_factory=dict)
 
@@ -174,7 +174,7 @@ def _row(
     examples: Sequence[Example],
     published: int | None,
     first_token: FirstToken,
-) -> Row:
+) -> SplitCounts:
     empty, no_target, errors = 0, 0, []
     drawn: dict[int, bool] = {}
     for e in examples:
@@ -189,7 +189,7 @@ def _row(
                 errors.append(DataError(f"{e.id}: {error}", MASK))
                 continue
             empty += not drawn[id(e.load_mask)]
-    return Row(
+    return SplitCounts(
         *names,
         targets=len({e.id.rpartition("-")[0] for e in examples}),
         published=published,

@@ -50,7 +50,7 @@ def build(
     log.info("tables and gallery")
     slices = scores.slices(sweep)
     in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
-    parts = render.Parts(
+    parts = render.PageContent(
         sweep=sweep,
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),

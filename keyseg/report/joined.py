@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
-from keyseg.report.store import Cell, Sweep, load, variants_of
+from keyseg.report.store import CellResult, Sweep, load, variants_of
 from keyseg.runs.sweep_directory import label_of
 
 
@@ -28,7 +28,7 @@ def join(folders: Sequence[Path]) -> Sweep:
     if len(sweeps) == 1:
         return sweeps[0]
     keys = list(dict.fromkeys(k for s in sweeps for cell in s.cells for k in cell.factors))
-    cells: dict[str, Cell] = {}
+    cells: dict[str, CellResult] = {}
     for sweep, cell in ((s, c) for s in sweeps for c in s.cells):
         known = cells.get(cell.signature)
         if known is None or (known.status != "done" and cell.status == "done"):
@@ -85,7 +85,7 @@ def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> 
     return found
 
 
-def _factors(sweep: Sweep, cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
+def _factors(sweep: Sweep, cell: CellResult, keys: Sequence[str]) -> dict[str, Any]:
     """The values of all keys; without those that its own sweep dropped, as they cannot matter."""
     dropped = set(sweep.design.get("only_where") or {}).difference(cell.factors)
     lacking = [k for k in keys if k not in cell.factors and k not in dropped]
@@ -97,11 +97,11 @@ def _factors(sweep: Sweep, cell: Cell, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _values(cells: Iterable[Cell], key: str) -> list[Any]:
+def _values(cells: Iterable[CellResult], key: str) -> list[Any]:
     return list(dict.fromkeys(c.factors[key] for c in cells if key in c.factors))
 
 
-def _config(cell: Cell) -> dict[str, Any]:
+def _config(cell: CellResult) -> dict[str, Any]:
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}

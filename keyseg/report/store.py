@@ -42,7 +42,7 @@ SAMPLE_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellResult:
     """One point of the design and its run.
 
     `status` is the run's own (queued, running, done, failed, pruned), "interrupted" where a run
@@ -75,15 +75,24 @@ class Cell:
     def commits(self) -> frozenset[str]:
         """Every commit that computed a part of this run, attempts included."""
         seen = [(self.info.get("git") or {}).get("commit")]
-        seen += [attempt.get("git_commit") for attempt in self.info.get("attempts") or []]
+        seen += [attempt.get("git_commit") for attempt in self._contributing]
         return frozenset(str(commit) for commit in seen if commit)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Every fingerprint of the code that computed a part of this run."""
+        return frozenset(str(a["code"]) for a in self._contributing if a.get("code"))
+
+    @property
+    def _contributing(self) -> list[Mapping[str, Any]]:
+        """The attempts that a result goes back to."""
+        return [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
 
     @property
     def dirty(self) -> bool:
         """Whether the working tree had changes that the commit does not hold."""
-        attempts = self.info.get("attempts") or []
         return bool((self.info.get("git") or {}).get("dirty")) or any(
-            attempt.get("git_dirty") for attempt in attempts
+            attempt.get("git_dirty") for attempt in self._contributing
         )
 
     @property
@@ -121,10 +130,10 @@ class Variant:
     label: str
     index: int
     factors: Mapping[str, Any]
-    cells: tuple[Cell, ...]
+    cells: tuple[CellResult, ...]
 
     @cached_property
-    def finished(self) -> tuple[Cell, ...]:
+    def finished(self) -> tuple[CellResult, ...]:
         """Cells with results, by rising seed."""
         done = [c for c in self.cells if c.status == "done" and len(c.samples)]
         return tuple(sorted(done, key=lambda c: c.seed))
@@ -183,12 +192,12 @@ class Sweep:
         return str(self.design.get("name") or self.directory.name)
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[CellResult, ...]:
         """Every cell of the design."""
         return tuple(cell for variant in self.variants for cell in variant.cells)
 
     @property
-    def finished(self) -> tuple[Cell, ...]:
+    def finished(self) -> tuple[CellResult, ...]:
         """Every cell with results."""
         return tuple(cell for variant in self.variants for cell in variant.finished)
 
@@ -253,16 +262,16 @@ def load(sweep_dir: Path) -> Sweep:
     return Sweep(sweep_dir, design, tuple(variants_of(cells)))
 
 
-def variants_of(cells: Iterable[Cell]) -> Iterable[Variant]:
+def variants_of(cells: Iterable[CellResult]) -> Iterable[Variant]:
     """Cells of one label together, in the order in which labels come."""
-    by_label: dict[str, list[Cell]] = {}
+    by_label: dict[str, list[CellResult]] = {}
     for cell in cells:
         by_label.setdefault(cell.label, []).append(cell)
     for index, (label, group) in enumerate(by_label.items()):
         yield Variant(label, index, group[0].factors, tuple(group))
 
 
-def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
+def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
     signature = str(entry["signature"])
     directory = sweep_dir / signature
     problems: list[str] = []
@@ -293,7 +302,7 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> Cell:
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"samples.parquet cannot be read: {error}")
-    return Cell(
+    return CellResult(
         signature=signature,
         label=str(entry.get("label") or signature),
         factors=dict(entry.get("factors") or {}),

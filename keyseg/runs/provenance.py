@@ -16,7 +16,7 @@ from typing import Any
 
 from keyseg.config import PROJECT
 from keyseg.runs import packages
-from keyseg.runs.run_directory import RunDirectory, now
+from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
 PACKAGES = (
     "torch",
@@ -147,14 +147,15 @@ def attempts_so_far(run: RunDirectory) -> list[Attempt]:
     """The attempts before one that begins now; the last may have been killed without a word.
 
     That one ended when it was last seen: by its rows, its samples of the machine, its checkpoint.
+    Where none left a checkpoint, no result goes back to them.
     """
     attempts = list(run.info.get("attempts") or [])
     if attempts and "ended" not in attempts[-1]:
-        traces = (run.metrics_file, run.system_file, run.checkpoints / "last.pt")
+        traces = (run.metrics_file, run.system_file, run.last_file)
         seen = [file.stat().st_mtime for file in traces if file.exists()]
         last = max([attempts[-1].get("started") or 0.0, *seen])
         attempts[-1] = ended(attempts[-1], "killed", last)
-    return attempts
+    return attempts if run.last_file.exists() else without_traces(attempts)
 
 
 def cost(attempts: Iterable[Attempt]) -> dict[str, float]:

@@ -6,7 +6,8 @@
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
     checkpoints/      best.safetensors; last.pt until the run is done
-    gallery/  log.txt  run.lock
+    gallery/  log.txt  run.lock  code.json (what computed it)
+    before/           results that a run which began anew is to replace
 
 Files that are replaced are written to a temporary name and renamed, so a reader never sees half
 of one. `metrics.jsonl` is appended to: a process killed in the middle of a line leaves a torn last
@@ -19,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +49,12 @@ TEST = "test/"
 """Names of rows of the test split begin so; a run that is not done may log them again."""
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
+
+_RESULTS = (
+    *("checkpoints", "gallery", "metrics.jsonl", "system.jsonl", "samples.parquet"),
+    *("mlflow.json", "val_iou.jsonl", "prune.json", "code.json", "code.diff"),
+)
+"""What a run writes, beside run.json and its log."""
 
 _PROBE_SECONDS = 0.5
 """How long `lock` waits before it calls a run busy: `busy` holds the lock for a moment."""
@@ -88,6 +95,7 @@ class RunDirectory:
         `info` goes into a new run.json; an existing run.json and config.yaml stay as they are.
         """
         run = cls(path)
+        run._undo_half()
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         if not run.config_file.exists():
             run.freeze(cfg)
@@ -183,24 +191,63 @@ class RunDirectory:
         probe.release()
         return False
 
-    def clear(self) -> None:
-        """Forget all results, so that the run starts from step 0. The attempts stay listed.
+    def begin_anew(self) -> None:
+        """Have the run start from step 0. Its results are set aside until there are new ones.
 
-        The caller makes sure that the run is not busy. Its MLflow run is left as it is; the
-        next one is a new one.
+        The attempts stay listed, and the log. The caller makes sure that the run is not busy. Its
+        MLflow run is left as it is; the next one is a new one.
         """
-        for folder in (self.checkpoints, self.gallery):
-            shutil.rmtree(folder, ignore_errors=True)
-        files = ("metrics.jsonl", "system.jsonl", "samples.parquet", "mlflow.json", "log.txt")
-        for name in (*files, self.prune_file.name, self.val_iou_file.name):
-            (self.path / name).unlink(missing_ok=True)
+        if self.status in (DONE, PRUNED):
+            shutil.rmtree(self.before, ignore_errors=True)
+            self.before.mkdir()
+            shutil.copy2(self.config_file, self.before / self.config_file.name)
+            _move_results(self.path, self.before)
+            shutil.copy2(self.path / "run.json", self.before / "run.json")  # the last: it is whole
+        for name in _RESULTS:
+            _delete(self.path / name)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        kept = ("signature", "factors", "label", "seed", "sweep", "attempts")
+        kept = ("signature", "factors", "label", "seed", "sweep")
         with self._updating():
             info = self.info
             old = [*info.get("mlflow_superseded", []), info.get("mlflow_run_id")]
             fresh = {"status": QUEUED, "mlflow_superseded": [run_id for run_id in old if run_id]}
+            fresh["attempts"] = without_traces(info.get("attempts") or [])
             self._write_info({k: info[k] for k in kept if k in info} | fresh)
+
+    def replaced(self) -> None:
+        """There are new results: what was set aside is deleted."""
+        shutil.rmtree(self.before, ignore_errors=True)
+
+    def restore(self, error: str) -> bool:
+        """Put back what was set aside, where a new run ended before its first checkpoint.
+
+        `error`: why it did; run.json keeps it as `rerun_error`. Returns whether there was anything.
+        """
+        if not (self.before / "run.json").exists() or self.last_file.exists():
+            return False
+        for name in _RESULTS:
+            _delete(self.path / name)
+        _move_results(self.before, self.path)
+        (self.before / self.config_file.name).replace(self.config_file)
+        with self._updating():
+            old = json.loads((self.before / "run.json").read_bytes())
+            before = list(old.get("attempts") or [])
+            since = (self.info.get("attempts") or [])[len(before) :]
+            attempts = [*before, *without_traces(since)]
+            self._write_info(old | {"attempts": attempts, "rerun_error": error})
+        self.replaced()
+        return True
+
+    def _undo_half(self) -> None:
+        """Put back what a process set aside that was killed while doing so."""
+        if self.before.exists() and not (self.before / "run.json").exists():
+            _move_results(self.before, self.path)
+            self.replaced()
+
+    @property
+    def before(self) -> Path:
+        """Where results lie that a new run is to replace."""
+        return self.path / "before"
 
     # -- results ----------------------------------------------------------------------------
 
@@ -285,6 +332,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def last_file(self) -> Path:
+        """The checkpoint that a stopped run goes on from; none once it is done."""
+        return self.checkpoints / "last.pt"
+
+    @property
     def best_file(self) -> Path:
         """What was trained, at the best val score; the backbones are not in it."""
         return self.checkpoints / "best.safetensors"
@@ -352,12 +404,34 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _represent_text)
 
 
+def without_traces(attempts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Attempts that no result goes back to: they have cost something, and no more."""
+    return [{**attempt, "superseded": True} for attempt in attempts]
+
+
+def _move_results(source: Path, target: Path) -> None:
+    for name in _RESULTS:
+        if (source / name).exists():
+            _delete(target / name)
+            (source / name).rename(target / name)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def verdict(run: RunDirectory) -> int | None:
     """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
 
-    A run that is tried again is "failed" without a reason until it begins.
+    A run that is tried again is "failed" without a reason until it begins. One that has its old
+    results back failed, too.
     """
     info = run.info
+    if info.get("rerun_error"):
+        return 1
     if info.get("status") in (DONE, PRUNED):
         return 0
     return 1 if info.get("status") == FAILED and info.get("error") else None

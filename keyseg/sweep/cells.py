@@ -25,13 +25,17 @@ Compose = Callable[[Sequence[str]], DictConfig]
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a sweep with its frozen config. `path`: its run directory."""
+    """One point of a sweep with its frozen config. `path`: its run directory.
+
+    `rerun`: it is to run again though there are results.
+    """
 
     signature: str
     label: str
     point: Point
     config: RunConfig
     path: Path
+    rerun: bool = False
 
     @property
     def title(self) -> str:
@@ -87,9 +91,10 @@ def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
 def frozen(composed: DictConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
-    `rerun`, `dry` and `detach` are orders to whoever starts the run; a worker that goes on after it
-    was killed must not read them again.
+    `rerun`, `stale`, `dry` and `detach` are orders to whoever starts the run; a worker that goes on
+    after it was killed must not read them again.
     """
     config = validate(composed)
     config.rerun = config.dry = config.detach = False
+    config.stale = "ask"
     return config

@@ -30,7 +30,7 @@ from rich.console import Console
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish, preflight, ranges
+from keyseg.sweep import finish, preflight, ranges, stale
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, design, to_json
 from keyseg.sweep.overrides import one_line_errors
@@ -100,10 +100,15 @@ class SweepLauncher(Launcher):
             if self.config.dry:
                 preflight.check_names(cell.config for cell in cells)
                 print_cells(plan, cells, console)
+                for line in stale.told(cells, stale.find(cells)):
+                    finish.print_line(console, f"stale: {line}")
                 self.show_dry(plan, cells, console)
                 return []
+            cells, lines = stale.decide(cells, self.config)
+            for line in lines:
+                finish.print_line(console, line)
             if self.prepare:
-                prepare(cells, console, rerun=bool(self.config.rerun))
+                prepare(cells, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
             write_sweep(sweep_dir, plan, cells)
@@ -212,13 +217,13 @@ def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
         )
 
 
-def prepare(cells: Sequence[Cell], console: Console, *, rerun: bool = False) -> None:
+def prepare(cells: Sequence[Cell], console: Console) -> None:
     """Look for the weights and make and read the data that the cells still to run need, once.
 
     Raises:
         ConfigError: weights are missing. DataError: the data cannot be read.
     """
-    waiting = [cell.config for cell in cells if rerun or cell.open().status != DONE]
+    waiting = [cell.config for cell in cells if cell.rerun or cell.open().status != DONE]
     if waiting:
         finish.print_line(console, "checking weights and data (data that is missing is made now)")
         preflight.check(waiting)

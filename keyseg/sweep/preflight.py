@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from keyseg.config import RunConfig
+from keyseg.config import RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
 from keyseg.worker import parts
 
@@ -22,7 +22,7 @@ def check(configs: Iterable[RunConfig]) -> None:
         ConfigError: a weights file is missing, or a part cannot be made; the message names the key.
         DataError: what a reader finds wrong.
     """
-    from keyseg.data import mix
+    from keyseg.data import identity, mix
 
     every = list(configs)
     made = parts.check(every, remember=True)
@@ -33,7 +33,9 @@ def check(configs: Iterable[RunConfig]) -> None:
             seen.add(key)
             check_weights(cfg)
             mix.prepare(cfg.data)
-            mix.load_splits(cfg.data)
+            splits = mix.load_splits(cfg.data)
+            found = mix.fingerprint([source for split in splits for source in split])
+            identity.remember(cfg.data, resolve_path(cfg.paths.data), found)
     made()
 
 

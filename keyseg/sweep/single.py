@@ -12,8 +12,8 @@ from rich.console import Console
 
 from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
-from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy
-from keyseg.sweep import finish, preflight
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, verdict
+from keyseg.sweep import finish, preflight, stale
 from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
 from keyseg.sweep.launcher import (
@@ -48,9 +48,14 @@ def run_single(cfg: DictConfig) -> None:
         if cfg.dry:
             preflight.check_names([cell.config])
             finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
+            for line in stale.told([cell], stale.find([cell])):
+                finish.print_line(console, f"stale: {line}")
             return
-        prepare([cell], console, rerun=cfg.rerun)
-        outcome = _done(cell, rerun=cfg.rerun) or _run(cell, console)
+        (cell,), lines = stale.decide([cell], cfg)
+        for line in lines:
+            finish.print_line(console, line)
+        prepare([cell], console)
+        outcome = _done(cell) or _run(cell, console)
     problem = finish.finish_mlflow(cell.path.parent, [outcome], None)
     finish.print_end(
         console,
@@ -63,12 +68,12 @@ def run_single(cfg: DictConfig) -> None:
         raise SystemExit(EXIT_FAILED)
 
 
-def _done(cell: Cell, *, rerun: bool) -> Outcome | None:
+def _done(cell: Cell) -> Outcome | None:
     run = cell.create()
     if run.busy:
         fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
-    if rerun:
-        run.clear()
+    if cell.rerun:
+        run.begin_anew()
     run.freeze(cell.config)
     if run.status != DONE:
         return None
@@ -124,12 +129,14 @@ def _run(cell: Cell, console: Console) -> Outcome:
             fail(str(error), EXIT_FAILED)
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            if run.status != FAILED:
+            if verdict(run) is None:
                 run.update(status=FAILED, error=traceback.format_exc(limit=-3))
         finally:
             stop.set()
             thread.join()
             view.update([watch.read()])
+    if kept := run.info.get("rerun_error"):
+        return Outcome(cell, FAILED, error=f"{kept} (its results from before are kept)")
     return Outcome(cell, run.status)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,8 @@ _MOST_YIELDS = 20
 class Outcome:
     """How a cell ended: done, failed or pruned. `found`: it was done before we came.
 
-    `error`: why it failed, where there was no room to write that into its run.json.
+    `error`: why it failed, where its run.json does not say so: there was no room, or it holds the
+    results that were to be replaced.
     """
 
     cell: Cell
@@ -51,10 +53,9 @@ class Outcome:
 class Supervisor:
     """Keeps a pool busy with cells until each has an outcome."""
 
-    def __init__(self, pool: Pool, *, rerun: bool = False, max_attempts: int = 1) -> None:
+    def __init__(self, pool: Pool, *, max_attempts: int = 1) -> None:
         """`max_attempts`: how often a cell is started whose machine is lost each time."""
         self.pool = pool
-        self.rerun = rerun
         self.max_attempts = max_attempts
         self.outcomes: list[Outcome] = []
         self._queue: deque[Cell] = deque()
@@ -69,8 +70,8 @@ class Supervisor:
         if run.busy:
             self._elsewhere[cell.path] = cell
             return
-        if self.rerun:
-            run.clear()
+        if cell.rerun:
+            run.begin_anew()
         if run.status in (DONE, PRUNED):
             self._end(cell, run.status, found=True)
             return
@@ -134,7 +135,11 @@ class Supervisor:
                 self._elsewhere[cell.path] = cell
                 return
         status = run.status
-        if status in (DONE, PRUNED) and code == 0:
+        if again := run.info.get("rerun_error"):
+            self._end_rerun(cell, str(again))
+            return
+        if status in (DONE, PRUNED):  # whatever became of its worker after that
+            run.replaced()
             self._end(cell, status)
             return
         if code == EXIT_STOPPED:  # it left a checkpoint, and wants to go on
@@ -158,12 +163,21 @@ class Supervisor:
             if again:
                 self._queue.append(cell)
                 return
-        self._end(cell, FAILED)
+        with suppress(DiskFullError):
+            run.restore(str(run.info.get("error")))  # where its worker did not
+        if kept := run.info.get("rerun_error"):
+            self._end_rerun(cell, str(kept))
+        else:
+            self._end(cell, FAILED)
 
     def _again(self, cell: Cell) -> bool:
         """Count a lost machine; whether the cell may be started again."""
         self._losses[cell.path] = self._losses.get(cell.path, 0) + 1
         return self._losses[cell.path] < self.max_attempts
+
+    def _end_rerun(self, cell: Cell, error: str) -> None:
+        text = f"{error} (its results from before are kept)"
+        self.outcomes.append(Outcome(cell, FAILED, error=text))
 
     def _end(self, cell: Cell, status: str, *, found: bool = False) -> None:
         self.outcomes.append(Outcome(cell, status, found))
@@ -202,3 +216,5 @@ def close_attempt(run: RunDirectory, outcome: str, **fields: object) -> None:
     if attempts and attempts[-1].get("ended") is None:
         attempts[-1] = provenance.ended(attempts[-1], outcome)
     run.update(attempts=attempts, **provenance.cost(attempts), **fields)
+    if fields.get("status") == FAILED:
+        run.restore(str(fields.get("error") or outcome))

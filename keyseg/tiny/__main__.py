@@ -81,7 +81,7 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
     processor = make_processor()
     model = make_llava(processor)
     model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
-    talk = llava_stage.Conversation(processor)
+    talk = llava_stage.Template(processor)
     tower = model.model.vision_tower
     layers = model.model.language_model.layers
     if compiled:

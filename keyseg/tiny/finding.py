@@ -12,7 +12,7 @@ from keyseg.data.scenes.world import SIZE
 from keyseg.model.packing import pack
 from keyseg.tiny.arch import GRID
 from keyseg.tiny.corpus import Corpus
-from keyseg.tiny.llava import Conversation, states
+from keyseg.tiny.llava import Template, states
 
 IMAGES = 32
 
@@ -22,7 +22,7 @@ def found(
     llava: LlavaForConditionalGeneration,
     corpus: Corpus,
     seen: Tensor,
-    talk: Conversation,
+    talk: Template,
     images: int,
 ) -> dict[str, float]:
     """Share of expressions whose object lies nearest to the location word after "sure , a at".

@@ -25,7 +25,7 @@ from keyseg.data.scenes.world import SIZE
 from keyseg.model.packing import Packed, pack
 from keyseg.tiny.arch import cell_word
 from keyseg.tiny.corpus import Corpus
-from keyseg.tiny.questions import Turn
+from keyseg.tiny.questions import QuestionAnswer
 from keyseg.tiny.vision import naming_loss, patch_owners, patch_words
 
 IMAGES = 16
@@ -33,7 +33,7 @@ IGNORE = -100
 FINDER = 3
 """The layer whose first head is shown where to look; the one after it can say what is there."""
 
-Ask = Callable[[Scene, np.random.Generator], list[Turn]]
+Ask = Callable[[Scene, np.random.Generator], list[QuestionAnswer]]
 
 
 def meet(llava: LlavaForConditionalGeneration) -> None:
@@ -56,7 +56,7 @@ def meet(llava: LlavaForConditionalGeneration) -> None:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class Template:
     """The fixed words around a question, as tokens."""
 
     processor: LlavaProcessor
@@ -81,7 +81,7 @@ class Conversation:
         ids: list[int] = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def turn(self, turn: Turn) -> tuple[list[int], list[int], list[int]]:
+    def turn(self, turn: QuestionAnswer) -> tuple[list[int], list[int], list[int]]:
         """Tokens; the token wanted at each of them, or IGNORE; where the object is looked for.
 
         Wanted are the next word all through the answer and, where a question ends, the place that
@@ -105,7 +105,7 @@ class Conversation:
 
 
 @dataclass(frozen=True)
-class Rows:
+class AnswerBatch:
     """A batch: token rows; labels (B, L), the token wanted at each position; seen (B, P, W), what
     the vision tower sees; words (B, P, V), shares of what each patch shows; places (B, L, P): the
     patches of the object that a position looks for."""
@@ -116,20 +116,20 @@ class Rows:
     words: Tensor
     places: Tensor
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> AnswerBatch:
         """The same batch on another device."""
         parts = (self.labels, self.seen, self.words, self.places)
-        return Rows(self.packed.to(device), *(part.to(device) for part in parts))
+        return AnswerBatch(self.packed.to(device), *(part.to(device) for part in parts))
 
 
 def batch(
     corpus: Corpus,
     seen: Tensor,
-    talk: Conversation,
+    talk: Template,
     ask: Ask,
     rng: np.random.Generator,
     images: int,
-) -> Rows:
+) -> AnswerBatch:
     """Random scenes with their questions; seen (N, P, W) of all scenes, by `vision.see`."""
     picks = rng.integers(0, len(corpus), images)
     tokenizer = talk.processor.tokenizer
@@ -155,7 +155,7 @@ def batch(
         cells += [vocabulary[cell_word(o["x"], o["y"], SIZE)] for o in corpus.objects[index]]
         labels[row, first : first + patches] = torch.tensor(cells)[owners]
         words.append(patch_words(corpus, int(index), vocabulary))
-    return Rows(packed, labels, seen[picks], torch.stack(words), places)
+    return AnswerBatch(packed, labels, seen[picks], torch.stack(words), places)
 
 
 def states(llava: LlavaForConditionalGeneration, packed: Packed, features: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def states(llava: LlavaForConditionalGeneration, packed: Packed, features: Tenso
 
 
 def loss(
-    llava: LlavaForConditionalGeneration, rows: Rows, talk: Conversation
+    llava: LlavaForConditionalGeneration, rows: AnswerBatch, talk: Template
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of answers and locations, of the words at image tokens, and of the look."""
     rows = rows.to(llava.device)

@@ -36,7 +36,7 @@ ANSWERS = (
 
 
 @dataclass(frozen=True)
-class Turn:
+class QuestionAnswer:
     """A question and its answer ("" where the question alone is trained on).
 
     `cell` is the word for the place asked for, `shown` the objects that the question fits, counted
@@ -49,7 +49,7 @@ class Turn:
     shown: tuple[int, ...] = ()
 
 
-def phrases(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+def phrases(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     """ "find red kite ." twelve times: words meet patches, nothing else to learn.
 
     A phrase may fit several objects: the place is then that of one of them.
@@ -61,11 +61,11 @@ def phrases(scene: Scene, rng: np.random.Generator) -> list[Turn]:
         said = [getattr(target, k) for k in kind]
         fits = [i for i, o in enumerate(scene.objects, 1) if [getattr(o, k) for k in kind] == said]
         cell = cell_word(target.x, target.y, SIZE)
-        turns.append(Turn(f"find {' '.join(said)} .", cell=cell, shown=tuple(fits)))
+        turns.append(QuestionAnswer(f"find {' '.join(said)} .", cell=cell, shown=tuple(fits)))
     return turns
 
 
-def questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
+def questions(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     """Two expressions of each style, four phrases, a place and a purpose."""
     turns = phrases(scene, rng)[: PHRASES // 3]
     shares = np.array([share for _, share in ANSWERS])
@@ -75,11 +75,11 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Turn]:
         form = ANSWERS[int(rng.choice(len(ANSWERS), p=shares))][0]
         cell = cell_word(o.x, o.y, SIZE)
         answer = form.format(name=o.category, cell=cell, colour=o.colour)
-        turns.append(Turn(question, answer, cell, (e.target + 1,)))
+        turns.append(QuestionAnswer(question, answer, cell, (e.target + 1,)))
     o = scene.objects[int(rng.integers(len(scene.objects)))]
     place = cell_word(o.x, o.y, SIZE)
-    turns.append(Turn(f"what is at {place} ?", f"a {o.size} {o.colour} {o.category} ."))
+    turns.append(QuestionAnswer(f"what is at {place} ?", f"a {o.size} {o.colour} {o.category} ."))
     name = CATEGORIES[int(rng.integers(len(CATEGORIES)))]
     purpose = AFFORDANCES[name][int(rng.integers(len(AFFORDANCES[name])))]
-    turns.append(Turn(f"what could {purpose} ?", f"a {name} ."))
+    turns.append(QuestionAnswer(f"what could {purpose} ?", f"a {name} ."))
     return turns

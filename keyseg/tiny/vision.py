@@ -79,7 +79,7 @@ def patch_words(corpus: Corpus, index: int, vocabulary: dict[str, int]) -> Tenso
 
 
 @dataclass(frozen=True)
-class Rows:
+class SceneBatch:
     """A batch: pixels (B, 3, side, side); classes (B, P, 3) and offsets (B, P, 2) of
     `patch_labels`; words (B, P, V) of `patch_words`."""
 
@@ -88,20 +88,22 @@ class Rows:
     offsets: Tensor
     words: Tensor
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> SceneBatch:
         """The same batch on another device."""
         parts = (self.pixels, self.classes, self.offsets, self.words)
-        return Rows(*(part.to(device) for part in parts))
+        return SceneBatch(*(part.to(device) for part in parts))
 
 
-def batch(corpus: Corpus, processor: LlavaProcessor, rng: np.random.Generator, images: int) -> Rows:
+def batch(
+    corpus: Corpus, processor: LlavaProcessor, rng: np.random.Generator, images: int
+) -> SceneBatch:
     """Random scenes with what their patches show."""
     picks = rng.integers(0, len(corpus), images)
     vocabulary = processor.tokenizer.get_vocab()
     labels = [patch_labels(corpus, int(i)) for i in picks]
     classes, offsets = (torch.from_numpy(np.stack(part)) for part in zip(*labels, strict=True))
     words = torch.stack([patch_words(corpus, int(i), vocabulary) for i in picks])
-    return Rows(pixels_of(corpus.images[picks], processor), classes, offsets, words)
+    return SceneBatch(pixels_of(corpus.images[picks], processor), classes, offsets, words)
 
 
 def pixels_of(images: NDArray[np.uint8], processor: LlavaProcessor) -> Tensor:
@@ -123,7 +125,7 @@ def naming_loss(llava: LlavaForConditionalGeneration, tokens: Tensor, words: Ten
 
 
 def loss(
-    llava: LlavaForConditionalGeneration, heads: PatchHeads, rows: Rows
+    llava: LlavaForConditionalGeneration, heads: PatchHeads, rows: SceneBatch
 ) -> tuple[Tensor, dict[str, float]]:
     """Errors of the heads and of the words that image tokens say; the log leaves the latter out."""
     rows = rows.to(llava.device)

@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from keyseg.data import reading
-from keyseg.runs import convergence, disk, garbage_collector, packages, provenance
+from keyseg.runs import code, convergence, disk, garbage_collector, packages, provenance
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -89,8 +89,9 @@ def run_cell(run: RunDirectory) -> None:
             raise
         _close(mine, DONE, **results)
         if processes.first:
+            run.replaced()
             # nothing goes on from here; at 7B the optimiser's state is three times the weights
-            (run.checkpoints / "last.pt").unlink(missing_ok=True)
+            run.last_file.unlink(missing_ok=True)
 
 
 def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
@@ -102,9 +103,10 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     held.enter_context(log_to(run.log_file, cfg.runtime.log_level))
     disk.remove_leftovers(run.checkpoints)
     state = provenance.record(run)
+    computed_by = code.record(run, run.config)
     seen = len(run.info["hardware"].get("gpus", ()))
     gpus = max(seen, processes.count) if seen else 0  # each process may see its own only
-    attempt = provenance.attempt(state, gpus) | {"processes": processes.count}
+    attempt = provenance.attempt(state, gpus) | {"processes": processes.count, "code": computed_by}
     attempts = [*provenance.attempts_so_far(run), attempt]
     run.update(status=RUNNING, attempts=attempts, error=None, processes=processes.count)
     for line in beginning(run.info, cfg, len(attempts), processes.count):
@@ -125,6 +127,8 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
     why = outcome or fields.get("error")
     told = f"{status}: {why}" if why else status
     log.log(level, "%s, after %.0f s of this attempt", told, attempts[-1].get("seconds", 0.0))
+    if status == FAILED:
+        run.restore(str(fields["error"]))
 
 
 def attempt(path: str) -> int:

@@ -61,6 +61,8 @@ def work(
         cfg.model.attention,
     )
     data = reading.read(cfg.data)
+    weights = weights_fingerprint(cfg)
+    check_same(run, data=data.fingerprint, weights=weights)
     splits = {"train": data.train, "val": data.val, "test": data.test}
     _tell(data_counts(splits, data.fingerprint))
     torch.manual_seed(cfg.seed)
@@ -73,7 +75,7 @@ def work(
         manifest=rows,
         trainable_parameters=trained,
         data_fingerprint=data.fingerprint,
-        weights_fingerprint=weights_fingerprint(cfg),
+        weights_fingerprint=weights,
         steps=cfg.optim.steps,
         protocol=protocol_keys(cfg),
     )
@@ -161,6 +163,23 @@ def _backbones(cfg: RunConfig) -> tuple[str, str]:
     if cfg.model.init == "random":
         return "with random weights", "with random weights"
     return weights_path(cfg.model.llava), str(resolve_path(cfg.model.sam))
+
+
+def check_same(run: RunDirectory, **found: str) -> None:
+    """Whether a run that goes on at a checkpoint sees what it saw before.
+
+    Raises:
+        ConfigError: its data or weights are others now; names both fingerprints.
+    """
+    if not run.last_file.exists():
+        return
+    for what, today in found.items():
+        before = run.info.get(f"{what}_fingerprint")
+        if before not in (None, today):
+            raise ConfigError(
+                f"the {what} changed since this run's checkpoint (fingerprint {before} then, "
+                f"{today} now): put back what was there, or begin anew with rerun=true"
+            )
 
 
 def pace(run: RunDirectory) -> float | None:

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from keyseg.report.figures import test_scores
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import inference, scores
-from keyseg.report.store import Cell, Sweep, Variant, variants_of
+from keyseg.report.store import CellResult, Sweep, Variant, variants_of
 
 IMAGES, PER_IMAGE = 10, 3
 SLICES = {
@@ -31,7 +31,7 @@ SLICES = {
 ALWAYS = {"precision", "keyword", "cost", "slices", "learning_curves"}
 
 
-def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generator) -> Cell:
+def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generator) -> CellResult:
     n = IMAGES * PER_IMAGE
     iou = rng.beta(2, 2, n)
     iou[0] = np.nan if status == "nan" else iou[0]
@@ -64,7 +64,7 @@ def cell(factors: dict[str, str], seed: int, status: str, rng: np.random.Generat
         metrics.loc[metrics["step"] > 20, "value"] = np.nan
     done = status in ("done", "nan")
     label = " · ".join(factors.values())
-    return Cell(
+    return CellResult(
         f"{label}{seed}",
         label,
         factors,

@@ -24,6 +24,7 @@ from keyseg.report.page.checks import check
 from keyseg.report.stats import scores
 from keyseg.report.store import load
 from keyseg.report.tables import results, runs
+from keyseg.runs import code
 from keyseg.runs.run_directory import RunDirectory
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -296,6 +297,33 @@ def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_pa
         assert title in page, title
     assert "Status: interrupted." in page
     assert "Mixed protocols." not in page
+
+
+def test_code_that_is_not_the_same_for_all_runs_is_named(store: Callable[..., Path]) -> None:
+    sweep = store(images=4)
+    runs = [RunDirectory(p) for p in sorted(sweep.iterdir()) if p.is_dir()]
+    today = code.of(("keyseg.model.fusion.Full",))
+    for run in runs:
+        (run.path / code.FILE).write_text(json.dumps(today.parts))
+        run.update(code={"fingerprint": today.fingerprint, "targets": today.targets})
+    assert not {"Mixed code.", "Stale."} & {n.title for n in check(load(sweep))}
+    other = {**today.parts, "keyseg/train/losses.py: dice_loss": "another"}
+    (runs[0].path / code.FILE).write_text(json.dumps(other))
+    runs[0].update(code={"fingerprint": "another", "targets": today.targets})
+    notices = {n.title: n for n in check(load(sweep))}
+    (line,) = notices["Mixed code."].detail.splitlines()
+    assert line.startswith("keyseg/train/losses.py: dice_loss: ")
+    assert notices["Stale."].detail.startswith("keyseg/train/losses.py: dice_loss: ")
+
+
+def test_a_run_that_went_on_under_other_code_is_named(store: Callable[..., Path]) -> None:
+    sweep = store(images=4)
+    run = next(RunDirectory(p) for p in sorted(sweep.iterdir()) if p.is_dir())
+    attempts = [{"code": "a", "superseded": True}, {"code": "b"}]
+    run.update(attempts=attempts)
+    assert "Mixed code." not in [n.title for n in check(load(sweep))]
+    run.update(attempts=[{"code": "a"}, {"code": "b"}])
+    assert "Mixed code." in [n.title for n in check(load(sweep))]
 
 
 def test_mixed_protocols_are_named_unless_they_are_what_is_swept(

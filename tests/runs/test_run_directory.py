@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.config import ConfigError, RunConfig, signature
-from keyseg.runs.run_directory import Row, RunBusy, RunDirectory
+from keyseg.runs.run_directory import Row, RunBusy, RunDirectory, verdict
 
 
 @pytest.fixture
@@ -169,15 +169,25 @@ def test_the_lock_keeps_others_out_and_dies_with_its_process(run):
     assert not run.busy
 
 
-def test_clear_forgets_results_and_keeps_history(run):
+def finished(run):
     run.log(rows(1))
     run.write_samples(pd.DataFrame({"id": ["a"]}))
-    (run.checkpoints / "last").mkdir()
+    run.best_file.write_bytes(b"old")
     run.gallery.mkdir()
     run.update(status="done", summary={"x": 1}, attempts=[{"pid": 1}], mlflow_run_id="old")
-    run.clear()
+
+
+def state(run):
+    """All that a run has, but for locks and its log."""
+    files = {f for f in run.path.rglob("*") if f.is_file() and not f.name.endswith("lock")}
+    return {f.relative_to(run.path).as_posix(): f.read_bytes() for f in files} | {"run.json": b""}
+
+
+def test_a_run_that_begins_anew_has_no_results_and_keeps_its_history(run):
+    finished(run)
+    run.begin_anew()
     assert run.info["status"] == "queued"
-    assert run.info["attempts"] == [{"pid": 1}]
+    assert run.info["attempts"] == [{"pid": 1, "superseded": True}]
     assert run.info["mlflow_superseded"] == ["old"]
     assert "summary" not in run.info
     assert "mlflow_run_id" not in run.info
@@ -185,6 +195,70 @@ def test_clear_forgets_results_and_keeps_history(run):
     assert list(run.checkpoints.iterdir()) == []
     assert not run.samples_file.exists()
     assert not run.gallery.exists()
+
+
+def test_new_results_replace_the_old_ones(run):
+    finished(run)
+    run.begin_anew()
+    assert (run.before / "samples.parquet").exists()
+    run.replaced()
+    assert not run.before.exists()
+
+
+@pytest.mark.parametrize("status", ["done", "pruned"])
+def test_a_run_that_fails_at_its_start_has_its_results_back(run, status):
+    finished(run)
+    run.update(status=status)
+    before = state(run)
+    run.begin_anew()
+    run.log(rows(7))
+    run.best_file.write_bytes(b"new")
+    run.update(status="failed", attempts=[*run.info["attempts"], {"pid": 2}])
+    assert run.restore("no such device")
+    assert state(run) == before
+    assert run.info["status"] == status
+    assert run.info["summary"] == {"x": 1}
+    assert run.info["attempts"] == [{"pid": 1}, {"pid": 2, "superseded": True}]
+    assert run.info["rerun_error"] == "no such device"
+    assert verdict(run) == 1
+
+
+def test_results_wait_while_there_is_a_checkpoint_to_go_on_from(run):
+    finished(run)
+    run.begin_anew()
+    run.last_file.write_bytes(b"step 25")
+    run.update(status="failed")
+    assert not run.restore("killed")
+    assert run.last_file.exists()
+    assert (run.before / "samples.parquet").exists()
+    run.begin_anew()  # of a run that is not finished: the older results still wait
+    assert (run.before / "samples.parquet").exists()
+    assert run.restore("no such device")
+    assert run.status == "done"
+
+
+def test_nothing_is_lost_when_killed_while_results_are_set_aside(run, run_config, monkeypatch):
+    finished(run)
+    before = state(run)
+
+    def killed(source, target):  # config.yaml was copied, results were moved, run.json was not
+        if source.name == "run.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.copy2", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.begin_anew()
+    monkeypatch.undo()
+    assert not run.samples_file.exists()
+    again = RunDirectory.create(run.path, run_config)
+    assert state(again) == before
+    assert again.status == "done"
+
+
+def test_a_run_without_results_has_nothing_to_restore(run):
+    run.begin_anew()
+    assert not run.before.exists()
+    assert not run.restore("why")
 
 
 def test_a_writer_that_fails_leaves_the_old_file(run, monkeypatch):

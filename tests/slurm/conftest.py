@@ -16,7 +16,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
-from keyseg.sweep.slurm.pool import Record
+from keyseg.sweep.slurm.pool import Submission
 
 HERE = Path(__file__).parent
 STUB = HERE.parent / "sweep" / "cell_stub.py"
@@ -220,7 +220,7 @@ class Sweep:
 
     def job(self, cell: str) -> str:
         """SLURM's id of the job of a cell."""
-        record = Record.read(self.cells[cell])
+        record = Submission.read(self.cells[cell])
         assert record is not None
         jobs = self.cluster.call("squeue", "-h", "-r", "-n", record.name, "-o", "%i").split()
         return next(job for job in jobs if int(job.partition("_")[2] or 0) == record.index)

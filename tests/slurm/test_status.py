@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyseg.sweep.slurm.pool import Record
+from keyseg.sweep.slurm.pool import Submission
 
 
 def test_states_jobs_and_nodes_are_shown_and_cancel_ends_them(sweep):
@@ -56,7 +56,7 @@ def test_a_followed_sweep_that_is_cancelled_while_it_waits_stays_cancelled(sweep
     assert process.returncode == 1, err
     assert "error: 4 of 4 cells failed" in err
     assert out.count("was cancelled") >= 4, out
-    names = {Record.read(run).name for run in sweep.cells.values()}
+    names = {Submission.read(run).name for run in sweep.cells.values()}
     assert len(names) == 1  # no second submission
     assert len(list(sweep.root.glob("outputs/t/.slurm/*"))) == 1
     code, out, err = sweep.keyseg("status", "t")
@@ -71,12 +71,12 @@ def test_an_array_that_never_began_is_cancelled_not_lost(sweep):
     held = "+hydra.launcher.sbatch.hold=true"
     process = sweep.start("fusion=self,cross,full", held)
     sweep.wait(lambda: len(sweep.cluster.jobs("PENDING")) == 3)
-    name = Record.read(sweep.cells["self"]).name
+    name = Submission.read(sweep.cells["self"]).name
     sweep.cluster.call("scancel", "--name", name)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     assert "was cancelled" in out
-    assert {Record.read(run).name for run in sweep.cells.values()} == {name}
+    assert {Submission.read(run).name for run in sweep.cells.values()} == {name}
     code, out, err = sweep.keyseg("status", "t")
     assert code == 0, err
     assert "lost" not in out

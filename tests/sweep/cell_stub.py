@@ -4,7 +4,7 @@ What it does beyond that is asked for by environment variables, each naming a fu
 FAIL (raises), DIE (SIGKILL to itself at step 2), TAKE_ALONG (SIGKILL to who started it), HANG
 (several by comma; waits until it is ended, or until there is a file `go` in its run directory), EAT
 (takes more and more memory), FILL (fills the disk), OBEY (ends with 85 at SIGUSR2), MUTE
-(exit code 3 without a word in run.json).
+(exit code 3 without a word in run.json), LATE (SIGKILL to itself when it is done).
 It counts its starts in starts.txt.
 """
 
@@ -81,6 +81,8 @@ def work(run: RunDirectory) -> int:
         status=DONE, summary={"teacher_forced": scores}, attempts=attempts, minutes=0.01, steps=4
     )
     print(json.dumps(scores))
+    if variant == os.environ.get("LATE"):
+        os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
 

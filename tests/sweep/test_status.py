@@ -83,7 +83,7 @@ def test_rows_taken_back_are_forgotten(run):
     run.truncate(1)
     run.log(train(2, now()))
     assert watch.read().step == 2
-    run.clear()
+    run.begin_anew()
     assert watch.read().step == 0
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,55 @@ def starts(cell) -> int:
 def test_done_cells_are_found_and_rerun_starts_them_anew(make_cell, pool, finish):
     cells = [make_cell("cross"), make_cell("self"), make_cell("full")]
     for rerun, outcome, count in ((False, "done", 1), (False, "found", 1), (True, "done", 2)):
-        supervisor = Supervisor(pool, rerun=rerun)
+        supervisor = Supervisor(pool)
         for cell in cells:
-            supervisor.add(cell)
+            supervisor.add(replace(cell, rerun=rerun))
         assert finish(supervisor) == dict.fromkeys(("cross0", "self0", "full0"), outcome)
         assert [starts(cell) for cell in cells] == [count] * 3
         assert cells[0].open().metrics()["step"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_new_results_replace_the_old_ones_only_when_there_are_any(
+    make_cell, pool, finish, monkeypatch
+):
+    cell = make_cell("cross")
+    supervisor = Supervisor(pool)
+    supervisor.add(cell)
+    finish(supervisor)
+    before = cell.open().info
+
+    for trouble, told in (("FAIL", "no luck today"), ("DIE", "SIGKILL"), ("MUTE", "exit code 3")):
+        with monkeypatch.context() as patch:
+            patch.setenv(trouble, "cross")
+            again = Supervisor(pool)
+            again.add(replace(cell, rerun=True))
+            assert finish(again) == {"cross0": "failed"}
+        assert told in again.outcomes[0].error
+        assert "results from before are kept" in again.outcomes[0].error
+        info = cell.open().info
+        assert info["status"] == "done"
+        assert info["summary"] == before["summary"]
+        found = Supervisor(pool)
+        found.add(cell)
+        assert finish(found) == {"cross0": "found"}
+
+    new = Supervisor(pool)
+    new.add(replace(cell, rerun=True))
+    assert finish(new) == {"cross0": "done"}
+    assert "rerun_error" not in cell.open().info
+    assert not cell.open().before.exists()
+
+
+@pytest.mark.parametrize("cells_per_job", [1, 4])
+def test_done_is_done_whatever_becomes_of_its_worker(make_cell, finish, monkeypatch, cells_per_job):
+    monkeypatch.setenv("LATE", "self")
+    pool = LocalPool(1, 1, worker=WORKER, grace=5, cells_per_job=cells_per_job)
+    supervisor = Supervisor(pool)
+    cells = [make_cell("self"), make_cell("cross")]
+    for cell in cells:
+        supervisor.add(cell)
+    assert finish(supervisor) == {"self0": "done", "cross0": "done"}
+    assert [starts(cell) for cell in cells] == [1, 1]
 
 
 @pytest.mark.parametrize("cells_per_job", [1, 4])

@@ -10,7 +10,7 @@ from keyseg.tiny import llava
 from keyseg.tiny.arch import GRID, cell_word, make_llava, make_processor
 from keyseg.tiny.corpus import load_or_draw
 from keyseg.tiny.finding import found
-from keyseg.tiny.questions import Turn, phrases, questions
+from keyseg.tiny.questions import QuestionAnswer, phrases, questions
 from keyseg.tiny.vision import patch_owners
 
 
@@ -21,7 +21,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def talk():
-    return llava.Conversation(make_processor())
+    return llava.Template(make_processor())
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_questions_ask_in_every_style_and_answer_with_the_place(corpus):
 
 
 def test_the_place_is_wanted_where_the_question_ends_and_after_at(talk):
-    turn = Turn("find red kite .", "sure , a at p37 .", "p37", (2,))
+    turn = QuestionAnswer("find red kite .", "sure , a at p37 .", "p37", (2,))
     ids, wanted, looking = talk.turn(turn)
     words = talk.processor.tokenizer.convert_ids_to_tokens(ids)
     assert " ".join(words) == "find red kite . assistant : sure , a at p37 . </s>"

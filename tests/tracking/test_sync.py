@@ -244,7 +244,7 @@ def test_a_run_that_is_run_again_is_another_run(store, run):
     done(run)
     sync.sync(run)
     first = run.info["mlflow_run_id"]
-    run.clear()
+    run.begin_anew()
     log(run, 1)
     sync.sync(run)
     assert run.info["mlflow_run_id"] != first

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from keyseg.config import signature
+from keyseg.config import ConfigError, signature
 from keyseg.runs.convergence import of_rows
 from keyseg.runs.run_directory import (
     DONE,
@@ -137,6 +137,25 @@ def test_killed_at_any_step_it_ends_with_the_same_numbers(whole, small_run, tmp_
     assert all(0 < a["seconds"] < last["started"] - a["started"] for a in killed)
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+
+
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_a_run_does_not_go_on_at_a_checkpoint_with_other_data_or_weights(
+    small_run, tmp_path, monkeypatch, what
+):
+    from keyseg.worker.cell import run_cell
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT))
+    run.last_file.write_bytes(b"of step 4")
+    run.update(**{f"{what}_fingerprint": "before"})
+    with pytest.raises(
+        ConfigError, match=rf"the {what} changed .*before then, \w+ now.*rerun=true"
+    ):
+        run_cell(run)
+    assert run.status == FAILED
+    assert run.info[f"{what}_fingerprint"] == "before"  # the next attempt is told the same
+    assert run.last_file.exists()
 
 
 def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):

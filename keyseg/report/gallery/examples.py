@@ -45,7 +45,7 @@ GENERAL: tuple[tuple[str, str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Word:
+class TopWord:
     """One of KEY's top words. `share`: probability, 0..1; `right`: it is the keyword."""
 
     word: str
@@ -61,7 +61,7 @@ class Picture:
     uri: str
     index: int | None = None
     iou: str = ""
-    words: tuple[Word, ...] = ()
+    words: tuple[TopWord, ...] = ()
     answer: str = ""
     note: str = ""
 
@@ -311,12 +311,12 @@ def _prediction(
     )
 
 
-def top_words(stored: object, keyword: str) -> tuple[Word, ...]:
+def top_words(stored: object, keyword: str) -> tuple[TopWord, ...]:
     """KEY's first words from a sample's JSON `[[word, probability], ...]`; () where unreadable."""
     try:
         pairs = json.loads(str(stored))
         return tuple(
-            Word(str(word), float(share), bool(keyword) and str(word).strip() == keyword)
+            TopWord(str(word), float(share), bool(keyword) and str(word).strip() == keyword)
             for word, share in pairs[:WORDS]
         )
     except (ValueError, TypeError):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from keyseg.metrics import BY_NAME, ratios
-from keyseg.report.store import Cell, Sweep, shown
+from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
+from keyseg.runs import code
 from keyseg.runs.convergence import PLATEAU
 from keyseg.runs.provenance import SILENT, silence
 
@@ -19,6 +20,8 @@ ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
 TOLERANCE = 5e-4
 """Of a fraction: run.json may hold rounded values."""
+_PARTS = 12
+"""Definitions that are listed where the runs are not of one code."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ def check(sweep: Sweep) -> list[Notice]:
         *_holes(sweep),
         *_silent(sweep),
         *_mixed(sweep),
+        *_code(sweep),
         *_unequal(sweep),
         *_disagreements(sweep),
         *_trainings(sweep),
@@ -43,13 +47,13 @@ def check(sweep: Sweep) -> list[Notice]:
     ]
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: CellResult) -> str:
     return f"{cell.label}, seed {cell.seed}"
 
 
 def _holes(sweep: Sweep) -> Iterator[Notice]:
     for variant in sweep.variants:
-        waiting: dict[str, list[Cell]] = {}
+        waiting: dict[str, list[CellResult]] = {}
         for cell in variant.cells:
             error = str(cell.info.get("error") or "").strip()
             last = error.splitlines()[-1] if error else "no error was recorded"
@@ -111,8 +115,41 @@ def _mixed(sweep: Sweep) -> Iterator[Notice]:
         )
 
 
+def _code(sweep: Sweep) -> Iterator[Notice]:
+    """Definitions that are not the same for all cells, and those that today's code has changed."""
+    parts = {cell.signature: code.parts_of(cell.directory) for cell in sweep.finished}
+    seen: dict[str, dict[str, list[str]]] = {}
+    for cell in sweep.finished:
+        for part, digest in parts[cell.signature].items():
+            seen.setdefault(part, {}).setdefault(digest, []).append(_name(cell))
+    mixed = {part: by for part, by in seen.items() if len(by) > 1}
+    resumed = [_name(c) for c in sweep.finished if len(c.fingerprints) > 1]
+    if mixed or resumed:
+        shown_ = list(mixed.items())[:_PARTS]
+        lines = [f"{part}: {' | '.join('; '.join(c) for c in by.values())}" for part, by in shown_]
+        lines += [f"and {len(mixed) - _PARTS} more"] if len(mixed) > _PARTS else []
+        lines += [f"other code after a checkpoint: {'; '.join(resumed)}"] if resumed else []
+        yield Notice(
+            "Mixed code.",
+            "Code that the runs depend on was not the same for all of them: a difference between "
+            "them may be a difference of code.",
+            "\n".join(lines),
+        )
+    stale: dict[str, list[str]] = {}
+    for cell in sweep.finished:
+        if changed := code.changes(cell.info, cell.directory):
+            stale.setdefault(code.told(changed), []).append(_name(cell))
+    if stale:
+        yield Notice(
+            "Stale.",
+            "The code has changed since these runs; `stale=rerun` with the sweep's command runs "
+            "them again.",
+            "\n".join(f"{reason}: {'; '.join(cells)}" for reason, cells in stale.items()),
+        )
+
+
 def _unequal(sweep: Sweep) -> Iterator[Notice]:
-    def differ(key: Callable[[Cell], str]) -> str:
+    def differ(key: Callable[[CellResult], str]) -> str:
         groups: dict[str, list[str]] = {}
         for cell in sweep.finished:
             groups.setdefault(key(cell), []).append(_name(cell))
@@ -138,7 +175,7 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
         )
 
 
-def _protocol(cell: Cell) -> dict[str, Any]:
+def _protocol(cell: CellResult) -> dict[str, Any]:
     stated = cell.info.get("protocol")
     return dict(stated) if isinstance(stated, Mapping) else {}
 

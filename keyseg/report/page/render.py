@@ -18,7 +18,7 @@ from keyseg.report.page.checks import Notice
 from keyseg.report.store import Sweep, shown
 from keyseg.report.tables import contrasts as contrast_tables
 from keyseg.report.tables import runs, tex
-from keyseg.report.tables.contrasts import Answer
+from keyseg.report.tables.contrasts import Conclusion
 from keyseg.report.tables.table import PROTOCOLS, Line, Table, quantity
 from keyseg.report.tuning.section import Section
 from keyseg.runs.provenance import cost_unit
@@ -86,13 +86,13 @@ FIGURES: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Parts:
+class PageContent:
     """Everything that the page shows, but for the figures."""
 
     sweep: Sweep
     notices: Sequence[Notice]
     headline: Table
-    answers: Sequence[Answer]
+    answers: Sequence[Conclusion]
     results: Sequence[Table]
     verdicts: Sequence[Table]
     contrasts: Table | None
@@ -111,7 +111,7 @@ class Parts:
 
 
 def write(
-    out_dir: Path, parts: Parts, figures: Mapping[str, tuple[Path, ...]]
+    out_dir: Path, parts: PageContent, figures: Mapping[str, tuple[Path, ...]]
 ) -> tuple[Path, Path]:
     """Write index.html and report.md; their paths."""
     import jinja2
@@ -135,7 +135,7 @@ def write(
 
 def write_tex(
     out_dir: Path,
-    parts: Parts,
+    parts: PageContent,
     tables: Sequence[Path],
     figures: Mapping[str, tuple[Path, ...]],
 ) -> Path:
@@ -153,7 +153,7 @@ def write_tex(
     return file
 
 
-def _values(parts: Parts, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
+def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
     sweep = parts.sweep
     return {
         "parts": parts,
@@ -204,7 +204,7 @@ def _or(values: Sequence[int]) -> str:
     return " or ".join(map(str, values))
 
 
-def _numbers(parts: Parts) -> dict[str, str]:
+def _numbers(parts: PageContent) -> dict[str, str]:
     """{table name: "1a"}: the number each table goes by."""
     chapters: list[Sequence[Table]] = [[parts.headline], parts.results]
     chapters += [[t] for t in (parts.published,) if t is not None]

@@ -18,7 +18,7 @@ from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.store import Cell, Sweep, Variant
+from keyseg.report.store import CellResult, Sweep, Variant
 from keyseg.runs.provenance import cost_unit
 
 SLICE = "slice_"
@@ -80,10 +80,10 @@ WHOLE: Sequence[Group] = [("", "")]
 
 
 @dataclass(frozen=True)
-class Part:
+class ProtocolSamples:
     """A cell's samples of one protocol: `terms` (rows, COLUMNS), `images` (rows,) names."""
 
-    cell: Cell
+    cell: CellResult
     samples: pd.DataFrame
     terms: np.ndarray
 
@@ -235,10 +235,12 @@ class _Held:
     examples: int
 
 
-def _held(pairs: Sequence[tuple[Part, Part]], margin: np.ndarray, seed: int) -> _Held:
+def _held(
+    pairs: Sequence[tuple[ProtocolSamples, ProtocolSamples]], margin: np.ndarray, seed: int
+) -> _Held:
     images = _images([part for pair in pairs for part in pair])
 
-    def sums(part: Part) -> np.ndarray:
+    def sums(part: ProtocolSamples) -> np.ndarray:
         return part.sums(len(images), images.get_indexer(part.image_ids))
 
     table = np.stack([np.stack([sums(part) for part in pair], 1) for pair in pairs], 1)
@@ -338,11 +340,11 @@ def _spread(by_seed: np.ndarray) -> np.ndarray:
     return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
 
 
-def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
+def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
     """Both variants' samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())
-    cells: list[tuple[Cell, Cell]] = [(left[s], right[s]) for s in common]
+    cells: list[tuple[CellResult, CellResult]] = [(left[s], right[s]) for s in common]
     if not common:
         cells = list(zip(a.finished, b.finished, strict=False))
     pairs = []
@@ -356,14 +358,14 @@ def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[Part, Part]]:
     return pairs
 
 
-def _only(part: Part, kept: np.ndarray) -> Part:
-    return part if kept.all() else Part(part.cell, part.samples[kept], part.terms[kept])
+def _only(part: ProtocolSamples, kept: np.ndarray) -> ProtocolSamples:
+    return part if kept.all() else ProtocolSamples(part.cell, part.samples[kept], part.terms[kept])
 
 
-def _part(cell: Cell, protocol: str) -> Part:
+def _part(cell: CellResult, protocol: str) -> ProtocolSamples:
     kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return Part(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
+    return ProtocolSamples(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
 
 
-def _images(parts: Sequence[Part]) -> pd.Index[str]:
+def _images(parts: Sequence[ProtocolSamples]) -> pd.Index[str]:
     return pd.Index(sorted(set().union(*(p.image_ids.unique() for p in parts))))

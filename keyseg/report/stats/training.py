@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
-from keyseg.report.store import Cell
+from keyseg.report.store import CellResult
 from keyseg.runs.convergence import PLATEAU, UNTRAINED, told
 
 
@@ -47,7 +47,7 @@ def reach(contrast: Contrast) -> Reach:
     return Reach(training, at=at(cell for cells in sides.values() for cell in cells))
 
 
-def at(cells: Iterable[Cell]) -> str:
+def at(cells: Iterable[CellResult]) -> str:
     """`at 100 steps`, `at 100 and 400 steps`."""
     steps = sorted({int(n) for cell in cells if (n := cell.steps) is not None})
     return f"at {' and '.join(map(str, steps))} steps" if steps else "at the steps trained"

@@ -137,7 +137,7 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Conclusion:
     """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
 
     `hole`: what the result lacks of the design; the text says it where there is no result.
@@ -154,7 +154,7 @@ class Answer:
     training: str = ""
 
 
-def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
+def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
     """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
     where = {v.label: v.index for v in sweep.variants}
     out = []
@@ -165,7 +165,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
             text = str(row["sentence"])
             text = text.removeprefix(said).removeprefix(str(row["verdict"])).lstrip(":, ")
             out.append(
-                Answer(
+                Conclusion(
                     BY_NAME[name].title,
                     str(row["contrast"]),
                     said,
@@ -179,7 +179,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Answer]:
     return out
 
 
-def rule(sweep: Sweep, answers: Sequence[Answer]) -> str:
+def rule(sweep: Sweep, answers: Sequence[Conclusion]) -> str:
     """How the lines of the verdicts are read; "" without any."""
     count = len({a.contrast for a in answers})
     if not count:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.store import Cell, Sweep, shown
+from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.runs.provenance import cost_unit
 
 COLUMNS = (
@@ -66,7 +66,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def protocol(cell: Cell) -> str:
+def protocol(cell: CellResult) -> str:
     """6 hex digits that stand for how the run was evaluated; "" where it is not recorded."""
     stated = cell.info.get("protocol")
     if not stated:
@@ -85,7 +85,7 @@ def words(stated: Mapping[str, Any]) -> str:
     return ", ".join(f"{str(k).replace('_', ' ')} {_text(v)}" for k, v in stated.items() if v)
 
 
-def mlflow(cell: Cell) -> tuple[str, str]:
+def mlflow(cell: CellResult) -> tuple[str, str]:
     """The run's id in MLflow, and its page where the store has an address; "" for what is not."""
     try:
         sent = json.loads((cell.directory / "mlflow.json").read_text(encoding="utf-8"))

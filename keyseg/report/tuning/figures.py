@@ -11,12 +11,12 @@ from keyseg.report.figures.style import COLOURS, INK
 from keyseg.report.tuning.space import contour, parallel, slices
 from keyseg.report.tuning.style import BEST, GOOD, QUIET, new_figure
 from keyseg.report.tuning.timeline import timeline as time_of
-from keyseg.report.tuning.trials import Study, Trial, Tuning
+from keyseg.report.tuning.trials import Study, Trial, TuningResults
 
 STATES = {"complete": GOOD, "pruned": QUIET, "fail": BEST}
 
 
-def shared(tuning: Tuning) -> dict[str, Any]:
+def shared(tuning: TuningResults) -> dict[str, Any]:
     """Figures of all studies together; None for one that there is no data for."""
     return {"best_of_n": best_of_n(tuning.studies), "timeline": timeline(tuning)}
 
@@ -155,7 +155,7 @@ def importances(study: Study) -> Any:
     return figure
 
 
-def timeline(tuning: Tuning) -> Any:
+def timeline(tuning: TuningResults) -> Any:
     """One bar a trial, on the first line that is free."""
     from matplotlib.patches import Patch
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from keyseg.report.figures.style import figure_style, save
 from keyseg.report.tuning import figures
-from keyseg.report.tuning.trials import Study, Trial, Tuning, load
+from keyseg.report.tuning.trials import Study, Trial, TuningResults, load
 
 CAPTIONS = {
     "best_of_n": (
@@ -70,7 +70,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Part:
+class StudySection:
     """One study, or what all share (`label` None). `rows`: parameter, default, best."""
 
     label: str | None
@@ -85,7 +85,7 @@ class Section:
 
     name: str
     method: str
-    parts: Sequence[Part]
+    parts: Sequence[StudySection]
 
     @property
     def figures(self) -> list[Figure]:
@@ -106,7 +106,7 @@ def sections(sweeps: Iterable[Path], folder: Path) -> list[Section]:
     return [section(tuning, folder, tuning.name if i else "") for i, tuning in enumerate(tunings)]
 
 
-def section(tuning: Tuning, folder: Path, prefix: str = "") -> Section:
+def section(tuning: TuningResults, folder: Path, prefix: str = "") -> Section:
     """One tuning; `prefix`: what its files are told apart by from another's."""
     several = len(tuning.studies) > 1
     parts = []
@@ -114,12 +114,12 @@ def section(tuning: Tuning, folder: Path, prefix: str = "") -> Section:
         for study in tuning.studies:
             drawn = _save(figures.single(study), folder, [prefix, study.label])
             label = study.label if several else None
-            parts.append(Part(label, summary(study), _rows(study), drawn))
+            parts.append(StudySection(label, summary(study), _rows(study), drawn))
         common = _save(figures.shared(tuning), folder, [prefix])
     workers = sorted({call.workers for call in tuning.invocations})
     method = f"Sampler {tuning.sampler}, pruner {tuning.pruner}"
     method += f", {' or '.join(map(str, workers))} at a time." if workers else "."
-    first = Part(None, "", [], common)
+    first = StudySection(None, "", [], common)
     return Section(tuning.name, method, [first, *parts] if several else [*parts, first])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keyseg.report.tuning.trials import Invocation, Trial, Tuning
+from keyseg.report.tuning.trials import Invocation, Trial, TuningResults
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Timeline:
     steady: float
 
 
-def timeline(tuning: Tuning) -> Timeline | None:
+def timeline(tuning: TuningResults) -> Timeline | None:
     """The timeline of all studies; None where no worker has ended a trial yet.
 
     Time between invocations is left out: nobody was at work then, and nobody should have been.

@@ -145,7 +145,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuningResults:
     """All studies of one sweep, which share its workers."""
 
     name: str
@@ -155,7 +155,7 @@ class Tuning:
     invocations: tuple[Invocation, ...]
 
 
-def load(sweep_dir: Path) -> Tuning | None:
+def load(sweep_dir: Path) -> TuningResults | None:
     """The tuning of a sweep; None where nothing was tuned.
 
     Raises:
@@ -173,10 +173,10 @@ def load(sweep_dir: Path) -> Tuning | None:
         ) from error
 
 
-def parse(name: str, content: Mapping[str, Any]) -> Tuning:
+def parse(name: str, content: Mapping[str, Any]) -> TuningResults:
     """A tuning from the content of trials.json."""
     objectives = content["objectives"]
-    return Tuning(
+    return TuningResults(
         name=name,
         sampler=content["sampler"],
         pruner=content["pruner"],

@@ -94,7 +94,7 @@ class LocalLauncher(SweepLauncher):
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Keep the pool busy until every cell has an outcome, and show how it goes."""
         pool = self.pool(cells)
-        supervisor = Supervisor(pool, rerun=bool(self.config.rerun))
+        supervisor = Supervisor(pool)
         for cell in cells:
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
@@ -118,8 +118,8 @@ class DebugLauncher(SweepLauncher):
         outcomes = []
         for number, cell in enumerate(cells, start=1):
             run = cell.create()
-            if self.config.rerun and not run.busy:
-                run.clear()
+            if cell.rerun and not run.busy:
+                run.begin_anew()
             found = run.status == DONE
             finish.print_line(
                 console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"

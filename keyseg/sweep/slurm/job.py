@@ -150,10 +150,10 @@ def _wait(process: subprocess.Popen[bytes], told: _Told) -> int:
 
 def _record(run: RunDirectory, code: int) -> None:
     """Why a run ended, where its worker could not say so."""
-    from keyseg.runs.run_directory import FAILED, RunBusy, verdict
+    from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RunBusy, verdict
     from keyseg.sweep.supervise import close_attempt, reason_of
 
-    if verdict(run) is None or code < 0:
+    if run.status not in (DONE, PRUNED) and (verdict(run) is None or code < 0):
         with suppress(RunBusy, DiskFullError), run.lock():
             reason = reason_of(run, code)
             close_attempt(run, reason, status=FAILED, error=reason)

@@ -182,7 +182,7 @@ class SlurmLauncher(SweepLauncher):
             ConfigError: there is no SLURM, or it refuses the job. Detached: detach=true.
         """
         pool = self.pool(cells, lambda text: finish.print_line(console, text))
-        supervisor = Supervisor(pool, rerun=bool(self.config.rerun), max_attempts=self.max_attempts)
+        supervisor = Supervisor(pool, max_attempts=self.max_attempts)
         for cell in cells:
             supervisor.add(cell)
             keep_threads(cell, pool.threads)

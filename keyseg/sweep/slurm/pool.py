@@ -72,7 +72,7 @@ Submit = Callable[[str, Sequence[CellJob]], None]
 
 
 @dataclass(frozen=True)
-class Record:
+class Submission:
     """job.json: the submission a run belongs to, and the place of its job in that.
 
     `attempts`: how many the run had before it was submitted.
@@ -100,7 +100,7 @@ class Record:
         return found
 
     @classmethod
-    def read(cls, run: RunDirectory) -> Record | None:
+    def read(cls, run: RunDirectory) -> Submission | None:
         """The record of a run; None where it was never submitted."""
         try:
             return cls(**json.loads((run.path / "job.json").read_bytes()))
@@ -152,7 +152,7 @@ class SlurmPool:
         self._clock = clock
         self._say = say
         self._asked: list[tuple[RunDirectory, int]] = []
-        self._jobs: dict[Path, Record] = {}
+        self._jobs: dict[Path, Submission] = {}
         self._mates: dict[Key, set[Path]] = {}
         """All runs of a job that we have seen, those that have ended, too."""
         self._seen = Jobs()
@@ -268,7 +268,7 @@ class SlurmPool:
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
         with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
-            known = {run.path: Record.read(run) for run, _ in self._asked}
+            known = {run.path: Submission.read(run) for run, _ in self._asked}
             alive = Jobs(self._look({record.name for record in known.values() if record}))
             fresh = []
             for run, threads in self._asked:
@@ -314,7 +314,7 @@ class SlurmPool:
         records, jobs = [], []
         for index, pack in enumerate(packed):
             for run, _ in pack:
-                record = Record(name, index, now(), len(run.info.get("attempts") or []))
+                record = Submission(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
             paths = [str(run.path.absolute()) for run, _ in pack]
@@ -358,13 +358,13 @@ class SlurmPool:
                 continue
             self._said.add(name)
             if job.state not in ("COMPLETED", "CANCELLED"):
-                reason, _ = why(job, log_end(self._sweep_dir, Record(name, 0, 0.0)))
+                reason, _ = why(job, log_end(self._sweep_dir, Submission(name, 0, 0.0)))
                 self._say(
                     f"frozen features are not computed beforehand ({reason}); the cells compute "
                     f"what is missing. Log: {job_folder(self._sweep_dir, name)}"
                 )
 
-    def _note_node(self, run: RunDirectory, record: Record, end: Ended) -> None:
+    def _note_node(self, run: RunDirectory, record: Submission, end: Ended) -> None:
         """Leave out a node on which cells fail one after the other."""
         job = record.job(self._seen, run)
         if self.nodes is None or end.code == EXIT_STOPPED or (job and job.state == "CANCELLED"):
@@ -384,11 +384,11 @@ class SlurmPool:
         except SlurmError as error:
             self._say(f"jobs that wait already may still go there: {error}")
 
-    def _follow(self, run: RunDirectory, record: Record) -> None:
+    def _follow(self, run: RunDirectory, record: Submission) -> None:
         self._jobs[run.path] = record
         self._mates.setdefault(record.key, set()).add(run.path)
 
-    def _ended(self, run: RunDirectory, record: Record) -> Ended | None:
+    def _ended(self, run: RunDirectory, record: Submission) -> Ended | None:
         """How a run ended; None while somebody works on it, will do so, or may do so."""
         if run.busy:
             return None
@@ -408,7 +408,7 @@ class SlurmPool:
         reason, lost = why(job, log_end(self._sweep_dir, record))
         return Ended(run.path, 1, reason=reason, lost=lost)
 
-    def _spared(self, run: RunDirectory, record: Record) -> bool:
+    def _spared(self, run: RunDirectory, record: Submission) -> bool:
         """Whether a job died of another of its runs, before this one began."""
         others = map(RunDirectory, self._mates[record.key] - {run.path})
         return not record.begun(run) and any(record.begun(other) for other in others)
@@ -461,7 +461,7 @@ def cancelled_marker(sweep_dir: Path, name: str) -> Path:
     return job_folder(sweep_dir, name) / "cancelled"
 
 
-def log_end(sweep_dir: Path, record: Record, count: int = 10) -> str:
+def log_end(sweep_dir: Path, record: Submission, count: int = 10) -> str:
     """The last lines that a job wrote itself (what its worker printed is in the run's log.txt)."""
     folder = job_folder(sweep_dir, record.name)
     files = [*folder.glob(f"*_{record.index}_0_log.err"), *folder.glob("[0-9]*_0_log.err")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunDirectory
 from keyseg.sweep.slurm import queue, reasons
-from keyseg.sweep.slurm.pool import Record, cancelled_marker, log_end, why
+from keyseg.sweep.slurm.pool import Submission, cancelled_marker, log_end, why
 from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Jobs, SlurmError
 from keyseg.sweep.status import LOST, STOPPED, CellStatus, Watch
 from keyseg.sweep.supervise import last_lines
@@ -28,7 +28,7 @@ class Overview:
 
     def read(self) -> list[CellStatus]:
         """The cells as they are now; SLURM is asked once, and only if a cell went there."""
-        records = [Record.read(watch.run) for watch in self.watches]
+        records = [Submission.read(watch.run) for watch in self.watches]
         shared = Counter(record.key for record in records if record)
         jobs = Jobs()
         self.trouble = None
@@ -41,7 +41,9 @@ class Overview:
             for watch, record in zip(self.watches, records, strict=True)
         ]
 
-    def _row(self, watch: Watch, record: Record | None, jobs: Jobs, *, packed: bool) -> CellStatus:
+    def _row(
+        self, watch: Watch, record: Submission | None, jobs: Jobs, *, packed: bool
+    ) -> CellStatus:
         if record is None:
             return watch.read()
         job = record.job(jobs, watch.run)
@@ -83,7 +85,7 @@ def failures(rows: Sequence[CellStatus], sweep_dir: Path, lines: int = 15) -> li
         if row.state not in (FAILED, LOST):
             continue
         run = RunDirectory(row.path)
-        record = Record.read(run)
+        record = Submission.read(run)
         end = last_lines(run.log_file, lines) or (log_end(sweep_dir, record) if record else "")
         told.append(f"{row.title}: {row.state}: {row.error or 'no reason given'}")
         told += [f"    {line}" for line in end.splitlines()]
@@ -98,7 +100,7 @@ def cancel(sweep_dir: Path) -> int:
         SlurmError: SLURM does not answer.
     """
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
-    names = {record.name for run in runs if (record := Record.read(run))}
+    names = {record.name for run in runs if (record := Submission.read(run))}
     alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
     for name in set(alive):
         cancelled_marker(sweep_dir, name).parent.mkdir(parents=True, exist_ok=True)

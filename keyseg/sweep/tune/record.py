@@ -26,7 +26,7 @@ KEPT = ("cells", "factors", "baseline", "contrasts")
 """What sweep.json says of the comparison at the end."""
 
 
-class Record:
+class TuningRecord:
     """The files of one tuning. `question`: what it asks, for a reader."""
 
     def __init__(self, sweep_dir: Path, question: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs.run_directory import FAILED
-from keyseg.sweep import finish
+from keyseg.sweep import finish, stale
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import folder_name
 from keyseg.sweep.launcher import EXIT_FAILED, SweepLauncher, prepare, start_parent, supervise
@@ -27,7 +28,7 @@ from keyseg.sweep.tune.control import Controller, GivenUp
 from keyseg.sweep.tune.options import OptunaConfig
 from keyseg.sweep.tune.progress import Board
 from keyseg.sweep.tune.prune import Judge
-from keyseg.sweep.tune.record import Record
+from keyseg.sweep.tune.record import TuningRecord
 from keyseg.sweep.tune.settings import Settings
 from keyseg.sweep.tune.space import points, split
 from keyseg.sweep.tune.studies import Arm, load_hook, questions
@@ -81,15 +82,16 @@ class Tuning:
         self.sweep_dir: Path = self.probes[0].path.parent
         searched = ", ".join(d.key for d in self.questions[0].space) or str(options.space)
         asked = config.ablation.get("question") or f"What is the best {searched}?"
-        self.record = Record(self.sweep_dir, asked)
+        self.record = TuningRecord(self.sweep_dir, asked)
 
     def run(self) -> list[Any]:
         """The whole of it; with dry=true only what it would be."""
         if self.config.get("dry"):
             self._show()
             return []
+        stale.check_study(self.sweep_dir, str(self.config.get("stale")))
         if self.launcher.prepare:
-            prepare(self.probes, self.console, rerun=True)
+            prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
