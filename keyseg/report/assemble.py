@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from keyseg.config import PROJECT
 from keyseg.report import joined
-from keyseg.report.figures import test_scores
+from keyseg.report.evidence import Evidence
+from keyseg.report.figures import drawing
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
-from keyseg.report.page import checks, render
+from keyseg.report.page import checks, render, sections
 from keyseg.report.stats import scores
 from keyseg.report.tables import contrasts, export, headline, printed, results, runs, table, targets
 from keyseg.report.tuning import section as tuning
+from keyseg.runs import packages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +43,7 @@ def build(
     folders: Sequence[Path], out_dir: Path, asked: Asked, *, seed: int, published: Path | None
 ) -> ReportFiles:
     """See `keyseg.report.build`."""
+    packages.load()
     sweep = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
     log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
     log.info("scores with their intervals")
@@ -64,6 +67,7 @@ def build(
         manifest=export.manifest(sweep),
         gallery=examples.build(sweep, seed),
         tunings=tuning.sections(folders, out_dir / "figures"),
+        added=sections.filled(Evidence(sweep, measured, held, slices)),
     )
     frames = {
         "results": export.results(sweep, measured),
@@ -75,7 +79,7 @@ def build(
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = test_scores.draw_all(sweep, measured, held, slices, out_dir / "figures")
+    figures = drawing.draw_all(sweep, measured, held, slices, out_dir / "figures")
     html, markdown = render.write(out_dir, parts, figures)
     set_too = figures if "pdf" in asked.formats else {}
     written += (render.write_tex(out_dir, parts, written, set_too),)
