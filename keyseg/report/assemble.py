@@ -104,6 +104,6 @@ def _results(
     sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> list[table.Table]:
     """Masks, keywords, what there was to name beside the keywords, and cost."""
-    masks, words, cost = results.results(sweep, measured)
+    *scored, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
-    return [masks, words, *([named] if named else []), cost]
+    return [*scored, *([named] if named else []), cost]

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from keyseg.report import ReportFiles, build
-from keyseg.report.figures import drawing
+from keyseg.report.figures import drawing, test_scores
 from keyseg.report.figures.style import figure_style, save
 from keyseg.report.page.checks import check
 from keyseg.report.stats import scores
