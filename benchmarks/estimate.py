@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.4, help="of it that is reached: assumed")
     parser.add_argument("--memory", type=float, default=3.35e12, help="bytes/s of its memory")
     parser.add_argument("--gpus", type=int, default=8)
-    parser.add_argument("--cells", type=int, default=9, help="table 3: 3 variants, 3 seeds")
+    parser.add_argument("--cells", type=int, default=12, help="table 3: 4 variants, 3 seeds")
     parser.add_argument("--prefix-tokens", type=int, default=40, help="before the image: assumed")
     parser.add_argument("--expression-tokens", type=int, default=36, help="with its answer")
     parser.add_argument("--answer-tokens", type=int, default=12)

@@ -28,7 +28,7 @@ from scipy import stats as scipy_stats
 from keyseg.metrics import MEASURES
 from keyseg.report.stats.resamples import RESAMPLES
 from keyseg.report.stats.scores import contrasts, scores, slices
-from keyseg.report.store import CellResult, Sweep, Variant
+from keyseg.report.store import CellResult, Sweep, VariantResult
 
 STYLES = ("short", "short+location", "long", "reasoning")
 
@@ -69,7 +69,7 @@ def sweep(variants: int, seeds: int, examples: int) -> Sweep:
             rows = samples(examples, rng, 0.5 + 0.004 * v)
             facts = (f"v{v}", {"fusion": f"v{v}"}, s, Path(), "done", {"minutes": 5.0})
             cells.append(CellResult(f"{v}-{s}", *facts, empty, rows))
-        made.append(Variant(f"v{v}", v, {"fusion": f"v{v}"}, tuple(cells)))
+        made.append(VariantResult(f"v{v}", v, {"fusion": f"v{v}"}, tuple(cells)))
     return Sweep(Path(), {"baseline": {"fusion": "v0"}, "metrics": ["giou", "ciou"]}, tuple(made))
 
 

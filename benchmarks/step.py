@@ -45,7 +45,7 @@ from keyseg.model.backbones.encoders import Features
 from keyseg.model.features import FrozenFeatures, Store, read_image
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import to_original
-from keyseg.train.batch import IGNORE, Batch, Collator
+from keyseg.train.batch import NO_LABEL, Batch, Collator
 from keyseg.train.build import DTYPES, autocast, build, load_backbones, pick_device
 from keyseg.train.evaluate import evaluate
 from keyseg.train.losses import bce_loss, dice_loss, named_keyword, weigh, weighted_terms
@@ -146,6 +146,7 @@ class Bench:
             masks = torch.cat([self._decode(embeddings[i], prompt[rows == i]) for i in by_image])
             expected = masks.new_zeros(len(masks))
         head = model.keyword_head
+        assert head is not None
         return Output(text, head(key_states), head.table, masks, expected), labels
 
     def _states(self, batch: Batch, *, every_layer: bool, compiled: bool, kept: bool) -> Tensor:
@@ -182,7 +183,7 @@ class Bench:
             output, labels = self.forward(batch, ours)
             if "decoder" in ours and "logits" in ours:
                 return compute_losses(output, batch, self.cfg, self.parts.model.side).total
-            text = F.cross_entropy(output.text_logits.float(), labels, ignore_index=IGNORE)
+            text = F.cross_entropy(output.text_logits.float(), labels, ignore_index=NO_LABEL)
             bce, dice = [], []
             for n, target in enumerate(batch.masks):
                 size = (target.shape[0], target.shape[1])

@@ -43,6 +43,10 @@ NOT_IN_SIGNATURE = (
 
 ADDED: dict[str, Any] = {
     "loss.terms": {},
+    "optim.decay": 0.2,
+    "optim.until": "steps",
+    "fusion.key_in_context": True,
+    "prompt.names_target": True,
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -88,6 +92,7 @@ class LoraConfig:
 class TokensConfig:
     """The two new tokens: their text, order in the answer, state that is read, and start values.
 
+    `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
     `init`: the word whose embedding a new token starts from; null = mean of the table.
     """
@@ -161,7 +166,12 @@ class LossConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps."""
+    """AdamW; learning rates by parameter group; length and rhythm of a run, in steps.
+
+    `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
+    constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
+    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there).
+    """
 
     steps: int = MISSING
     images_per_step: int = MISSING
@@ -173,6 +183,8 @@ class OptimConfig:
     weight_decay: float = MISSING
     warmup: int = MISSING
     schedule: str = MISSING
+    decay: float = 0.2
+    until: str = "steps"
     clip: float = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
@@ -194,7 +206,10 @@ class EvaluationConfig:
 
 @dataclass
 class PromptConfig:
-    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object."""
+    """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object.
+
+    `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
+    """
 
     name: str = MISSING
     system: str = MISSING
@@ -204,6 +219,7 @@ class PromptConfig:
     short: list[str] = MISSING
     long: list[str] = MISSING
     answers: list[str] = MISSING
+    names_target: bool = True
 
 
 @dataclass
@@ -260,6 +276,9 @@ class RunConfig:
     ablation: dict[str, Any] = field(default_factory=dict)
 
 
+TEACHER_FORCED, GENERATED = PROTOCOLS = ("teacher_forced", "generated")
+"""How an evaluation comes by its answers: given up to the tokens, or written by the model."""
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "stale": ("ask", "rerun", "keep"),
     "model.precision": ("fp32", "bf16", "fp16"),
@@ -274,15 +293,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
     "loss.keyword.table": ("frozen", "trained"),
-    "optim.schedule": ("constant", "linear", "cosine"),
+    "optim.schedule": ("constant", "linear", "cosine", "wsd"),
+    "optim.until": ("steps", "plateau"),
     "evaluation.texts": ("all", "first"),
-    "evaluation.protocols": ("teacher_forced", "generated"),
+    "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
     "runtime.sharding": ("none", "fsdp"),
 }
 
 POSITIVE = (
-    "model.tokens.n_keys",
     "model.lora.r",
     "model.projection_layers",
     "loss.keyword.temperature",
@@ -309,6 +328,7 @@ NOT_NEGATIVE = (
     "optim.lr_decoder",
     "optim.weight_decay",
     "optim.clip",
+    "model.tokens.n_keys",
 )
 
 
@@ -370,7 +390,9 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
-    own = (run.loss.text, run.loss.bce, run.loss.dice, run.loss.keyword.weight)
+    _check_schedule(run.optim)
+    keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
+    own = (run.loss.text, run.loss.bce, run.loss.dice, keyword)
     if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     if run.model.quantization != "none":
@@ -381,13 +403,26 @@ def check_values(run: RunConfig) -> None:
             raise ConfigError(f"{four} does not go with runtime.sharding={run.runtime.sharding}")
 
 
+def _check_schedule(optim: OptimConfig) -> None:
+    decay, kind = f"optim.decay={optim.decay}", f"optim.schedule={optim.schedule}"
+    if not 0 <= optim.decay < 1:
+        raise ConfigError(f"{decay}: must be a share of the steps, from 0 to below 1")
+    if optim.schedule != "wsd" and optim.decay != ADDED["optim.decay"]:
+        raise ConfigError(f"{decay} does nothing with {kind}: set optim.schedule=wsd")
+    if optim.until == "plateau" and optim.schedule not in ("wsd", "constant"):
+        raise ConfigError(
+            f"optim.until=plateau does not go with {kind}: its rate falls from the start, and "
+            "would be broken off half-way; set optim.schedule=wsd or constant"
+        )
+
+
 def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
     """12 hex digits that identify a cell: a hash of the resolved config.
 
     Keys in `NOT_IN_SIGNATURE` do not count, nor do those of `ADDED` at the value listed there, nor
-    `loss.terms` at weight 0. A `_target_` counts by its
-    name without the path to it, so that code may move. The order of keys does not count; every
-    other value does, defaults included, so that a changed default gives a new signature.
+    `loss.terms` at weight 0. A `_target_` counts by its name without the path to it, so that code
+    may move. The order of keys does not count; every other value does, defaults included, so that
+    a changed default gives a new signature.
     """
     counted = signed(cfg if isinstance(cfg, RunConfig) else validate(cfg))
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]

@@ -11,8 +11,7 @@ Shapes: N examples (rows of samples.parquet), H x W pixels. All scores are fract
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -22,7 +21,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco
 
-IGNORE = 255
+from keyseg.config import GENERATED
+from keyseg.data.example import VOID
+from keyseg.data.keywords.first_tokens import Collisions, collisions
+
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 RIGHT_MASK = 0.5
 """IoU from which a mask counts as right where keyword and mask are compared."""
@@ -45,10 +47,10 @@ def intersection_union(pred: Array, target: Array) -> tuple[Array, Array]:
         raise TypeError(f"pred is {pred.dtype}, not bool: compare logits with 0 first")
     if pred.shape != target.shape or pred.ndim not in (2, 3):
         raise ValueError(f"pred {pred.shape} and target {target.shape}: need one (N, H, W)")
-    if ((target > 1) & (target != IGNORE)).any():
+    if ((target > 1) & (target != VOID)).any():
         # Parts of a mask that were summed where they overlap would never match (value 2).
-        raise ValueError(f"target has values other than 0, 1, {IGNORE}: {np.unique(target)}")
-    foreground, counted = target == 1, target != IGNORE
+        raise ValueError(f"target has values other than 0, 1, {VOID}: {np.unique(target)}")
+    foreground, counted = target == 1, target != VOID
     intersection = np.count_nonzero(pred & foreground, axis=(-2, -1))
     union = np.count_nonzero((pred | foreground) & counted, axis=(-2, -1))
     return np.asarray(intersection, np.int64), np.asarray(union, np.int64)
@@ -83,9 +85,15 @@ class Examples:
         return np.isfinite(self.iou)
 
     @cached_property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; else nothing of KEY and keyword is measured."""
+        return key_asked(self.samples)
+
+    @cached_property
     def has_keyword(self) -> Array:
-        """Whether its keyword is known; examples without count in no measure of keywords."""
-        return with_keyword(self.samples).to_numpy()
+        """Whether its keyword is known and asked for; others count in no measure of keywords."""
+        known: Array = with_keyword(self.samples).to_numpy() & self.key_asked
+        return known
 
     @cached_property
     def rank(self) -> Array:
@@ -148,6 +156,11 @@ def _area(counts: str, height: int, width: int) -> float:
 def with_keyword(samples: pd.DataFrame) -> pd.Series[bool]:
     """Which examples have a keyword."""
     return samples["keyword"].notna() & (samples["keyword"] != "")
+
+
+def key_asked(samples: pd.DataFrame) -> bool:
+    """Whether answers were to hold KEY; those from before there was a choice were."""
+    return "key_asked" not in samples or bool(samples["key_asked"].all())
 
 
 @dataclass(frozen=True)
@@ -248,8 +261,8 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "no_key_rate",
         "No KEY",
-        Term("no_key", lambda e: ~e.column("has_key").astype(bool)),
-        EXAMPLES,
+        Term("no_key", lambda e: ~e.column("has_key").astype(bool) & e.key_asked),
+        Term("key_asked", lambda e: e.counted & e.key_asked),
         -1,
         "share of answers without KEY",
         generated=True,
@@ -277,6 +290,8 @@ NO_TARGET = ("n_acc", "t_acc")
 # All of these grow with every measure; nobody holds a copy.
 MEASURES: list[Measure] = []
 BY_NAME: dict[str, Measure] = {}
+OF_KEY: set[str] = set()
+"""Measures of KEY and its keyword: not asked where answers hold no KEY."""
 TERMS: dict[str, Term] = {}
 COLUMNS: list[str] = []
 """Names of the terms, in the order of the sums' columns."""
@@ -302,6 +317,8 @@ def register(measure: Measure) -> None:
     COLUMNS[:] = TERMS
     MEASURES.append(measure)
     BY_NAME[measure.name] = measure
+    if measure.denominator.name in ("has_keyword", "key_asked"):
+        OF_KEY.add(measure.name)
     NUMERATORS.append(COLUMNS.index(measure.numerator.name))
     DENOMINATORS.append(COLUMNS.index(measure.denominator.name))
 
@@ -336,43 +353,6 @@ def ratios(sums: Array) -> Array:
     return value
 
 
-@dataclass(frozen=True)
-class Collisions:
-    """How far the first tokens of keywords, which the keyword loss takes for targets, tell apart.
-
-    keywords: how many there are. distinct: different ones. colliding: those that share their first
-    token with a different keyword. majority: those with the most frequent first token, which is
-    what a model that always says it would get right.
-    """
-
-    keywords: int
-    distinct: int
-    colliding: int
-    majority: int
-
-
-def shared_tokens(keywords: Iterable[str], tokens: Iterable[str]) -> dict[str, list[str]]:
-    """{first token: its keywords} where it has several; those with the most examples first."""
-    by_token: dict[str, Counter[str]] = {}
-    for keyword, token in zip(keywords, tokens, strict=True):
-        by_token.setdefault(token, Counter())[keyword] += 1
-    several = [(token, found) for token, found in by_token.items() if len(found) > 1]
-    several.sort(key=lambda item: -item[1].total())
-    return {token: [keyword for keyword, _ in found.most_common()] for token, found in several}
-
-
-def collisions(keywords: Iterable[str], tokens: Iterable[str]) -> Collisions:
-    """Count keywords by their first tokens, given beside them."""
-    words, firsts = list(keywords), list(tokens)
-    shared = shared_tokens(words, firsts)
-    return Collisions(
-        keywords=len(words),
-        distinct=len(set(words)),
-        colliding=sum(token in shared for token in firsts),
-        majority=max(Counter(firsts).values(), default=0),
-    )
-
-
 def majority(samples: pd.DataFrame) -> float:
     """Keyword accuracy of always naming the most frequent first token of these examples."""
     found = _keywords(samples)
@@ -398,7 +378,8 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
 
     `examples` is their number; `keyword_majority` the accuracy of always saying the commonest first
     token of these examples; `keyword_collisions` the share whose first token is another keyword's
-    as well. NaN where nothing counts, as keyword accuracy where no example has a keyword.
+    as well. NaN where nothing counts, as keyword accuracy where no example has a keyword. Where
+    answers were to hold no KEY, there is no score of KEY and keyword at all.
 
     Raises:
         ValueError: no rows, a missing column, rows of several protocols, or counts of pixels that
@@ -415,15 +396,18 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
     _check_pixels(Examples(samples))
     # Sums are rounded once, at their end: the same bits whatever the order of the rows.
     sums = {name: math.fsum(column) for name, column in terms(samples).items()}
-    summary = {}
+    summary, asked = {}, key_asked(samples)
     for measure in MEASURES:
-        if measure.generated and protocols != ["generated"]:
+        if measure.generated and protocols != [GENERATED]:
             continue
         if measure.name in NO_TARGET and not sums["no_target"]:
             continue
+        if measure.name in OF_KEY and not asked:
+            continue
         whole = sums[measure.denominator.name]
         summary[measure.name] = sums[measure.numerator.name] / whole if whole else math.nan
-    summary |= {"keyword_majority": majority(samples), "keyword_collisions": colliding(samples)}
+    if asked:
+        summary |= {"keyword_majority": majority(samples), "keyword_collisions": colliding(samples)}
     return summary | {"examples": float(len(samples))}
 
 

@@ -114,6 +114,9 @@ def test_an_integer_for_a_float_is_the_same_value(changed, key):
     [
         ({"optim.stepz": 3}, r"config key 'optim.stepz'"),
         ({"modle": {"name": "tiny"}}, r"config key 'modle'"),
+        ({"optim.decay": 1.0, "optim.schedule": "wsd"}, r"optim\.decay=1\.0: must be a share"),
+        ({"optim.decay": 0.1}, r"optim\.decay=0\.1 does nothing.*cosine: set optim\.schedule=wsd"),
+        ({"optim.until": "plateau"}, r"optim\.until=plateau.*cosine.*optim\.schedule=wsd or const"),
         ({"optim.steps": "many"}, r"config key 'optim.steps'.*many"),
         ({"optim.betas": 0.9}, r"config key 'optim.betas'"),
         ({"rerun": "perhaps"}, r"config key 'rerun'.*perhaps"),
@@ -141,7 +144,8 @@ def test_fusion_needs_a_target(composed):
 def test_choices(changed, key):
     listed = key == "evaluation.protocols"
     for value in CHOICES[key]:
-        validate(changed({key: [value] if listed else value}))
+        free = {"optim.schedule": "wsd"} if key == "optim.until" else {}  # it asks for that
+        validate(changed({key: [value] if listed else value, **free}))
     with pytest.raises(ConfigError, match=f"{key}=nonsense: must be one of .*{CHOICES[key][0]}"):
         validate(changed({key: [CHOICES[key][0], "nonsense"] if listed else "nonsense"}))
 

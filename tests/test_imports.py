@@ -1,5 +1,8 @@
-"""Imports run downward only, without circles, and what starts often starts fast."""
+"""What is asked of every file: imports run downward only and without circles, what starts often
+starts fast, and a name is one thing's.
+"""
 
+import ast
 import io
 import re
 import subprocess
@@ -10,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import PROJECT
+from keyseg.runs.samples import COLUMNS
 from tests.structure import Import, circles, floors, imports, module_graph, modules, room_graph
 
 # One line = one floor. A module may import from its own room and from the floors above it here.
 FLOORS = (
-    ("config", "metrics"),
+    ("config",),
     ("runs",),
     ("data",),
+    ("metrics",),
     ("model",),
     ("train",),
     ("predict",),
@@ -147,3 +152,46 @@ def test_the_command_lines_load_no_tables_and_no_drawing_either():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_class_has_its_name_alone():
+    """Within the package: who reads `Cell` need not ask which."""
+    places: dict[str, list[str]] = {}
+    for file in MODULES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(file.relative_to(PROJECT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+@pytest.mark.parametrize("folder", ["keyseg", "hydra_plugins", "benchmarks", "tests"])
+def test_nothing_is_unpacked_that_could_be_written_out(folder):
+    """`*("a", "b")` steers the formatter, and a reader stops at it."""
+    for file in sorted((PROJECT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple | ast.List):
+                raise AssertionError(f"{file}:{node.lineno}: {ast.unparse(node)}")
+
+
+def test_the_page_on_the_architecture_names_what_there_is():
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    tree = page.partition("```\nkeyseg/\n")[2].partition("```")[0]
+    assert {name for name in room_graph(PROJECT) if name not in tree} == {"__main__"}
+    folder = Path()
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        names = re.findall(r"(?:^ *|\s{2,})([\w/]+/|\w+\.py)(?=\s)", line)
+        assert names, line
+        folder = Path(names[0]) if indent == 2 and names[0].endswith("/") else folder
+        for name in names:
+            place = Path(name) if indent == 2 else folder / name
+            assert (PROJECT / "keyseg" / place).exists(), line
+    for path in re.findall(r"`((?:\w+/)+\w+\.py)`", page):
+        assert (PROJECT / path).exists() or (PROJECT / "keyseg" / path).exists(), path
+    for column in COLUMNS:
+        assert f"| `{column}` |" in page
+    rooms = room_graph(PROJECT)
+    found = len(circles(module_graph(PROJECT))) + len(circles(rooms))
+    today = re.search(r"today \| (\d+) \| \d+ \| \d+ \| (\d+) \|", page)
+    assert today is not None
+    assert today.groups() == (str(len(rooms)), str(found))

@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
+from keyseg.data.keywords.first_tokens import Collisions, collisions, shared_tokens
 from keyseg.metrics import (
     THRESHOLDS,
-    Collisions,
-    collisions,
     intersection_union,
     iou,
-    shared_tokens,
     summarise,
     summarise_by,
     terms,

@@ -61,6 +61,8 @@ def _check(options: argparse.Namespace) -> int:
     if result.policies:
         console.print(_policies(cfg.data["keyword"], result))
     print(_overlap(result))
+    for line in result.facts():
+        print(line)
     problems = list(result.problems())
     for line in problems[:_SHOWN]:
         print(f"problem: {line}")
@@ -132,7 +134,8 @@ def _table(name: str, result: Result) -> Table:
                 "images": str(row.images),
                 "queries": str(row.expressions),
                 "no target": str(row.no_target),
-                "empty masks": str(row.empty),
+                "no shapes": str(len(row.shapeless)),
+                "empty masks": str(len(row.empty)),
                 "missing images": str(missing),
                 "without annotation": str(bare),
                 "damaged": str(len(row.errors) - missing - bare),

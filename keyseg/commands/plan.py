@@ -17,9 +17,9 @@ from keyseg.config import PROJECT, ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
+from keyseg.runs.sweep_directory import TRIALS
 from keyseg.sweep import ranges
-from keyseg.sweep.stale import Look
-from keyseg.sweep.tune.record import TRIALS
+from keyseg.sweep.stale import StaleCheck
 
 
 def register(commands: Any) -> None:
@@ -174,7 +174,7 @@ def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
 
 
 def _stale(sweep_dir: Path, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    look = Look()
+    look = StaleCheck()
     by: dict[str, list[str]] = {}
     for entry in entries:
         run = RunDirectory(sweep_dir / entry["signature"])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.runs import HELP, find_finished
-from keyseg.config import ConfigError, resolve_path
+from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
 
 if TYPE_CHECKING:
     from keyseg.predict.predictor import Prediction, Predictor
@@ -31,7 +31,6 @@ _SHOWN = 12
 """Bad rows that are named in full."""
 _NAME = 40
 """Letters of a query in the name of its files."""
-PROTOCOLS = ("generated", "teacher_forced")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        default=PROTOCOLS[0],
+        default=GENERATED,
         help="generated: the model writes the answer; teacher_forced: it is given (generated)",
     )
     parser.add_argument(
@@ -76,14 +75,13 @@ def register(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     run = find_finished(resolve_path(options.outputs), options.run_name)
-    requests = _requests(options)
+    requests, failed = _requests(options)
     default = resolve_path(run.config.paths.reports) / "predict" / run.path.name
     out = Path(options.out).expanduser().absolute() if options.out else default
     pending = list(requests) if options.overwrite else _pending(requests, run, options, out)
-    failed: list[str] = []
     if pending:
         out.mkdir(parents=True, exist_ok=True)
-        failed = _predict(_load(run, options.device), pending, run, options.protocol, out)
+        failed += _predict(_load(run, options.device), pending, run, options.protocol, out)
     if len(pending) < len(requests):
         print(f"{len(requests) - len(pending)} of {len(requests)} were there already")
     if options.csv:
@@ -96,11 +94,11 @@ def _run(options: argparse.Namespace) -> int:
 # -- what is asked -------------------------------------------------------------------------------
 
 
-def _requests(options: argparse.Namespace) -> list[Request]:
-    """All that is asked, checked: no model is loaded for a bad row.
+def _requests(options: argparse.Namespace) -> tuple[list[Request], list[str]]:
+    """All that can be asked, and what is wrong with the other rows of a table.
 
     Raises:
-        ConfigError: names every bad row, or the image.
+        ConfigError: nothing can be asked; names every bad row, or the image.
     """
     if options.csv:
         if options.image:
@@ -112,17 +110,21 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         image = Path(options.image).expanduser().absolute()
         name = f"{_slug(image.stem)}-{_slug(options.query)}"
         rows = [Request("", name, image, options.query)]
-    problems = [f"{row.where}{problem}" for row in rows if (problem := _problem(row))]
-    if problems:
+    found = [(row, _problem(row)) for row in rows]
+    good = [row for row, problem in found if not problem]
+    problems = [f"{row.where}{problem}" for row, problem in found if problem]
+    if not good:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ConfigError("; ".join(problems[:_SHOWN]) + more)
-    return rows
+    return good, problems
 
 
 def _problem(request: Request) -> str | None:
     from keyseg.data.files import DataError
-    from keyseg.data.masks import image_size
+    from keyseg.data.pictures import image_size
 
+    if not request.image.name:
+        return "the image is empty"
     if not request.query.strip():
         return "the query is empty"
     if not request.image.exists():
@@ -154,9 +156,8 @@ def _read_csv(file: Path) -> Iterator[Request]:
     for number, (line, row) in enumerate(rows, start=1):
         image, query = row["image"] or "", row["query"] or ""
         where = f"{file}, line {line}: "
-        if not image.strip():
-            raise ConfigError(f"{where}the image is empty")
-        path = (file.absolute().parent / Path(image.strip()).expanduser()).absolute()
+        named = Path(image.strip()).expanduser()
+        path = (file.absolute().parent / named).absolute() if image.strip() else Path()
         name = f"{number:0{digits}}-{_slug(path.stem)}-{_slug(query)}"
         yield Request(where, name, path, query)
 
@@ -251,8 +252,6 @@ def _predict(
     from rich.console import Console
     from rich.progress import track
 
-    from keyseg.data.files import DataError
-
     by_image: dict[Path, list[Request]] = {}
     for request in requests:
         by_image.setdefault(request.image, []).append(request)
@@ -260,28 +259,40 @@ def _predict(
     quiet = len(by_image) == 1 or not console.is_terminal
     failed = []
     for image, group in track(by_image.items(), "images", console=console, disable=quiet):
-        try:
-            answers = predictor(image, [request.query for request in group], protocol)
-        except DataError as error:
-            failed += [f"{request.where}{error}" for request in group]
-            continue
-        for request, answer in zip(group, answers, strict=True):
+        for request, answer in zip(group, _answers(predictor, image, group, protocol), strict=True):
+            if isinstance(answer, str):
+                failed.append(f"{request.where}{answer}")
+                continue
             head = _identity(request, run, protocol) | {"label": run.info.get("label")}
             print(_line(request, answer, _write(out, request, answer, head)))
     return failed
 
 
+def _answers(
+    predictor: Predictor, image: Path, group: Sequence[Request], protocol: str
+) -> list[Prediction | str]:
+    """An answer for each request, or why there is none; one by one where all fail together."""
+    from keyseg.predict.predictor import reason
+
+    try:
+        return list(predictor(image, [request.query for request in group], protocol))
+    except Exception as error:
+        if len(group) > 1:
+            return [_answers(predictor, image, [request], protocol)[0] for request in group]
+        return [reason(error)]
+
+
 def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]) -> Path:
     """Overlay, mask and JSON; each appears whole, the JSON last. Returns the JSON's path."""
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    from keyseg.data.pictures import open_rgb
     from keyseg.report.figures.style import COLOURS
     from keyseg.report.gallery import overlay
 
     files = _files(out, request.name)
-    with Image.open(request.image) as picture:
-        pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    pixels = np.asarray(open_rgb(request.image))
     pictures = {
         "overlay": overlay.draw(pixels, answer.mask, COLOURS[0]),
         "mask": answer.mask.astype(np.uint8) * 255,

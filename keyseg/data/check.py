@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
 from keyseg.data.example import Example
 from keyseg.data.files import IMAGE, DataError, Problems, parsing_once
+from keyseg.data.keywords.first_tokens import Collisions, collisions
 from keyseg.data.keywords.policy import POLICIES
-from keyseg.data.masks import image_size
 from keyseg.data.mix import Pair, read_source, read_sources
-from keyseg.metrics import Collisions, collisions
+from keyseg.data.pictures import open_rgb
 
 MASK, PICTURE = "damaged mask", "damaged image"
 """Kinds of error: the annotation is there and cannot be drawn, the image and cannot be decoded."""
+
+_NAMED = 20
+"""Files that a line names."""
 
 FirstToken = Callable[[str], str]
 """The first token of a keyword: what the keyword loss takes for its target."""
@@ -31,8 +33,9 @@ class SplitCounts:
     """One split of one source. Counts are of targets unless they say otherwise.
 
     published: targets in print, None where none are known; targets and expressions: as read.
-    no_target: expressions that name nothing on purpose; empty: masks that are empty and should not
-    be. keywords: of the expressions that have one.
+    no_target: expressions that name nothing on purpose; shapeless: images of ReasonSeg whose file
+    has no shapes, which is so in the public data and scored as an empty target; empty: images of
+    masks that are empty and should not be. keywords: of the expressions that have one.
     """
 
     split: str
@@ -43,7 +46,8 @@ class SplitCounts:
     images: int
     expressions: int
     no_target: int
-    empty: int
+    shapeless: list[str]
+    empty: list[str]
     keywords: Collisions
     errors: list[DataError] = field(default_factory=list)
 
@@ -79,11 +83,25 @@ class Result:
             if None not in (row.published, row.found) and row.found != row.published:
                 yield f"{where}: {row.found} targets, {row.published} are published"
             if row.empty:
-                yield f"{where}: {row.empty} masks are empty"
+                yield f"{where}: {_counted(row.empty, 'mask is empty', 'masks are empty')}"
         for split, images in self.overlap.items():
             if images:
                 few = ", ".join(sorted(images)[:3])
                 yield f"{len(images)} images of {split} are in train as well: {few}"
+
+    def facts(self) -> Iterator[str]:
+        """One line for each thing that is as published, and good to know."""
+        for row in self.rows:
+            if row.shapeless:
+                told = _counted(row.shapeless, "image has no shapes", "images have no shapes")
+                yield f"{row.source} {row.source_split}: {told}, as published: an empty target"
+
+
+def _counted(files: Sequence[str], one: str, several: str) -> str:
+    """`2 masks are empty (a.jpg, b.jpg)`, the first few by name."""
+    more = f", and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    what = one if len(files) == 1 else several
+    return f"{len(files)} {what} ({', '.join(files[:_NAMED])}{more})"
 
 
 @parsing_once()
@@ -123,14 +141,14 @@ def _damaged(examples: Sequence[Example]) -> Iterator[DataError]:
     """Images that are cut off or not of the size that their masks have."""
     for e in {e.image: e for e in examples}.values():
         try:
-            with Image.open(e.image) as picture:
-                picture.load()
-            if (size := image_size(e.image)) != (drawn := e.mask().shape):
+            picture = open_rgb(e.image)
+        except DataError as error:
+            yield DataError(f"{error}; get it again, or convert it", PICTURE)
+            continue
+        with suppress(DataError):  # a mask that cannot be drawn is counted already
+            size = picture.height, picture.width
+            if size != (drawn := e.mask().shape):
                 yield DataError(f"{e.image} is {size} (height, width), its mask {drawn}", PICTURE)
-        except (OSError, SyntaxError) as error:  # what Pillow raises, by format
-            yield DataError(f"{e.image} cannot be decoded ({error}): get it again", PICTURE)
-        except DataError:
-            pass  # its mask cannot be drawn, which is counted already
 
 
 def _policies(data_cfg: Mapping[str, Any], first_token: FirstToken) -> dict[str, Collisions]:
@@ -175,7 +193,9 @@ def _row(
     published: int | None,
     first_token: FirstToken,
 ) -> SplitCounts:
-    empty, no_target, errors = 0, 0, []
+    no_target, errors = 0, []
+    shapeless: list[str] = []
+    empty: list[str] = []
     drawn: dict[int, bool] = {}
     for e in examples:
         if e.slices.get("targets") == "none":
@@ -188,7 +208,9 @@ def _row(
                 drawn[id(e.load_mask)] = True
                 errors.append(DataError(f"{e.id}: {error}", MASK))
                 continue
-            empty += not drawn[id(e.load_mask)]
+            if not drawn[id(e.load_mask)]:
+                silent = getattr(e.load_mask, "says_nothing", False)
+                (shapeless if silent else empty).append(e.image.name)
     return SplitCounts(
         *names,
         targets=len({e.id.rpartition("-")[0] for e in examples}),
@@ -196,6 +218,7 @@ def _row(
         images=len({e.image_id for e in examples}),
         expressions=len(examples),
         no_target=no_target,
+        shapeless=shapeless,
         empty=empty,
         keywords=first_tokens(examples, first_token),
         errors=errors,

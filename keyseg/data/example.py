@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255
+VOID = 255
 """Value of pixels that count neither as target nor as background."""
 
 NAMELESS = "target"
 """What an answer calls an object that has neither a text nor a keyword (most of ReasonSeg)."""
 
 Mask = NDArray[np.uint8]
-"""(H, W), values 0, 1 and IGNORE."""
+"""(H, W), values 0, 1 and VOID."""
 
 SMALL, LARGE = 0.02, 0.10
 """Share of the image that a target covers: below SMALL it is small, from LARGE on large."""

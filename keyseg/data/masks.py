@@ -7,22 +7,24 @@ data set of 100,000 expressions is read without drawing one. Polygons are in pix
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 from PIL.Image import Image as PILImage
 from pycocotools import mask as coco
 
-from keyseg.data.example import IGNORE, Mask
+from keyseg.data.example import VOID, Mask
 from keyseg.data.files import DataError
+from keyseg.data.pictures import check_size
 
 Points = Sequence[Sequence[float]]
-EXIF_ORIENTATION = 0x0112
+FAR = 100_000
+"""Pixels beyond which a coordinate is a mistake: drawing takes time and room in proportion."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class CocoMask:
     width: int
 
     def __post_init__(self) -> None:
+        check_size(self.height, self.width)
         for part in self._parts():
             if isinstance(part, dict):
                 self._check_run_lengths(part)
             elif not isinstance(part, list) or len(part) % 2 or set(map(type, part)) - {int, float}:
                 raise ValueError(f"segmentation part is no x, y list: {str(part)[:60]}")
+            elif not _near(part):
+                raise ValueError(f"segmentation part with {_odd(part)} for a coordinate")
 
     def __call__(self) -> Mask:
         """Draw: uint8 (H, W), values 0 and 1."""
@@ -79,11 +84,12 @@ class CocoMask:
         size, counts = runs.get("size"), runs.get("counts")
         if list(size or ()) != [self.height, self.width]:
             raise ValueError(f"RLE size {size} is not the image's [{self.height}, {self.width}]")
-        if isinstance(counts, list):
-            if sum(counts) != self.height * self.width or min(counts) < 0:
-                raise ValueError(f"RLE counts do not add up to {self.height} x {self.width}")
-        elif not isinstance(counts, str | bytes):
-            raise ValueError(f"RLE counts are {type(counts).__name__}, not a list or a string")
+        if isinstance(counts, str | bytes):
+            check_run_lengths(counts, self.height, self.width)
+        elif not isinstance(counts, list) or set(map(type, counts)) - {int}:
+            raise ValueError(f"RLE counts are no list of whole numbers: {str(counts)[:60]}")
+        elif sum(counts) != self.height * self.width or min(counts) < 0:
+            raise ValueError(f"RLE counts do not add up to {self.height} x {self.width}")
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,11 @@ class ReasonMask:
     """ReasonSeg's `shapes`, drawn as LISA's protocol defines them; no shapes = an empty mask.
 
     `flag` shapes are dropped. The rest is drawn in order of falling area, outline and fill, so that
-    smaller shapes overwrite larger ones; a label with "ignore" in it draws IGNORE, any other 1.
+    smaller shapes overwrite larger ones; a label with "ignore" in it draws VOID, any other 1.
+    ReasonSeg has polygons only; labelme's rectangles and circles are drawn as such.
 
     Raises:
-        ValueError: at once, if a shape has no label or no points.
+        ValueError: at once, if a shape has no label or no points, or is of another kind.
     """
 
     shapes: Sequence[dict[str, Any]]
@@ -102,29 +109,49 @@ class ReasonMask:
     width: int
 
     def __post_init__(self) -> None:
+        check_size(self.height, self.width)
         for shape in self.shapes:
             if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
                 raise ValueError(f"shape without label: {str(shape)[:60]}")
             points = shape.get("points")
             if not (isinstance(points, list) and points and all(map(_is_point, points))):
                 raise ValueError(f"shape '{shape['label']}' without points: {str(points)[:60]}")
+            flat = [number for point in points for number in point]
+            if not _near(flat):
+                raise ValueError(f"shape '{shape['label']}' with {_odd(flat)} for a coordinate")
+            kind = shape.get("shape_type") or "polygon"
+            if kind not in OUTLINES and shape["label"].lower() != "flag":
+                raise ValueError(
+                    f"shape '{shape['label']}' is a {kind}: only polygons, rectangles and circles "
+                    "are drawn"
+                )
+            if kind in ("rectangle", "circle") and len(points) != 2:
+                raise ValueError(
+                    f"shape '{shape['label']}': a {kind} has 2 points, not {len(points)}"
+                )
 
     def __call__(self) -> Mask:
         """Draw: uint8 (H, W), values 0, 1 and 255."""
         shapes = self._drawn()
-        areas = [raster_area(s["points"], self.height, self.width) for s in shapes]
+        outlines = [outline(s) for s in shapes]
+        areas = [raster_area(points, self.height, self.width) for points in outlines]
         canvas = Image.new("L", (self.width, self.height))
         # Largest first; of two equal ones the later first, as LISA's reversed argsort has it.
         for i in np.argsort(areas, kind="stable")[::-1]:
-            value = IGNORE if "ignore" in shapes[i]["label"].lower() else 1
-            draw_polygon(canvas, shapes[i]["points"], value)
+            value = VOID if "ignore" in shapes[i]["label"].lower() else 1
+            draw_polygon(canvas, outlines[i], value)
         return np.array(canvas, np.uint8)
 
     def target_share(self) -> float:
         """Share of the image inside target polygons, without drawing; overlaps count twice."""
-        targets = [s["points"] for s in self._drawn() if "ignore" not in s["label"].lower()]
+        targets = [outline(s) for s in self._drawn() if "ignore" not in s["label"].lower()]
         area = sum(max(polygon_area(points), 1.0) for points in targets)
         return min(area / (self.height * self.width), 1.0)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the annotation itself has no shapes, as some of ReasonSeg's have."""
+        return not self.shapes
 
     def digest(self) -> bytes:
         """Hash of the annotation, for the fingerprint of a data set."""
@@ -132,6 +159,31 @@ class ReasonMask:
 
     def _drawn(self) -> list[dict[str, Any]]:
         return [s for s in self.shapes if s["label"].lower() != "flag"]
+
+
+def _rectangle(points: Points) -> Points:
+    (left, top), (right, bottom) = points
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
+def _circle(points: Points) -> Points:
+    (x, y), (x_edge, y_edge) = points
+    radius = math.hypot(x_edge - x, y_edge - y)
+    turns = [2 * math.pi * i / 360 for i in range(360)]
+    return [[x + radius * math.cos(turn), y + radius * math.sin(turn)] for turn in turns]
+
+
+OUTLINES: dict[str, Callable[[Points], Points]] = {
+    "polygon": lambda points: points,
+    "rectangle": _rectangle,
+    "circle": _circle,
+}
+"""Of labelme's `shape_type`, which has two corners, or a centre and a point on the edge."""
+
+
+def outline(shape: dict[str, Any]) -> Points:
+    """The polygon that a labelme shape is drawn as."""
+    return OUTLINES[shape.get("shape_type") or "polygon"](shape["points"])
 
 
 def draw_polygon(canvas: PILImage, points: Points, value: int) -> None:
@@ -186,25 +238,40 @@ def decode_rle(counts: str, height: int, width: int) -> Mask:
     """Mask (H, W) of 0 and 1 from run lengths; the empty string is the empty mask.
 
     Raises:
-        ValueError: the run lengths are damaged or of another size.
+        ValueError: the run lengths are damaged or of another size, or the mask is too large.
     """
+    check_size(height, width)
     if not counts:
         return np.zeros((height, width), np.uint8)
+    check_run_lengths(counts, height, width)
     return _decode({"counts": counts.encode(), "size": [height, width]})
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image as it is seen: its EXIF orientation applied, as OpenCV does.
+def check_run_lengths(counts: str | bytes, height: int, width: int) -> None:
+    """Whether compressed run lengths fill a mask of this size, no more and no less.
+
+    pycocotools leaves what they do not fill as the memory was. A number has five bits a byte, the
+    lowest first, and from the fourth number on is the difference to the one two before it.
 
     Raises:
-        DataError: the file is not an image.
+        ValueError: they do not.
     """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{path} is not an image that can be read ({error})") from error
+    raw = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
+    bits = raw.astype(np.int64) - 48
+    last = np.flatnonzero(bits & 0x20 == 0)
+    first = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)
+    lengths = last - first + 1
+    whole = len(last) > 0 and last[-1] == len(raw) - 1
+    if not whole or bits.min() < 0 or bits.max() > 63 or lengths.max() > 12:
+        raise ValueError(f"damaged run lengths: {str(counts)[:60]}")
+    place = np.arange(len(raw)) - np.repeat(first, lengths)
+    numbers = np.add.reduceat((bits & 0x1F) << (5 * place), first)
+    numbers -= np.where(bits[last] & 0x10, 1 << (5 * lengths), 0)
+    runs = numbers.copy()
+    runs[1::2] = np.cumsum(numbers[1::2])
+    runs[2::2] = np.cumsum(numbers[2::2])
+    if runs.min() < 0 or runs.sum() != height * width:
+        raise ValueError(f"run lengths do not add up to {height} x {width}: {str(counts)[:60]}")
 
 
 def _compressed(runs: dict[str, Any], height: int, width: int) -> dict[str, Any]:
@@ -226,6 +293,18 @@ def _decode(runs: dict[str, Any]) -> Mask:
 
 def _digest(*parts: Any) -> bytes:
     return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def _near(numbers: Sequence[float]) -> bool:
+    """Whether all are numbers (NaN is none), and none is far outside of any image."""
+    if not numbers:
+        return True
+    return min(numbers) >= -FAR and max(numbers) <= FAR and all(map(math.isfinite, numbers))
+
+
+def _odd(numbers: Sequence[float]) -> float:
+    """The worst of them, for an error."""
+    return next((x for x in numbers if x != x), max(numbers, key=abs))
 
 
 def _is_number(value: Any) -> bool:

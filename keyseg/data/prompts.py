@@ -6,6 +6,7 @@ model what it is to find (paper.md section 7 item 9). The words that name it com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -18,19 +19,29 @@ from keyseg.config import ConfigError, PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, Example
 
 IMAGE = "<image>"
+CUT = "\0"
+"""Where a text is tokenised piece by piece."""
 
 
-def add_tokens(tokenizer: Any, tokens: TokensConfig) -> None:
-    """Make KEY and SEG tokens of their own, written as they are (no lower-casing)."""
-    added = [AddedToken(text, normalized=False) for text in (tokens.key, tokens.seg)]
-    tokenizer.add_tokens(added)
+def new_tokens(tokens: TokensConfig) -> list[str]:
+    """KEY and SEG as they are written; SEG alone where answers hold no KEY."""
+    return [tokens.key, tokens.seg] if tokens.n_keys else [tokens.seg]
+
+
+def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
+    """Make them tokens of their own, written as they are (no lower-casing); their ids."""
+    texts = new_tokens(tokens)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
+    ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
+    return ids
 
 
 @dataclass(frozen=True)
 class Turn:
     """One expression as tokens. Places are indices into `ids`; None: the answer lacks the token.
 
-    ids: question and answer. answer: where the answer starts. keys, seg: the new tokens' places.
+    ids: question and answer. answer: where the answer starts. keys, seg: the new tokens' places; no
+    keys where none are asked for.
     """
 
     ids: list[int]
@@ -51,9 +62,16 @@ class Conversation:
     ) -> None:
         """`image_tokens`: image positions per picture, as the processor says."""
         self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        self._added = set(added) - {tokenizer.unk_token_id}
+        names = sorted(map(str, added.values()), key=len, reverse=True)
+        # in capitals, too: a tokenizer may know a name as it knows words, in lower case
+        self._names = re.compile("|".join(map(re.escape, names)), re.IGNORECASE)
         self.prompt = prompt
         self.n_keys = tokens.n_keys
-        self.key_id, self.seg_id = tokenizer.convert_tokens_to_ids([tokens.key, tokens.seg])
+        *key_id, self.seg_id = tokenizer.convert_tokens_to_ids(new_tokens(tokens))
+        self.key_id = key_id[0] if key_id else None
+        """None where answers hold no KEY."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
         before, found, after = prompt.user.partition(IMAGE)
@@ -78,14 +96,16 @@ class Conversation:
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
         """Question and full answer; templates drawn with `rng`, the first ones without."""
         template = self._choose(self.prompt.answers, rng)
+        if not self.prompt.names_target:
+            template = template.partition("{text}")[0].rstrip()
         text = example.text or f"the {example.keyword or NAMELESS}"
-        answer = template.format(tokens=self.pair, text=text)
+        answer = template.format(tokens=self.pair, text=self._plain(text))
         return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))
 
     def question(self, example: Example, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens from the end of the image to where the answer starts."""
         forms = self.prompt.long if example.is_sentence else self.prompt.short
-        question = self._choose(forms, rng).format(query=example.query)
+        question = self._choose(forms, rng).format(query=self._plain(example.query))
         return self._ids(self._question.format(question=question).rstrip())
 
     def read(self, question: list[int], answer: list[int]) -> Turn:
@@ -100,16 +120,24 @@ class Conversation:
 
     def keyword_ids(self, keyword: str | None) -> list[int]:
         """Sub-tokens of a keyword; none for no keyword."""
-        return self._ids(keyword) if keyword else []
+        return self._ids(self._plain(keyword)) if keyword else []
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens as text, new tokens included."""
         out: str = self.tokenizer.decode(list(ids), skip_special_tokens=False)
         return out.replace(self.prompt.end, "").strip()
 
+    def _plain(self, text: str) -> str:
+        """A text from outside, with names of tokens in it ("<image>", "[SEG]", "</s>") cut in two.
+
+        It is what somebody wrote, and must not become an image's place or the end of an answer.
+        """
+        text = self._names.sub(lambda name: name[0][:1] + CUT + name[0][1:], text)
+        return CUT.join(text) if self._added & set(self._ids(text)) else text
+
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        pieces = [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(CUT)]
+        return [number for piece in pieces for number in piece]
 
     @staticmethod
     def _choose(forms: Sequence[str], rng: np.random.Generator | None) -> str:

@@ -23,7 +23,8 @@ from keyseg.data.files import (
     require,
 )
 from keyseg.data.keywords import file as keyword_file
-from keyseg.data.masks import ReasonMask, image_size
+from keyseg.data.masks import ReasonMask
+from keyseg.data.pictures import image_size
 
 PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
 KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"

@@ -97,7 +97,7 @@ def read(
                 ref.get("ann_id"), where, ref.get("category_id")
             )
             mask = draw(annotation, image, f"{instances_file}: annotation {annotation.get('id')}")
-            area = float(annotation["area"]) if "area" in annotation else float(mask().sum())
+            area = _area(annotation, mask, f"{instances_file}: annotation {annotation.get('id')}")
             size = size_slice(area / (mask.height * mask.width))
             own = {"dataset": dataset, "split": split, "size": size}
             own["distractors"] = distractor_slice(instances.alike(annotation))
@@ -205,7 +205,8 @@ class Instances:
     def image(self, number: Any, what: str) -> dict[str, Any]:
         """An image's entry; `what` starts the sentence of the error."""
         image: dict[str, Any] | None = self._index.images.get(number)
-        if image is None or not {"file_name", "height", "width"} <= image.keys():
+        complete = image is not None and {"file_name", "height", "width"} <= image.keys()
+        if image is None or not complete or not isinstance(image["file_name"], str):
             raise DataError(
                 f"{self.path}: {what} {number}, which is not listed with file_name, height and "
                 "width"
@@ -238,6 +239,16 @@ def sentences(ref: Mapping[str, Any], where: str) -> list[str]:
     if not queries or not all(queries):
         raise DataError(f"{where}: an empty sentence, or none: {queries}")
     return queries
+
+
+def _area(annotation: Mapping[str, Any], mask: CocoMask, where: str) -> float:
+    """Pixels of the target: as the annotation says, which draws nothing, or as drawn."""
+    area = annotation.get("area")
+    if area is None:
+        return float(mask().sum())
+    if not isinstance(area, int | float) or not area >= 0:
+        raise DataError(f"{where}: area is {area!r}, not a number of pixels")
+    return float(area)
 
 
 def draw(annotation: dict[str, Any], image: dict[str, Any], where: str) -> CocoMask:

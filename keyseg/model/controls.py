@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from keyseg.model.fusion import Attention, Full, SequenceAttention, mlp
+from keyseg.model.fusion import Attention, Full, SequenceAttention, Variant, mlp
 
 
-class Released(nn.Module):
+class Released(Variant):
     """`s1 = s + W k; s* = s1 + MLP(s1)`, k the mean of the KEY tokens: what the public code uses.
 
     Its self-attention is computed and thrown away there, so it is left out. frozen=true: W and
@@ -35,7 +35,7 @@ class Released(nn.Module):
         return out
 
 
-class CrossResidual(nn.Module):
+class CrossResidual(Variant):
     """`s* = s + CrossAttn(s, k)`: full without self-attention and MLP."""
 
     uses_seg, uses_key, uses_context = True, True, False
@@ -50,13 +50,14 @@ class CrossResidual(nn.Module):
         return out
 
 
-class NoMlp(nn.Module):
+class NoMlp(Variant):
     """`s1 = s + CrossAttn(s, k); s* = s1 + SelfAttn(s1)`: full without MLP."""
 
     uses_seg, uses_key, uses_context = True, True, True
 
-    def __init__(self, dim: int, n_keys: int, heads: int = 4) -> None:
+    def __init__(self, dim: int, n_keys: int, heads: int = 4, key_in_context: bool = True) -> None:
         super().__init__()
+        self.key_in_context = key_in_context
         self.cross = Attention(dim, heads, single=n_keys == 1)
         self.attention = SequenceAttention(dim, heads)
 
@@ -67,7 +68,7 @@ class NoMlp(nn.Module):
         return out
 
 
-class NoResidual(nn.Module):
+class NoResidual(Variant):
     """`s1 = CrossAttn(s, k); s2 = SelfAttn(s1); s* = MLP(s2)`: full without any residual.
 
     With one KEY, SEG's state is not read (as in `Cross`).
@@ -75,8 +76,16 @@ class NoResidual(nn.Module):
 
     uses_key, uses_context = True, True
 
-    def __init__(self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        n_keys: int,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        key_in_context: bool = True,
+    ) -> None:
         super().__init__()
+        self.key_in_context = key_in_context
         self.cross = Attention(dim, heads, single=n_keys == 1)
         self.attention = SequenceAttention(dim, heads)
         self.mlp = mlp(dim, mlp_ratio)
@@ -88,7 +97,7 @@ class NoResidual(nn.Module):
         return out
 
 
-class Add(nn.Module):
+class Add(Variant):
     """`s* = s + mean(k)`. Control: KEY without any parameter of its own in the fusion."""
 
     uses_seg, uses_key, uses_context = True, True, False
@@ -101,7 +110,7 @@ class Add(nn.Module):
         return seg + key.mean(dim=1)
 
 
-class MatchedMlp(nn.Module):
+class MatchedMlp(Variant):
     """`s* = s + MLP(s)`, as many parameters as `Full` has. Control: reads SEG's state alone.
 
     Matched is the fusion (up to one hidden unit); `Full` also has KEY's and the context's
@@ -140,7 +149,8 @@ class ShuffledKey(Full):
 class RandomKey(Full):
     """`Full` with `k = r`, drawn once from N(0, 1) and never trained.
 
-    Control: cross-attention gets no KEY. The context still holds KEY's state.
+    Control: no KEY reaches the fusion; its position in the context is closed unless
+    key_in_context=true. Without KEY in the answer there is one r.
 
     r is the same for every seed and expression: what cross-attention adds is then a learned
     constant for one KEY, and a learned function of SEG for several.
@@ -150,9 +160,16 @@ class RandomKey(Full):
     noise: Tensor
 
     def __init__(
-        self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0, residual: str = "all"
+        self,
+        dim: int,
+        n_keys: int,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        residual: str = "all",
+        key_in_context: bool = True,
     ) -> None:
-        super().__init__(dim, n_keys, heads, mlp_ratio, residual)
+        n_keys = max(n_keys, 1)
+        super().__init__(dim, n_keys, heads, mlp_ratio, residual, key_in_context)
         drawn = torch.randn(1, n_keys, dim, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noise", drawn, persistent=False)
 

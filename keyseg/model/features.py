@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from keyseg.data.pictures import open_rgb
 from keyseg.model.backbones.encoders import Encoder, Features
 
 _FORMAT = 1
@@ -177,7 +177,8 @@ class FrozenFeatures:
         for encoder in self.encoders:
             kept = self.store.read(encoder, digest) if self.store else None
             if kept is None:
-                picture = read_image(io.BytesIO(content)) if picture is None else picture
+                if picture is None:
+                    picture = read_image(io.BytesIO(content), image)
                 kept = encoder(picture), (picture.shape[1], picture.shape[2])
                 self.computed += 1
                 if self.store:
@@ -187,11 +188,13 @@ class FrozenFeatures:
         return tensors, size
 
 
-def read_image(file: Any) -> Tensor:
-    """An image as uint8 (3, H, W), turned as its EXIF says (masks are drawn on that)."""
-    with Image.open(file) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-        return torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+def read_image(file: Any, name: Path | None = None) -> Tensor:
+    """An image as uint8 (3, H, W), turned as its EXIF says (masks are drawn on that).
+
+    Raises:
+        DataError: it cannot be read; says `name`, or the file.
+    """
+    return torch.from_numpy(np.array(open_rgb(file, name))).permute(2, 0, 1)
 
 
 def content_hash(content: bytes) -> str:

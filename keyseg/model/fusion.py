@@ -11,7 +11,10 @@ projections would never get a gradient (paper.md section 7 item 1), so they exis
 and cross-attention is then a linear map of KEY: without a residual the fusion does not read SEG's
 state, and KEY's has to carry the place as well as the name, which it can learn.
 
-The context holds KEY's state where KEY is written before SEG: what reads the context reads KEY too.
+Where KEY is written before SEG the context holds its state: what reads the context reads KEY,
+unless `key_in_context` is false. The composition then closes KEY's position. KEY's state has no
+other way to the mask after the language model; inside it, SEG and all that follows KEY have seen
+KEY by causal attention, in every variant, unless answers hold none (`model.tokens.n_keys=0`).
 """
 
 from __future__ import annotations
@@ -25,15 +28,28 @@ from torch.nn import functional as F
 
 
 class FusionVariant(Protocol):
-    """What the composition asks of a variant."""
+    """What the composition asks of a variant; `Variant` has all but the formula.
+
+    `uses_*`: what it reads. `key_in_context`: whether the context that it gets holds KEY.
+    """
 
     uses_seg: bool
     uses_key: bool
     uses_context: bool
+    key_in_context: bool
 
     def __call__(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """seg (N, C), key (N, K, C), context (N, T, C), context_mask (N, T) -> (N, C)."""
         ...
+
+
+class Variant(nn.Module):
+    """A variant that reads everything, KEY in the context too, unless it says otherwise."""
+
+    uses_seg: bool = True
+    uses_key: bool = True
+    uses_context: bool = True
+    key_in_context: bool = True
 
 
 class Attention(nn.Module):
@@ -101,8 +117,8 @@ def mlp(dim: int, ratio: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 
-class SegOnly(nn.Module):
-    """`s* = s`. LISA's fusion, table 3 row 1. KEY is in the answer all the same."""
+class SegOnly(Variant):
+    """`s* = s`. LISA's fusion. KEY is in the answer all the same; without it: `NoKey`."""
 
     uses_seg, uses_key, uses_context = True, False, False
 
@@ -114,19 +130,38 @@ class SegOnly(nn.Module):
         return seg
 
 
-class SelfAttention(nn.Module):
+class NoKey(SegOnly):
+    """`s* = s`, and no KEY in the answer: LISA, trained like the others. Table 3 row 1."""
+
+    def __init__(self, dim: int, n_keys: int) -> None:
+        super().__init__(dim, n_keys)
+        if n_keys:
+            raise ValueError(
+                f"model.tokens.n_keys={n_keys} puts KEY into the answer; leave n_keys to this "
+                "option, or take fusion=seg_only"
+            )
+
+
+class SelfAttention(Variant):
     """`s2 = s + SelfAttn(s); s* = s2 + MLP(s2)`. Table 3 row 2.
 
-    KEY is read as one position of the context only. residual=false is the literal reading,
-    without the two additions.
+    KEY is not read: its position is closed unless key_in_context=true. residual=false is the
+    literal reading, without the two additions.
     """
 
     uses_seg, uses_key, uses_context = True, False, True
 
     def __init__(
-        self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0, residual: bool = True
+        self,
+        dim: int,
+        n_keys: int,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        residual: bool = True,
+        key_in_context: bool = True,
     ) -> None:
         super().__init__()
+        self.key_in_context = key_in_context
         self.attention = SequenceAttention(dim, heads)
         self.mlp = mlp(dim, mlp_ratio)
         self.keep = float(residual)
@@ -138,7 +173,7 @@ class SelfAttention(nn.Module):
         return out
 
 
-class Cross(nn.Module):
+class Cross(Variant):
     """`s* = CrossAttn(Q=s, K=V=k)`: the output replaces SEG. Table 4 row 1.
 
     With one KEY it is a linear map of KEY and does not read SEG's state.
@@ -157,13 +192,14 @@ class Cross(nn.Module):
         return out
 
 
-class CrossSelf(nn.Module):
+class CrossSelf(Variant):
     """`s1 = CrossAttn(s, k); s* = SelfAttn(s1)`, no residual. Table 4 row 2."""
 
     uses_key, uses_context = True, True
 
-    def __init__(self, dim: int, n_keys: int, heads: int = 4) -> None:
+    def __init__(self, dim: int, n_keys: int, heads: int = 4, key_in_context: bool = True) -> None:
         super().__init__()
+        self.key_in_context = key_in_context
         self.cross = Attention(dim, heads, single=n_keys == 1)
         self.attention = SequenceAttention(dim, heads)
         self.uses_seg = n_keys > 1
@@ -174,20 +210,29 @@ class CrossSelf(nn.Module):
         return out
 
 
-class Full(nn.Module):
+class Full(Variant):
     """`s1 = s + CrossAttn(s, k); s2 = s1 + SelfAttn(s1); s* = s2 + MLP(s2)`. Last rows of 3 and 4.
 
     The paper writes a residual around cross-attention only; whether there is one around
     self-attention and MLP its text leaves open. Default: the transformer's convention.
-    residual=cross is the literal reading: `s2 = SelfAttn(s1); s* = MLP(s2)`.
+    residual=cross is the literal reading: `s2 = SelfAttn(s1); s* = MLP(s2)`. The paper attends to
+    "the surrounding visual and language sequence", which has KEY in it: so has the context, unless
+    key_in_context=false leaves KEY to cross-attention alone.
     """
 
     uses_seg, uses_key, uses_context = True, True, True
 
     def __init__(
-        self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0, residual: str = "all"
+        self,
+        dim: int,
+        n_keys: int,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        residual: str = "all",
+        key_in_context: bool = True,
     ) -> None:
         super().__init__()
+        self.key_in_context = key_in_context
         if residual not in ("all", "cross"):
             raise ValueError(f"fusion.residual={residual}: must be one of all, cross")
         self.cross = Attention(dim, heads, single=n_keys == 1)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Output:
     """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
-    against the vocabulary table (V, D); mask_logits (N, 4E, 4E) of the decoder; predicted_iou (N,),
-    SAM's own judgement of the mask: measured, never trained."""
+    against the vocabulary table (V, D), (N, 0, D) without KEY; mask_logits (N, 4E, 4E) of the
+    decoder; predicted_iou (N,), SAM's own judgement of the mask: measured, never trained."""
 
     text_logits: Tensor
     key_query: Tensor
@@ -79,11 +79,15 @@ class KeySeg(nn.Module):
         sam: Sam,
         fusion: FusionVariant,
         *,
+        n_keys: int,
         projection_layers: int,
         previous_state: bool,
         train_table: bool,
     ) -> None:
-        """`previous_state`: read the state before a token instead of the token's own (LISA)."""
+        """`previous_state`: read the state before a token instead of the token's own (LISA).
+
+        `n_keys`: KEY tokens an answer; 0 = there is none, and so no keyword head.
+        """
         super().__init__()
         self.vlm = vlm
         self.side = int(sam.image_encoder.img_size)
@@ -96,7 +100,7 @@ class KeySeg(nn.Module):
         self.seg_projection = projection(width, dim, projection_layers) if fusion.uses_seg else None
         self.key_projection = projection(width, dim, projection_layers) if fusion.uses_key else None
         self.context_projection = nn.Linear(width, dim) if fusion.uses_context else None
-        self.keyword_head = KeywordHead(table, train_table=train_table)
+        self.keyword_head = KeywordHead(table, train_table=train_table) if n_keys else None
         self.dim = dim
 
     def forward(self, inputs: Inputs) -> Output:
@@ -108,10 +112,11 @@ class KeySeg(nn.Module):
         key_states = states[rows[:, None], key_at]
         prompt = self._prompt(inputs, states, rows, seg_at, key_states)
         drawn, expected = self.mask_head(inputs.features.sam[rows], prompt[:, None])
+        head = self.keyword_head
         return Output(
             text_logits=self.vlm.logits(states.flatten(0, 1)[inputs.supervised]),
-            key_query=self.keyword_head(key_states),
-            table=self.keyword_head.table,
+            key_query=key_states if head is None else head(key_states),
+            table=self.vlm.table() if head is None else head.table,
             mask_logits=drawn,
             predicted_iou=expected,
         )
@@ -131,6 +136,8 @@ class KeySeg(nn.Module):
         if self.context_projection is not None:
             context = self.context_projection(states)[rows]
             mask = context_mask(inputs.packed.segments, rows, seg_at)
+            if not self.fusion.key_in_context:
+                mask = without(mask, torch.cat([inputs.key_at, inputs.key_at - self.shift], 1))
         return self.fusion(seg, key, context, mask)
 
 
@@ -143,3 +150,13 @@ def context_mask(segments: Tensor, rows: Tensor, seg_at: Tensor) -> Tensor:
     place = torch.arange(segments.shape[1], device=segments.device)
     own = mine.gather(1, seg_at[:, None])
     return ((mine == PREFIX) | (mine == own)) & (place < seg_at[:, None])
+
+
+def without(mask: Tensor, places: Tensor) -> Tensor:
+    """A context mask (N, L) without each expression's places (N, K); below 0 is nowhere.
+
+    Closed are KEY's own position and, where it is another, the one whose state is read for it. What
+    KEY does inside the language model stays: states after it have seen it by causal attention.
+    """
+    place = torch.arange(mask.shape[1], device=mask.device)
+    return mask & (place != places[..., None]).all(dim=1)

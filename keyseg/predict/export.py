@@ -66,7 +66,9 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         head = {k: v for k, v in parts.model.state_dict().items() if k.startswith(_HEAD)}
         talk = parts.conversation
         # the keyword head's table is the pre-trained one, in which KEY and SEG are untrained
-        head["keyword_head.new_rows"] = parts.model.keyword_head.table[[talk.key_id, talk.seg_id]]
+        if parts.model.keyword_head is not None:
+            rows = [talk.key_id, talk.seg_id]
+            head["keyword_head.new_rows"] = parts.model.keyword_head.table[rows]
         save_file(
             {k: v.float().contiguous() for k, v in head.items()}, aside / "keyseg.safetensors"
         )

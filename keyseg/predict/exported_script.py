@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+CUT = "\0"
 
 
 class Answer(NamedTuple):
@@ -47,10 +50,11 @@ class Exported:
         self.seg = _mlp(_part(state, "seg_projection"))
         self.key = _mlp(_part(state, "key_projection"))
         self.context = _mlp(_part(state, "context_projection"), "")
-        self.keyword = state["keyword_head.project.weight"]
-        table = self.llava.get_input_embeddings().weight.detach().float().clone()
-        table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
-        self.table = state.get("keyword_head.table", table)
+        if about["n_keys"]:
+            self.keyword = state["keyword_head.project.weight"]
+            table = self.llava.get_input_embeddings().weight.detach().float().clone()
+            table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
+            self.table = state.get("keyword_head.table", table)
 
     @torch.no_grad()
     def __call__(
@@ -58,11 +62,11 @@ class Exported:
     ) -> Answer:
         """One query on one picture. `answer`: its tokens; None = the model writes it."""
         about, tokenizer = self.about, self.processor.tokenizer
-        picture = ImageOps.exif_transpose(picture).convert("RGB")
+        picture = _rgb(ImageOps.exif_transpose(picture))
         seen = self.processor(text=["<image>"], images=[picture], return_tensors="pt")
         image = [i for i in seen["input_ids"][0].tolist() if i == self.llava.config.image_token_id]
         form = about["sentence" if query.rstrip().endswith((".", "?", "!")) else "phrase"]
-        ask = tokenizer(form.replace("{query}", query), add_special_tokens=False)["input_ids"]
+        ask = self._ids(form.replace("{query}", _cut(query, tokenizer)))
         asked = tokenizer(about["head"])["input_ids"] + image + ask
         pixels = seen["pixel_values"].to(self.llava.dtype)
         ids = self._write(asked, pixels) if answer is None else list(answer)
@@ -79,6 +83,12 @@ class Exported:
         if segs and (keys or not self.fusion.uses_key):
             mask, iou = self._draw(picture, self._prompt(states.float(), keys, segs[0]))
         return Answer(text, self._words(states.float(), keys), mask, iou)
+
+    def _ids(self, text: str) -> list[int]:
+        """Tokens of a text, piece by piece where it is cut."""
+        tokenizer = self.processor.tokenizer
+        pieces = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(CUT)]
+        return [i for piece in pieces for i in piece]
 
     def _write(self, asked: list[int], pixels: Tensor) -> list[int]:
         """The answer's tokens, greedily, without the end token."""
@@ -101,7 +111,11 @@ class Exported:
         query = self.seg(states[[seg - before]]) if self.seg else nothing.sum(1)
         key = self.key(states[[k - before for k in keys]])[None] if self.key else nothing
         context = self.context(states)[None] if self.context else nothing
-        seen = torch.arange(context.shape[1])[None] < seg - before
+        place = torch.arange(context.shape[1])[None]
+        seen = place < seg - before
+        if not self.fusion.key_in_context:
+            for k in keys:
+                seen &= (place != k) & (place != k - before)
         prompt: Tensor = self.fusion(query, key, context, seen)
         return prompt
 
@@ -139,6 +153,23 @@ class Exported:
         )
         mask = sam.postprocess_masks(low, small, size)[0, 0] > 0
         return mask.numpy(), float(iou)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """8 bits of RGB; Pillow would cut 16 bits of grey off."""
+    if picture.mode in ("I", "F"):
+        raise SystemExit(f"mode {picture.mode} has no range that says what is white")
+    if picture.mode.startswith("I;16"):
+        grey = (np.asarray(picture).astype(np.uint32) + 128) // 257
+        picture = Image.fromarray(grey.astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def _cut(query: str, tokenizer: Any) -> str:
+    """The query with each token's name in it ("<image>", "[SEG]") cut in two: it is plain text."""
+    names = sorted(map(str, tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+    pattern = "|".join(map(re.escape, names))
+    return re.sub(pattern, lambda name: name[0][:1] + CUT + name[0][1:], query, flags=re.I)
 
 
 def _load_sam(folder: Path, about: dict[str, Any]) -> Any:

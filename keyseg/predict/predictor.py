@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from keyseg.config import RunConfig
+from keyseg.config import GENERATED, RunConfig
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
-from keyseg.data.masks import decode_rle, image_size
+from keyseg.data.masks import decode_rle
 from keyseg.data.mix import ImageGroup
+from keyseg.data.pictures import image_size
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.train.build import Parts, build
 from keyseg.train.evaluate import Record, evaluate
@@ -71,21 +72,20 @@ class Predictor:
         self.parts = load_model(cfg, weights, device)
 
     def __call__(
-        self, image: Path, queries: Sequence[str], protocol: str = "generated"
+        self, image: Path, queries: Sequence[str], protocol: str = GENERATED
     ) -> list[Prediction]:
         """One prediction for each query, in their order.
 
         Raises:
-            DataError: the image cannot be read; names it.
+            DataError: the image cannot be read, or a query is empty; names it.
         """
+        if not all(query.strip() for query in queries):
+            raise DataError("the query is empty")
         examples = [_example(image, query) for query in queries]
         found: list[Prediction] = []
         for start in range(0, len(examples), _TOGETHER):
             group = ImageGroup(image, str(image), examples[start : start + _TOGETHER])
-            try:
-                records = list(evaluate(self.parts, [group], self.cfg, protocol))
-            except OSError as error:  # cut short: its size could be read, its pixels cannot
-                raise DataError(f"{image} is not an image that can be read ({error})") from error
+            records = list(evaluate(self.parts, [group], self.cfg, protocol))
             found += [self._prediction(record) for record in records]
         return found
 
@@ -114,6 +114,14 @@ def load_model(cfg: RunConfig, weights: Path, device: torch.device) -> Parts:
         raise WeightsError(f"{weights} cannot be used: {reason}") from error
     parts.model.eval()
     return parts
+
+
+def reason(error: Exception) -> str:
+    """Why there is no answer, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, DataError) and lines:
+        return lines[0]
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def is_sentence(query: str) -> bool:

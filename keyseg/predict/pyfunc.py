@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from keyseg.config import ConfigError, RunConfig
+from keyseg.config import GENERATED, ConfigError, RunConfig
 from keyseg.data.files import DataError
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.backbones.weights import check_weights, weights_fingerprint
-from keyseg.predict.predictor import Predictor
+from keyseg.predict.predictor import Predictor, reason
 from keyseg.runs.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -57,12 +57,10 @@ class PyfuncModel:
     ) -> list[dict[str, Any]]:
         """A dict for each row: answer, top_words, mask (COCO run lengths), predicted_iou ...
 
-        `params`: protocol, "generated" (default) or "teacher_forced".
-
-        Raises:
-            DataError: an image that cannot be read; names the row.
+        A row that cannot be answered has its query and `error`, which says why; the others have
+        theirs all the same. `params`: protocol, "generated" (default) or "teacher_forced".
         """
-        protocol = str((params or {}).get("protocol") or "generated")
+        protocol = str((params or {}).get("protocol") or GENERATED)
         answers = []
         pairs = zip(rows["image"], rows["query"], strict=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -70,8 +68,9 @@ class PyfuncModel:
                 try:
                     path = _image_file(str(image), Path(folder))
                     answers.append(self.predictor(path, [str(query)], protocol)[0].to_dict())
-                except DataError as error:
-                    raise DataError(f"row {number}: {error}") from error
+                except Exception as error:  # whatever it is, it is this row's
+                    said = f"row {number}: {reason(error)}"
+                    answers.append({"query": str(query), "error": said})
         return answers
 
 

@@ -15,30 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.config import PROJECT
-from keyseg.metrics import BY_NAME, terms
+from keyseg.config import PROJECT, PROTOCOLS
+from keyseg.data.pictures import check_size
+from keyseg.metrics import BY_NAME, key_asked, terms
 from keyseg.runs import convergence, provenance
+from keyseg.runs import samples as samples_file
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
-SAMPLE_COLUMNS = (
-    "id",
-    "image_id",
-    "image",
-    "query",
-    "keyword",
-    "protocol",
-    "intersection",
-    "union",
-    "iou",
-    "keyword_rank",
-    "answer",
-    "has_seg",
-    "has_key",
-    "height",
-    "width",
-)
-"""What samples must have; stored masks and top words may be absent."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,11 @@ class CellResult:
         """What each sample adds to every score, one row a sample; see `metrics.terms`."""
         return terms(self.samples)
 
+    @cached_property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; else nothing of KEY and keyword was measured."""
+        return key_asked(self.samples)
+
     @property
     def log_file(self) -> Path:
         """The run's log."""
@@ -86,7 +75,8 @@ class CellResult:
     @property
     def _contributing(self) -> list[Mapping[str, Any]]:
         """The attempts that a result goes back to."""
-        return [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        own = [a for a in self.info.get("attempts") or [] if not a.get("superseded")]
+        return [*((self.info.get("trunk") or {}).get("attempts") or []), *own]
 
     @property
     def dirty(self) -> bool:
@@ -124,7 +114,7 @@ class CellResult:
 
 
 @dataclass(frozen=True)
-class Variant:
+class VariantResult:
     """All seeds of one combination of factors. `index` fixes its colour in the whole report."""
 
     label: str
@@ -151,6 +141,11 @@ class Variant:
     def hours(self) -> float:
         """Mean GPU-hours (or CPU-hours) of a finished cell; NaN where none says."""
         return float(pd.Series([c.hours for c in self.finished], dtype=float).mean())
+
+    @property
+    def key_asked(self) -> bool:
+        """Whether answers were to hold KEY; True where nothing is finished."""
+        return all(cell.key_asked for cell in self.finished)
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
         """Whether it has these values; text and number are the same, as on a command line.
@@ -183,7 +178,7 @@ class Sweep:
 
     directory: Path
     design: Mapping[str, Any]
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantResult, ...]
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -210,7 +205,7 @@ class Sweep:
     def protocols(self) -> tuple[str, ...]:
         """Protocols that any run was read under, the headline one first."""
         seen = {str(p) for cell in self.finished for p in cell.samples["protocol"].unique()}
-        known = [p for p in ("teacher_forced", "generated") if p in seen]
+        known = [p for p in PROTOCOLS if p in seen]
         return tuple(known + sorted(seen.difference(known)))
 
     @property
@@ -219,7 +214,7 @@ class Sweep:
         return self.protocols[0] if self.protocols else ""
 
     @cached_property
-    def baseline(self) -> Variant | None:
+    def baseline(self) -> VariantResult | None:
         """The variant that the others are held against; None if the design names none."""
         wanted = self.design.get("baseline") or {}
         if not isinstance(wanted, Mapping):
@@ -262,13 +257,13 @@ def load(sweep_dir: Path) -> Sweep:
     return Sweep(sweep_dir, design, tuple(variants_of(cells)))
 
 
-def variants_of(cells: Iterable[CellResult]) -> Iterable[Variant]:
+def variants_of(cells: Iterable[CellResult]) -> Iterable[VariantResult]:
     """Cells of one label together, in the order in which labels come."""
     by_label: dict[str, list[CellResult]] = {}
     for cell in cells:
         by_label.setdefault(cell.label, []).append(cell)
     for index, (label, group) in enumerate(by_label.items()):
-        yield Variant(label, index, group[0].factors, tuple(group))
+        yield VariantResult(label, index, group[0].factors, tuple(group))
 
 
 def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
@@ -297,9 +292,12 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
         if status == "done":
             try:
                 samples = run.samples().reset_index(drop=True)
-                if lacking := [name for name in SAMPLE_COLUMNS if name not in samples]:
+                if lacking := [name for name in samples_file.REQUIRED if name not in samples]:
                     samples = pd.DataFrame()
                     problems.append(f"samples.parquet lacks {', '.join(lacking)}")
+                elif odd := _odd_size(samples):
+                    samples = pd.DataFrame()
+                    problems.append(f"samples.parquet cannot be used: {odd}")
             except (OSError, ValueError, KeyError) as error:
                 problems.append(f"samples.parquet cannot be read: {error}")
     return CellResult(
@@ -314,6 +312,16 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
         samples=samples,
         problems=tuple(problems),
     )
+
+
+def _odd_size(samples: pd.DataFrame) -> str:
+    """The first sample whose mask is of no size, or of one that no memory holds; "" without any."""
+    for name, height, width in zip(samples["id"], samples["height"], samples["width"], strict=True):
+        try:
+            check_size(int(height), int(width))
+        except ValueError as error:
+            return f"{name}: {error}"
+    return ""
 
 
 def _number(value: object) -> float:

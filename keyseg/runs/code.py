@@ -31,8 +31,15 @@ WORK = "keyseg.worker.run.work"
 """Where the work of a cell begins."""
 
 LEFT_OUT = (
-    *("keyseg.commands", "keyseg.config", "keyseg.predict", "keyseg.report", "keyseg.runs"),
-    *("keyseg.sweep", "keyseg.tracking", "keyseg.worker.log", "keyseg.worker.system_load"),
+    "keyseg.commands",
+    "keyseg.config",
+    "keyseg.predict",
+    "keyseg.report",
+    "keyseg.runs",
+    "keyseg.sweep",
+    "keyseg.tracking",
+    "keyseg.worker.log",
+    "keyseg.worker.system_load",
 )
 """Rooms that no result depends on. What `config` decides is in the config, which has a hash."""
 

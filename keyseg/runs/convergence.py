@@ -31,6 +31,9 @@ DECAY_GAIN = 0.05
 HIGH_RATE = 0.5
 """Share of the peak rate from which a flat curve is the variant's doing, not the schedule's."""
 
+FEWEST = 4
+"""Evaluations in the last doubling of the steps before a training may end early (`settled`)."""
+
 SCORE, RATE = "val/giou", "train/lr"
 """The rows that are read."""
 
@@ -116,6 +119,17 @@ def rise(curve: Sequence[Point]) -> float | None:
     x, y = (sum(column) / len(last) for column in zip(*last, strict=True))
     slope: float = sum((a - x) * (b - y) for a, b in last) / sum((a - x) ** 2 for a, _ in last)
     return slope
+
+
+def settled(curve: Sequence[Point]) -> bool:
+    """Whether a training at a constant rate has reached its plateau, so far.
+
+    It is asked after every evaluation, and noise would say yes sooner or later: it takes
+    `FEWEST` evaluations in the last doubling of the steps.
+    """
+    half = curve[-1][0] / 2 if curve else 0
+    enough = sum(step >= half for step, _ in curve) >= FEWEST
+    return enough and judge(curve).word == PLATEAU
 
 
 def _holds(curve: Sequence[Point], until: int) -> bool:

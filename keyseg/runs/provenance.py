@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from keyseg.config import PROJECT
+from keyseg.config import GENERATED, PROJECT
 from keyseg.runs import packages
 from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
@@ -173,7 +173,7 @@ SILENT = 0.5
 
 def silence(info: Mapping[str, Any]) -> float:
     """Share of a run's generated answers without SEG; 0 where it was not asked to write any."""
-    generated = (info.get("summary") or {}).get("generated") or {}
+    generated = (info.get("summary") or {}).get(GENERATED) or {}
     return float(generated.get("no_seg_rate") or 0.0)
 
 

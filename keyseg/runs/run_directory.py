@@ -51,8 +51,16 @@ TEST = "test/"
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 
 _RESULTS = (
-    *("checkpoints", "gallery", "metrics.jsonl", "system.jsonl", "samples.parquet"),
-    *("mlflow.json", "val_iou.jsonl", "prune.json", "code.json", "code.diff"),
+    "checkpoints",
+    "gallery",
+    "metrics.jsonl",
+    "system.jsonl",
+    "samples.parquet",
+    "mlflow.json",
+    "val_iou.jsonl",
+    "prune.json",
+    "code.json",
+    "code.diff",
 )
 """What a run writes, beside run.json and its log."""
 

@@ -12,6 +12,9 @@ import filelock
 
 from keyseg.runs import disk
 
+TRIALS = "trials.json"
+"""The trials of a tuning, beside sweep.json."""
+
 
 def read(sweep_dir: Path) -> dict[str, Any]:
     """The content of sweep.json; {} where there is none (a folder of runs that belong to none)."""

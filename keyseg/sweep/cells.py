@@ -16,6 +16,7 @@ from keyseg.config import (
     signature,
     validate,
 )
+from keyseg.runs import trunk
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.design import Design, Point
 
@@ -80,6 +81,15 @@ def freeze(plan: Design, compose: Compose) -> list[Cell]:
         first[cell.signature] = point
         cells.append(cell)
     return cells
+
+
+def in_turn(cells: Sequence[Cell]) -> list[Cell]:
+    """The order in which cells start: as in the design, small budgets of a trunk before large ones.
+
+    A cell goes on from where the next smaller budget began to decay (`runs.trunk`), if that cell
+    has come so far. Cells of other trunks stand between the two, so that nobody has to wait.
+    """
+    return sorted(cells, key=lambda c: c.config.optim.steps if trunk.key(c.config) else 0)
 
 
 def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:

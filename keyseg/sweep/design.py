@@ -21,8 +21,9 @@ from keyseg.runs.sweep_directory import label_of, short_key
 from keyseg.sweep.conditional import Conditions, conditions, dropped, identity
 
 DEFAULT_METRICS = ("giou", "ciou")
-NO_FUSION = "seg_only"
-"""The fusion variant that is the natural baseline: its fusion reads SEG's state alone."""
+BASELINES = ("no_key", "seg_only")
+"""Fusion variants that are natural baselines, the first of them that a sweep has: no KEY at all,
+and no KEY in the fusion."""
 
 LEAST_MARGIN = 0.05
 """Points. Reports show a tenth of a point; less is a fraction (0.01) given for points."""
@@ -135,7 +136,8 @@ def design(
         points.append(Point(label_of(values), values, cell.get(replicate), lines))
 
     baseline = {
-        k: NO_FUSION if k == "fusion" and NO_FUSION in v else v[0] for k, v in factors.items()
+        k: next((b for b in BASELINES if k == "fusion" and b in v), v[0])
+        for k, v in factors.items()
     }
     for key, value in (block.get("baseline") or {}).items():
         _check_value("ablation.baseline", key, value, factors)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from keyseg.config import ConfigError
+from keyseg.config import TEACHER_FORCED, ConfigError
 from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import DONE, FAILED
@@ -29,6 +29,9 @@ _PATIENCE = 120.0
 BuildReport = Callable[[Path, Path], Path]
 """From a sweep's folder and the folder of its report to the report's page. Handed in by whoever
 puts the program together: a sweep does not know how a report is made."""
+
+_NOT_ASKED = "not asked"
+"""Where answers hold no KEY."""
 
 COLUMNS = (
     ("gIoU", "giou"),
@@ -129,7 +132,7 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
     """Scores of the cells that are done, in percent."""
     infos = [outcome.cell.open().info for outcome in outcomes]
     protocols = list(dict.fromkeys(p for info in infos for p in (info.get("summary") or {}))) or [
-        "teacher_forced"
+        TEACHER_FORCED
     ]
     first, *others = protocols
     columns = COLUMNS if width >= 90 else COLUMNS[:3] + COLUMNS[4:]
@@ -155,7 +158,12 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
             continue
         table.add_row(
             escape(title),
-            *[_percent(summary.get(first), name) for _, name in columns],
+            *[
+                _NOT_ASKED
+                if name == "keyword_accuracy" and not outcome.cell.config.model.tokens.n_keys
+                else _percent(summary.get(first), name)
+                for _, name in columns
+            ],
             *[_percent(summary.get(protocol), "giou") for protocol in others],
             _time(info),
         )

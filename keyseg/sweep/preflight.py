@@ -19,7 +19,8 @@ def check(configs: Iterable[RunConfig]) -> None:
     Meanwhile what the configs name is made once (`parts`).
 
     Raises:
-        ConfigError: a weights file is missing, or a part cannot be made; the message names the key.
+        ConfigError: a weights file is missing, or a part cannot be made (as a variant that reads
+            KEY where answers hold none); the message names the key to set.
         DataError: what a reader finds wrong.
     """
     from keyseg.data import identity, mix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -191,11 +191,17 @@ def _row(cell: CellStatus, losses: Sequence[str]) -> list[str]:
         cell.state,
         f"{cell.step}/{cell.steps}" if cell.step and cell.steps else "",
         _number(cell.seconds_per_step, 2),
-        *[_number(cell.losses.get(name), 3) for name in losses],
+        *[_loss(cell.losses, name) for name in losses],
         _percent(cell.val.get("giou")),
         _percent(cell.val.get("ciou")),
         spent,
     ]
+
+
+def _loss(losses: Mapping[str, float], name: str) -> str:
+    if name == "keyword" and "text" in losses and name not in losses:
+        return "not asked"  # answers without KEY
+    return _number(losses.get(name), 3)
 
 
 def progress(cells: Sequence[CellStatus], slots: int) -> str:

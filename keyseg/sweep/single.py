@@ -10,7 +10,7 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from keyseg.runs import process_rank
+from keyseg.runs import process_rank, trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, verdict
 from keyseg.sweep import finish, preflight, stale
@@ -74,6 +74,7 @@ def _done(cell: Cell) -> Outcome | None:
         fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
     if cell.rerun:
         run.begin_anew()
+        trunk.forget(run, cell.config)
     run.freeze(cell.config)
     if run.status != DONE:
         return None

@@ -23,7 +23,7 @@ from keyseg.sweep.cells import Cell
 ASK, RERUN, KEEP = "ask", "rerun", "keep"
 
 
-class Look:
+class StaleCheck:
     """Compares runs with what is here now; what several share is looked at once."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Look:
 
 def find(cells: Sequence[Cell]) -> dict[str, list[str]]:
     """Reasons of the cells that are stale, by signature."""
-    look = Look()
+    look = StaleCheck()
     found = {cell.signature: look.reasons(cell.open(), cell.config) for cell in cells}
     return {signature: reasons for signature, reasons in found.items() if reasons}
 
@@ -94,7 +94,7 @@ def check_study(sweep_dir: Path, choice: str) -> None:
             such values cannot be run again in part.
     """
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
-    look = Look()
+    look = StaleCheck()
     reasons = [found for run in runs if run.config_file.exists() for found in look.reasons(run)]
     if reasons and choice != KEEP:
         raise ConfigError(

@@ -78,7 +78,7 @@ class Watch:
         attempts = info.get("attempts") or []
         self._read_rows(since=float((attempts or [{}])[-1].get("started") or 0))
         status = str(info.get("status", QUEUED))
-        steps = self._read_steps()
+        steps = info.get("steps") or self._read_steps()
         step = max([row.step for row in self._last.values()] or [0])
         if state is None:
             state = status

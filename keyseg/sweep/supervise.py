@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyseg.runs import provenance
+from keyseg.runs import provenance, trunk
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -72,6 +72,7 @@ class Supervisor:
             return
         if cell.rerun:
             run.begin_anew()
+            trunk.forget(run, cell.config)
         if run.status in (DONE, PRUNED):
             self._end(cell, run.status, found=True)
             return

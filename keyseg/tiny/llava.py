@@ -27,9 +27,9 @@ from keyseg.tiny.arch import cell_word
 from keyseg.tiny.corpus import Corpus
 from keyseg.tiny.questions import QuestionAnswer
 from keyseg.tiny.vision import naming_loss, patch_owners, patch_words
+from keyseg.train.batch import NO_LABEL
 
 IMAGES = 16
-IGNORE = -100
 FINDER = 3
 """The layer whose first head is shown where to look; the one after it can say what is there."""
 
@@ -82,14 +82,14 @@ class Template:
         return ids
 
     def turn(self, turn: QuestionAnswer) -> tuple[list[int], list[int], list[int]]:
-        """Tokens; the token wanted at each of them, or IGNORE; where the object is looked for.
+        """Tokens; the token wanted at each of them, or NO_LABEL; where the object is looked for.
 
         Wanted are the next word all through the answer and, where a question ends, the place that
         it asks for: the words are there, so what they say meets what the picture shows without a
         detour through the answer.
         """
         asked = self.tokens(turn.question)
-        wanted = [IGNORE] * len(asked)
+        wanted = [NO_LABEL] * len(asked)
         looking = []
         if turn.cell:
             looking = [len(asked) - 2, len(asked) - 1]  # the last word, and the stop after it
@@ -100,7 +100,7 @@ class Template:
         bridge, reply = self.tokens("assistant :"), self.tokens(f"{turn.answer} </s>")
         begin = len(asked) + len(bridge)
         looking += [begin + i - 1 for i, word in enumerate(reply) if word in self.cells]
-        wanted += [IGNORE] * (len(bridge) - 1) + reply + [IGNORE]
+        wanted += [NO_LABEL] * (len(bridge) - 1) + reply + [NO_LABEL]
         return asked + bridge + reply, wanted, looking
 
 
@@ -139,7 +139,7 @@ def batch(
     packed, starts = pack(
         [talk.prefix] * images, [[t[0] for t in row] for row in turns], tokenizer.pad_token_id, 64
     )
-    labels = torch.full_like(packed.input_ids, IGNORE)
+    labels = torch.full_like(packed.input_ids, NO_LABEL)
     patches = seen.shape[1]
     first = talk.prefix.index(vocabulary["<image>"])
     places = torch.zeros(*labels.shape, patches, dtype=torch.bool)
@@ -151,7 +151,7 @@ def batch(
         ):
             labels[row, begin : begin + len(wanted)] = torch.tensor(wanted)
             places[row, [begin + i for i in looking]] = torch.isin(owners, torch.tensor(turn.shown))
-        cells = [IGNORE]  # of the ground
+        cells = [NO_LABEL]  # of the ground
         cells += [vocabulary[cell_word(o["x"], o["y"], SIZE)] for o in corpus.objects[index]]
         labels[row, first : first + patches] = torch.tensor(cells)[owners]
         words.append(patch_words(corpus, int(index), vocabulary))
@@ -175,7 +175,7 @@ def loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of answers and locations, of the words at image tokens, and of the look."""
     rows = rows.to(llava.device)
-    asked = rows.labels != IGNORE
+    asked = rows.labels != NO_LABEL
     first = talk.prefix.index(llava.config.image_token_id)
     patches = slice(first, first + rows.seen.shape[1])
     with torch.autocast(llava.device.type, torch.bfloat16), _watched(llava) as looks:

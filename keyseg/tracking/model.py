@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import keyseg
-from keyseg.config import LossConfig, resolve_path
+from keyseg.config import GENERATED, LossConfig, resolve_path
 from keyseg.model.backbones.weights import is_hub_id
 from keyseg.runs import packages
 from keyseg.runs.run_directory import RunDirectory
@@ -56,7 +56,7 @@ def write(run: RunDirectory, folder: Path) -> None:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     inputs = Schema([ColSpec(DataType.string, name) for name in ("image", "query")])
-    params = ParamSchema([ParamSpec("protocol", DataType.string, "generated")])
+    params = ParamSchema([ParamSpec("protocol", DataType.string, GENERATED)])
     with tempfile.TemporaryDirectory() as temporary:
         data, code = Path(temporary) / "run", Path(temporary) / "keyseg"
         data.mkdir()

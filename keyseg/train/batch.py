@@ -21,8 +21,8 @@ from keyseg.model.backbones.encoders import Features
 from keyseg.model.inputs import Inputs
 from keyseg.model.packing import pack
 
-IGNORE = -100
-"""Label of a position whose next token is not trained."""
+NO_LABEL = -100
+"""Label of a position whose next token is not trained (torch's `ignore_index`)."""
 
 MISSING = -1
 """Place of a token that an answer lacks."""
@@ -33,7 +33,7 @@ class Batch(Inputs):
     """Everything a step needs: what the model takes, and what it is to answer and draw.
 
     examples: N; rows: `image_of` as a list (reading a tensor back makes a GPU wait);
-    labels (B, L): the next token where it is part of an answer, else IGNORE;
+    labels (B, L): the next token where it is part of an answer, else NO_LABEL;
     keyword_ids: sub-tokens of each keyword, may be empty;
     masks: N targets uint8 (H, W) in {0, 1, 255 = ignore}.
     """
@@ -115,20 +115,22 @@ class Collator:
         packed, starts = pack(
             [talk.prefix] * len(turns), [[t.ids for t in row] for row in turns], self._pad()
         )
-        labels = torch.full_like(packed.input_ids, IGNORE)
-        key_at, seg_at = [], []
+        labels = torch.full_like(packed.input_ids, NO_LABEL)
+        key_at: list[list[int]] = []
+        seg_at = []
         for row, (parts, begins) in enumerate(zip(turns, starts, strict=True)):
             for turn, begin in zip(parts, begins, strict=True):
                 first, last = begin + turn.answer, begin + len(turn.ids)
                 labels[row, first - 1 : last - 1] = packed.input_ids[row, first:last]
                 keys = turn.keys
-                key_at.append([begin + k for k in keys] if keys else [MISSING] * talk.n_keys)
+                missing = [MISSING] * talk.n_keys
+                key_at.append(missing if keys is None else [begin + k for k in keys])
                 seg_at.append(MISSING if turn.seg is None else begin + turn.seg)
         return {
             "packed": packed,
             "labels": labels,
             "supervised": (labels.flatten() >= 0).nonzero().flatten(),
-            "key_at": torch.tensor(key_at),
+            "key_at": torch.tensor(key_at, dtype=torch.long),
             "seg_at": torch.tensor(seg_at),
         }
 

@@ -62,12 +62,12 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
-    add_tokens(tokenizer, tokens)
+    ids = add_tokens(tokenizer, tokens)
     starts = [_word_id(tokenizer, word) for word in (tokens.key_init, tokens.seg_init)]
     vlm = Vlm(
         llava,
-        new_tokens=tokenizer.convert_tokens_to_ids([tokens.key, tokens.seg]),
-        init_tokens=starts,
+        new_tokens=ids,
+        init_tokens=starts[-len(ids) :],
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
         dropout=cfg.model.lora.dropout,
@@ -79,6 +79,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         vlm,
         sam,
         build_fusion(cfg, sam.mask_decoder.transformer_dim),
+        n_keys=tokens.n_keys,
         projection_layers=cfg.model.projection_layers,
         previous_state=tokens.state == "previous",
         train_table=cfg.loss.keyword.table == "trained",
@@ -227,7 +228,7 @@ def load_backbones(
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
     pulled = {term.term.over for term in weighted_terms(cfg.loss) if term.weight}
-    if "keywords" not in pulled:
+    if model.keyword_head is not None and "keywords" not in pulled:
         model.keyword_head.requires_grad_(False)
     if not pulled & {"masks", "expressions"}:
         drawn = (

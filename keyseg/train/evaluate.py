@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from keyseg.config import RunConfig
+from keyseg.config import GENERATED, RunConfig
 from keyseg.data.ahead import ahead
+from keyseg.data.example import VOID
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
 from keyseg.metrics import iou
@@ -27,7 +28,7 @@ from keyseg.model.resample import drawn
 from keyseg.train.batch import MISSING, Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.distributed import ALONE, Processes
-from keyseg.train.losses import VOID, keyword_logits
+from keyseg.train.losses import keyword_logits
 from keyseg.train.trainer import by_size
 
 TOP_WORDS = 5
@@ -43,23 +44,39 @@ def evaluate(
     protocol: str,
     processes: Processes = ALONE,
 ) -> Iterator[Record]:
-    """Score examples under one protocol; puts the model into eval mode for good.
+    """Score examples under one protocol: the records of `evaluate_batches`, one by one."""
+    for _, records in evaluate_batches(parts, groups, cfg, protocol, processes):
+        yield from records
 
-    Images with rows of like length make a batch, the longest first, so that little is padded and a
-    memory too small shows at once: see `in_order`. Several processes take turns at the batches,
-    which are the same for any number of them.
+
+@torch.no_grad()
+def evaluate_batches(
+    parts: Parts,
+    groups: Sequence[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes = ALONE,
+    done: Container[int] = (),
+) -> Generator[tuple[int, list[Record]]]:
+    """Score examples under one protocol, batch by batch, each with its position.
+
+    Puts the model into eval mode for good. Images with rows of like length make a batch, the
+    longest first, so that little is padded and a memory too small shows at once: see `in_order`.
+    Several processes take turns at the batches, which are the same for any number of them; those at
+    the positions `done` are left out.
     """
     model = parts.model.eval()
     device = next(model.parameters()).device
     by_length = sorted(groups, key=_length, reverse=True)
     per_batch = cfg.evaluation.images_per_batch
-    starts = range(0, len(groups), per_batch)[processes.rank :: processes.count]
+    left = [start for start in range(0, len(groups), per_batch) if start not in done]
+    starts = left[processes.rank :: processes.count]
     batches = (by_length[i : i + per_batch] for i in starts)
     with closing(ahead(parts.collator, batches)) as collated:
-        for batch in collated:
+        for start, batch in zip(starts, collated, strict=True):
             batch = batch.to(device)
             with autocast(cfg, device):
-                if protocol == "generated":
+                if protocol == GENERATED:
                     answers = _generate(parts, batch, cfg)
                     batch = parts.collator.with_answers(batch, answers).to(device)
                 output = model(batch)
@@ -67,7 +84,7 @@ def evaluate(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield from _records(parts, batch, output, scores, protocol)
+            yield start, _records(parts, batch, output, scores, protocol)
 
 
 def _length(group: ImageGroup) -> int:
@@ -99,14 +116,15 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 def _records(
     parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
 ) -> list[Record]:
-    """Rows of samples.parquet; `scores` (N, K, V) of the keyword."""
-    words = scores.softmax(-1).mean(dim=1)
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked."""
+    asked = bool(scores.shape[1])
+    words = scores.softmax(-1).mean(dim=1) if asked else scores.new_zeros(len(scores), TOP_WORDS)
     top = words.topk(TOP_WORDS)
-    first = [ids[0] if ids else 0 for ids in batch.keyword_ids]
+    first = [ids[0] if ids and asked else 0 for ids in batch.keyword_ids]
     of_first = words.gather(1, torch.tensor(first, device=words.device)[:, None])
     ranks = (words > of_first).sum(dim=1).tolist()
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
-    has_key = (batch.key_at != MISSING).all(dim=1)
+    has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING
     given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
     pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
@@ -120,8 +138,8 @@ def _records(
         height, width = batch.sizes[batch.rows[n]]
         wanted = batch.keyword_ids[n]
         named = [[name(i), round(p, 4)] for i, p in zip(top_ids[n], top_shares[n], strict=True)]
-        rank = -1  # no keyword is known
-        if wanted:  # an answer without KEY names nothing: behind every word
+        rank = -1  # no keyword is known, or none is asked for
+        if wanted and asked:  # an answer without KEY names nothing: behind every word
             rank = ranks[n] if keys[n] else words.shape[1]
         rows.append(
             {
@@ -144,6 +162,7 @@ def _records(
                 "answer": talk.text(answers[n]),
                 "has_seg": segs[n],
                 "has_key": keys[n],
+                "key_asked": asked,
                 "height": height,
                 "width": width,
                 "target_rle": pixels[n]["target_rle"],

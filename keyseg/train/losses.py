@@ -19,14 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from keyseg.config import ConfigError, LossConfig
+from keyseg.data.example import VOID
 from keyseg.runs.packages import find
 
 if TYPE_CHECKING:
     from keyseg.model.keyseg import Output
     from keyseg.train.batch import Batch
-
-VOID = 255
-"""Target value of pixels that count for nothing."""
 
 TAKES = {
     "tokens": ("logits", "labels"),
@@ -126,11 +124,11 @@ def keyword_loss(logits: Tensor, keywords: Sequence[Sequence[int]], target: str)
     """Cross-entropy of the keyword: logits (N, K, V), sub-tokens of N keywords (may be empty).
 
     target "first": the first sub-token. "all": the mean over the sub-tokens. The mean over KEY
-    tokens and over the expressions that have a keyword; 0 when none has.
+    tokens and over the expressions that have a keyword; 0 when none has, or there is no KEY.
     """
     wanted = [list(k[:1] if target == "first" else k) for k in keywords]
     rows = [n for n, k in enumerate(wanted) if k]
-    if not rows:
+    if not rows or not logits.shape[1]:
         return logits.sum() * 0.0
     scores = logits[rows].log_softmax(-1).mean(dim=1)
     each = [-scores[i, wanted[n]].mean() for i, n in enumerate(rows)]

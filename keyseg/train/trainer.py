@@ -32,13 +32,13 @@ from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
 from keyseg.model.resample import at_decoder, to_original
 from keyseg.runs import disk
+from keyseg.runs.convergence import settled
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.distributed import ALONE, Processes, accumulating, shared, unsharded, whole
 from keyseg.train.losses import Losses, Weighted, weigh, weighted_terms
-
-SELECT_BY = "giou"
-"""Val score that decides which weights are kept as the best."""
+from keyseg.train.schedule import decay_start, end_after, learning_rate
+from keyseg.train.selection import SELECTED_BY
 
 
 class Value(NamedTuple):
@@ -132,18 +132,6 @@ def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
     yield from ((picked, size) for size, picked in found.items())
 
 
-def learning_rate(step: int, cfg: OptimConfig) -> float:
-    """Factor on all rates at a step (1-based): linear warm-up, then the schedule towards 0."""
-    if step <= cfg.warmup:
-        return step / cfg.warmup
-    done = (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)
-    if cfg.schedule == "linear":
-        return 1 - done
-    if cfg.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
-    return 1.0
-
-
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
     """AdamW with three rates: language model, mask decoder, and all that is new."""
     rates = {"vlm": cfg.lr, "mask_head": cfg.lr_decoder}
@@ -183,6 +171,9 @@ class Trainer:
         self.saved_step = 0
         """Step of the last checkpoint: where a killed run goes on."""
         self.best = -math.inf
+        self.end = cfg.optim.steps
+        """The last step; `optim.until` may bring it nearer."""
+        self._curve: list[tuple[int, float]] = []
         self._attentions = {
             name: module
             for name, module in self.model.named_modules()
@@ -210,6 +201,9 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
             self.step = self.saved_step = state["step"]
             self.best = state["best"]
+            self._curve = state.get("curve", [])  # not in checkpoints that are older than it
+            if self.cfg.optim.until == "plateau":  # a trunk's is that of another budget
+                self.end = state.get("end", self.end)
             kept, self._count = state["window"], state["count"]
             self._window[: len(kept)] = kept.to(self.device)  # a term at weight 0 may have come
             self._load_random(state["random"])
@@ -244,10 +238,13 @@ class Trainer:
         self,
         validate: Callable[[], dict[str, float]],
         stop: Callable[[], bool] = lambda: False,
+        branch: Callable[[], None] = lambda: None,
     ) -> Iterator[Value]:
         """Train to the last step; `validate` scores the val split.
 
         `stop` is asked after every step; once it says so, a checkpoint of that step is written.
+        `branch` is called where a training of another length would branch off (`optim.schedule`
+        wsd), with the checkpoint of that step written.
 
         Yields train/* and gradient norms every `log_every` steps, val/* before the first step
         (where the curves begin), every `eval_every` and at the end. No steps: nothing is trained.
@@ -262,12 +259,15 @@ class Trainer:
             yield from self._validate(validate)
         self.model.train()
         clock = time.perf_counter()
-        steps = ahead(self._make_batches, range(self.step + 1, optim.steps + 1))
+        branches = decay_start(optim, self.end) if optim.schedule == "wsd" else 0
+        if 0 < self.step == branches:  # what went on here was ended here
+            branch()
+        steps = ahead(self._make_batches, range(self.step + 1, self.end + 1))
         with closing(steps), self._writer:
             for batches in steps:
                 self.step += 1
                 self._train_step(batches)
-                last = self.step == optim.steps
+                last = self.step == self.end
                 if self._count == self.cfg.runtime.log_every or last:
                     seconds = time.perf_counter() - clock
                     yield from self._log(seconds)
@@ -275,15 +275,30 @@ class Trainer:
                 if self.step % optim.eval_every == 0 or last:
                     yield from self._validate(validate)
                     self.model.train()
+                    self._settle()
+                    if self.step == self.end and self._count:
+                        yield from self._log(time.perf_counter() - clock)
                     clock = time.perf_counter()
+                last = self.step == self.end
                 stopping = not last and self.processes.any(stop())
-                if self.step % optim.checkpoint_every == 0 or last or stopping:
+                at_branch = self.step == branches
+                if self.step % optim.checkpoint_every == 0 or last or stopping or at_branch:
                     self._save_last()
-                if stopping:
+                if at_branch:
+                    self._await_checkpoint()
+                    branch()
+                if last or stopping:
                     break
             self._await_checkpoint()
-        if self.step < optim.steps:
-            raise Stopped(f"stopped at step {self.step} of {optim.steps}, checkpoint written")
+        if self.step < self.end:
+            raise Stopped(f"stopped at step {self.step} of {self.end}, checkpoint written")
+
+    def _settle(self) -> None:
+        """Bring the end nearer where `optim.until` asks for it and val has flattened."""
+        optim = self.cfg.optim
+        at_full_rate = optim.schedule != "wsd" or self.step <= decay_start(optim, self.end)
+        if optim.until == "plateau" and at_full_rate and settled(self._curve):
+            self.end = end_after(self.step, optim)
 
     def load_best(self) -> None:
         """The weights with the best val score."""
@@ -316,7 +331,7 @@ class Trainer:
         self._window += row[:losses]  # stays on the device: read once per logging interval
         self._entropies = row[losses:]
         self._count += 1
-        factor = learning_rate(self.step, cfg.optim)
+        factor = learning_rate(self.step, cfg.optim, self.end)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.scaler.unscale_(self.optimizer)
@@ -345,16 +360,19 @@ class Trainer:
             scores = validate()
         for name, value in scores.items():
             yield Value(f"val/{name}", value, self.step)
+        self._curve.append((self.step, scores[SELECTED_BY]))
         # Untrained weights are where curves begin, not what came of a training: a variant that does
         # not beat them would be reported without the keywords that it learnt.
         counts = self.step > 0 or self.cfg.optim.steps == 0
-        if counts and scores[SELECT_BY] > self.best:
-            self.best = scores[SELECT_BY]
+        if counts and scores[SELECTED_BY] > self.best:
+            self.best = scores[SELECTED_BY]
             self._save_best()
 
     def _log(self, seconds: float) -> Iterator[Value]:
         names = [f"train/{name}" for name in self._losses]
         found = dict(zip(names, self._window / self._count, strict=True))
+        if not self.cfg.model.tokens.n_keys:
+            del found["train/keyword"]  # not asked
         found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
         names = [f"entropy/{name}" for name in self._attentions]
         found |= dict(zip(names, self._entropies, strict=True))
@@ -384,6 +402,8 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "step": self.step,
                 "best": self.best,
+                "end": self.end,
+                "curve": self._curve,
                 "window": self._window,
                 "count": self._count,
                 "random": random,

@@ -40,7 +40,7 @@ from keyseg.runs.run_directory import (
 )
 from keyseg.tracking import sync
 from keyseg.tracking.background import mirror
-from keyseg.worker import several, system_load
+from keyseg.worker import kept_records, several, system_load
 from keyseg.worker.log import beginning, log_to
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def run_cell(run: RunDirectory) -> None:
             run.replaced()
             # nothing goes on from here; at 7B the optimiser's state is three times the weights
             run.last_file.unlink(missing_ok=True)
+            kept_records.remove(run.checkpoints)
 
 
 def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
@@ -119,6 +120,8 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
 def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fields: Any) -> None:
     attempts = run.info["attempts"]
     attempts[-1] = provenance.ended(attempts[-1], outcome or status)
+    if status == QUEUED:
+        attempts[-1]["reached"] = reached(run)
     if status in (DONE, PRUNED, FAILED):
         with suppress(ValueError):  # rows that cannot be read: whoever reads them will say so
             fields["convergence"] = convergence.of_rows(run.rows(), fields).to_json()
@@ -129,6 +132,11 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
     log.log(level, "%s, after %.0f s of this attempt", told, attempts[-1].get("seconds", 0.0))
     if status == FAILED:
         run.restore(str(fields["error"]))
+
+
+def reached(run: RunDirectory) -> list[int]:
+    """How far a run has come that is stopped now: step, and batches of the test split."""
+    return [int(run.info.get("checkpoint_step") or 0), kept_records.count(run.checkpoints)]
 
 
 def attempt(path: str) -> int:

@@ -10,26 +10,30 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import takewhile
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import told_first
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
-from keyseg.runs import disk
+from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import build, pick_device
+from keyseg.train.build import Parts, build, pick_device
 from keyseg.train.distributed import Processes, unsharded
-from keyseg.train.evaluate import Record, evaluate, in_order
+from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
+from keyseg.train.schedule import decay_start
+from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
+from keyseg.worker.kept_records import KeptRecords
 from keyseg.worker.log import data_counts, memory, parameter_counts, scores
 
 log = logging.getLogger(__name__)
@@ -71,6 +75,7 @@ def work(
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
     _tell(parameter_counts(rows))
+    weights = weights_fingerprint(cfg)
     run.update(
         manifest=rows,
         trainable_parameters=trained,
@@ -82,6 +87,7 @@ def work(
     optim = cfg.optim
     sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
+    processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()
     run.truncate(step or -1)  # without a checkpoint it begins anew, before step 0
     log.info("goes on after step %d" if step else "begins before step %d", step)
@@ -92,42 +98,46 @@ def work(
     def validate() -> dict[str, float]:
         if processes.any(run.prune_file.exists()):
             raise Pruned
-        records = evaluate(parts, val_groups, cfg, "teacher_forced", processes)
+        records = evaluate(parts, val_groups, cfg, TEACHER_FORCED, processes)
         rows = table(processes.gather(records), val_groups)
         if keep_iou and processes.first:
             line = {"step": trainer.step, "iou": dict(zip(rows["id"], rows["iou"], strict=True))}
             disk.append(run.val_iou_file, (json.dumps(line) + "\n").encode())
         summary = summarise(rows)
-        log.info("step %d of %d: val %s", trainer.step, cfg.optim.steps, scores(summary))
+        log.info("step %d of %d: val %s", trainer.step, trainer.end, scores(summary))
         return summary
+
+    def leave() -> None:
+        if processes.first:
+            trunk.leave(run, cfg, trainer.step)
 
     run_checkpoint = trainer.saved_step
     run.update(checkpoint_step=run_checkpoint)  # MLflow waits with later rows: a kill takes them
     try:
-        for value in trainer.fit(validate, stop):
+        for value in trainer.fit(validate, stop, leave):
             # At once: the checkpoint of a step is written after its rows, so that none is lost.
             run.log([Row(*value, now())])
             if run_checkpoint != trainer.saved_step:
                 run_checkpoint = trainer.saved_step
                 disk.flush(run.metrics_file)  # as durable as the checkpoint that ends with them
-                run.update(checkpoint_step=run_checkpoint)
-                log.info("step %d of %d: checkpoint", run_checkpoint, optim.steps)
+                run.update(checkpoint_step=run_checkpoint, steps=trainer.end)
+                log.info("step %d of %d: checkpoint", run_checkpoint, trainer.end)
     finally:
-        run.update(checkpoint_step=trainer.saved_step)
+        run.update(checkpoint_step=trainer.saved_step, steps=trainer.end)
         if run_checkpoint != trainer.saved_step:
-            log.info("step %d of %d: checkpoint", trainer.saved_step, optim.steps)
+            log.info("step %d of %d: checkpoint", trainer.saved_step, trainer.end)
     if not cfg.evaluation.protocols:  # a trial of a tuner: chosen on val, test is not looked at
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
     told = [e for s in data.test for e in s.examples]
     test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
+    checkpoint = fingerprint(run.best_file)
+    read_of = f"{checkpoint} {data.fingerprint} {weights}"
+    kept = KeptRecords(run.checkpoints, read_of, processes.rank)
     with unsharded(parts.model):
         samples = {
-            p: table(
-                unless_stopped(evaluate(parts, test_groups, cfg, p, processes), processes, stop),
-                test_groups,
-            )
+            p: table(read_test(parts, test_groups, cfg, p, processes, kept, stop), test_groups)
             for p in cfg.evaluation.protocols
         }
     run.write_samples(pd.concat(samples.values(), ignore_index=True))
@@ -137,12 +147,10 @@ def work(
     log.info(memory())
     moment = now()
     run.log(
-        Row(f"test/{protocol}/{name}", value, optim.steps, moment)
+        Row(f"test/{protocol}/{name}", value, trainer.step, moment)
         for protocol, scores in summary.items()
         for name, value in scores.items()
     )
-    with (run.checkpoints / "best.safetensors").open("rb") as file:
-        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return {
         "summary": summary,
         "seconds_per_step": pace(run),
@@ -182,6 +190,13 @@ def check_same(run: RunDirectory, **found: str) -> None:
             )
 
 
+def _branch_off(run: RunDirectory, cfg: RunConfig) -> None:
+    """Begin where a cell with a smaller budget began to decay, if there is one (`trunk`)."""
+    if origin := trunk.take(run, cfg, decay_start(cfg.optim, cfg.optim.steps)):
+        run.update(trunk=origin)
+        log.info("branches off after step %d of %s", origin["step"], origin["signature"])
+
+
 def pace(run: RunDirectory) -> float | None:
     """Seconds a step: the median of all logging intervals; None where nothing was trained."""
     metrics = run.metrics()
@@ -194,13 +209,37 @@ def table(records: list[Record], images: list[ImageGroup]) -> pd.DataFrame:
     return pd.DataFrame(in_order(records, images))
 
 
-def unless_stopped(records: Iterator[Record], processes: Processes, stop: Stop) -> list[Record]:
-    """The records of all processes; the next attempt makes an evaluation anew that was stopped.
+def fingerprint(file: Path) -> str:
+    """16 hex digits of a file's content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def read_test(
+    parts: Parts,
+    images: list[ImageGroup],
+    cfg: RunConfig,
+    protocol: str,
+    processes: Processes,
+    kept: KeptRecords,
+    stop: Stop,
+) -> list[Record]:
+    """The records of all processes; what an attempt before this one has read is not read again.
 
     Raises:
-        Stopped: `stop` said so to one of the processes, or to all.
+        Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
-    mine = list(takewhile(lambda record: not stop(), records))
+    found = kept.read(protocol) if processes.first else {}
+    done = set(processes.led(lambda: list(found)))
+    if done:
+        log.info("test, %s: %d batches were read before", protocol, len(done))
+    mine = [record for records in found.values() for record in records]
+    with closing(evaluate_batches(parts, images, cfg, protocol, processes, done)) as batches:
+        for start, records in batches:
+            kept.add(protocol, start, records)
+            mine += records
+            if stop():
+                break
     if processes.any(stop()):
         raise Stopped("stopped while it read the test split; the training is complete")
     return processes.gather(mine)
@@ -232,7 +271,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
-        "selected_by": "val giou (teacher_forced)",
+        "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
 
 

@@ -1,6 +1,7 @@
 """Every file that a data set is made of, broken in every way: one line that names it, no crash."""
 
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def segment(value):
     return lambda path: change(path, lambda c: c["annotations"][0].update(segmentation=value))
 
 
+def large(content):
+    for image in content["images"]:
+        image.update(height=10**6, width=10**6)
+
+
+def bomb(path):
+    """A few kilobytes that say they are a picture of 20,000 x 20,000."""
+    Image.new("1", (20_000, 20_000)).save(path, "PNG")
+
+
+NAN = math.nan
 REFS, COCO = "refcoco/refs(unc).p", "refcoco/instances.json"
 GREFS, GCOCO = "grefcoco/grefs(unc).json", "grefcoco/instances.json"
 PICTURE = "images/mscoco/images/train2014/COCO_train2014_000000000007.jpg"
@@ -133,6 +145,48 @@ KINDS = {
         segment({"size": [8, 10], "counts": [3]}),
         "do not add up",
     ),
+    "runs that fill no mask": (
+        "refer",
+        COCO,
+        segment({"size": [8, 10], "counts": "5"}),
+        "annotation 107: run lengths do not add up",
+    ),
+    "a corner that is no number": (
+        "refer",
+        COCO,
+        segment([[*SQUARE[:7], math.nan]]),
+        "annotation 107: segmentation part with nan",
+    ),
+    "a corner far away": (
+        "refer",
+        COCO,
+        segment([[*SQUARE[:7], 1e15]]),
+        "annotation 107: segmentation part with 1000000000000000.0",
+    ),
+    "an image as large as a country": (
+        "refer",
+        COCO,
+        lambda p: change(p, large),
+        "annotation 107: 1000000 x 1000000 is 1,000,000 megapixels",
+    ),
+    "an area that is none": (
+        "refer",
+        COCO,
+        lambda p: change(p, lambda c: c["annotations"][0].update(area="x")),
+        "annotation 107: area is 'x'",
+    ),
+    "a picture without a name": (
+        "refer",
+        COCO,
+        lambda p: change(p, lambda c: c["images"][0].update(file_name=3)),
+        "file_name",
+    ),
+    "grefs with a corner that is no number": (
+        "grefer",
+        GCOCO,
+        segment([[*SQUARE[:7], math.nan]]),
+        "annotation 107: segmentation part with nan",
+    ),
     "picture gone": ("refer", PICTURE, remove, "images are missing"),
     "grefs gone": ("grefer", GREFS, remove, "is missing"),
     "grefs cut": ("grefer", GREFS, cut, "not valid JSON"),
@@ -171,6 +225,19 @@ KINDS = {
         lambda p: change(p, lambda c: c["shapes"][0].update(points=[[1]])),
         "without points",
     ),
+    "shape with a point that is no number": (
+        "reason",
+        NOTE,
+        lambda p: change(p, lambda c: c["shapes"][0]["points"].append([1, NAN])),
+        "shape 'target' with nan",
+    ),
+    "shape that is no polygon": (
+        "reason",
+        NOTE,
+        lambda p: change(p, lambda c: c["shapes"][0].update(shape_type="line")),
+        "shape 'target' is a line",
+    ),
+    "photo of 400 megapixels": ("reason", PHOTO, bomb, "400000000 pixels"),
     "shapes that are none": (
         "reason",
         NOTE,

@@ -6,7 +6,7 @@ from PIL import Image
 
 from keyseg.data.check import PICTURE, check
 from keyseg.data.files import IMAGE, UNANNOTATED, DataError
-from keyseg.metrics import Collisions
+from keyseg.data.keywords.first_tokens import Collisions
 
 TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
 IGNORE = TARGET | {"label": "ignore"}
@@ -58,24 +58,27 @@ def test_counts(config, written):
     assert (train.targets, train.images, train.expressions, train.published) == (2, 2, 4, 42404)
     assert train.keywords == Collisions(keywords=4, distinct=1, colliding=0, majority=4)
     assert (reason.targets, reason.expressions, reason.published) == (4, 4, 239)
-    assert reason.empty == 2, "an ignore region alone is no target, and no shapes are none"
+    assert reason.empty == ["c.jpg"], "an ignore region alone is no target"
+    assert reason.shapeless == ["d.jpg"]
+    (fact,) = result.facts()
+    assert fact == "reason train: 1 image has no shapes (d.jpg), as published: an empty target"
     assert reason.keywords == Collisions(keywords=3, distinct=3, colliding=2, majority=2)
     assert (test.split, test.source_split) == ("test", "testA")
     assert result.overlap == {"test": set()}
     problems = list(result.problems())
     assert "refer train: 2 targets, 42404 are published" in problems
-    assert "reason train: 2 masks are empty" in problems
+    assert "reason train: 1 mask is empty (c.jpg)" in problems
     assert len(problems) == 4
 
 
-def test_as_published_is_no_problem(config, written, monkeypatch):
+def test_as_published_is_no_problem(config, written, monkeypatch, reason_folder):
     written()
     for module, counts in (
         ("refer", {("refcoco", "unc"): {"train": 2, "testA": 1}}),
         ("reason_seg", {"train": 4}),
     ):
         monkeypatch.setattr(f"keyseg.data.{module}.PUBLISHED", counts)
-    config["splits"]["train"].pop()
+    reason_folder.add("c", ["what sings"], [TARGET])  # d has no shapes, which is as published
     assert list(check(config, first_word).problems()) == []
 
 
@@ -92,7 +95,7 @@ def test_gaps_are_counted_and_left_out(config, written, refer_folder, reason_fol
     train, reason, test = check(config, first_word).rows
     assert train.count(UNANNOTATED) == 1
     assert len(train.errors) == 3
-    assert train.empty == 1
+    assert train.empty == ["COCO_train2014_000000000008.jpg"]
     assert train.found == 4
     assert (test.count(IMAGE), test.targets, test.found) == (1, 0, None)
     assert (reason.count(IMAGE), reason.targets, len(reason.errors)) == (1, 2, 2)
@@ -109,9 +112,21 @@ def test_images_that_cannot_be_decoded(config, written, refer_folder, reason_fol
     train, reason, test = check(config, first_word, decode=True).rows
     assert (train.count(PICTURE), reason.count(PICTURE), test.count(PICTURE)) == (1, 1, 0)
     assert "is (4, 4) (height, width), its mask (8, 10)" in str(train.errors[0])
-    assert f"{cut} cannot be decoded" in str(reason.errors[0])
+    assert f"{cut} is not an image that can be read" in str(reason.errors[0])
     assert (train.found, reason.found) == (2, 4), "they are on disk"
     assert not check(config, first_word).rows[1].errors, "only if it is asked for"
+
+
+def test_a_picture_without_a_range_is_a_problem(config, written, reason_folder):
+    """What training would refuse is refused here; 16 bits of grey have a range."""
+    written()
+    folder = reason_folder.root / "ReasonSeg/train"
+    with Image.open(folder / "a.jpg") as picture:
+        grey = np.asarray(picture.convert("L"))
+    Image.fromarray(grey.astype(np.float32)).save(folder / "a.jpg", "TIFF")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "b.jpg", "PNG")
+    _, reason, _ = check(config, first_word, decode=True).rows
+    assert [str(folder / "a.jpg") in str(e) and "mode F" in str(e) for e in reason.errors] == [True]
 
 
 def test_keyword_policies_are_compared(config, written):

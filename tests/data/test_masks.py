@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from keyseg.data.files import DataError
 from keyseg.data.masks import (
     CocoMask,
     ReasonMask,
+    check_run_lengths,
     decode_rle,
     draw_polygon,
     encode_rle,
-    image_size,
     polygon_area,
     raster_area,
 )
+from keyseg.data.pictures import image_size
 
 HEIGHT, WIDTH = 24, 30
 # Drawn by OpenCV 5.0 (polylines, then fillPoly; points cast to int32) on 24 x 30 pixels; the last
@@ -146,11 +148,33 @@ def test_target_share_leaves_out_ignore_and_flag():
         ({"label": "target", "points": []}, "without points"),
         ({"label": "target", "points": [[1, 2], [3]]}, "without points"),
         ({"label": "target", "points": [[1, "2"]]}, "without points"),
+        ({"label": "target", "points": [[1, math.nan]]}, "'target' with nan for a coordinate"),
+        ({"label": "target", "points": [[1, 1e300]]}, "for a coordinate"),
+        (
+            {"label": "target", "points": [[1, 1], [2, 2]], "shape_type": "mask"},
+            "'target' is a mask: only polygons, rectangles and circles are drawn",
+        ),
+        (
+            {"label": "target", "points": [[1, 1]], "shape_type": "circle"},
+            "a circle has 2 points, not 1",
+        ),
     ],
 )
 def test_broken_shapes(broken, why):
     with pytest.raises(ValueError, match=why):
         ReasonMask([broken], 4, 6)
+
+
+def test_rectangles_and_circles_of_labelme_are_drawn_as_such():
+    corners = {"label": "target", "points": [[20, 4], [5, 12]], "shape_type": "rectangle"}
+    drawn = ReasonMask([corners], HEIGHT, WIDTH)
+    wanted = ReasonMask([shape("target", rectangle(5, 4, 20, 12))], HEIGHT, WIDTH)
+    np.testing.assert_array_equal(drawn(), wanted())
+    assert drawn.target_share() == wanted.target_share()
+    circle = {"label": "target", "points": [[12, 12], [20, 12]], "shape_type": "circle"}
+    mask = ReasonMask([circle], HEIGHT, WIDTH)
+    assert mask().sum() == pytest.approx(math.pi * 8**2, rel=0.15)
+    assert mask.target_share() == pytest.approx(math.pi * 8**2 / (HEIGHT * WIDTH), rel=0.01)
 
 
 def test_real_reason_seg_sample(samples):
@@ -209,7 +233,17 @@ def test_parts_that_enclose_nothing(empty):
         ({"counts": [-3, 23], "size": [5, 4]}, "do not add up"),
         ({"counts": [20], "size": [4, 5]}, "is not the image's"),
         ({"counts": [20]}, "RLE size None"),
-        ({"size": [5, 4]}, "NoneType"),
+        ({"size": [5, 4]}, "no list of whole numbers: None"),
+        ({"counts": [20.0], "size": [5, 4]}, "no list of whole numbers"),
+        ({"counts": [], "size": [5, 4]}, "do not add up"),
+        ({"counts": "]]]]]]", "size": [5, 4]}, "damaged run lengths"),
+        ({"counts": "0e0", "size": [5, 4]}, "run lengths do not add up to 5 x 4"),
+        ({"counts": "5", "size": [5, 4]}, "run lengths do not add up to 5 x 4"),
+        ([[1, 1, 4, 1, 4, 4, math.nan, 4]], "with nan for a coordinate"),
+        ([[math.nan, 1, 4, 1, 4, 4, 1, 4]], "with nan for a coordinate"),
+        ([[1, 1, 4, 1, 4, 4, -math.inf, 4]], "with -inf for a coordinate"),
+        ([[1, 1, 1e12, 1, 4, 4, 1, 4]], "with 1000000000000.0 for a coordinate"),
+        ([[1, 1, 10**400, 1, 4, 4, 1, 4]], "for a coordinate"),
     ],
 )
 def test_broken_segmentations_are_refused_before_they_are_drawn(segmentation, why):
@@ -217,10 +251,26 @@ def test_broken_segmentations_are_refused_before_they_are_drawn(segmentation, wh
         CocoMask(segmentation, 5, 4)
 
 
-def test_damaged_compressed_run_lengths():
-    mask = CocoMask({"counts": "]]]]]]", "size": [5, 4]}, 5, 4)
-    with pytest.raises(DataError, match="damaged run lengths"):
-        mask()
+@pytest.mark.parametrize("size", [(10**6, 10**6), (0, 5), (-3, 5), (4.0, 5), ("4", 5), (True, 5)])
+def test_a_mask_of_no_size_or_of_one_that_no_memory_holds(size):
+    for make in (CocoMask, ReasonMask):
+        with pytest.raises(ValueError, match=r"megapixels|no height and width"):
+            make([], *size)
+    with pytest.raises(ValueError, match=r"megapixels|no height and width"):
+        decode_rle("", *size)
+
+
+@given(st.binary(max_size=12), st.integers(1, 6), st.integers(1, 6))
+def test_no_run_lengths_leave_pixels_as_the_memory_was(counts, height, width):
+    """What passes the check is what pycocotools makes of that mask, byte by byte."""
+    try:
+        check_run_lengths(counts, height, width)
+    except ValueError:
+        return
+    mask = decode_rle(counts.decode("latin-1"), height, width)
+    assert set(np.unique(mask)) <= {0, 1}
+    area = coco.area({"counts": counts, "size": [height, width]})
+    assert mask.sum() == area
 
 
 def test_real_coco_sample(samples):
@@ -258,7 +308,7 @@ def test_empty_string_is_the_empty_mask():
 
 
 def test_run_lengths_of_another_size():
-    with pytest.raises(ValueError, match=r"RLE|rle"):
+    with pytest.raises(ValueError, match="do not add up to 3 x 3"):
         decode_rle(encode_rle(np.ones((4, 4), bool)), 3, 3)
 
 

@@ -60,6 +60,46 @@ def test_a_turn_word_by_word(talk, order, n_keys, tokens):
     assert made.question(example()) == turn.ids[: turn.answer]
 
 
+def test_without_key_the_answer_holds_seg_alone(compose_run):
+    cfg = compose_run("fusion=no_key")
+    tokenizer = make_processor().tokenizer
+    assert len(add_tokens(tokenizer, cfg.model.tokens)) == 1
+    talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
+    turn = talk.turn(example(text="the red ball"))
+    assert words(talk, turn.ids[turn.answer :]) == [
+        "sure",
+        ",",
+        "[SEG]",
+        ".",
+        "the",
+        "red",
+        "ball",
+        ".",
+        "</s>",
+    ]
+    assert (turn.keys, talk.key_id) == ([], None)
+    assert turn.ids[turn.seg] == talk.seg_id
+
+
+@pytest.mark.parametrize("prompt", ["short", "lisa"])
+def test_an_answer_may_leave_the_target_unnamed(talk, prompt):
+    """What comes before {text} stays as it is, in every template."""
+    named, unnamed = (
+        talk(f"prompt={prompt}", f"prompt.names_target={value}") for value in ("true", "false")
+    )
+    for seed in range(8):
+        one, two = (
+            t.turn(example(text="the red ball"), np.random.default_rng(seed))
+            for t in (named, unnamed)
+        )
+        assert not {"red", "ball"} & set(words(unnamed, two.ids[two.answer :]))
+        assert "ball" in words(named, one.ids[one.answer :])
+        end = len(two.ids) - 1
+        assert two.ids[:end] == one.ids[:end]
+        assert (two.keys, two.seg) == (one.keys, one.seg)
+        assert words(unnamed, two.ids[-1:]) == ["</s>"]
+
+
 def test_sentences_have_templates_of_their_own(talk):
     made = talk(short=["find {query} ."], long=["{query}"])
     query = "which red thing could roll down a hill ?"
@@ -168,6 +208,24 @@ def test_text_of_an_answer(talk):
     made = talk()
     turn = made.turn(example(text="the red ball"))
     assert made.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] . the red ball ."
+
+
+@pytest.mark.parametrize("name", ["<image>", "[SEG]", "[KEY]", "</s>", "<s>", "[seg]", "<IMAGE>"])
+def test_a_token_s_name_in_a_text_is_text(talk, tokenizer, name):
+    """A query that holds one is no image's place, no end and no SEG; others are as they were."""
+    made = talk()
+    ids = made.question(example(query=f"the ball {name} left"))
+    reserved = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
+    assert not reserved & set(ids)
+    around = made.question(example(query="the ball left"))
+    assert len(ids) > len(around)
+    turn = made.turn(example(text=f"the {name} ball", keyword=name))
+    assert sorted(reserved & set(turn.ids)) == sorted(
+        tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]", "</s>"])
+    )
+    assert sum(i in reserved for i in turn.ids) == 3
+    assert made.read(turn.ids[: turn.answer], turn.ids[turn.answer :]) == turn
+    assert not reserved & set(made.keyword_ids(name))
 
 
 def test_braces_in_a_query_are_text(talk):

@@ -13,6 +13,8 @@ from keyseg.config import PROJECT, ConfigError
 from keyseg.model.variant import build_fusion
 
 VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
+WITHOUT_KEY = ("no_key",)
+"""Options that leave KEY out of the answer."""
 OPTIONS = [
     *((name, ()) for name in VARIANTS),
     ("self", ("fusion.residual=false",)),
@@ -30,7 +32,8 @@ every_count = pytest.mark.parametrize("n_keys", [1, 3])
 def variant(compose_run):
     def make(name, n_keys, *options):
         torch.manual_seed(5)
-        cfg = compose_run(f"fusion={name}", f"model.tokens.n_keys={n_keys}", *options)
+        counted = () if name in WITHOUT_KEY else (f"model.tokens.n_keys={n_keys}",)
+        cfg = compose_run(f"fusion={name}", *counted, *options)
         return cfg, build_fusion(cfg, C)
 
     return make
@@ -106,7 +109,7 @@ def slow(name, options, module, seg, keys, context):
         return slow_mlp(module.mlp, s)
 
     match name, options:
-        case "seg_only", ():
+        case (("seg_only" | "no_key"), ()):
             return seg
         case "self", ():
             second = add(seg, sequence(seg))
@@ -173,7 +176,7 @@ def test_every_parameter_gets_a_gradient(variant, sample, name, options, n_keys)
     frozen = [n for n, p in module.named_parameters() if not p.requires_grad]
     assert still == frozen
     assert bool(frozen) == (name == "released")
-    assert bool(list(module.parameters())) == (name not in ("seg_only", "add"))
+    assert bool(list(module.parameters())) == (name not in ("seg_only", "no_key", "add"))
 
 
 @every_count

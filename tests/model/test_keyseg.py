@@ -12,7 +12,15 @@ from keyseg.data.mix import ImageGroup, load
 from keyseg.model.keyseg import KeywordHead, context_mask, projection
 
 VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
+WITHOUT_KEY = ("no_key",)
+"""Options that leave KEY out of the answer."""
 ORDERS = ("key_first", "seg_first")
+SEG_FIRST = "model.tokens.order=seg_first"
+
+
+def keys(name, count):
+    """The override for so many KEY tokens, where the option has any."""
+    return () if name in WITHOUT_KEY else (f"model.tokens.n_keys={count}",)
 
 
 def test_context_is_the_prefix_and_ones_own_tokens_before_seg():
@@ -67,7 +75,7 @@ def forward(parts, batch):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_target_leaves_no_trace_in_the_mask(make_parts, example, batch_of, name, order):
     """Two examples that differ in their target only: keyword, words of the answer, mask."""
-    parts, _ = make_parts(f"fusion={name}", f"model.tokens.order={order}", "model.tokens.n_keys=2")
+    parts, _ = make_parts(f"fusion={name}", f"model.tokens.order={order}", *keys(name, 2))
     ball = example("ball", "the red ball", np.s_[:50, :50])
     light = example("traffic light", "the small green traffic light", np.s_[70:, 90:])
     one, two = batch_of(parts, ball), batch_of(parts, light)
@@ -227,3 +235,95 @@ def test_the_mask_is_drawn_on_sams_embedding(make_parts, example, batch_of):
     changed = replace(batch, features=replace(batch.features, sam=batch.features.sam + 1))
     one, two = (forward(parts, b).mask_logits for b in (batch, changed))
     assert not torch.equal(one, two)
+
+
+def moved(parts, batch, places):
+    """Whether the mask changes when the states at some places of a row do, after the LLM.
+
+    `places`: (row, position) of each.
+    """
+    model = parts.model
+    before = forward(parts, batch).mask_logits
+    real = model.vlm.forward
+
+    def disturbed(packed, clip):
+        states = real(packed, clip).clone()
+        for row, position in places:
+            states[row, position] += 1
+        return states
+
+    model.vlm.forward = disturbed
+    try:
+        return not torch.equal(forward(parts, batch).mask_logits, before)
+    finally:
+        del model.vlm.forward
+
+
+IN_CONTEXT = [
+    (name, f"fusion.key_in_context={value}")
+    for name in ("self", "full", "cross_self", "no_mlp", "no_residual", "random_key")
+    for value in ("true", "false")
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, ()) for name in VARIANTS if name not in WITHOUT_KEY),
+        *(("self", ("fusion.key_in_context=true", order)) for order in ("", SEG_FIRST)),
+        *((name, ("fusion.key_in_context=false",)) for name in ("full", "cross_self", "no_mlp")),
+    ],
+)
+def test_keys_state_moves_the_mask_exactly_where_a_variant_says_it_reads_it(
+    make_parts, example, batch_of, name, options
+):
+    """Through the whole model: the state at one KEY's place alone is disturbed.
+
+    Read as KEY is the state at the token, or the one before it; the token's own position is closed
+    with it. With KEY first and the state before a token, SEG's own state is that at the last KEY.
+    """
+    given = [*filter(None, options), "model.tokens.n_keys=2", "model.precision=fp32"]
+    parts, _ = make_parts(f"fusion={name}", *given)
+    batch = batch_of(parts, example("ball", "the red ball", np.s_[:9]))
+    fusion, keys_at = parts.model.fusion, batch.key_at[0].tolist()
+    for shift in (0, 1):  # tokens.state
+        parts.model.shift = shift
+        read, seg = {at - shift for at in keys_at}, int(batch.seg_at) - shift
+        for place in sorted({*read, *keys_at}):
+            wanted = (fusion.uses_key and place in read) or (fusion.uses_seg and place == seg)
+            wanted |= fusion.uses_context and fusion.key_in_context and place < seg
+            assert moved(parts, batch, [(0, place)]) == wanted, (shift, place)
+
+
+def test_the_controls_without_key_do_not_read_it():
+    """What the test above goes by, said by name: none of these may have KEY in its fusion."""
+    from omegaconf import OmegaConf
+
+    for name in ("self", "random_key", "shuffled_key"):
+        options = OmegaConf.load(PROJECT / "experiments" / "fusion" / f"{name}.yaml")
+        assert options.key_in_context is False
+    assert OmegaConf.load(PROJECT / "experiments/fusion/full.yaml").key_in_context is True
+
+
+@pytest.mark.parametrize("name", ["no_key", "self", "mlp", "random_key"])
+def test_without_key_there_is_neither_token_nor_row_nor_head(make_parts, scenes_folder, name):
+    overrides = () if name in WITHOUT_KEY else ("model.tokens.n_keys=0",)
+    parts, cfg = make_parts(f"fusion={name}", *overrides)
+    talk, model = parts.conversation, parts.model
+    assert talk.key_id is None
+    assert "[KEY]" not in talk.tokenizer.get_vocab()
+    assert len(rows_of(parts)) == 1
+    assert model.keyword_head is None
+    assert model.key_projection is None
+    example = load(cfg.data, "train")[0].examples[0]
+    batch = parts.collator([ImageGroup(example.image, "", [example])])
+    answer = talk.text(batch.packed.input_ids[0].tolist()).partition("assistant")[2]
+    assert "[SEG]" in answer
+    assert "KEY" not in answer
+    assert batch.key_at.shape == (1, 0)
+    output = forward(parts, batch)
+    assert output.key_query.shape == (1, 0, 192)
+    assert output.mask_logits.isfinite().all()
+    seg = int(batch.seg_at)
+    assert moved(parts, batch, [(0, seg)])
+    assert moved(parts, batch, [(0, seg - 1)]) == model.fusion.uses_context

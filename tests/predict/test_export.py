@@ -71,7 +71,7 @@ def test_transformers_reads_the_language_model(folder, parts, group):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["full", "seg_only"])
+@pytest.mark.parametrize("variant", ["full", "seg_only", "self", "no_key"])
 def test_the_same_mask_and_words(variant, request, make_finished, tmp_path):
     """With the answer given to both sides: a random model writes none with a token in it."""
     from keyseg.train.evaluate import evaluate
@@ -79,7 +79,7 @@ def test_the_same_mask_and_words(variant, request, make_finished, tmp_path):
     if variant == "full":
         run, folder = request.getfixturevalue("run"), request.getfixturevalue("folder")
     else:
-        run = make_finished("fusion=seg_only", "model.tokens.state=previous", "prompt=lisa")
+        run = make_finished(f"fusion={variant}", "model.tokens.state=previous", "prompt=lisa")
         folder = export(run, tmp_path / "model")
     group = request.getfixturevalue("group")
     parts = load_model(run.config, run.best_file, CPU)

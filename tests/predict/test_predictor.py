@@ -12,6 +12,7 @@ from PIL import Image
 from keyseg import cli
 from keyseg.data.masks import decode_rle
 from keyseg.data.mix import groups, load
+from keyseg.data.prompts import Conversation
 from keyseg.predict.predictor import Predictor, is_sentence, load_model
 from keyseg.train.evaluate import evaluate
 
@@ -148,6 +149,34 @@ def test_a_bad_table_is_an_error_before_a_model_is_loaded(
     assert predict("--csv", "asked.csv") == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_row_is_one_bad_row(predict, examples, tmp_path, capsys, monkeypatch):
+    """Also where it is the model that fails, and where a query names a token."""
+    (tmp_path / "a.png").write_bytes(examples[0].image.read_bytes())
+    (tmp_path / "b.png").write_bytes(examples[1].image.read_bytes())
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    said = ["a.png,<image> [SEG] </s>", "a.png,it", "b.png,too long", "b.png,it", "bomb.png,it"]
+    rows = [*said, ",it", "a.png, ", "none.png,it"]
+    (tmp_path / "asked.csv").write_text("\n".join(["image,query", *rows]) + "\n")
+    question = Conversation.question
+
+    def fail(self, example, rng=None):
+        if example.query == "too long":
+            raise IndexError("index out of range in self")
+        return question(self, example, rng)
+
+    monkeypatch.setattr(Conversation, "question", fail)
+    assert predict("--csv", "asked.csv") == 1
+    errors = capsys.readouterr().err
+    told = {line.split(",")[1].split(":")[0].strip() for line in errors.splitlines()}
+    assert told == {"line 4", "line 6", "line 7", "line 8", "line 9"}
+    assert "IndexError: index out of range" in errors
+    assert "400000000 pixels" in errors
+    with (tmp_path / "out" / "asked-predictions.csv").open(newline="") as file:
+        assert [row["query"] for row in csv.DictReader(file)] == [
+            "<image> [SEG] </s>", "it", "it",
+        ]  # fmt: skip
 
 
 def test_every_bad_row_is_named(predict, tmp_path, capsys):

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from keyseg.report.figures import drawing
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import inference, scores
-from keyseg.report.store import CellResult, Sweep, Variant, variants_of
+from keyseg.report.store import CellResult, Sweep, VariantResult, variants_of
 
 IMAGES, PER_IMAGE = 10, 3
 SLICES = {
@@ -88,7 +88,7 @@ def sweep(variants: int, seeds: int, holes: dict[tuple[int, int], str]) -> Sweep
         for k, factors in enumerate(grid)
         for seed in range(seeds)
     ]
-    made: tuple[Variant, ...] = tuple(variants_of(cells))
+    made: tuple[VariantResult, ...] = tuple(variants_of(cells))
     design = {
         "name": "x",
         "baseline": grid[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from PIL import Image
 from keyseg.report import ReportFiles, build
 from keyseg.report.figures import drawing, test_scores
 from keyseg.report.figures.style import figure_style, save
+from keyseg.report.gallery import overlay
 from keyseg.report.page.checks import check
 from keyseg.report.stats import scores
 from keyseg.report.store import load
@@ -277,6 +279,24 @@ def test_broken_files_are_holes(store: Callable[..., Path], tmp_path: Path) -> N
     assert "image not found" in page
     assert "no samples" in page
     assert "no mask stored" in page
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_mask_that_no_memory_holds_is_a_hole(store: Callable[..., Path], tmp_path: Path) -> None:
+    sweep = store(images=8)
+    run = RunDirectory(next(p for p in sorted(sweep.iterdir()) if p.is_dir()))
+    samples = run.samples()
+    samples.loc[3, ["height", "width"]] = 10**6
+    run.write_samples(samples)
+    page = build(sweep, tmp_path / "report").html.read_text()
+    name = html.escape(str(samples["id"][3]))
+    assert f"{name}: 1000000 x 1000000 is 1,000,000 megapixels" in page
+
+
+def test_a_damaged_mask_is_none() -> None:
+    assert overlay.decode("0e0", 5, 4) is None
+    assert overlay.decode("0d0", 10**6, 10**6) is None
+    assert overlay.load(Path("nowhere.png"), 10**6, 10**6)[0].shape == (320, 320, 3)
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -78,7 +78,7 @@ def test_another_formula_changes_its_variant_alone(copy):
         ("model/resample.py", "def at_decoder(", "@odd\ndef at_decoder(", "at_decoder"),
         ("train/losses.py", "def dice_loss(", "@odd\ndef dice_loss(", "dice_loss"),
         # a constant
-        ("train/trainer.py", 'SELECT_BY = "giou"', 'SELECT_BY = "ciou"', "SELECT_BY"),
+        ("train/selection.py", '"giou"', '"ciou"', "SELECTED_BY"),
         # a reader that the config names
         ("data/refer.py", "def expressions(", "@odd\ndef expressions(", "expressions"),
     ],

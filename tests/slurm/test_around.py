@@ -96,8 +96,11 @@ def test_a_worker_without_srun_hears_what_slurm_sends(sweep):
 
 def test_gpus_of_a_kind_with_cores_and_memory_of_each(sweep):
     code, out, err = sweep.run(
-        *("fusion=self", "hydra.launcher.gpus=2", "hydra.launcher.cpus_per_gpu=2"),
-        *("hydra.launcher.mem_per_gpu=200M", "hydra.launcher.comment='two words'"),
+        "fusion=self",
+        "hydra.launcher.gpus=2",
+        "hydra.launcher.cpus_per_gpu=2",
+        "hydra.launcher.mem_per_gpu=200M",
+        "hydra.launcher.comment='two words'",
     )
     assert code == 0, out + err
     assert sweep.cells["self"].info["environment"]["KEYSEG_THREADS"] == "4"
@@ -106,7 +109,8 @@ def test_gpus_of_a_kind_with_cores_and_memory_of_each(sweep):
 def test_python_that_is_not_on_the_node_is_named(sweep):
     for use_srun in ("true", "false"):
         code, out, _ = sweep.run(
-            *("fusion=self", "hydra.launcher.python=/nowhere/python"),
+            "fusion=self",
+            "hydra.launcher.python=/nowhere/python",
             f"hydra.launcher.use_srun={use_srun}",
         )
         assert code == 1

@@ -50,6 +50,15 @@ def test_the_end_of_a_sweep(outcomes, width):
     assert "warning: p" in text
 
 
+def test_of_a_cell_without_key_the_keyword_was_not_asked(make_cell):
+    cell = make_cell("no_key")
+    cell.create().update(status="done", summary={"teacher_forced": {"giou": 0.5, "ciou": 0.6}})
+    row = next(
+        line for line in printed([Outcome(cell, "done")], 120).splitlines() if "no_key" in line
+    )
+    assert "not asked" in row
+
+
 def test_a_report_that_fails_leaves_a_message_and_its_traceback(tmp_path):
     def build(sweep_dir, out_dir):
         raise ValueError("no cell is done\nand more")

@@ -155,7 +155,7 @@ def test_the_command_line_ends_in_one_line(mode, tmp_path):
 def test_a_launcher_that_refuses_its_options_is_heard(launcher, options, message, tmp_path):
     given = [f"hydra.launcher.{option}" for option in options]
     done = subprocess.run(
-        [*(sys.executable, str(PROJECT / "run.py"), "-m", "fusion=self,cross", "--dry"),
+        [sys.executable, str(PROJECT / "run.py"), "-m", "fusion=self,cross", "--dry",
          f"hydra/launcher={launcher}", f"paths.outputs={tmp_path}", *given],
         cwd=tmp_path,
         capture_output=True,

@@ -7,6 +7,7 @@ import pytest
 from keyseg.config import ConfigError
 from keyseg.model.backbones import weights
 from keyseg.sweep import preflight
+from keyseg.train.build import build_fusion
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +117,17 @@ def test_a_tokenizer_that_is_missing(tokenizer, compose_run):
     random = ("model=llava_1_5_7b", "model.init=random", f"+model.sizes.tokenizer={tokenizer}")
     with pytest.raises(ConfigError, match=rf"model\.sizes\.tokenizer={tokenizer}: there is no"):
         weights.check_weights(compose_run(*random))
+
+
+def test_a_variant_that_reads_key_needs_one_in_the_answer(compose_run):
+    for name in ("full", "cross", "add", "released", "shuffled_key"):
+        with pytest.raises(ConfigError, match=rf"fusion={name} reads KEY, and .*n_keys=0 .*no_key"):
+            preflight.check([compose_run(f"fusion={name}", "model.tokens.n_keys=0")])
+    with pytest.raises(ConfigError, match=r"fusion=no_key.*n_keys=1 .*take fusion=seg_only"):
+        build_fusion(compose_run("fusion=no_key", "model.tokens.n_keys=1"), 16)
+
+
+def test_variants_without_key_are_let_through(small_run):
+    kept = ("seg_only", "self", "mlp", "random_key")
+    cells = [small_run(f"fusion={name}", "model.tokens.n_keys=0") for name in kept]
+    preflight.check([*cells, small_run("fusion=no_key")])

@@ -8,7 +8,7 @@ import pytest
 from keyseg.config import ConfigError
 from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED
 from keyseg.sweep.pool import job_ends
-from keyseg.sweep.slurm.job import CommandJob, WorkerFailedError
+from keyseg.sweep.slurm.job import CellJob, CommandJob, WorkerFailedError, stuck
 from keyseg.sweep.slurm.launcher import SlurmLauncher
 from keyseg.sweep.slurm.options import SlurmOptions, check, report_options
 from keyseg.sweep.slurm.queue import SlurmError
@@ -66,8 +66,12 @@ def test_named_options_reach_the_script(tmp_path):
     check(options)
     text = script(options, "t", tmp_path, tmp_path, 4)
     for line in (
-        *("--gpus-per-node=a100:2", "--cpus-per-gpu=6", "--mem-per-gpu=40G"),
-        *("--gres=craynetwork:1", "--exclude='n[1-3],n7'", "--comment='two words'"),
+        "--gpus-per-node=a100:2",
+        "--cpus-per-gpu=6",
+        "--mem-per-gpu=40G",
+        "--gres=craynetwork:1",
+        "--exclude='n[1-3],n7'",
+        "--comment='two words'",
     ):
         assert f"#SBATCH {line}\n" in text
     assert "cpus-per-task" not in text
@@ -228,3 +232,32 @@ def test_how_runs_of_one_worker_share_its_end(make_cell):
     assert codes == {3: [0, 3, EXIT_STOPPED], EXIT_STOPPED: [0, EXIT_STOPPED, EXIT_STOPPED]}
     assert [end.code for end in job_ends(paths, EXIT_BUSY)] == [0, EXIT_BUSY, EXIT_BUSY]
     assert [end.code for end in job_ends(paths[:1], -9)] == [-9]
+
+
+@pytest.mark.parametrize(
+    ("reached", "is_stuck"),
+    [
+        ([[4, 0]], False),
+        ([[0, 0], [0, 0]], True),  # never past its loading
+        ([[4, 0], [4, 0]], False),  # the first of them got somewhere
+        ([[4, 0], [4, 0], [4, 0]], True),
+        ([[8, 1], [8, 1], [8, 2]], False),
+        ([[8, 1], None, [8, 1]], False),  # killed in between, not stopped
+    ],
+)
+def test_two_attempts_that_get_nowhere(make_cell, reached, is_stuck):
+    run = make_cell("self").create()
+    run.update(attempts=[{"started": 1.0} | ({"reached": r} if r else {}) for r in reached])
+    assert stuck(run) is is_stuck
+
+
+def test_a_job_too_short_to_get_on_fails_and_names_the_option(make_cell, tmp_path):
+    run = make_cell("self").create()
+    attempts = [{"started": 1.0, "ended": 2.0, "reached": [8, 3]}] * 3
+    run.update(attempts=attempts, status="queued")
+    CellJob([str(run.path)], ["worker"], 1, minutes=60)._give_up_if_stuck([str(run.path)], 100.0)
+    assert run.status == "queued"  # preempted after 100 s: nobody's fault
+    with pytest.raises(WorkerFailedError, match="no further than 3 batches of the test split"):
+        CellJob([str(run.path)], ["worker"], 1, minutes=60)._give_up_if_stuck([str(run.path)], 3400)
+    assert run.status == "failed"
+    assert "hydra.launcher.time=60 is too short" in run.info["error"]

@@ -84,7 +84,7 @@ def test_accounting_is_asked_once_for_each_end(program, tmp_path):
     asked = tmp_path / "sacct.args"
     program("squeue", "t-a|7_0|FAILED|n1|NonZeroExitCode\nt-a|7_1|RUNNING|n1|None\n")
     program("sacct", "t-a|7_0|FAILED|n1|2:0\n")
-    look = queue.Look()
+    look = queue.JobLookup()
     for _ in range(3):
         assert look(["t-a"])["t-a", 0].exit_code == "2:0"
     assert asked.read_text().count("--name t-a") == 1
@@ -99,7 +99,7 @@ def test_accounting_that_is_missing_is_not_asked_every_time(program, tmp_path):
     program("squeue", "t-a|7_0|FAILED|n1|NonZeroExitCode\n")
     program("sacct", code=1, error="Slurm accounting storage is disabled")
     moment = [100.0]
-    look = queue.Look(clock=lambda: moment[0])
+    look = queue.JobLookup(clock=lambda: moment[0])
     for moment[0] in (100.0, 110.0, 150.0, 161.0):
         look(["t-a"])
     assert (tmp_path / "sacct.args").read_text().count("--name t-a") == 2

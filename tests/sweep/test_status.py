@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from keyseg.config import PROJECT
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.sweep.progress import (
@@ -237,3 +238,13 @@ def test_an_attempt_that_was_killed_counts_nothing_once_another_began(run):
     killed, begun = {"started": now() - 5000}, {"started": now() - 10}
     run.update(attempts=[{"started": 1.0, "ended": 31.0, "seconds": 30.0}, killed, begun])
     assert Watch(run, "x").read().seconds == pytest.approx(40, rel=0.1)
+
+
+def test_a_cell_without_key_shows_its_keyword_loss_as_not_asked():
+    losses = {"loss": 1.0, "text": 0.5}
+    cells = [CellStatus("no_key", PROJECT, "running", losses=losses), CellStatus("new", PROJECT)]
+    text = io.StringIO()
+    Console(file=text, width=160).print(render("sweep", cells, 160))
+    rows = {line.split()[0]: line for line in text.getvalue().splitlines() if line.split()}
+    assert "not asked" in rows["no_key"]
+    assert "not asked" not in rows["new"]

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from keyseg.config import PROJECT
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.sweep.design import design
 
 FILES = [
@@ -69,7 +69,7 @@ def test_a_design_holds(file):
         known = {f.stem for f in (PROJECT / "experiments" / group).glob("*.yaml")}
         assert set(params[group]) <= known
     points = {p.label: p.factors for p in made.points}
-    variants = tuple(Variant(label, i, f, ()) for i, (label, f) in enumerate(points.items()))
+    variants = tuple(VariantResult(label, i, f, ()) for i, (label, f) in enumerate(points.items()))
     plan = {"baseline": made.baseline, "contrasts": made.contrasts, "path": made.path}
     sweep = Sweep(file, plan, variants)
     assert len(path(sweep)) == (len(made.path) + 1 if made.path else 0)
@@ -90,7 +90,7 @@ def test_keyword_loss_runs_no_cell_twice():
 def test_a_dropped_factor_is_as_good_with_any_value():
     """Every variant with the loss on is held against the one without, whose other keys are gone."""
     on = [{"w": 0.5, "t": t} for t in (0.07, 1.0)]
-    variants = tuple(Variant(str(f), i, f, ()) for i, f in enumerate([{"w": 0.0}, *on]))
+    variants = tuple(VariantResult(str(f), i, f, ()) for i, f in enumerate([{"w": 0.0}, *on]))
     plan = {
         "baseline": {"w": 0.0, "t": 1.0},
         "contrasts": [
@@ -109,7 +109,9 @@ def test_a_dropped_factor_is_as_good_with_any_value():
 
 def test_factors_that_a_contrast_does_not_name_are_held_equal():
     names = [(w, t) for w in (0.0, 0.5) for t in (0.07, 1.0)]
-    variants = tuple(Variant(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names))
+    variants = tuple(
+        VariantResult(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names)
+    )
     entry = {"of": {"w": 0.5}, "against": {"w": 0.0}, "name": "on"}
     found = contrasts(Sweep(PROJECT, {"contrasts": [entry]}, variants))
     assert [(c.of.label, c.against.label) for c in found] == [
@@ -121,7 +123,9 @@ def test_factors_that_a_contrast_does_not_name_are_held_equal():
 
 def test_steps_of_a_path_are_contrasts_too():
     names = [(w, t) for w in (0.0, 0.5) for t in (0.07, 1.0)]
-    variants = tuple(Variant(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names))
+    variants = tuple(
+        VariantResult(f"{w} {t}", i, {"w": w, "t": t}, ()) for i, (w, t) in enumerate(names)
+    )
     plan = {
         "baseline": {"w": 0.0, "t": 1.0},
         "contrasts": [{"of": {"w": 0.5}, "against": {"w": 0.0}, "name": "on"}],

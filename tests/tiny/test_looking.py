@@ -68,7 +68,7 @@ def test_the_place_is_wanted_where_the_question_ends_and_after_at(talk):
     assert [words[i] for i in looking] == ["kite", ".", "at"]
     assert all(wanted[i] == cell for i in looking)
     assert wanted[5:12] == ids[6:13]  # the answer's own next words
-    assert wanted[12] == wanted[0] == wanted[4] == llava.IGNORE
+    assert wanted[12] == wanted[0] == wanted[4] == llava.NO_LABEL
 
 
 def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
@@ -81,7 +81,7 @@ def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
         turns = phrases(corpus.scene(int(index)), again)
         wanted = [np.isin(owners, t.shown) for t in turns for _ in range(2)]
         begin = len(talk.prefix)
-        ends = (rows.labels[row, begin:] != llava.IGNORE).nonzero().flatten() + begin
+        ends = (rows.labels[row, begin:] != llava.NO_LABEL).nonzero().flatten() + begin
         assert torch.equal(rows.places[row, ends], torch.from_numpy(np.stack(wanted)))
 
 

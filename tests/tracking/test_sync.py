@@ -63,6 +63,14 @@ def log(run, *steps: int) -> None:
         run.log(Row(name, 1.0 / step, step, 1000.5 + step) for step in steps)
 
 
+def test_a_run_without_key_is_tagged_as_not_asked_for_keywords(store, sweep, compose_run):
+    run = RunDirectory.create(sweep / "abc", compose_run("fusion=no_key"), label="no_key")
+    run.update(signature="abc", status="running", attempts=[{"started": 1000.0}])
+    sync.sync(run)
+    assert found(store, run).data.tags["keyseg.keyword"] == "not asked"
+    assert found(store, run).data.params["model.tokens.n_keys"] == "0"
+
+
 def done(run) -> None:
     run.update(status="done", attempts=[{**run.info["attempts"][-1], "ended": 2000.0}])
 

@@ -10,7 +10,7 @@ from keyseg.model.backbones.encoders import Features
 from keyseg.model.features import read_image
 from keyseg.model.packing import PADDING
 from keyseg.tiny.arch import make_processor
-from keyseg.train.batch import IGNORE, MISSING, Collator
+from keyseg.train.batch import MISSING, NO_LABEL, Collator
 
 PATCHES = 100
 
@@ -87,12 +87,12 @@ def test_places_and_labels(make_collator, two, order, n_keys):
         turn = talk.turn(example)
         assert ids[row, own].tolist() == turn.ids
         # the answer is trained, each token at the position before it; nothing else is
-        trained = labels[row, own] != IGNORE
+        trained = labels[row, own] != NO_LABEL
         first = turn.answer - 1
         assert trained.nonzero().flatten().tolist() == list(range(first, len(turn.ids) - 1))
         assert labels[row, own][trained].tolist() == turn.ids[turn.answer :]
     outside = (batch.packed.segments == 0) | (batch.packed.segments == PADDING)
-    assert (labels[outside] == IGNORE).all()
+    assert (labels[outside] == NO_LABEL).all()
     assert outside.any()
 
 
@@ -137,7 +137,7 @@ def test_with_answers(make_collator, two):
         assert other.packed.input_ids[row, own].tolist() == question + answer
         assert end not in other.packed.input_ids[row, own].tolist()
         labels = other.labels[row, own]
-        assert labels[labels != IGNORE].tolist() == answer
+        assert labels[labels != NO_LABEL].tolist() == answer
     assert other.packed.input_ids[0, other.seg_at[0]] == seg
     assert other.packed.input_ids[0, other.seg_at[1]] == seg
     assert (other.packed.input_ids[0, other.key_at[0]] == key).all()

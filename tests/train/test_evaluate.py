@@ -13,33 +13,9 @@ from keyseg.data.example import Example
 from keyseg.data.masks import decode_rle, encode_rle
 from keyseg.data.mix import ImageGroup, groups, load
 from keyseg.metrics import intersection_union, summarise
+from keyseg.runs.samples import COLUMNS
 from keyseg.train.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
 
-COLUMNS = {
-    "id",
-    "image_id",
-    "image",
-    "query",
-    "keyword",
-    "text",
-    "protocol",
-    "intersection",
-    "union",
-    "iou",
-    "predicted_iou",
-    "keyword_rank",
-    "keyword_token",
-    "predicted_keyword",
-    "top_words",
-    "answer",
-    "has_seg",
-    "has_key",
-    "height",
-    "width",
-    "target_rle",
-    "mask_rle",
-    "ignore_rle",
-}
 HEIGHT, WIDTH = 60, 100
 
 
@@ -110,7 +86,7 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     assert set.intersection(*slices) == every
     assert set.union(*slices) == {*every, "slice_distractors"}
     for row, own in zip(rows, slices, strict=True):
-        assert row.keys() == COLUMNS | own
+        assert row.keys() == {*COLUMNS, *own}
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}
@@ -279,3 +255,19 @@ def test_a_generated_answer_like_the_written_one_scores_the_same(answering, wide
     same = ("intersection", "union", "iou", "keyword_rank", "mask_rle", "predicted_keyword")
     for one, other in zip(generated, forced, strict=True):
         assert {k: one[k] for k in same} == {k: other[k] for k in same}
+
+
+def test_without_key_nothing_of_key_and_keyword_is_scored(answering, wide, make_parts):
+    parts, cfg = answering("no_key", "key_first", "sure , [SEG] . the cup .", "sure .")
+    made, other = evaluate(parts, [wide], cfg, "generated")
+    assert (made["has_seg"], other["has_seg"]) == (True, False)
+    for row in (made, other):
+        assert (row["has_key"], row["key_asked"]) == (False, False)
+        assert (row["keyword_rank"], row["predicted_keyword"]) == (-1, "")
+        assert row["top_words"] == "[]"
+    assert decode(made["mask_rle"], made).any()
+    summary = summarise(pd.DataFrame([made, other]))
+    assert summary["no_seg_rate"] == 0.5
+    assert not [name for name in summary if "key" in name]
+    asked = summarise(pd.DataFrame([{**r, "has_key": True, "key_asked": True} for r in (made,)]))
+    assert {"keyword_accuracy", "no_key_rate"} <= asked.keys()

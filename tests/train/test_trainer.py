@@ -32,6 +32,8 @@ OPTIONS = [
     ("model.tokens.order=seg_first", "model.tokens.state=previous"),
     ("model.tokens.n_keys=2",),
     ("model.tokens.n_keys=2", "fusion=cross"),
+    ("model.tokens.n_keys=0", "fusion=self"),
+    ("prompt.names_target=false",),
     ("model.tokens.key_init=null", "model.tokens.seg_init=null"),
     ("model.projection_layers=1",),
     ("model.lora.dropout=0.1", "model.lora.targets=[q_proj,v_proj]"),
@@ -329,6 +331,57 @@ def test_learning_rate(run_config, schedule, wanted):
     cfg.steps, cfg.warmup, cfg.schedule = 14, 4, schedule
     for step, factor in wanted.items():
         assert learning_rate(step, cfg) == pytest.approx(factor, abs=1e-12)
+
+
+def test_the_rate_of_wsd_is_that_of_every_budget_until_it_decays(run_config):
+    cfg = run_config.optim
+    cfg.schedule, cfg.warmup, cfg.decay = "wsd", 4, 0.2
+    short, long = (
+        [learning_rate(step, cfg, end) for step in range(1, end + 1)] for end in (20, 40)
+    )
+    assert short[:16] == long[:16] == [0.25, 0.5, 0.75] + [1.0] * 13
+    assert short[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert long[31] == 1.0
+    assert long[-1] == pytest.approx(1 / 9)
+    cfg.decay = 0
+    assert learning_rate(20, cfg, 20) == 1.0
+
+
+def test_a_training_ends_at_its_plateau_also_when_it_was_killed_on_the_way(trainer):
+    options = (
+        "optim.until=plateau",
+        "optim.steps=40",
+        "optim.schedule=wsd",
+        "optim.decay=0.25",
+        "optim.warmup=1",
+        "optim.eval_every=1",
+        "optim.checkpoint_every=1",
+        "runtime.log_every=4",
+    )
+
+    def flat(of):
+        return lambda: {"giou": 0.8 if of.step else 0.1}
+
+    killed, _ = trainer("run", *options, last=7)
+    with pytest.raises(KilledError):
+        list(killed.fit(flat(killed)))
+    again, _ = trainer("run", *options)
+    assert again.resume() == 7
+    rest = list(again.fit(flat(again)))
+    # 4 evaluations of the last doubling are flat at step 6; the decay is a quarter of all steps
+    assert again.step == again.end == 8
+    assert {v.step for v in rest if v.name == "val/giou"} == {8}
+    assert [v.step for v in rest if v.name == "train/loss"] == [8]
+    done, _ = trainer("run", *options)
+    done.resume()
+    assert list(done.fit(flat(done))) == []
+
+    rising, _ = trainer("rising", *options, "optim.steps=8")
+    assert {v.step for v in rising.fit(lambda: {"giou": 0.1 * rising.step})} == set(range(9))
+    constant, _ = trainer("constant", *options, "optim.schedule=constant", "optim.decay=0.2")
+    values = list(constant.fit(flat(constant)))
+    assert constant.step == 6  # nothing to decay
+    assert [v.step for v in values if v.name == "train/loss"] == [4, 6]
 
 
 def test_learning_rate_without_warmup(run_config):

@@ -25,6 +25,7 @@ from keyseg.runs.run_directory import (
     RunDirectory,
 )
 from keyseg.sweep.tune.prune import request_prune, val_iou
+from keyseg.worker.kept_records import KeptRecords
 from tests.forked import Cell
 
 TIMEOUT = 240
@@ -228,6 +229,60 @@ def test_told_to_stop_it_leaves_a_checkpoint_and_ends_with_the_same_numbers(
     assert finish(run) == 0, run.log_file.read_text()
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
+
+
+def test_a_test_split_longer_than_a_job_is_read_on_not_anew(
+    whole, small_run, tmp_path, monkeypatch
+):
+    """Stopped after every batch that it reads: as many attempts as batches, none read twice."""
+    from keyseg.worker import cell
+    from keyseg.worker import run as work_of
+
+    run = RunDirectory.create(tmp_path / "run", small_run(*SHORT, "evaluation.images_per_batch=2"))
+    alone = RunDirectory.create(tmp_path / "one", run.config)
+    assert finish(alone) == 0, alone.log_file.read_text()
+    read: list[tuple[str, int]] = []
+    batches = work_of.evaluate_batches
+
+    def watched(parts, groups, cfg, protocol, *rest):
+        for start, records in batches(parts, groups, cfg, protocol, *rest):
+            read.append((protocol, start))
+            cell._stop.set()
+            yield start, records
+
+    monkeypatch.setattr(work_of, "evaluate_batches", watched)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    ends = []
+    while run.status != DONE:
+        cell._stop.clear()
+        ends.append(cell.attempt(str(run.path)))
+        assert len(ends) < 20
+    cell._stop.clear()
+    assert ends[-1] == 0
+    assert set(ends[:-1]) == {EXIT_STOPPED}
+    assert len(read) == len(set(read)) == len(ends) - 1 > 2
+    assert [a["reached"] for a in run.info["attempts"][:-1]] == [
+        [8, n + 1] for n in range(len(read))
+    ]
+    pd.testing.assert_frame_equal(run.samples(), alone.samples(), check_exact=True)
+    assert not list(run.checkpoints.glob("test.*"))
+
+
+def test_kept_records_of_other_weights_or_torn_are_not_used(tmp_path):
+    kept = KeptRecords(tmp_path, "weights-a")
+    kept.add("generated", 0, [{"id": "x", "iou": 0.1 + 0.2}])
+    kept.add("generated", 4, [])
+    file = tmp_path / "test.0.jsonl"
+    with file.open("a") as out:
+        out.write('{"of": "weights-a", "proto')
+    assert KeptRecords(tmp_path, "weights-b").read("generated") == {}
+    assert kept.read("teacher_forced") == {}
+    next_time = KeptRecords(tmp_path, "weights-a")
+    assert next_time.read("generated") == {0: [{"id": "x", "iou": 0.1 + 0.2}], 4: []}
+    next_time.add("generated", 8, [])
+    assert sorted(next_time.read("generated")) == [0, 4, 8]
+    KeptRecords(tmp_path, "weights-a", rank=1).add("generated", 12, [])
+    assert sorted(next_time.read("generated")) == [0, 4, 8, 12]
 
 
 def test_a_finished_run_is_left_alone(whole):

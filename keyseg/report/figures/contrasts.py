@@ -13,7 +13,7 @@ from keyseg.report.figures.style import INK, canvas, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.verdict import ALPHA, NO_RESULT, SAYS_NOTHING
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.runs.provenance import cost_unit
 
 PANELS = 5
@@ -160,7 +160,7 @@ def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
     """`of` and `against`: mean IoU over common seeds (else all) on the examples of both."""
     seeds = contrast.shared_seeds
 
-    def mean(variant: Variant) -> pd.Series[float]:
+    def mean(variant: VariantResult) -> pd.Series[float]:
         cells = [c for c in variant.finished if not seeds or c.seed in seeds]
         parts = [c.samples[c.samples["protocol"] == protocol] for c in cells]
         if not parts:
@@ -192,7 +192,7 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
     part = _giou(sweep, scores)["value"]
     every = {key: _values(sweep, key) for key in (rows, columns)}
 
-    def of(variant: Variant, key: str) -> list[str]:
+    def of(variant: VariantResult, key: str) -> list[str]:
         """Its value; all of them where the factor was dropped, because it cannot matter there."""
         return [str(variant.factors[key])] if key in variant.factors else every[key]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.report.figures.style import band, canvas, legend, look
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.runs.run_directory import is_loss
 
 PANELS: tuple[tuple[str, str], ...] = (
@@ -27,7 +27,7 @@ POINTS = 50
 """A noisy curve is averaged in this many bins of steps, so that 12 of them can be read."""
 
 
-def curve(variant: Variant, name: str) -> pd.DataFrame:
+def curve(variant: VariantResult, name: str) -> pd.DataFrame:
     """step, mean, low, high over the seeds of a variant; all runs with rows, finished or not.
 
     Values that are not finite are left out; more than `POINTS` steps are averaged in bins.
@@ -83,7 +83,7 @@ def learning_curves(sweep: Sweep) -> Any:
     return figure
 
 
-def _draw(ax: Any, variant: Variant, name: str, scale: float, variants: int) -> bool:
+def _draw(ax: Any, variant: VariantResult, name: str, scale: float, variants: int) -> bool:
     found = curve(variant, name)
     if found.empty:
         return False

@@ -143,7 +143,7 @@ register(
         "rates. Headline protocol, seeds pooled.",
         "learning",
         lambda e: test_scores.keyword(e.sweep),
-        _finished,
+        lambda e: any(c.key_asked for c in e.sweep.finished),
     )
 )
 register(

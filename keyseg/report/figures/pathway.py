@@ -13,7 +13,7 @@ from keyseg.metrics import BY_NAME
 from keyseg.report.figures.style import INK, canvas, look, wrap
 from keyseg.report.stats.contrasts import path
 from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import percent, word
 
 WIDE = 8
@@ -22,7 +22,7 @@ GREY = "#8a8a8a"
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
 
-def steps(sweep: Sweep) -> list[Variant]:
+def steps(sweep: Sweep) -> list[VariantResult]:
     """The variants of the path in its order; [] where fewer than two have results."""
     way = path(sweep)
     return way if sum(bool(v.finished) for v in way) > 1 else []
@@ -57,7 +57,7 @@ def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
 
 def _one(
     ax: Any,
-    way: list[Variant],
+    way: list[VariantResult],
     own: pd.DataFrame,
     differences: Mapping[tuple[str, str], Mapping[Any, Any]],
 ) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyseg.report.store import Variant
+from keyseg.report.store import VariantResult
 from keyseg.runs.disk import file_name
 
 COLOURS = (
@@ -98,7 +98,7 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def canvas(width: float, height: float, variants: Sequence[Variant]) -> Any:
+def canvas(width: float, height: float, variants: Sequence[VariantResult]) -> Any:
     """A figure whose panels get `width` x `height` inches; its legend takes more below them."""
     from matplotlib.figure import Figure
 
@@ -108,7 +108,7 @@ def canvas(width: float, height: float, variants: Sequence[Variant]) -> Any:
     return Figure(figsize=(width, height + rows * (0.155 * lines + 0.06) + 0.1))
 
 
-def legend(figure: Any, variants: Sequence[Variant], *, line: bool = True) -> None:
+def legend(figure: Any, variants: Sequence[VariantResult], *, line: bool = True) -> None:
     """One legend under the figure, in as many columns as its width has room for."""
     from matplotlib.lines import Line2D
 
@@ -135,7 +135,7 @@ def legend(figure: Any, variants: Sequence[Variant], *, line: bool = True) -> No
         )
 
 
-def _legend_grid(width: float, variants: Sequence[Variant]) -> tuple[int, int]:
+def _legend_grid(width: float, variants: Sequence[VariantResult]) -> tuple[int, int]:
     """Columns that fit into `width` inches, and lines of the longest entry."""
     texts = [wrap(v.label, LEGEND_LETTERS).splitlines() for v in variants] or [[""]]
     longest = max(len(part) for text in texts for part in text)

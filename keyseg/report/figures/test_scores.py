@@ -10,7 +10,7 @@ import pandas as pd
 
 from keyseg.metrics import RIGHT_MASK, THRESHOLDS, with_keyword
 from keyseg.report.figures.style import INK, band, canvas, legend, look, wrap
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("both right", "#3b6f9e", ""),
@@ -51,7 +51,11 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[s
 
 
 def _slice(
-    ax: Any, rows: pd.DataFrame, values: Sequence[str], variants: Sequence[Variant], letters: int
+    ax: Any,
+    rows: pd.DataFrame,
+    values: Sequence[str],
+    variants: Sequence[VariantResult],
+    letters: int,
 ) -> None:
     places = {value: i for i, value in enumerate(values)}
     for k, variant in enumerate(variants):
@@ -99,7 +103,7 @@ def precision(sweep: Sweep) -> Any:
 
 def keyword(sweep: Sweep) -> Any:
     """Left: keyword accuracy among examples of like IoU. Right: the four outcomes."""
-    variants = [v for v in sweep.variants if v.finished]
+    variants = [v for v in sweep.variants if v.finished and v.key_asked]
     labels = [wrap(v.label, 30) for v in variants]
     lines = sum(max(2, label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(3.7, 1.3 + 0.165 * lines), variants)

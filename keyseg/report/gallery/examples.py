@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keyseg.config import resolve_path
-from keyseg.metrics import RIGHT_MASK, with_keyword
+from keyseg.config import GENERATED, resolve_path
+from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.scores import SLICE
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 PER_KIND = 6
 PER_CONTRAST = 4
@@ -97,7 +97,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
         return None
     protocol = sweep.headline
     tables = {v.label: _table(v, protocol) for v in shown}
-    answers = {v.label: _table(v, "generated") for v in shown} if protocol != "generated" else {}
+    answers = {v.label: _table(v, GENERATED) for v in shown} if protocol != GENERATED else {}
     iou = pd.DataFrame({label: table["iou"].astype(float) for label, table in tables.items()})
     facts = pd.concat(tables.values())
     facts = facts[~facts.index.duplicated()]
@@ -106,7 +106,9 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     kinds: list[tuple[str, str, str]] = []
     items: dict[str, list[Item]] = {}
 
-    def add(kind: tuple[str, str, str], ids: Sequence[str], variants: Sequence[Variant]) -> None:
+    def add(
+        kind: tuple[str, str, str], ids: Sequence[str], variants: Sequence[VariantResult]
+    ) -> None:
         if ids:
             kinds.append(kind)
             rows = [_row(facts, i) for i in ids]
@@ -136,7 +138,7 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
     found: dict[str, list[pd.Series[Any]]] = {}
     for table in tables.values():
         iou = table["iou"].astype(float)
-        named = with_keyword(table)
+        named = with_keyword(table) & key_asked(table)
         right = named & (table["keyword_rank"] == 0)
         parts = _parts(table)
         fails = {
@@ -151,7 +153,7 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
     return {kind: share.where(share > 0) for kind, share in shares.items()}
 
 
-def seeds_apart(variants: Sequence[Variant], protocol: str) -> pd.Series[float]:
+def seeds_apart(variants: Sequence[VariantResult], protocol: str) -> pd.Series[float]:
     """Largest spread of IoU between seeds of one variant, by example id; 0 for one seed."""
     spreads = []
     for variant in variants:
@@ -234,7 +236,7 @@ def pick(iou: pd.DataFrame, style: pd.Series[str] | None, seed: int) -> dict[str
     return out
 
 
-def _table(variant: Variant, protocol: str) -> pd.DataFrame:
+def _table(variant: VariantResult, protocol: str) -> pd.DataFrame:
     return _rows(variant.finished[0].samples, protocol)
 
 
@@ -252,7 +254,7 @@ def _row(table: pd.DataFrame, name: str) -> pd.Series[Any]:
 def _item(
     kind: str,
     fact: pd.Series[Any],
-    variants: Sequence[Variant],
+    variants: Sequence[VariantResult],
     tables: Mapping[str, pd.DataFrame],
     answers: Mapping[str, pd.DataFrame],
 ) -> Item:
@@ -285,7 +287,7 @@ def _item(
 
 
 def _prediction(
-    variant: Variant,
+    variant: VariantResult,
     table: pd.DataFrame,
     generated: pd.DataFrame | None,
     name: str,
@@ -299,7 +301,8 @@ def _prediction(
     mask = overlay.decode(row.get("mask_rle"), int(row["height"]), int(row["width"]))
     outline = (target, TARGET) if target is not None else None
     said = _row(generated, name) if generated is not None and name in generated.index else row
-    note = "no mask stored" if mask is None else "" if mask.any() else "empty mask"
+    there = "empty mask" if mask is not None and not mask.any() else ""
+    note = "no mask stored, or a damaged one" if mask is None else there
     return Picture(
         variant.label,
         overlay.jpeg_uri(overlay.draw(image, mask, look(variant.index).colour, outline)),

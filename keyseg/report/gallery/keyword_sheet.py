@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from keyseg.data.files import DataError
+from keyseg.data.pictures import open_rgb
 from keyseg.report.gallery import overlay
 from keyseg.report.gallery.sheet import TARGET
 
@@ -57,9 +59,8 @@ def page(name: str, rows: Sequence[Mapping[str, str]], examples: Iterable[Exampl
 def _picture(example: Example) -> str:
     """A data URI: the image with its target edged in blue; "" where the file cannot be read."""
     try:
-        with Image.open(example.image) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")  # masks are drawn on that
-    except (OSError, ValueError):
+        picture = open_rgb(example.image)
+    except DataError:
         return ""
     small = np.asarray(ImageOps.contain(picture, (SIDE, SIDE)))
     return overlay.jpeg_uri(overlay.draw(small, None, TARGET, (example.mask() == 1, TARGET)))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
-import warnings
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from keyseg.data.files import DataError
+from keyseg.data.masks import decode_rle
+from keyseg.data.pictures import open_rgb
 
 SMALL, LARGE = 256, 320
 """Longest side in pixels: smaller images are enlarged to about `SMALL`, larger ones reduced."""
@@ -25,25 +28,21 @@ def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
     A file that is absent or broken gives a grey tile of the shape that the samples state.
     """
     try:
-        with Image.open(path) as image:
-            rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError):
-        rgb = Image.new("RGB", (width, height), (GREY, GREY, GREY))
-        return np.asarray(rgb.resize(_size(width, height))), False
+        rgb = open_rgb(path)
+    except DataError:
+        grey = Image.new("RGB", _size(width, height), (GREY, GREY, GREY))
+        return np.asarray(grey), False
     return np.asarray(rgb.resize(_size(*rgb.size), Image.Resampling.BICUBIC)), True
 
 
 def decode(counts: object, height: int, width: int) -> np.ndarray | None:
-    """(H, W) bool of a COCO RLE; None where none is stored."""
-    from pycocotools import mask as coco
-
+    """(H, W) bool of a COCO RLE; None where none is stored, or one that is damaged."""
     if not isinstance(counts, str) or not counts:
         return None
-    with warnings.catch_warnings():
-        # pycocotools 2.0.11 has not followed NumPy 2's __array__(copy=...).
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found: np.ndarray = coco.decode({"size": [height, width], "counts": counts.encode()})
-    return found.astype(bool)
+    try:
+        return decode_rle(counts, height, width).astype(bool)
+    except ValueError:
+        return None
 
 
 def draw(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from keyseg.data.example import VOID
+from keyseg.data.pictures import open_rgb
 from keyseg.report.gallery import overlay
 
 if TYPE_CHECKING:
@@ -38,10 +40,8 @@ def contact_sheet(examples: Sequence[Example], n: int, seed: int) -> Image.Image
 
 def _tile(sheet: Image.Image, example: Example, left: int, top: int) -> None:
     mask = example.mask()
-    with Image.open(example.image) as file:
-        picture = ImageOps.exif_transpose(file).convert("RGB")  # masks are drawn on that
-    picture = ImageOps.contain(picture, (TILE, TILE))
-    ignored = mask == 255
+    picture = ImageOps.contain(open_rgb(example.image), (TILE, TILE))
+    ignored = mask == VOID
     # The target keeps its colour, which queries speak of.
     drawn = overlay.draw(
         np.asarray(picture), ignored if ignored.any() else None, IGNORED, (mask == 1, TARGET)

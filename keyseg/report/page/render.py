@@ -21,7 +21,7 @@ from keyseg.report.store import Sweep, shown
 from keyseg.report.tables import contrasts as contrast_tables
 from keyseg.report.tables import runs, tex
 from keyseg.report.tables.contrasts import Conclusion
-from keyseg.report.tables.table import PROTOCOLS, Line, Table, quantity
+from keyseg.report.tables.table import PROTOCOL_TITLES, Line, Table, quantity
 from keyseg.report.tuning.section import Section
 from keyseg.runs.provenance import cost_unit
 
@@ -119,7 +119,7 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
             for n, place in _order(parts, figures).items()
         ],
         "figure_numbers": {n: i for i, n in enumerate(_order(parts, figures), 1)},
-        "protocols": PROTOCOLS,
+        "protocols": PROTOCOL_TITLES,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
         "target": TARGET,
@@ -144,7 +144,7 @@ def _head(sweep: Sweep) -> list[tuple[str, str]]:
     started = sweep.design.get("started")
     when = datetime.fromtimestamp(float(started or 0), UTC).strftime("%Y-%m-%d %H:%M UTC")
     commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
-    protocols = [PROTOCOLS.get(p, p) for p in sweep.protocols]
+    protocols = [PROTOCOL_TITLES.get(p, p) for p in sweep.protocols]
     if protocols:
         protocols[0] += " (headline)"
     counts = sorted({int(c.samples["id"].nunique()) for c in sweep.finished})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,18 @@ class Contrast:
     """`of` minus `against`."""
 
     name: str
-    of: Variant
-    against: Variant
+    of: VariantResult
+    against: VariantResult
 
     @property
     def open(self) -> bool:
         """Whether one of the two has no results yet, so that nothing can be said."""
         return not (self.of.finished and self.against.finished)
+
+    @property
+    def asks_key(self) -> bool:
+        """Whether answers of both sides hold KEY; else its measures have no difference."""
+        return self.of.key_asked and self.against.key_asked
 
     @property
     def shared_seeds(self) -> set[int]:
@@ -78,7 +83,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     return found + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
 
 
-def path(sweep: Sweep) -> list[Variant]:
+def path(sweep: Sweep) -> list[VariantResult]:
     """The declared way from the baseline to the whole, one change a step; [] without one.
 
     An entry `{factor: value}` changes one factor of the variant before it. The way ends before a

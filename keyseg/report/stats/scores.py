@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, majority, ratios
+from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
 from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.store import CellResult, Sweep, Variant
+from keyseg.report.store import CellResult, Sweep, VariantResult
 from keyseg.runs.provenance import cost_unit
 
 SLICE = "slice_"
@@ -203,6 +203,8 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 if held:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
                     row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
+                    if measure.name in OF_KEY and not contrast.asks_key:
+                        row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
                 rows.append(training.qualified(row, reached[contrast.name]))
@@ -340,7 +342,9 @@ def _spread(by_seed: np.ndarray) -> np.ndarray:
     return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
 
 
-def _pairs(a: Variant, b: Variant, protocol: str) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
+def _pairs(
+    a: VariantResult, b: VariantResult, protocol: str
+) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
     """Both variants' samples on the same examples, by seed (same seeds if there are)."""
     left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
     common = sorted(left.keys() & right.keys())

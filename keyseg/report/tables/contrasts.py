@@ -16,11 +16,13 @@ from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
     BRIEF,
     DASH,
-    PROTOCOLS,
+    NOT_ASKED,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
     entry,
+    not_asked,
     percent,
     protocols,
     titles,
@@ -42,7 +44,7 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
             Table(
                 f"verdicts_{name}".replace("@", "_at_"),
                 f"Contrasts: {BY_NAME[name].title}",
-                _verdict_caption(PROTOCOLS.get(protocol, protocol), name),
+                _verdict_caption(PROTOCOL_TITLES.get(protocol, protocol), name),
                 "Contrast",
                 (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
                 lines,
@@ -120,7 +122,8 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
         "follows Holm's p over the contrasts of one column."
     )
     index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
-    where = {v.label: v.index for v in sweep.variants}
+    variants = {v.label: v for v in sweep.variants}
+    where = {label: v.index for label, v in variants.items()}
     lines = []
     for protocol, title in protocols(sweep).items():
         rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
@@ -130,8 +133,14 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
                 entries = [Entry(DASH)] * len(BRIEF)
                 hole = f"{NO_RESULT}: {hole}"
             else:
+                pair = [variants[str(row[side])] for side in ("label", "baseline")]
                 own = [index.get((protocol, name, m)) for m in BRIEF]
-                entries = [entry(r, "difference") if r else Entry(DASH) for r in own]
+                entries = [
+                    Entry(NOT_ASKED)
+                    if not_asked(measure, *pair)
+                    else (entry(r, "difference") if r else Entry(DASH))
+                    for measure, r in zip(BRIEF, own, strict=True)
+                ]
             lines.append(Line(name, entries, where.get(str(row["label"])), hole, title))
     return Table("contrasts", "All differences", caption, "Contrast", titles(BRIEF), lines)
 

@@ -8,7 +8,16 @@ import pandas as pd
 
 from keyseg.report.store import Sweep
 from keyseg.report.tables import printed
-from keyseg.report.tables.table import DASH, INTERVALS, PROTOCOLS, Entry, Line, Table, entry, titles
+from keyseg.report.tables.table import (
+    DASH,
+    INTERVALS,
+    PROTOCOL_TITLES,
+    Entry,
+    Line,
+    Table,
+    measured,
+    titles,
+)
 
 MEASURED = ("giou", "ciou", "precision@0.5", "keyword_accuracy")
 IN_PRINT = ("giou", "ciou")
@@ -23,8 +32,7 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
     beside = printed.beside(sweep, rows)
     lines = []
     for variant in sweep.variants:
-        found = [index.get((variant.label, name)) for name in MEASURED]
-        entries = [entry(row, "value") if row else Entry(DASH) for row in found]
+        entries = [measured(variant, n, index.get((variant.label, n))) for n in MEASURED]
         if len(beside):
             own = beside[beside["variant"] == (variant.fusion or variant.label)]
             values = own.drop_duplicates("metric").set_index("metric")["value_percent"]
@@ -32,7 +40,7 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
         entries.append(Entry(variant.training or DASH))
         lines.append(Line(variant.label, entries, variant.index, variant.hole))
     header = titles(MEASURED)
-    caption = f"Measured, {PROTOCOLS.get(protocol, protocol) or 'nothing yet'}. {INTERVALS}"
+    caption = f"Measured, {PROTOCOL_TITLES.get(protocol, protocol) or 'nothing yet'}. {INTERVALS}"
     if whole["sd"].notna().any():
         caption += " With several seeds: their mean, ± their standard deviation."
     if len(beside):

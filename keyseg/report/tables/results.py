@@ -8,16 +8,16 @@ from math import isfinite, nan
 import pandas as pd
 
 from keyseg.metrics import NO_TARGET, colliding, further
-from keyseg.report.store import Sweep, Variant
+from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import (
     BRIEF,
     DASH,
     INTERVALS,
-    PROTOCOLS,
+    PROTOCOL_TITLES,
     Entry,
     Line,
     Table,
-    entry,
+    measured,
     percent,
     protocols,
     quantity,
@@ -53,7 +53,8 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
         "IoU ≥ 0.5. Empty: no pixel predicted. No SEG, No KEY: answers without the token "
-        f"(teacher-forced answers always have both). {how}"
+        "(teacher-forced answers always have both). Not asked: the variant's answers hold no KEY. "
+        f"{how}"
     )
     columns, masks = MASKS, "P@X: share of examples with IoU > X."
     if whole["metric"].isin(NO_TARGET).any():
@@ -87,8 +88,8 @@ def by_slice(sweep: Sweep, scores: pd.DataFrame, name: str, values: Sequence[str
     return Table(
         f"slices_{name}",
         f"By {name.replace('_', ' ')}",
-        f"The same measures by {name.replace('_', ' ')}, {PROTOCOLS.get(protocol, protocol)}. "
-        + INTERVALS,
+        f"The same measures by {name.replace('_', ' ')}, "
+        f"{PROTOCOL_TITLES.get(protocol, protocol)}. {INTERVALS}",
         "Variant",
         titles(BRIEF),
         _lines(sweep.variants, part, BRIEF, groups, "group"),
@@ -108,19 +109,17 @@ def _panel(
 
 
 def _lines(
-    variants: Sequence[Variant],
+    variants: Sequence[VariantResult],
     rows: pd.DataFrame,
     names: Sequence[str],
     groups: Mapping[str, str],
     by: str,
-    column: str = "value",
 ) -> list[Line]:
     index = {(r[by], r["label"], r["metric"]): r for r in rows.to_dict("records")}
     lines = []
     for group, title in groups.items():
         for variant in variants:
-            found = [index.get((group, variant.label, name)) for name in names]
-            entries = [entry(row, column) if row else Entry(DASH) for row in found]
+            entries = [measured(variant, n, index.get((group, variant.label, n))) for n in names]
             lines.append(Line(variant.label, entries, variant.index, variant.hole, title))
     return lines
 

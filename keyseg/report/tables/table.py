@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from keyseg.metrics import BY_NAME
+from keyseg.config import GENERATED, TEACHER_FORCED
+from keyseg.metrics import BY_NAME, OF_KEY
 from keyseg.report.stats.margin import number
 from keyseg.report.stats.verdict import ALPHA
-from keyseg.report.store import Sweep
+from keyseg.report.store import Sweep, VariantResult
 
 BRIEF = (
     "giou",
@@ -24,8 +25,10 @@ BRIEF = (
     "discrepancy_keyword_right_mask_wrong",
     "discrepancy_keyword_wrong_mask_right",
 )
-PROTOCOLS = {"teacher_forced": "teacher-forced", "generated": "generated"}
+PROTOCOL_TITLES = {TEACHER_FORCED: "teacher-forced", GENERATED: "generated"}
 DASH = "–"
+NOT_ASKED = "not asked"
+"""In the place of a measure of KEY where answers hold none."""
 INTERVALS = (
     "Percent; in brackets the 95 % interval over test examples (bootstrap over images), absent "
     "where no example differs."
@@ -111,6 +114,18 @@ def entry(row: Mapping[Any, Any], column: str) -> Entry:
     )
 
 
+def measured(variant: VariantResult, name: str, row: Mapping[Any, Any] | None) -> Entry:
+    """A variant's value of a measure as an entry; `row` of scores, None where there is none."""
+    if not_asked(name, variant):
+        return Entry(NOT_ASKED)
+    return entry(row, "value") if row else Entry(DASH)
+
+
+def not_asked(measure: str, *variants: VariantResult) -> bool:
+    """Whether it is a measure of KEY, and some variant's answers hold none."""
+    return measure in OF_KEY and not all(v.key_asked for v in variants)
+
+
 def word(row: Mapping[Any, Any]) -> str:
     """The verdict of a row of contrasts, with the margin that the difference is shown to keep.
 
@@ -128,4 +143,4 @@ def word(row: Mapping[Any, Any]) -> str:
 
 def protocols(sweep: Sweep) -> dict[str, str]:
     """Group titles; one nameless group where nothing is finished, so that holes still show."""
-    return {p: PROTOCOLS.get(p, p) for p in sweep.protocols} or {"": ""}
+    return {p: PROTOCOL_TITLES.get(p, p) for p in sweep.protocols} or {"": ""}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from keyseg.metrics import shared_tokens, with_keyword
+from keyseg.data.keywords.first_tokens import shared_tokens
+from keyseg.metrics import with_keyword
 from keyseg.report.stats.scores import SLICE
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table, percent

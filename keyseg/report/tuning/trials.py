@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-TRIALS = "trials.json"
+from keyseg.runs.sweep_directory import TRIALS
 
 
 @dataclass(frozen=True)

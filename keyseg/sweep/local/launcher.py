@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from keyseg.config import ConfigError
+from keyseg.runs import trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell
+from keyseg.sweep.cells import Cell, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import SweepLauncher, counted, keep_threads, supervise
 from keyseg.sweep.local.pool import LocalPool, gpus
@@ -95,7 +96,7 @@ class LocalLauncher(SweepLauncher):
         """Keep the pool busy until every cell has an outcome, and show how it goes."""
         pool = self.pool(cells)
         supervisor = Supervisor(pool)
-        for cell in cells:
+        for cell in in_turn(cells):
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
         if not supervisor.active:
@@ -116,10 +117,11 @@ class DebugLauncher(SweepLauncher):
     def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Run the cells that are not done."""
         outcomes = []
-        for number, cell in enumerate(cells, start=1):
+        for number, cell in enumerate(in_turn(cells), start=1):
             run = cell.create()
             if cell.rerun and not run.busy:
                 run.begin_anew()
+                trunk.forget(run, cell.config)
             found = run.status == DONE
             finish.print_line(
                 console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"

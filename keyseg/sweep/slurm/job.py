@@ -38,17 +38,21 @@ class WorkerFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class CellJob:
-    """The function that submitit calls on the node. `paths`: of the run directories, in order."""
+    """The function that submitit calls on the node. `paths`: of the run directories, in order.
+
+    `minutes`: of its time limit; 0 = not known.
+    """
 
     paths: Sequence[str]
     worker: Sequence[str]
     threads: int
+    minutes: int = 0
 
     def __call__(self) -> str:
         """Work on the runs, one after the other.
 
         Raises:
-            WorkerFailedError: a run failed.
+            WorkerFailedError: a run failed, or its jobs are too short to get on.
             SystemExit: the disk is full; SLURM is told so by the job's exit code.
         """
         # submitit's: writes the submission again, calls `scontrol requeue`, and exits.
@@ -59,7 +63,7 @@ class CellJob:
         left = list(self.paths)
         while left:
             # Before anything is imported here: the worker needs its time to load what it needs.
-            process = self._start(left)
+            process, started = self._start(left), time.monotonic()
             from keyseg.runs.run_directory import (
                 EXIT_BUSY,
                 EXIT_NO_SPACE,
@@ -71,6 +75,9 @@ class CellJob:
             code = as_signal(_wait(process, told))
             # By the signal: a worker that was just starting or ending, and has nothing to save.
             if code in (EXIT_STOPPED, -signal.SIGUSR2):
+                self._give_up_if_stuck(left, time.monotonic() - started)
+                if process_rank.rank():
+                    time.sleep(_PATIENCE)  # the first decides whether there is a next time
                 _persist(lambda: requeue(signal.SIGUSR2, None))
                 time.sleep(_TAKEN)  # of several processes one queues the job, and SLURM ends all
             ended = job_ends([Path(path) for path in left], code)
@@ -91,6 +98,27 @@ class CellJob:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+    def _give_up_if_stuck(self, left: Sequence[str], seconds: float) -> None:
+        """End with an error where two jobs of full length got nowhere: so would a third.
+
+        Raises:
+            WorkerFailedError: it is so; it stands in run.json, too.
+        """
+        from keyseg.runs.run_directory import FAILED, RunDirectory, verdict
+        from keyseg.sweep.supervise import close_attempt
+
+        run = next((run for run in map(RunDirectory, left) if verdict(run) is None), None)
+        if run is None or process_rank.rank() or seconds < 60 * self.minutes / 2 or not stuck(run):
+            return
+        step, batches = run.info["attempts"][-1]["reached"]
+        where = f"{batches} batches of the test split" if batches else f"step {step}"
+        reason = (
+            f"two jobs of {self.minutes} min got no further than {where}: "
+            f"hydra.launcher.time={self.minutes} is too short to load and go on"
+        )
+        close_attempt(run, reason, status=FAILED, error=reason)
+        raise WorkerFailedError(f"{run.path}: {reason}")
 
     def _start(self, paths: Sequence[str]) -> subprocess.Popen[bytes]:
         """A worker on these runs."""
@@ -124,6 +152,13 @@ class CommandJob:
         failed = [shlex.join(c) for c, code in zip(self.commands, codes, strict=True) if code]
         if failed:
             raise WorkerFailedError(f"failed: {'; '.join(failed)}")
+
+
+def stuck(run: RunDirectory) -> bool:
+    """Whether the last two attempts of a run were stopped where the one before them was."""
+    reached = [attempt.get("reached") for attempt in run.info.get("attempts") or []]
+    before = reached[-3] if len(reached) > 2 else [0, 0]
+    return len(reached) > 1 and reached[-1] is not None and reached[-2:] == [before, before]
 
 
 class _Told:

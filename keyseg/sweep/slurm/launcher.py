@@ -16,7 +16,7 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import packages, snapshot, sweep_directory
 from keyseg.runs.run_directory import DONE, PRUNED
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell
+from keyseg.sweep.cells import Cell, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
 from keyseg.sweep.local.launcher import LocalLauncher
@@ -128,6 +128,7 @@ class SlurmLauncher(SweepLauncher):
             threads=self.options.threads,
             worker=self.worker,
             cells_per_job=self.options.cells_per_job,
+            minutes=self.options.time,
             every=self.options.poll,
             nodes=nodes if self.options.avoid_nodes else None,
             say=say,
@@ -183,7 +184,7 @@ class SlurmLauncher(SweepLauncher):
         """
         pool = self.pool(cells, lambda text: finish.print_line(console, text))
         supervisor = Supervisor(pool, max_attempts=self.max_attempts)
-        for cell in cells:
+        for cell in in_turn(cells):
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
         if not supervisor.active:

@@ -115,7 +115,8 @@ class Submission:
 class SlurmPool:
     """Runs as jobs of SLURM; a pool that ends leaves its jobs alone.
 
-    A job works on up to `cells_per_job` runs, one after the other. `say` is told what the user
+    A job works on up to `cells_per_job` runs, one after the other, for at most `minutes` (0 = not
+    known), and then comes back for what is left. `say` is told what the user
     should know (SLURM does not answer, a job was lost).
     """
 
@@ -128,6 +129,7 @@ class SlurmPool:
         threads: int,
         worker: Sequence[str] = WORKER,
         cells_per_job: int = 1,
+        minutes: int = 0,
         every: float = 2.0,
         look: Callable[[set[str]], Mapping[Key, Job]] | None = None,
         cancel: Callable[[list[str]], None] = queue.cancel,
@@ -141,10 +143,11 @@ class SlurmPool:
         self.threads = threads
         self.worker = list(worker)
         self.cells_per_job = cells_per_job
+        self.minutes = minutes
         self.every = every
         self._submit = submit
         self._sweep_dir = sweep_dir
-        self._look = look or queue.Look()
+        self._look = look or queue.JobLookup()
         self._cancel = cancel
         self._avoid = avoid
         self._max_array = max_array
@@ -318,7 +321,7 @@ class SlurmPool:
                 record.write(run)
                 records.append((run, record))
             paths = [str(run.path.absolute()) for run, _ in pack]
-            jobs.append(CellJob(paths, self.worker, threads=pack[0][1]))
+            jobs.append(CellJob(paths, self.worker, pack[0][1], self.minutes))
         try:
             self._submit(name, jobs)
         except SlurmError:

@@ -88,7 +88,7 @@ class Jobs(dict[Key, Job]):
         return {name: job.id.partition("_")[0] for (name, _), job in self.items()}
 
 
-class Look:
+class JobLookup:
     """Asks SLURM for jobs, again and again.
 
     What sacct has said of a job that ended is kept: the accounting database of a cluster is not
@@ -137,12 +137,12 @@ class Look:
 
 
 def look(names: Iterable[str]) -> Jobs:
-    """As `Look`, once.
+    """As `JobLookup`, once.
 
     Raises:
         SlurmError: squeue does not answer.
     """
-    return Look()(names)
+    return JobLookup()(names)
 
 
 def _squeue(names: Sequence[str]) -> Jobs:

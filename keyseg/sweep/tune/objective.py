@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from keyseg.config import ConfigError
 from keyseg.runs.run_directory import Row, RunDirectory
-
-SELECTED_BY = "val/giou"
-"""The row that decides which weights a run keeps (train.SELECT_BY)."""
+from keyseg.train.selection import SELECTED_BY
 
 
 class NoValue(ValueError):  # noqa: N818 (a reason, told with the trial)
@@ -76,7 +74,9 @@ def _value(run: RunDirectory, rows: Sequence[Row], name: str) -> float:
     if not mine:
         names = sorted({row.name for row in rows})
         raise NoValue(f"the run has no row '{name}'; rows: {', '.join(names) or 'none'}")
-    deciding = [row for row in rows if row.name == SELECTED_BY and math.isfinite(row.value)]
+    deciding = [
+        row for row in rows if row.name == f"val/{SELECTED_BY}" and math.isfinite(row.value)
+    ]
     deciding = [row for row in deciding if row.step > 0] or deciding
     if name.startswith("val/") and deciding:
         kept = max(deciding, key=lambda row: (row.value, -row.step)).step

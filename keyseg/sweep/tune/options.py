@@ -9,11 +9,12 @@ from typing import Any
 
 from keyseg.config import ConfigError
 from keyseg.sweep.tune.objective import bound
+from keyseg.train.selection import SELECTED_BY
 
 SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "nsga3", "random", "qmc", "grid")
 PRUNERS = ("none", "median", "hyperband", "wilcoxon")
 DIRECTIONS = ("maximize", "minimize")
-DEFAULT_OBJECTIVES = {"val/giou": "maximize"}
+DEFAULT_OBJECTIVES = {f"val/{SELECTED_BY}": "maximize"}
 """Where none are given: in the schema they would be added to those that are."""
 
 

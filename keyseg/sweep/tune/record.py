@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import RunDirectory
+from keyseg.runs.sweep_directory import TRIALS
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import Design, to_json
 from keyseg.sweep.launcher import command
@@ -21,7 +22,6 @@ from keyseg.sweep.tune.studies import WARM, Arm
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-TRIALS = "trials.json"
 KEPT = ("cells", "factors", "baseline", "contrasts")
 """What sweep.json says of the comparison at the end."""
 

@@ -1,0 +1,48 @@
+"""samples.parquet: one row per evaluated example and protocol, and what its columns say."""
+
+COLUMNS = {
+    "id": "of the example: its target's, and the number of the expression",
+    "image_id": "of the image, the cluster of the statistics",
+    "image": "path to the image",
+    "query": "the expression",
+    "keyword": "the true keyword; null: not known",
+    "text": "what names the target in the answer; null: the keyword does",
+    "protocol": "`teacher_forced` or `generated`",
+    "intersection": "pixels in prediction and target; void pixels count nowhere",
+    "union": "pixels in either",
+    "iou": "intersection over union; 1 where both masks are empty",
+    "predicted_iou": "SAM's own judgement of the mask",
+    "keyword_rank": "words that KEY ranks above the keyword's first token; -1: no keyword is known",
+    "keyword_token": "the keyword's first token, by which right and wrong are decided",
+    "predicted_keyword": "KEY's first word",
+    "top_words": "KEY's first five words with their probabilities, as JSON",
+    "answer": "the answer, given or written by the model",
+    "has_seg": "whether the answer holds SEG; without it the mask is empty",
+    "has_key": "whether it holds every KEY",
+    "key_asked": "whether answers hold KEY in this cell; without, keyword and KEY are not measured",
+    "height": "of the image, in pixels",
+    "width": "of the image, in pixels",
+    "target_rle": "the target in COCO's run lengths; empty: not stored",
+    "mask_rle": "the predicted mask",
+    "ignore_rle": "void pixels; empty: there are none",
+}
+"""Name and meaning. Beside them each slice has a column `slice_NAME`."""
+
+REQUIRED = (
+    "id",
+    "image_id",
+    "image",
+    "query",
+    "keyword",
+    "protocol",
+    "intersection",
+    "union",
+    "iou",
+    "keyword_rank",
+    "answer",
+    "has_seg",
+    "has_key",
+    "height",
+    "width",
+)
+"""What a report cannot do without; the others may be absent in old runs."""
