@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from keyseg import report
 from keyseg.config import NAMED, PROJECT
@@ -73,8 +73,11 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """A file, with `name` in it where the group has names."""
         loaded = super().load_config(config_path)
         group, _, option = config_path.rpartition("/")
-        if group in NAMED and OmegaConf.is_dict(loaded.config):
-            loaded.config["name"] = option.removesuffix(".yaml")
+        if group in NAMED:
+            whole = loaded.header.get("package") == "_global_"
+            options = OmegaConf.select(loaded.config, group) if whole else loaded.config
+            if isinstance(options, DictConfig):
+                options["name"] = option.removesuffix(".yaml")
         return loaded
 
 

@@ -58,21 +58,21 @@ register(Measure("poor_rate", "Poor", poor, EXAMPLES, -1, "share with IoU < 0.9"
 """,
     "mine/report.py": """
 from keyseg.report.figures.registry import figure
-from keyseg.report.page.sections import section
+from keyseg.report.sections import section
 
 
 @figure("areas", title="Areas", caption="Predicted areas.", place="verdicts")
-def areas(evidence):
+def areas(data):
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(3, 2))
-    drawn.subplots().hist([c.samples["intersection"].sum() for c in evidence.sweep.finished])
+    drawn.subplots().hist([c.samples["intersection"].sum() for c in data.sweep.finished])
     return drawn
 
 
 @section("remarks", title="Remarks of mine", place="results")
-def remarks(evidence):
-    return [f"{len(evidence.sweep.finished)} cells were looked at."]
+def remarks(data):
+    return [f"{len(data.sweep.finished)} cells were looked at."]
 """,
     "mine/data.py": '''
 from keyseg.data import refer

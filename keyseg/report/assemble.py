@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyseg.config import PROJECT
-from keyseg.report import joined
-from keyseg.report.evidence import Evidence
+from keyseg.report import joined, sections
+from keyseg.report.data import ReportData
 from keyseg.report.figures import drawing
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
-from keyseg.report.page import checks, render, sections
+from keyseg.report.page import checks, render
 from keyseg.report.stats import scores
 from keyseg.report.tables import contrasts, export, headline, printed, results, runs, table, targets
 from keyseg.report.tuning import section as tuning
@@ -67,7 +67,7 @@ def build(
         manifest=export.manifest(sweep),
         gallery=examples.build(sweep, seed),
         tunings=tuning.sections(folders, out_dir / "figures"),
-        added=sections.filled(Evidence(sweep, measured, held, slices)),
+        added=sections.filled(ReportData(sweep, measured, held, slices)),
     )
     frames = {
         "results": export.results(sweep, measured),

@@ -43,7 +43,7 @@ Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True)
-class Term:
+class LossTerm:
     """A term of the loss. over: a key of `TAKES`."""
 
     name: str
@@ -51,7 +51,7 @@ class Term:
     function: Callable[..., Tensor]
 
 
-TERMS: dict[str, Term] = {}
+TERMS: dict[str, LossTerm] = {}
 """Every term that is defined, by name."""
 
 
@@ -65,7 +65,7 @@ def term(over: str, name: str | None = None) -> Callable[[Function], Function]:
         raise ValueError(f"a term is over {', '.join(TAKES)}, not {over}")
 
     def define(function: Function) -> Function:
-        made = Term(name or function.__name__, over, function)
+        made = LossTerm(name or function.__name__, over, function)
         known = TERMS.get(made.name)
         if known is not None and _place(known.function) != _place(function):
             raise ValueError(
@@ -148,7 +148,7 @@ def named_keyword(
 class Weighted:
     """A term as a config asks for it. options: what its function takes beside the data."""
 
-    term: Term
+    term: LossTerm
     weight: float
     options: Mapping[str, Any]
 
@@ -191,7 +191,7 @@ def _asked(name: str, spec: Mapping[str, Any]) -> Weighted:
                 f"loss.terms.{name}: {target} is no term of the loss; write @term(over=...) above "
                 "it (from keyseg.train.losses import term)"
             )
-        made = Term(name, defined[id(function)], function)
+        made = LossTerm(name, defined[id(function)], function)
     elif name in TERMS:
         made = TERMS[name]
     else:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.evidence import Evidence
+from keyseg.report.data import ReportData
 from keyseg.report.figures import contrasts, pathway, test_scores
 from keyseg.report.figures.curves import learning_curves
-from keyseg.report.figures.registry import FIGURES, Figure, register
+from keyseg.report.figures.registry import FIGURES, ReportFigure, register
 from keyseg.report.figures.style import figure_style, save
 from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import Sweep
@@ -36,20 +36,20 @@ def makers(
     sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> dict[str, Callable[[], Any]]:
     """What draws each figure that this sweep has data for; to be called in `figure_style`."""
-    evidence = Evidence(sweep, scores, held, slices)
-    return {n: partial(f.draw, evidence) for n, f in FIGURES.items() if f.wanted(evidence)}
+    data = ReportData(sweep, scores, held, slices)
+    return {n: partial(f.draw, data) for n, f in FIGURES.items() if f.wanted(data)}
 
 
-def _known(evidence: Evidence) -> bool:
-    return bool((evidence.contrasts["verdict"] != NO_RESULT).any())
+def _known(data: ReportData) -> bool:
+    return bool((data.contrasts["verdict"] != NO_RESULT).any())
 
 
-def _finished(evidence: Evidence) -> bool:
-    return bool(evidence.sweep.finished)
+def _finished(data: ReportData) -> bool:
+    return bool(data.sweep.finished)
 
 
 register(
-    Figure(
+    ReportFigure(
         "forest",
         "Differences",
         "Every contrast with its 95 % intervals, not corrected: thick, over seeds and images "
@@ -59,58 +59,58 @@ register(
         "the well-known part of the images. A contrast of which one variant has no finished cell "
         "keeps its line. Headline protocol.",
         "verdicts",
-        lambda e: contrasts.forest(e.sweep, e.contrasts),
+        lambda d: contrasts.forest(d.sweep, d.contrasts),
         _known,
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "path",
         "From the baseline to the whole",
         "One change a step: each variant with its 95 % interval over test examples, and above "
         "each step by how many points it changes the score, with a 95 % interval over seeds and "
         "images (over images alone where there is one seed) and the verdict. Headline protocol.",
         "verdicts",
-        lambda e: pathway.figure(e.sweep, e.scores, e.contrasts),
-        lambda e: bool(pathway.steps(e.sweep)),
+        lambda d: pathway.figure(d.sweep, d.scores, d.contrasts),
+        lambda d: bool(pathway.steps(d.sweep)),
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "paired",
         "Example by example",
         "Left: IoU of both variants of a contrast on every test example (mean over common seeds); "
         "above the diagonal the first one is better. Right: share of examples whose difference is "
         "at most x. The first five contrasts; headline protocol.",
         "results",
-        lambda e: contrasts.paired(e.sweep),
+        lambda d: contrasts.paired(d.sweep),
         _known,
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "interaction",
         "Interaction",
         "gIoU in percent for both factors of the design (mean over seeds and over what else "
         "varies); headline protocol. An empty field has no result.",
         "results",
-        lambda e: contrasts.interaction(e.sweep, e.scores),
-        lambda e: bool(e.sweep.finished and contrasts.two_factors(e.sweep)),
+        lambda d: contrasts.interaction(d.sweep, d.scores),
+        lambda d: bool(d.sweep.finished and contrasts.two_factors(d.sweep)),
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "slices",
         "gIoU by slice",
         "gIoU of every variant by slice, under the headline protocol. Bars: 95 % interval over "
         "test examples (bootstrap over images); n: examples.",
         "slices",
-        lambda e: test_scores.by_slice(e.sweep, e.scores, e.slices),
-        lambda e: bool(e.slices),
+        lambda d: test_scores.by_slice(d.sweep, d.scores, d.slices),
+        lambda d: bool(d.slices),
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "learning_curves",
         "Learning curves",
         "Against the optimiser step: val scores (teacher-forced) and train losses as logged, "
@@ -118,23 +118,23 @@ register(
         "there are several seeds: lowest to highest seed. Losses that fall by more than a factor "
         "of 20 stand on a logarithmic axis.",
         "learning",
-        lambda e: learning_curves(e.sweep),
-        lambda e: any(len(c.metrics) for c in e.sweep.cells),
+        lambda d: learning_curves(d.sweep),
+        lambda d: any(len(c.metrics) for c in d.sweep.cells),
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "precision",
         "Precision curves",
         "Share of test examples with an IoU above X, for every X; markers at 0.5, 0.6, … 0.9. "
         "Bands, where there are several seeds: lowest to highest seed.",
         "learning",
-        lambda e: test_scores.precision(e.sweep),
+        lambda d: test_scores.precision(d.sweep),
         _finished,
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "keyword",
         "Keyword against mask",
         "Left: accuracy of KEY's top word among examples of like IoU (no point for fewer than "
@@ -142,19 +142,19 @@ register(
         "keyword and mask are right or wrong together. The two middle parts are the discrepancy "
         "rates. Headline protocol, seeds pooled.",
         "learning",
-        lambda e: test_scores.keyword(e.sweep),
-        lambda e: any(c.key_asked for c in e.sweep.finished),
+        lambda d: test_scores.keyword(d.sweep),
+        lambda d: any(c.key_asked for c in d.sweep.finished),
     )
 )
 register(
-    Figure(
+    ReportFigure(
         "cost",
         "Cost against quality",
         "gIoU with its 95 % interval over test images against GPU-hours (CPU-hours where no run "
         "had a GPU) of a whole run and against trained parameters; means over seeds, headline "
         "protocol.",
         "learning",
-        lambda e: contrasts.cost(e.sweep, e.scores),
+        lambda d: contrasts.cost(d.sweep, d.scores),
         _finished,
     )
 )

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from keyseg.report.evidence import Evidence
+from keyseg.report.data import ReportData
 
 PLACES = ("verdicts", "results", "slices", "learning")
 """Sections of the page that hold figures, in its order. A section that a page lacks hands its
 figures on to the last one, which every page has."""
 
-Draw = Callable[[Evidence], Any]
+Draw = Callable[[ReportData], Any]
 """Returns a matplotlib figure; None where the sweep has no data for it."""
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportFigure:
     """A figure. name: of its files, too; place: one of `PLACES`.
 
     wanted: whether a sweep has data for it, where that is known before it is drawn.
@@ -28,14 +28,14 @@ class Figure:
     caption: str
     place: str
     draw: Draw
-    wanted: Callable[[Evidence], bool] = lambda _: True
+    wanted: Callable[[ReportData], bool] = lambda _: True
 
 
-FIGURES: dict[str, Figure] = {}
+FIGURES: dict[str, ReportFigure] = {}
 """Every figure by name, in the order in which pages show them within a place."""
 
 
-def register(figure: Figure) -> None:
+def register(figure: ReportFigure) -> None:
     """Give reports one more figure.
 
     Raises:
@@ -59,7 +59,7 @@ def figure(
     """
 
     def define(draw: Draw) -> Draw:
-        register(Figure(name, title, caption, place, draw))
+        register(ReportFigure(name, title, caption, place, draw))
         return draw
 
     return define

@@ -16,7 +16,7 @@ from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.gallery.examples import Gallery
 from keyseg.report.page.checks import Notice
-from keyseg.report.page.sections import FilledSection
+from keyseg.report.sections import FilledSection
 from keyseg.report.store import Sweep, shown
 from keyseg.report.tables import contrasts as contrast_tables
 from keyseg.report.tables import runs, tex

@@ -1,11 +1,16 @@
-"""Further sections of reports: id, title, place on the page, and what fills them."""
+"""Further sections of reports: id, title, place on the page, and what fills them.
+
+A section is a function under `@section`, in a file beside this one or in a package of one's own.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from keyseg.report.evidence import Evidence
+from keyseg.report.data import ReportData
 from keyseg.report.tables.table import Table
 
 PLACES = ("head", "verdicts", "results", "tuning", "slices", "learning", "gallery", "runs")
@@ -14,12 +19,12 @@ PLACES = ("head", "verdicts", "results", "tuning", "slices", "learning", "galler
 Block = str | Table
 """A paragraph, or a table."""
 
-Fill = Callable[[Evidence], Sequence[Block]]
+Fill = Callable[[ReportData], Sequence[Block]]
 """Returns nothing where the sweep has nothing to say there: the section is left out."""
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section. id: of its place in the page; place: one of `PLACES`, behind which it stands."""
 
     id: str
@@ -43,7 +48,7 @@ class FilledSection:
         return [block for block in self.blocks if isinstance(block, Table)]
 
 
-SECTIONS: dict[str, Section] = {}
+SECTIONS: dict[str, PageSection] = {}
 """Every further section by id, in the order in which those of one place are shown."""
 
 
@@ -60,16 +65,18 @@ def section(id: str, *, title: str, place: str = "learning") -> Callable[[Fill],
         known = SECTIONS.get(id)
         if known is not None and known.fill is not fill:
             raise ValueError(f"section {id}: there is one of this id, '{known.title}'")
-        SECTIONS[id] = Section(id, title, place, fill)
+        SECTIONS[id] = PageSection(id, title, place, fill)
         return fill
 
     return define
 
 
-def filled(evidence: Evidence) -> list[FilledSection]:
+def filled(data: ReportData) -> list[FilledSection]:
     """The sections that this sweep has something for."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
     found = []
     for each in SECTIONS.values():
-        if blocks := list(each.fill(evidence)):
+        if blocks := list(each.fill(data)):
             found.append(FilledSection(each.id, each.title, each.place, blocks))
     return found

@@ -11,7 +11,7 @@ from keyseg.report.store import Sweep
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportData:
     """A sweep and what was computed of it.
 
     scores: a row for each variant, protocol, slice and measure (`stats.scores.scores`). contrasts:
