@@ -43,6 +43,8 @@ NOT_IN_SIGNATURE = (
 
 ADDED: dict[str, Any] = {
     "loss.terms": {},
+    "data.train_images": "all",
+    "data.texts": "all",
     "optim.decay": 0.2,
     "optim.until": "steps",
     "fusion.key_in_context": True,
@@ -72,6 +74,10 @@ _FIRST_TARGETS = {
     "scenes.prepare": "keyseg.data.scenes.prepare",
 }
 """What the first signatures hash for the classes and functions there were. Closed."""
+
+
+ALL = "all"
+"""Of data.train_images: every image of the train split."""
 
 
 class ConfigError(ValueError):
@@ -194,7 +200,7 @@ class OptimConfig:
 class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
-    `texts`: "all" sentences of a test target, or the "first" of each.
+    `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
     """
 
     images_per_batch: int = MISSING
@@ -391,6 +397,9 @@ def check_values(run: RunConfig) -> None:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
     _check_schedule(run.optim)
+    images = run.data.get("train_images", ALL)
+    if images != ALL and not (type(images) is int and images > 0):
+        raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     own = (run.loss.text, run.loss.bce, run.loss.dice, keyword)
     if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):

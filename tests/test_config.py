@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from keyseg.config import (
+from keyseg.config import NAMED, (
     CHOICES,
     NOT_NEGATIVE,
     POSITIVE,
@@ -114,6 +114,8 @@ def test_an_integer_for_a_float_is_the_same_value(changed, key):
     [
         ({"optim.stepz": 3}, r"config key 'optim.stepz'"),
         ({"modle": {"name": "tiny"}}, r"config key 'modle'"),
+        ({"data.train_images": 0}, r"data\.train_images=0: must be a number above 0, or all"),
+        ({"data.train_images": "some"}, r"data\.train_images=some: must be a number above 0"),
         ({"optim.decay": 1.0, "optim.schedule": "wsd"}, r"optim\.decay=1\.0: must be a share"),
         ({"optim.decay": 0.1}, r"optim\.decay=0\.1 does nothing.*cosine: set optim\.schedule=wsd"),
         ({"optim.until": "plateau"}, r"optim\.until=plateau.*cosine.*optim\.schedule=wsd or const"),
@@ -204,3 +206,17 @@ def test_relative_paths_start_at_the_project(monkeypatch, tmp_path):
     assert resolve_path("cache/x") == PROJECT / "cache" / "x"
     assert resolve_path(tmp_path) == tmp_path
     assert resolve_path("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(f for g in NAMED for f in (PROJECT / "experiments" / g).glob("*.yaml")),
+    ids=lambda f: f"{f.parent.name}={f.stem}",
+)
+def test_an_option_is_called_what_its_file_is_called(compose_run, file):
+    group = file.parent.name
+    run = compose_run(f"{group}={file.stem}")
+    chosen = getattr(run, group)
+    assert (chosen["name"] if isinstance(chosen, dict) else chosen.name) == file.stem
+    assert run.name is None
+    assert f"name: {file.stem}" not in file.read_text()

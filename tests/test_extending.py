@@ -153,7 +153,9 @@ class Shell:
         self.folder = folder
         self.package = package
 
-    def __call__(self, *command: str, package: Path | str | None = None) -> tuple[int, str, str]:
+    def __call__(
+        self, *command: str, package: Path | str | None = None, **environment: str
+    ) -> tuple[int, str, str]:
         paths = [PROJECT, self.package if package is None else package]
         done = subprocess.run(
             [sys.executable, *command],
@@ -163,6 +165,7 @@ class Shell:
                 "PYTHONPATH": os.pathsep.join(str(p) for p in paths if p),
                 "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
                 "COLUMNS": "200",
+                **environment,
             },
             capture_output=True,
             text=True,
@@ -288,7 +291,10 @@ def test_the_mlflow_model_has_the_package_in_it(finished, shell, tmp_path):
         "import sys, mlflow.pyfunc; m = mlflow.pyfunc.load_model(sys.argv[1])\n"
         "import mine; print(mine.__file__)"
     )
-    status, out, err = shell("-c", load, str(folder), package="")
+    status, _, err = shell("-c", load, str(folder), package="")
+    assert status
+    assert "export KEYSEG_PACKAGES=mine" in err
+    status, out, err = shell("-c", load, str(folder), package="", KEYSEG_PACKAGES="mine")
     assert status == 0, err
     assert out.strip() == str(folder / "code/mine/__init__.py")
     assert model.NAME == "model"

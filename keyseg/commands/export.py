@@ -30,10 +30,11 @@ def register(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     run = find_finished(resolve_path(options.outputs), options.run_name)
     from keyseg.model.backbones.sam import WeightsError
-    from keyseg.model.backbones.weights import check_weights
+    from keyseg.model.backbones.weights import check_trained_on, check_weights
     from keyseg.predict.export import export
 
     check_weights(run.config)
+    check_trained_on(run.config, run.info)
     try:
         folder = export(run, Path(options.folder).expanduser(), options.dtype)
     except WeightsError as error:

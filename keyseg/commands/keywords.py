@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.compose import compose_config
 from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.runs import targets
 
 if TYPE_CHECKING:
     from keyseg.data.example import Example
     from keyseg.data.keywords.extract import Generate
+    from keyseg.data.keywords.file import ByQuery
 
 # Imported late: what only this command needs, so that no other waits for it.
 
@@ -86,12 +88,13 @@ def _extract(options: argparse.Namespace) -> int:
     form = extract.template(options.prompt)
     path = _file(options)
     with _alone(path):
-        examples, answers = _read(_config(options), options.split)
+        examples, answers, looked = _read(_config(options), options.split)
         items = extract.items_of(examples, answers)
         journal = Journal(path)
         by = f"{options.model}, prompt {options.prompt}"
         if not any(item["outputs"] for item in items):
-            print("no answers are known: keywords are taken from the queries alone")
+            places = f" (there is no {' nor '.join(map(str, looked))})" if looked else ""
+            print(f"no answers are known: keywords are taken from the queries alone{places}")
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task("queries", total=len(items))
@@ -133,7 +136,7 @@ def _review(options: argparse.Namespace) -> int:
         else:
             from keyseg.report.gallery.keyword_sheet import page
 
-            examples, _ = _read(_config(options), options.split)
+            examples, *_ = _read(_config(options), options.split)
             file.replace(out, page(options.data, sheet.rows(doubts), examples))
     print(f"{out}: {len(doubts)} of {len(items)} keywords to look at")
     return 0
@@ -154,20 +157,26 @@ def _file(options: argparse.Namespace) -> Path:
     return reports / "keywords" / f"{options.data}-{options.split}" / "keyword_outputs.json"
 
 
-def _read(cfg: RunConfig, split: str) -> tuple[list[Example], dict[tuple[str, str], str]]:
-    """Examples of a split, whatever keywords they have, and the answers that readers know of."""
+def _read(cfg: RunConfig, split: str) -> tuple[list[Example], ByQuery[str], list[Path]]:
+    """Examples of a split, whatever keywords they have; the answers that readers know of, and the
+    files that these were looked for in."""
+    from keyseg.data.keywords.file import ByQuery
     from keyseg.data.mix import load
 
-    answers: dict[tuple[str, str], str] = {}
+    answers: ByQuery[str] = ByQuery()
+    looked = []
     for spec in cfg.data["sources"].values():
         if "_target_" not in spec:
             continue
         if spec["_target_"].endswith("reason_seg.read"):
             spec["keywords"] = None
-        module = importlib.import_module(spec["_target_"].rpartition(".")[0])
+        read = targets.find("data.sources._target_", spec["_target_"])
+        module = importlib.import_module(read.__module__)
         if ask := getattr(module, "answers", None):
-            answers |= ask(resolve_path(spec["root"]))
-    return [e for source in load(cfg.data, split) for e in source.examples], answers
+            found, file = ask(resolve_path(spec["root"]))
+            answers.update(found)
+            looked.append(file)
+    return [e for source in load(cfg.data, split) for e in source.examples], answers, looked
 
 
 def _loader(options: argparse.Namespace) -> Any:

@@ -139,9 +139,9 @@ def trials(sweep_dir: Path, command: str) -> list[str]:
     own = [t for s in content["studies"] for t in s["trials"] if t["from"] is None]
     states = Counter(t["state"] for t in own if t["state"] not in ("waiting", "running"))
     budget = content.get("n_trials", 0) * len(content["studies"])
-    told = ", ".join(f"{n} {state}" for state, n in states.items())
+    counts = ", ".join(f"{n} {state}" for state, n in states.items())
     of = f" of {budget}" if budget else ""
-    out = f"{sum(states.values())}{of} trials done" + (f" ({told})" if told else "")
+    out = f"{sum(states.values())}{of} trials done" + (f" ({counts})" if counts else "")
     return [out, f"run the rest with  {command}"]
 
 

@@ -227,12 +227,13 @@ def _load(run: RunDirectory, device: str) -> Predictor:
     import torch
 
     from keyseg.model.backbones.sam import WeightsError
-    from keyseg.model.backbones.weights import check_weights
+    from keyseg.model.backbones.weights import check_trained_on, check_weights
     from keyseg.predict.predictor import Predictor
     from keyseg.train.build import pick_device
 
     cfg = run.config
     check_weights(cfg)
+    check_trained_on(cfg, run.info)
     try:
         where = pick_device(device)
     except RuntimeError as error:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
     Raises:
         ConfigError: there is none of this name, there are several, or it is not finished.
     """
-    run = find_run(outputs, name)
+    run = find_run(outputs, name, finished=True)
     if not run.config_file.exists():
         raise ConfigError(f"{run.path} is not a run directory: it has no config.yaml")
     if run.status != DONE:
@@ -39,11 +42,17 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
         ) from error
     if not run.best_file.exists():
         raise ConfigError(f"run {run.path} holds no weights: {run.best_file} is missing")
+    told = run.info.get("checkpoint_fingerprint")
+    if told and not _digest(run.best_file).startswith(told):
+        raise ConfigError(
+            f"{run.best_file} is not what the run left (checksum {told} in its run.json): "
+            "put it back from a copy, or run the cell again with rerun=true"
+        )
     return run
 
 
-def find_run(outputs: Path, name: str) -> RunDirectory:
-    """A run by any of its names; it may be in any state.
+def find_run(outputs: Path, name: str, *, finished: bool = False) -> RunDirectory:
+    """A run by any of its names; it may be in any state. `finished`: one that is done is meant.
 
     Raises:
         ConfigError: there is none of this name, or there are several.
@@ -52,48 +61,66 @@ def find_run(outputs: Path, name: str) -> RunDirectory:
     if (folder / "config.yaml").exists() or (folder / "run.json").exists():
         return RunDirectory(folder.absolute())
     found = _matches(outputs, name)
+    if finished and len(found) > 1:
+        found = [pair for pair in found if pair[1].status == DONE] or found
     if len(found) == 1:
-        return next(iter(found.values()))
+        return found[0][1]
     if found:
-        listed = ", ".join(found)
+        listed = ", ".join(_unambiguous(found))
         raise ConfigError(f"{len(found)} runs are called '{name}'; choose one: {listed}")
-    known = [n for sweep in sweep_names(outputs) for n in _runs(outputs / sweep)]
+    known = [n for sweep in sweep_names(outputs) for n, _ in _runs(outputs / sweep)]
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     hint = f"there are: {', '.join(near)}" if near else "there is none yet"
     raise ConfigError(f"there is no run '{name}' in {outputs}; {hint}")
 
 
-def _matches(outputs: Path, name: str) -> dict[str, RunDirectory]:
-    """Runs that `name` may mean, by their full names."""
-    signatures = {
-        f"{sweep}/{name}": RunDirectory(outputs / sweep / name)
+def _unambiguous(found: Sequence[Named]) -> list[str]:
+    """Names that can be told apart: with the signature where full names are the same."""
+    count = Counter(full for full, _ in found)
+    return [
+        full if count[full] == 1 else f"{full.partition('/')[0]}/{run.path.name} ({run.status})"
+        for full, run in found
+    ]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+Named = tuple[str, RunDirectory]
+"""A run with its full name, SWEEP/LABEL/SEED, which several may have."""
+
+
+def _matches(outputs: Path, name: str) -> list[Named]:
+    """Runs that `name` may mean."""
+    signatures = [
+        (f"{sweep}/{name}", RunDirectory(outputs / sweep / name))
         for sweep in sweep_names(outputs)
         if "/" not in name and (outputs / sweep / name / "run.json").exists()
-    }
-    if len(signatures) > 1:  # the same cell in two sweeps: the same config, so the same run
-        done = {k: run for k, run in signatures.items() if run.status == DONE}
-        return dict([next(iter((done or signatures).items()))])
-    if signatures:
-        return signatures
+    ]
+    if signatures:  # the same cell in two sweeps: the same config, so the same run
+        done = [pair for pair in signatures if pair[1].status == DONE]
+        return (done or signatures)[:1]
     sweep, _, rest = name.partition("/")
-    runs = _runs(outputs / sweep) if rest else {}
-    return {
-        full: run
-        for full, run in runs.items()
+    return [
+        (full, run)
+        for full, run in (_runs(outputs / sweep) if rest else [])
         if full == name or full.rpartition("/")[0] == name or f"{sweep}/{run.path.name}" == name
-    }
+    ]
 
 
-def _runs(sweep: Path) -> dict[str, RunDirectory]:
-    """Runs of a sweep as SWEEP/LABEL/SEED; those that are missing on disk are left out."""
+def _runs(sweep: Path) -> list[Named]:
+    """Runs of a sweep; those that are missing on disk are left out."""
     cells: list[dict[str, Any]] = sweep_directory.read(sweep).get("cells") or []
     if not cells:
         folders = [file.parent for file in sorted(sweep.glob("*/run.json"))]
         cells = [RunDirectory(f).info | {"signature": f.name} for f in folders]
-    return {
-        f"{sweep.name}/{cell.get('label')}/{cell.get('seed')}": RunDirectory(
-            sweep / cell["signature"]
+    return [
+        (
+            f"{sweep.name}/{cell.get('label')}/{cell.get('seed')}",
+            RunDirectory(sweep / cell["signature"]),
         )
         for cell in cells
         if (sweep / cell["signature"] / "run.json").exists()
-    }
+    ]

@@ -86,7 +86,7 @@ def stale_lines(rows: Iterable[CellStatus]) -> Iterator[str]:
         if row.state == DONE:
             changed = code.changes(RunDirectory(row.path).info, row.path)
             if changed:
-                found.setdefault(code.told(changed), []).append(row.title)
+                found.setdefault(code.listed(changed), []).append(row.title)
     for changes, titles in found.items():
         yield f"stale: {', '.join(titles)}: other code now: {changes}"
     if found:

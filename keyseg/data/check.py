@@ -17,6 +17,7 @@ from keyseg.data.keywords.first_tokens import Collisions, collisions
 from keyseg.data.keywords.policy import POLICIES
 from keyseg.data.mix import Pair, read_source, read_sources
 from keyseg.data.pictures import open_rgb
+from keyseg.runs import targets
 
 MASK, PICTURE = "damaged mask", "damaged image"
 """Kinds of error: the annotation is there and cannot be drawn, the image and cannot be decoded."""
@@ -93,8 +94,8 @@ class Result:
         """One line for each thing that is as published, and good to know."""
         for row in self.rows:
             if row.shapeless:
-                told = _counted(row.shapeless, "image has no shapes", "images have no shapes")
-                yield f"{row.source} {row.source_split}: {told}, as published: an empty target"
+                counted = _counted(row.shapeless, "image has no shapes", "images have no shapes")
+                yield f"{row.source} {row.source_split}: {counted}, as published: an empty target"
 
 
 def _counted(files: Sequence[str], one: str, several: str) -> str:
@@ -181,7 +182,8 @@ def first_tokens(examples: Iterable[Example], first_token: FirstToken) -> Collis
 
 def _published(spec: Mapping[str, Any], split: str) -> int | None:
     """Asks the reader's module, if it has the function."""
-    module = importlib.import_module(str(spec["_target_"]).rpartition(".")[0])
+    read = targets.find("data.sources._target_", str(spec["_target_"]))
+    module = importlib.import_module(read.__module__)
     ask = getattr(module, "published", None)
     arguments = {k: v for k, v in spec.items() if k not in ("_target_", "split")}
     return ask(split, **arguments) if ask else None

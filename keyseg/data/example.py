@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,9 @@ Mask = NDArray[np.uint8]
 
 SMALL, LARGE = 0.02, 0.10
 """Share of the image that a target covers: below SMALL it is small, from LARGE on large."""
+
+TEXTS = ("all", "first")
+"""Which expressions of a target count."""
 
 _T = TypeVar("_T")
 
@@ -71,9 +74,9 @@ def length_slice(query: str) -> str:
     return "medium" if words <= 9 else "long"
 
 
-def told_first(examples: Iterable[Example]) -> list[Example]:
-    """The first expression of every target."""
-    return [e for e in examples if e.id.endswith("-0")]
+def scored(examples: Sequence[Example], texts: str) -> list[Example]:
+    """The expressions that count of each target: "all", or the "first" alone."""
+    return [e for e in examples if texts == "all" or e.id.endswith("-0")]
 
 
 def distractor_slice(number: int) -> str:
@@ -83,6 +86,6 @@ def distractor_slice(number: int) -> str:
 
 def first_or_all(texts: str, of: Sequence[_T]) -> Sequence[_T]:
     """The expressions of a target that count, by the protocol key `texts`: "all" or "first"."""
-    if texts not in ("all", "first"):
-        raise ValueError(f"texts={texts}: must be one of all, first")
+    if texts not in TEXTS:
+        raise ValueError(f"texts={texts}: must be one of {', '.join(TEXTS)}")
     return of[:1] if texts == "first" else of

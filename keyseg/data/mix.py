@@ -7,7 +7,6 @@ on how many workers or processes load the images.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import json
 import math
@@ -22,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from keyseg.config import resolve_path
-from keyseg.data.example import Example
+from keyseg.config import ConfigError, resolve_path
+from keyseg.data.example import TEXTS, Example, scored
 from keyseg.data.files import ABSENT, DataError, Problems, parsing_once
-from keyseg.runs import garbage_collector
+from keyseg.runs import garbage_collector, targets
 
 SPLITS = ("train", "val", "test")
 
@@ -56,7 +55,8 @@ def prepare(data_cfg: Mapping[str, Any]) -> None:
 def load(data_cfg: Mapping[str, Any], split: str) -> list[Source]:
     """Read one split of the `data` group: a `Source` for each entry of `splits.<split>`.
 
-    An entry names `sources`, the `split` of theirs that is meant, and a `weight` (default 1).
+    An entry names `sources`, the `split` of theirs that is meant, a `weight` (default 1), and the
+    `texts` of a target that count: "all" (default) or the "first".
 
     Raises:
         DataError: an unknown split or source, a reader that cannot be found or called, a weight
@@ -126,6 +126,7 @@ class _Entry:
 
     where: str
     weight: float
+    texts: str
     pairs: list[Pair]
 
 
@@ -143,12 +144,16 @@ def _entries(cfg: Mapping[str, Any], split: str) -> Iterator[_Entry]:
         weight = float(entry.get("weight", 1.0))
         if not (weight > 0 and math.isfinite(weight)):
             raise DataError(f"{where}.weight={weight}: must be above 0")
+        texts = str(entry.get("texts", "all"))
+        if texts not in TEXTS:
+            raise DataError(f"{where}.texts={texts}: must be one of {', '.join(TEXTS)}")
         names = list(entry.get("sources") or ())
         for source in names:
             if source not in sources:
                 near = get_close_matches(source, sources, 1) or list(sources)
                 raise DataError(f"{where}: unknown source '{source}'; meant {', '.join(near)}?")
-        yield _Entry(where, weight, [(name, str(entry.get("split", split))) for name in names])
+        pairs = [(name, str(entry.get("split", split))) for name in names]
+        yield _Entry(where, weight, texts, pairs)
 
 
 def _sources(entries: Iterable[_Entry], read: Mapping[Pair, list[Example]]) -> list[Source]:
@@ -156,6 +161,7 @@ def _sources(entries: Iterable[_Entry], read: Mapping[Pair, list[Example]]) -> l
     sources, seen = [], set[str]()
     for entry in entries:
         examples = [example for pair in entry.pairs for example in read[pair]]
+        examples = scored(examples, entry.texts)
         if not examples:
             raise DataError(f"{entry.where} has no examples: name its sources")
         for example in examples:
@@ -305,13 +311,11 @@ def _call(what: str, spec: Mapping[str, Any], **extra: Any) -> Any:
 def _bound(what: str, spec: Mapping[str, Any], **extra: Any) -> Callable[[], Any]:
     """`_call`, but for the call."""
     target = str(spec.get("_target_", ""))
-    module, _, name = target.rpartition(".")
-    if not module:
-        raise DataError(f"data.{what}._target_='{target}': must be package.module.function")
+    takes = ("root",) if what == "prepare" else ("root", "split")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"data.{what}._target_={target} cannot be found: {error}") from error
+        function = targets.find_function(f"data.{what}._target_", target, takes, "keyseg.data")
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     if "problems" not in inspect.signature(function).parameters:
         extra.pop("problems", None)  # a reader that cannot collect stops at the first one
     arguments = {key: value for key, value in spec.items() if key != "_target_"} | extra

@@ -1,8 +1,8 @@
-"""The data of a cell: made if need be, read once in a process, and if told in time beside imports.
+"""The data of a cell: made if it is missing, and read once in a process.
 
-Reading takes about as long as importing torch, and needs none of it: a process that is forked
-before does it meanwhile, on another core. It is a help only. What it cannot do (broken data, no
-memory, killed) is done, and complained of, where the data is asked for.
+Reading takes about as long as importing torch and needs none of it. `begin` therefore forks a
+process that reads meanwhile, on another core. If that fails (broken data, no memory, killed),
+nothing is lost: `read` reads again, and its errors are the ones a user sees.
 """
 
 from __future__ import annotations
@@ -75,4 +75,6 @@ def _load(data_cfg: Mapping[str, Any]) -> Data:
 
 
 def _key(data_cfg: Mapping[str, Any]) -> str:
-    return json.dumps(data_cfg, sort_keys=True)
+    """What tells one data set from another; how much of it a cell trains on does not."""
+    read = {key: value for key, value in data_cfg.items() if key != "train_images"}
+    return json.dumps(read, sort_keys=True)

@@ -1,8 +1,11 @@
 """Reader of ReasonSeg and Reason-Seg-Key, and of what is written like them.
 
-{root}/ReasonSeg/{split}/X.jpg + X.json            image, queries and shapes
-{root}/explanatory_key/keyword_outputs.json        keyword and answer by (json name, query)
-{root}/explanatory/train.json                      answers alone, from which keywords are extracted
+{root}/ReasonSeg/{split}/X.jpg + X.json                    image, queries and shapes
+{root}/ReasonSeg/explanatory_key/keyword_outputs.json      a keyword and an answer for an image
+{root}/ReasonSeg/explanatory/train.json                    answers alone, to extract keywords from
+
+The last two are also found one level up, beside ReasonSeg/. They have an entry an image, which
+holds for every wording of its query, as in KeySeg's code.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from keyseg.data.files import (
     require,
 )
 from keyseg.data.keywords import file as keyword_file
+from keyseg.data.keywords.file import ByQuery
 from keyseg.data.masks import ReasonMask
 from keyseg.data.pictures import image_size
 
@@ -30,6 +34,7 @@ PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with ann
 KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"
 ANSWERS = "explanatory/train.json"
 KEYWORDS = "explanatory_key/keyword_outputs.json"
+_NO_SPLITS = ("explanatory", "explanatory_key")
 PUBLISHED = {"train": 239, "val": 200, "test": 779}
 """Images of each split, as published."""
 
@@ -39,20 +44,25 @@ def published(split: str, **_: Any) -> int | None:
     return PUBLISHED.get(split)
 
 
-def answers(root: str | Path, **_: Any) -> dict[tuple[str, str], str]:
-    """LISA's explanatory answers to training queries, by image stem and query; {} without them.
+def public_file(root: Path, name: str) -> Path:
+    """Where `name` lies: inside ReasonSeg/, where the public archives have it, or beside that."""
+    inside = root / "ReasonSeg" / name
+    return root / name if not inside.exists() and (root / name).exists() else inside
+
+
+def answers(root: str | Path, **_: Any) -> tuple[ByQuery[str], Path]:
+    """LISA's explanatory answers to training queries, and the file they were looked for in.
 
     Raises:
         DataError: the file is damaged.
     """
-    path = Path(root) / ANSWERS
-    if not path.exists():
-        return {}
-    found: dict[tuple[str, str], str] = {}
-    for item in keyword_file.entries(path, ("image", "query", "outputs")):
-        key = Path(str(item["image"])).stem, str(item["query"]).strip()
-        found.setdefault(key, str(item["outputs"]).strip())
-    return found
+    path = public_file(Path(root), ANSWERS)
+    found: ByQuery[str] = ByQuery()
+    if path.exists():
+        for item in keyword_file.entries(path, ("image", "query", "outputs")):
+            stem = Path(str(item["image"])).stem
+            found.add(stem, str(item["query"]).strip(), str(item["outputs"]).strip())
+    return found, path
 
 
 def read(
@@ -70,7 +80,8 @@ def read(
         split: "train", "val" or "test".
         texts: "all" queries of an image, or the "first".
         slices: added to every example's own (dataset, split, size, length).
-        keywords: the keyword file, relative to root; None reads ReasonSeg without keywords.
+        keywords: the keyword file, relative to root/ReasonSeg or to root; None reads ReasonSeg
+            without keywords.
         problems: takes what is wrong with single images, which are then left out.
 
     Raises:
@@ -84,7 +95,7 @@ def read(
             f"split '{split}' is empty: no .json in {folder}. Public page: {PAGE}", ABSENT
         )
     missing = check_images((p.with_suffix(".jpg") for p in files), PAGE, problems)
-    known = parsed(_keywords, root / keywords) if keywords else {}
+    known = parsed(_keywords, public_file(root, keywords)) if keywords else ByQuery()
     examples = []
     for file in files:
         image = file.with_suffix(".jpg")
@@ -100,14 +111,14 @@ def _examples(
     split: str,
     texts: str,
     slices: Mapping[str, str],
-    known: Mapping[tuple[str, str], tuple[str | None, str | None]],
+    known: ByQuery[tuple[str | None, str | None]],
 ) -> list[Example]:
     image = file.with_suffix(".jpg")
     queries, is_sentence, mask = _annotation(file, image)
     own = {"dataset": "ReasonSeg", "split": split, "size": size_slice(mask.target_share())}
     examples = []
     for i, query in enumerate(first_or_all(texts, queries)):
-        keyword, text = known.get((file.name, query), (None, None))
+        keyword, text = known.get(file.stem, query) or (None, None)
         examples.append(
             Example(
                 id=f"ReasonSeg/{split}/{file.stem}-{i}",
@@ -127,8 +138,9 @@ def _examples(
 def _split_folder(root: Path, split: str) -> Path:
     base = require(root / "ReasonSeg", "the ReasonSeg folder", PAGE)
     folder = base / split
-    if not folder.is_dir():
-        splits = ", ".join(sorted(p.name for p in base.iterdir() if p.is_dir())) or "none"
+    known = sorted(p.name for p in base.iterdir() if p.is_dir() and p.name not in _NO_SPLITS)
+    if split not in known:
+        splits = ", ".join(known) or "none"
         raise DataError(
             f"{base} has no split '{split}'; it has: {splits}. Public page: {PAGE}", ABSENT
         )
@@ -152,17 +164,17 @@ def _annotation(file: Path, image: Path) -> tuple[list[str], bool, ReasonMask]:
     return queries, bool(content.get("is_sentence", False)), mask
 
 
-def _keywords(path: Path) -> dict[tuple[str, str], tuple[str | None, str | None]]:
-    """(json name, query) -> (keyword, answer). Of two entries for one query the first counts."""
+def _keywords(path: Path) -> ByQuery[tuple[str | None, str | None]]:
+    """Keyword and answer by image stem and query."""
     if not path.exists():
         raise DataError(
             f"the keyword file is missing: {path} ({KEYWORD_PAGE}). "
             "To read ReasonSeg without keywords set keywords: null in the source's YAML",
             ABSENT,
         )
-    found: dict[tuple[str, str], tuple[str | None, str | None]] = {}
+    found: ByQuery[tuple[str | None, str | None]] = ByQuery()
     for item in keyword_file.entries(path, ("json", "query", "keyword")):
-        key = (str(item["json"]), str(item["query"]).strip())
         words = [keyword_file.text_or_none(item.get(name)) for name in ("keyword", "outputs")]
-        found.setdefault(key, (words[0], words[1]))
+        stem = Path(str(item["json"])).stem
+        found.add(stem, str(item["query"]).strip(), (words[0], words[1]))
     return found

@@ -50,12 +50,12 @@ class Store:
     damaged: int = 0
     problem: str | None = None
     """Why storing has ended, if it has."""
-    _held: float = field(default=0.0, repr=False)
+    _bytes: float = field(default=0.0, repr=False)
     _until_count: int = field(default=0, repr=False)
 
     def size(self) -> int:
         """Bytes that the folder holds now."""
-        return held(self.folder)
+        return stored_bytes(self.folder)
 
     def path(self, encoder: Encoder, image: str) -> Path:
         """Where the features of an image (its hash) are, or will be."""
@@ -87,11 +87,11 @@ class Store:
 
     def _write(self, path: Path, encoder: Encoder, features: Tensor, size: tuple[int, int]) -> None:
         if self._until_count == 0:
-            self._held, self._until_count = self.size(), _COUNT_AGAIN
+            self._bytes, self._until_count = self.size(), _COUNT_AGAIN
             if not (about := self.folder / folder_name(encoder) / "key.json").exists():
                 about.parent.mkdir(parents=True, exist_ok=True)
                 about.write_text(json.dumps(encoder.key, indent=1, sort_keys=True))
-        if self._held + features.nbytes > self.limit:
+        if self._bytes + features.nbytes > self.limit:
             self.problem = f"{self.folder} holds runtime.features_gib={self.limit / 2**30:g}"
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +104,11 @@ class Store:
         finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
-        self._held += features.nbytes
+        self._bytes += features.nbytes
         self._until_count -= 1
 
 
-def held(folder: Path) -> int:
+def stored_bytes(folder: Path) -> int:
     """Bytes of all files in a folder of features."""
     total = 0
     for where, _, names in os.walk(folder):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from keyseg.config import ConfigError, RunConfig
 from keyseg.model.fusion import FusionVariant
-from keyseg.runs.packages import find
+from keyseg.runs import targets
 
 
 def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
@@ -16,7 +18,7 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     """
     options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
     target = str(cfg.fusion["_target_"])
-    made = find("fusion", target)
+    made = targets.find_class("fusion._target_", target, nn.Module)
     try:
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
     except Exception as error:  # whatever another's code may raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -44,8 +45,7 @@ class Exported:
         self.llava = LlavaForConditionalGeneration.from_pretrained(folder / "llava").eval()
         self.sam = _load_sam(folder, about)
         state = load_file(folder / "keyseg.safetensors")
-        module, _, name = about["fusion"].pop("_target_").rpartition(".")
-        self.fusion = getattr(importlib.import_module(module), name)(**about["fusion"]).eval()
+        self.fusion = _class(about["fusion"].pop("_target_"))(**about["fusion"]).eval()
         self.fusion.load_state_dict(_part(state, "fusion"))
         self.seg = _mlp(_part(state, "seg_projection"))
         self.key = _mlp(_part(state, "key_projection"))
@@ -153,6 +153,22 @@ class Exported:
         )
         mask = sam.postprocess_masks(low, small, size)[0, 0] > 0
         return mask.numpy(), float(iou)
+
+
+def _class(target: str) -> type[nn.Module]:
+    """The fusion's class: keyseg's, or of a package that KEYSEG_PACKAGES (a,b) allows.
+
+    Raises:
+        SystemExit: keyseg.json names something else. It is not imported.
+    """
+    allowed = ["keyseg", *os.environ.get("KEYSEG_PACKAGES", "").split(",")]
+    if target.partition(".")[0] not in allowed:
+        raise SystemExit(f"keyseg.json names {target}: allow its package with KEYSEG_PACKAGES=...")
+    module, _, name = target.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise SystemExit(f"keyseg.json names {target}: no module of torch")
+    return found
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

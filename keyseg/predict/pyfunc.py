@@ -25,7 +25,7 @@ import torch
 from keyseg.config import GENERATED, ConfigError, RunConfig
 from keyseg.data.files import DataError
 from keyseg.model.backbones.sam import WeightsError
-from keyseg.model.backbones.weights import check_weights, weights_fingerprint
+from keyseg.model.backbones.weights import check_trained_on, check_weights
 from keyseg.predict.predictor import Predictor, reason
 from keyseg.runs.run_directory import RunDirectory
 
@@ -43,12 +43,10 @@ class PyfuncModel:
             WeightsError: a base weight is missing, or is not the one that the run was trained on.
         """
         cfg = _located(run.config, moved or {})
-        found, wanted = weights_fingerprint(cfg), run.info.get("weights_fingerprint")
-        if wanted not in (None, found):
-            raise WeightsError(
-                f"{cfg.model.llava} and {cfg.model.sam} are not the weights that run "
-                f"{run.info.get('signature')} was trained on (fingerprint {found}, not {wanted})"
-            )
+        try:
+            check_trained_on(cfg, run.info)
+        except ConfigError as error:
+            raise WeightsError(str(error)) from error
         name = os.environ.get("KEYSEG_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
         self.predictor = Predictor(cfg, run.best_file, torch.device(name))
 

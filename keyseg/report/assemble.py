@@ -49,7 +49,7 @@ def build(
     log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
     log.info("contrasts with their intervals and p values")
-    held = scores.contrasts(sweep, seed)
+    differences = scores.contrasts(sweep, seed)
     log.info("tables and gallery")
     slices = scores.slices(sweep)
     in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
@@ -57,21 +57,21 @@ def build(
         sweep=sweep,
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
-        answers=contrasts.answers(sweep, held),
+        answers=contrasts.answers(sweep, differences),
         results=_results(sweep, measured, slices),
-        verdicts=contrasts.verdicts(sweep, held),
-        contrasts=contrasts.contrasts(sweep, held),
+        verdicts=contrasts.verdicts(sweep, differences),
+        contrasts=contrasts.contrasts(sweep, differences),
         slices=[results.by_slice(sweep, measured, n, values) for n, values in slices.items()],
         published=printed.table(sweep, in_print),
         runs=runs.table(sweep),
         manifest=export.manifest(sweep),
         gallery=examples.build(sweep, seed),
         tunings=tuning.sections(folders, out_dir / "figures"),
-        added=sections.filled(ReportData(sweep, measured, held, slices)),
+        added=sections.filled(ReportData(sweep, measured, differences, slices)),
     )
     frames = {
         "results": export.results(sweep, measured),
-        "contrasts": held,
+        "contrasts": differences,
         "slices": measured[measured["slice"] != ""],
         "published": in_print,
         "runs": parts.runs,
@@ -79,7 +79,7 @@ def build(
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = drawing.draw_all(sweep, measured, held, slices, out_dir / "figures")
+    figures = drawing.draw_all(sweep, measured, differences, slices, out_dir / "figures")
     html, markdown = render.write(out_dir, parts, figures)
     set_too = figures if "pdf" in asked.formats else {}
     written += (render.write_tex(out_dir, parts, written, set_too),)

@@ -9,11 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
 from keyseg.report.store import CellResult, Sweep, load, variants_of
+from keyseg.runs.run_directory import stored_config
 from keyseg.runs.sweep_directory import label_of
 
 
@@ -105,5 +104,4 @@ def _config(cell: CellResult) -> dict[str, Any]:
     file = cell.directory / "config.yaml"
     if not file.exists():
         return {}
-    loaded = OmegaConf.load(file)
-    return flatten(loaded) if isinstance(loaded, DictConfig) else {}
+    return flatten(stored_config(file))

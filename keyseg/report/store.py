@@ -131,7 +131,7 @@ class VariantResult:
     @property
     def training(self) -> str:
         """How the trainings of its finished cells ended; "" without any."""
-        return convergence.told(c.convergence.word for c in self.finished)
+        return convergence.in_words(c.convergence.word for c in self.finished)
 
     def mean(self, key: str) -> float:
         """Mean over finished cells of a number of run.json; NaN where none has it."""

@@ -148,7 +148,7 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
     return sorted([*other, *(part for part in gone if _name(part) not in names)])
 
 
-def told(changed: Iterable[str], most: int = 3) -> str:
+def listed(changed: Iterable[str], most: int = 3) -> str:
     """The first few changes in one line."""
     every = list(changed)
     more = f" and {len(every) - most} more" if len(every) > most else ""

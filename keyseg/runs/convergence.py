@@ -153,7 +153,7 @@ def is_divergence(error: object) -> bool:
     return "DivergedError" in str(error or "")
 
 
-def told(words: Iterable[str | None]) -> str:
+def in_words(words: Iterable[str | None]) -> str:
     """The words of several trainings: `plateau`, or `4 plateau, 1 collapsed`; "" without any."""
     counts = Counter(word or "not known" for word in words)
     if len(counts) <= 1:

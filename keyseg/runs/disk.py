@@ -1,7 +1,8 @@
-"""Files that a reader, or a machine that loses power, sees as they were or as they are to be.
+"""Safe writes: a file is replaced as a whole, or stays as it was.
 
-They are written beside their place and renamed. A disk that is full, or a quota that is used up, is
-one error that names the file and what to do; what stood there before still stands.
+The new content is written beside the file and renamed, so that neither a reader nor a power cut
+leaves half of it. A full disk, or a quota that is used up, is one error that names the file and
+what to do.
 """
 
 from __future__ import annotations
@@ -126,9 +127,9 @@ def _number(error: BaseException) -> int | None:
     while True:
         if isinstance(error, OSError) and error.errno is not None:
             return error.errno
-        told = re.search(r"os error (\d+)", str(error))
-        if told:
-            return int(told[1])
+        number = re.search(r"os error (\d+)", str(error))
+        if number:
+            return int(number[1])
         before = error.__cause__ or error.__context__
         if before is None:
             return None

@@ -16,8 +16,8 @@ Light: every command line imports this.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig, flatten
+from keyseg.runs.private_files import holds_a_key, looks_secret
 
 GROUP = "keyseg"
 """Of the entry points."""
 
-_CACHES = ("__pycache__", ".pyc")
 _NEEDED_ANYWAY = ("keyseg", "hydra_plugins")
 
 
@@ -58,11 +58,21 @@ class Package:
         return self.joined or not self.installed
 
     def files(self) -> list[tuple[str, Path]]:
-        """Its files, by their names from the folder that it is imported from, sorted."""
+        """Its files, by their names from the folder that it is imported from, sorted.
+
+        Without those that are hidden, are Python's own (.pyc), or look like secrets.
+        """
         if self.place.is_file():
             return [(self.place.name, self.place)]
-        found = [f for f in self.place.rglob("*") if f.is_file() and not _cached(f)]
-        return sorted((f.relative_to(self.place.parent).as_posix(), f) for f in found)
+        every = ((f.relative_to(self.place.parent), f) for f in self.place.rglob("*"))
+        return sorted((name.as_posix(), file) for name, file in every if _kept(name, file))
+
+    def copy(self, folder: Path) -> Path:
+        """Copy it into a folder to import from; where it lies there."""
+        for name, file in self.files():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, folder / name)
+        return folder / self.place.name
 
     def source(self) -> str:
         """12 hex digits over the names and contents of its files."""
@@ -88,23 +98,6 @@ def load() -> None:
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"{where} cannot be imported: {reason}") from error
-
-
-def find(where: str, target: str) -> Any:
-    """The class or function that a `_target_` names.
-
-    Args:
-        where: the key that names it, for the error.
-        target: `package.module.name`.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{where}._target_={target}: {error}") from error
 
 
 def joined() -> list[Package]:
@@ -190,5 +183,8 @@ def _version(name: str) -> str | None:
         return metadata.version(names[0]) if names else None
 
 
-def _cached(file: Path) -> bool:
-    return any(part == _CACHES[0] or part.endswith(_CACHES[1]) for part in file.parts)
+def _kept(name: Path, file: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    if hidden or name.suffix == ".pyc" or not file.is_file():
+        return False
+    return not looks_secret(name.as_posix()) and not holds_a_key(file)

@@ -16,6 +16,7 @@ from typing import Any
 
 from keyseg.config import GENERATED, PROJECT
 from keyseg.runs import packages
+from keyseg.runs.private_files import has_a_key, holds_a_key, looks_secret
 from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
 PACKAGES = (
@@ -37,6 +38,11 @@ PACKAGES = (
 SNAPSHOT = ".keyseg-snapshot.json"
 """In the root of a snapshot of the code: the `Git` of the checkout it was taken of."""
 
+CODE = ("run.py", "keyseg", "hydra_plugins", "experiments", "sweeps", "reports/published")
+"""What a run depends on: tests, notes and whatever else lies in a checkout is no code."""
+
+_CODE_ENDINGS = (".py", ".yaml", ".yml", ".j2", ".css", ".js", ".csv")
+
 _LARGEST_NEW_FILE = 100_000  # bytes: more is data, not code
 _MOST_NEW_FILES = 200
 
@@ -51,25 +57,42 @@ class Git:
 
 
 def git(root: Path = PROJECT) -> Git:
-    """Commit and uncommitted changes of a checkout, new files that git does not ignore included.
+    """Commit and uncommitted changes of what a run depends on, new files of code included.
 
-    Of a snapshot of the code: those of the checkout at the moment it was taken.
+    Files that look like secrets are left out, and named. Of a snapshot of the code: those of the
+    checkout at the moment it was taken.
     """
     if (root / SNAPSHOT).exists():
         return Git(**json.loads((root / SNAPSHOT).read_bytes()))
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return Git(None, False, "")
-    parts = [_git(root, "diff", "--no-ext-diff", "HEAD") or ""]
-    new = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    for name in [n for n in new if n][:_MOST_NEW_FILES]:
-        file = root / name
-        if not file.is_file() or file.stat().st_size > _LARGEST_NEW_FILE:
+    changed = _names(root, "diff", "--name-only", "--relative", "-z", "HEAD")
+    parts = []
+    for name in changed:
+        text = _git(root, "diff", "--no-ext-diff", "--relative", "HEAD", "--", name) or ""
+        secret = looks_secret(name) or has_a_key(text.encode())
+        parts.append(f"# changed, not kept: {name}\n" if secret else text)
+    new = _names(root, "ls-files", "--others", "--exclude-standard", "-z")
+    for name in new[:_MOST_NEW_FILES]:
+        if not _is_code(root / name, name):
             parts.append(f"# new file, not kept: {name}\n")
             continue
         parts.append(_git(root, "diff", "--no-index", "--", "/dev/null", name) or "")
     diff = "".join(parts)
     return Git(commit.strip(), bool(diff), diff)
+
+
+def _names(root: Path, *command: str) -> list[str]:
+    """Names that a git command lists of what is code."""
+    return [n for n in (_git(root, *command, "--", *CODE) or "").split("\0") if n]
+
+
+def _is_code(file: Path, name: str) -> bool:
+    """Whether a file that git does not know is kept."""
+    if not file.is_file() or file.suffix not in _CODE_ENDINGS or looks_secret(name):
+        return False
+    return file.stat().st_size <= _LARGEST_NEW_FILE and not holds_a_key(file)
 
 
 def versions() -> dict[str, str]:
@@ -193,7 +216,7 @@ def hours(info: Mapping[str, Any]) -> float:
     return minutes / 60 * (info.get("processes") or 1)
 
 
-def told(info: Mapping[str, Any]) -> dict[str, str]:
+def described(info: Mapping[str, Any]) -> dict[str, str]:
     """What run.json knows of machine, versions, job and attempts, a line each, for people."""
     hardware, slurm = info.get("hardware") or {}, info.get("slurm") or {}
     lines = {

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import filelock
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from keyseg.config import RunConfig, signature, validate
+from keyseg.config import ConfigError, RunConfig, signature, validate
 from keyseg.runs import disk
 
 if TYPE_CHECKING:
@@ -124,15 +125,16 @@ class RunDirectory:
     def config(self) -> RunConfig:
         """The frozen config, checked.
 
+        It may come from elsewhere: nothing in it is resolved, and `keyseg.runs.targets` says which
+        classes it may name.
+
         Raises:
             FileNotFoundError: the directory holds no config.yaml, so it is no run directory.
             ConfigError: config.yaml does not fit this version's schema.
         """
         if not self.config_file.exists():
             raise FileNotFoundError(f"{self.path} is not a run directory: it has no config.yaml")
-        loaded = OmegaConf.load(self.config_file)
-        assert isinstance(loaded, DictConfig)
-        return validate(loaded)
+        return validate(stored_config(self.config_file))
 
     def freeze(self, cfg: RunConfig | DictConfig) -> None:
         """Write config.yaml. For keys that cannot change a result it may be written again."""
@@ -176,15 +178,15 @@ class RunDirectory:
         Raises:
             RunBusy: another process holds it.
         """
-        held = filelock.FileLock(self.path / "run.lock")
+        lock = filelock.FileLock(self.path / "run.lock")
         try:
-            held.acquire(timeout=_PROBE_SECONDS, poll_interval=0.05)
+            lock.acquire(timeout=_PROBE_SECONDS, poll_interval=0.05)
         except filelock.Timeout:
             raise RunBusy(f"{self.path}: another process works on this run") from None
         try:
             yield
         finally:
-            held.release()
+            lock.release()
 
     @property
     def busy(self) -> bool:
@@ -351,7 +353,7 @@ class RunDirectory:
 
     @property
     def prune_file(self) -> Path:
-        """There where the run is asked to end, as pruned, at its next evaluation."""
+        """Exists once the run has been asked to end, as pruned, at its next evaluation."""
         return self.path / "prune.json"
 
     @property
@@ -412,6 +414,23 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _represent_text)
 
 
+def stored_config(file: Path) -> dict[str, Any]:
+    """A frozen config as plain values; `${...}` in it would read this machine's environment.
+
+    Raises:
+        ConfigError: it is no mapping, or holds a reference: what is frozen holds none.
+    """
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{file} holds no config")
+    if "${" in json.dumps(plain, default=str, ensure_ascii=False):
+        raise ConfigError(f"{file} holds a reference (${{...}}), which a frozen config has not")
+    return {str(key): value for key, value in plain.items()}
+
+
 def without_traces(attempts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Attempts that no result goes back to: they have cost something, and no more."""
     return [{**attempt, "superseded": True} for attempt in attempts]
@@ -431,7 +450,7 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def verdict(run: RunDirectory) -> int | None:
+def exit_code(run: RunDirectory) -> int | None:
     """0 for a run that is done or pruned, 1 for one that failed and says why; None: not ended.
 
     A run that is tried again is "failed" without a reason until it begins. One that has its old

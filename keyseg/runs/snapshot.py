@@ -1,8 +1,8 @@
 """A copy of the code that a job runs, so that an edit after submit changes no queued job.
 
-Other people's packages that its configs need lie in it, too: it is the first place to import from.
-
-Tracked files as they are in the checkout, and new files that git does not ignore. Snapshots are
+Tracked files as they are in the checkout, and new files that git does not ignore (without those
+that look like secrets: private_files.py); beside them other people's packages that the configs
+need, since it is the first place to import from. Snapshots are
 named by their content: sweeps that run the same code share one, and none is ever written twice.
 """
 
@@ -19,18 +19,16 @@ from pathlib import Path
 
 from keyseg.config import PROJECT, ConfigError
 from keyseg.runs.packages import Package
-from keyseg.runs.provenance import SNAPSHOT, git
-
-_CODE = ("run.py", "keyseg", "hydra_plugins", "experiments", "sweeps", "reports/published")
-"""What is copied where there is no git; else of these folders only, too: tests are no code."""
+from keyseg.runs.private_files import holds_a_key, looks_secret
+from keyseg.runs.provenance import CODE, SNAPSHOT, git
 
 _LARGEST = 64 * 2**20  # bytes, of one file
 
 
 def files(root: Path = PROJECT) -> list[str]:
-    """Names of the files that are code, relative to the root, sorted."""
+    """Names of the files that are code, relative to the root, sorted; none that look secret."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_CODE],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE],
         cwd=root,
         capture_output=True,
         check=False,
@@ -38,7 +36,11 @@ def files(root: Path = PROJECT) -> list[str]:
     # A root that is ignored by the repository around it (a copy in outputs/) lists nothing.
     names = set(os.fsdecode(listed.stdout).split("\0")) - {""}
     found = names if listed.returncode == 0 and names else set(_walk(root))
-    return sorted(name for name in found if (root / name).is_file())
+    return sorted(
+        name
+        for name in found
+        if (root / name).is_file() and not looks_secret(name) and not holds_a_key(root / name)
+    )
 
 
 def name_of(root: Path = PROJECT, packages: Sequence[Package] = ()) -> str:
@@ -87,7 +89,7 @@ def _contents(root: Path, packages: Sequence[Package]) -> Iterator[tuple[str, Pa
 
 
 def _walk(root: Path) -> Iterator[str]:
-    for top in _CODE:
+    for top in CODE:
         found = [root / top] if (root / top).is_file() else (root / top).rglob("*")
         for file in found:
             if "__pycache__" not in file.parts and file.is_file():

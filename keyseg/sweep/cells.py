@@ -16,7 +16,7 @@ from keyseg.config import (
     signature,
     validate,
 )
-from keyseg.runs import trunk
+from keyseg.runs import targets, trunk
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.design import Design, Point
 
@@ -105,6 +105,7 @@ def frozen(composed: DictConfig) -> RunConfig:
     after it was killed must not read them again.
     """
     config = validate(composed)
+    targets.trust(config)
     config.rerun = config.dry = config.detach = False
     config.stale = "ask"
     return config

@@ -263,23 +263,46 @@ def _margin(given: Any, metrics: Sequence[str]) -> dict[str, float]:
 
 
 def _check_contrasts(entries: Sequence[Any], factors: Mapping[str, Sequence[Any]]) -> None:
-    """Each is `{of: {factor: value}, against: {factor: value}, name: text}`; name may be absent."""
+    """Two variants (`of`, `against`), a `main` effect or an `interaction`, and perhaps a name."""
     for i, entry in enumerate(entries):
         where = f"ablation.contrasts[{i}]"
-        given = set(entry) if isinstance(entry, Mapping) else set()
-        if not {"of", "against"} <= given <= {"of", "against", "name"}:
+        given = set(entry).difference({"name"}) if isinstance(entry, Mapping) else set()
+        if given == {"of", "against"}:
+            _check_sides(where, entry, factors)
+        elif given == {"main"}:
+            _check_factors(f"{where}.main", [entry["main"]], 1, factors)
+        elif given == {"interaction"}:
+            _check_factors(f"{where}.interaction", entry["interaction"], 2, factors)
+        else:
             raise ConfigError(
                 f"{where}={entry}: give two variants, like "
-                "{of: {fusion: full}, against: {fusion: cross}}, and a name if you like"
+                "{of: {fusion: full}, against: {fusion: cross}}, {main: FACTOR} or "
+                "{interaction: [FACTOR, FACTOR]}, and a name if you like"
             )
-        for side in ("of", "against"):
-            values = entry[side]
-            if not isinstance(values, Mapping) or not values:
-                raise ConfigError(
-                    f"{where}.{side}={values}: give factor and value, like {{fusion: full}}"
-                )
-            for key, value in values.items():
-                _check_value(f"{where}.{side}", key, value, factors)
+
+
+def _check_sides(
+    where: str, entry: Mapping[str, Any], factors: Mapping[str, Sequence[Any]]
+) -> None:
+    for side in ("of", "against"):
+        values = entry[side]
+        if not isinstance(values, Mapping) or not values:
+            raise ConfigError(
+                f"{where}.{side}={values}: give factor and value, like {{fusion: full}}"
+            )
+        for key, value in values.items():
+            _check_value(f"{where}.{side}", key, value, factors)
+
+
+def _check_factors(where: str, keys: Any, count: int, factors: Mapping[str, Sequence[Any]]) -> None:
+    varies = [key for key, values in factors.items() if len(values) > 1]
+    if not isinstance(keys, list) or len({*map(str, keys)}) != count:
+        raise ConfigError(f"{where}={keys}: give {count} of {', '.join(varies)}")
+    for key in keys:
+        if key not in varies:
+            raise ConfigError(
+                f"{where}: {key} is no factor that varies; there are {', '.join(varies) or 'none'}"
+            )
 
 
 def _check_path(steps: Any, factors: Mapping[str, Sequence[Any]]) -> None:

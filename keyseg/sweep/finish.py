@@ -190,8 +190,8 @@ def print_end(
     for outcome in outcomes:
         if outcome.status == FAILED:
             run = outcome.cell.open()
-            told = run.info.get("error") or outcome.error or "no reason given"
-            error = str(told).strip().splitlines()[-1]
+            reason = run.info.get("error") or outcome.error or "no reason given"
+            error = str(reason).strip().splitlines()[-1]
             print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
             print_line(console, f"        log: {short_path(run.log_file)}", "red")
     for outcome in outcomes:

@@ -100,7 +100,7 @@ class SweepLauncher(Launcher):
             if self.config.dry:
                 preflight.check_names(cell.config for cell in cells)
                 print_cells(plan, cells, console)
-                for line in stale.told(cells, stale.find(cells)):
+                for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
                 self.show_dry(plan, cells, console)
                 return []

@@ -84,10 +84,10 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
         for cause in causes:  # a plugin that refuses its options says it best itself
             if isinstance(cause, (ConfigError, DataError)):
                 fail(str(cause))
-        told = [_first(str(error)).rstrip(":")]
+        parts = [_first(str(error)).rstrip(":")]
         if causes and _first(str(causes[-1])) not in str(error).splitlines()[0]:
-            told.append(_first(str(causes[-1])) or type(causes[-1]).__name__)
-        fail(": ".join(told))
+            parts.append(_first(str(causes[-1])) or type(causes[-1]).__name__)
+        fail(": ".join(parts))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

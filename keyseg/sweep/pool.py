@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED, RunDirectory, verdict
+from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED, RunDirectory, exit_code
 
 WORKER = (sys.executable, "-m", "keyseg.worker")
 """The command of a worker; the run directories are added to it."""
@@ -63,15 +63,15 @@ def job_ends(paths: Sequence[Path], code: int) -> list[Ended]:
     """
     ended = []
     for path in paths:
-        told = verdict(RunDirectory(path)) if len(paths) > 1 else None
-        if told is None:
+        recorded = exit_code(RunDirectory(path)) if len(paths) > 1 else None
+        if recorded is None:
             if len(paths) > 1 and code < 0:
                 _let_go(RunDirectory(path))
             ended.append(Ended(path, code))
             if code != EXIT_BUSY:
                 code = EXIT_STOPPED
         else:
-            ended.append(Ended(path, told))
+            ended.append(Ended(path, recorded))
     return ended
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from keyseg.runs import process_rank, trunk
 from keyseg.runs.provenance import cores
-from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, verdict
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
 from keyseg.sweep import finish, preflight, stale
 from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
@@ -48,7 +48,7 @@ def run_single(cfg: DictConfig) -> None:
         if cfg.dry:
             preflight.check_names([cell.config])
             finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
-            for line in stale.told([cell], stale.find([cell])):
+            for line in stale.summary_lines([cell], stale.find([cell])):
                 finish.print_line(console, f"stale: {line}")
             return
         (cell,), lines = stale.decide([cell], cfg)
@@ -130,7 +130,7 @@ def _run(cell: Cell, console: Console) -> Outcome:
             fail(str(error), EXIT_FAILED)
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            if verdict(run) is None:
+            if exit_code(run) is None:
                 run.update(status=FAILED, error=traceback.format_exc(limit=-3))
         finally:
             stop.set()

@@ -43,7 +43,7 @@ class StaleCheck:
         cfg = cfg or run.config
         found = []
         if changed := code.changes(info, run.path):
-            found.append(f"other code: {code.told(changed)}")
+            found.append(f"other code: {code.listed(changed)}")
         for what, look in (("data", self._data), ("weights", self._weights)):
             then = info.get(f"{what}_fingerprint")
             now = look(cfg) if then else None
@@ -77,7 +77,7 @@ def find(cells: Sequence[Cell]) -> dict[str, list[str]]:
     return {signature: reasons for signature, reasons in found.items() if reasons}
 
 
-def told(cells: Sequence[Cell], stale: dict[str, list[str]]) -> list[str]:
+def summary_lines(cells: Sequence[Cell], stale: dict[str, list[str]]) -> list[str]:
     """A line for each set of reasons, with the cells that have them."""
     by: dict[str, list[str]] = {}
     for cell in cells:
@@ -119,7 +119,7 @@ def decide(cells: Sequence[Cell], config: Any) -> tuple[list[Cell], list[str]]:
     stale = find(cells)
     if not stale:
         return list(cells), []
-    lines = told(cells, stale)
+    lines = summary_lines(cells, stale)
     choice = str(config.stale)
     if choice == ASK:
         choice = _asked(len(stale), len(cells), lines)

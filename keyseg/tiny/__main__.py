@@ -48,7 +48,7 @@ class Scope:
 def pretrain_sam(scope: Scope, steps: int) -> None:
     """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json)."""
     torch.manual_seed(1)
-    corpus, held = scope.corpora()
+    corpus, unseen = scope.corpora()
     sam = build_sam(SAM_SIZES).to(scope.device)
     run_stage(
         "sam", scope.work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
@@ -60,7 +60,7 @@ def pretrain_sam(scope: Scope, steps: int) -> None:
     (folder / "config.json").write_text(json.dumps(SAM_SIZES, indent=2) + "\n")
     sam.load_state_dict({k: v.float() for k, v in state.items()})
     batches = scope.scored_batches
-    scores = {k: round(sam_stage.score(sam, held, k, batches), 4) for k in ("point", "box")}
+    scores = {k: round(sam_stage.score(sam, unseen, k, batches), 4) for k in ("point", "box")}
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
     print(json.dumps({"stage": "sam", "held_out_iou": scores}), flush=True)
 
@@ -77,7 +77,7 @@ class Steps:
 def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> None:
     """Stages 2 to 4. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
     torch.manual_seed(2)
-    corpus, held = scope.corpora()
+    corpus, unseen = scope.corpora()
     processor = make_processor()
     model = make_llava(processor)
     model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
@@ -116,8 +116,8 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     model.float().eval()
-    seen = vision_stage.see(model, processor, held)
-    scores = found(model, held, seen, talk, min(len(held), 32 * scope.scored_batches))
+    seen = vision_stage.see(model, processor, unseen)
+    scores = found(model, unseen, seen, talk, min(len(unseen), 32 * scope.scored_batches))
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
     print(json.dumps({"stage": "llava", "right_object": scores}), flush=True)
 

@@ -18,6 +18,7 @@ import keyseg
 from keyseg.config import GENERATED, LossConfig, resolve_path
 from keyseg.model.backbones.weights import is_hub_id
 from keyseg.runs import packages
+from keyseg.runs.private_files import holds_a_key, looks_secret
 from keyseg.runs.run_directory import RunDirectory
 
 NAME = "model"
@@ -43,6 +44,13 @@ _NOT_COPIED = ("__pycache__", "weights", "commands", "report", "scenes", "sweep"
 """Folders of the code that no prediction needs."""
 _KEPT = ("signature", "label", "seed", "weights_fingerprint")
 """Of run.json."""
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """What of a folder of the code is not copied; for shutil.copytree."""
+    secret = {n for n in names if looks_secret(n)}
+    secret |= {n for n in names if (f := Path(folder, n)).is_file() and holds_a_key(f)}
+    return shutil.ignore_patterns(*_NOT_COPIED)(folder, names) | secret
 
 
 def write(run: RunDirectory, folder: Path) -> None:
@@ -73,12 +81,14 @@ def write(run: RunDirectory, folder: Path) -> None:
         info = {key: run.info.get(key) for key in _KEPT}
         (data / "run.json").write_text(json.dumps(info))
         package = Path(keyseg.__file__).parent
-        shutil.copytree(package, code, ignore=shutil.ignore_patterns(*_NOT_COPIED))
+        shutil.copytree(package, code, ignore=_left_out)
+        others = Path(temporary) / "others"
+        needed = [str(package.copy(others)) for package in packages.carried([cfg])]
         mlflow.pyfunc.save_model(
             folder,
             loader_module="keyseg.predict.pyfunc",
             data_path=str(data),
-            code_paths=[str(code), *(str(p.place) for p in packages.carried([cfg]))],
+            code_paths=[str(code), *needed],
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
             signature=ModelSignature(inputs=inputs, params=params),
             input_example=pd.DataFrame({"image": ["street.jpg"], "query": ["the red car"]}),

@@ -36,7 +36,7 @@ def store_uri() -> str:
 
 
 def settings() -> None:
-    """Nobody asked for usage reports over the network, nor for minutes of retries per request."""
+    """Turn off MLflow's usage reports, and its retries that take minutes for each request."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

@@ -27,7 +27,7 @@ import filelock
 
 from keyseg.config import flatten
 from keyseg.runs import disk, sweep_directory
-from keyseg.runs.provenance import told
+from keyseg.runs.provenance import described
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
 from keyseg.tracking import model
 from keyseg.tracking.store import (
@@ -257,7 +257,7 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         "keyseg.data_fingerprint": info.get("data_fingerprint"),
         "keyseg.weights_fingerprint": info.get("weights_fingerprint"),
         "keyseg.slurm_job_id": attempts[-1].get("slurm_job_id"),
-        **{f"keyseg.{name}": value for name, value in told(info).items()},
+        **{f"keyseg.{name}": value for name, value in described(info).items()},
         "keyseg.attempts": len(info.get("attempts") or []),
         "keyseg.state": info.get("status"),
         "keyseg.steps": info.get("steps"),

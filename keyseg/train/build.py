@@ -58,7 +58,9 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         WeightsError: a backbone is missing or broken.
         ConfigError: the variant cannot be built, or the words that tokens start from are unknown.
     """
-    kept = _shared.pop(_backbones_key(cfg), None)  # ours now: what is added would be found there
+    kept = _preloaded.pop(
+        _backbones_key(cfg), None
+    )  # taken out: what is added to them belongs to this cell
     sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
@@ -171,18 +173,18 @@ def _clip_pixels(image_processor: Any, picture: Tensor) -> Tensor:
     return pixels
 
 
-_shared: dict[str, tuple[Any, Any, Any]] = {}
+_preloaded: dict[str, tuple[Any, Any, Any]] = {}
 
 
-def share_backbones(cfg: RunConfig) -> None:
+def preload_backbones(cfg: RunConfig) -> None:
     """Load on the CPU what `build` loads, for the processes that will be forked from this one.
 
     Nothing is drawn at random by that. Random weights are not shared: they belong to a seed. Nor
     are quantised ones, which are made on a GPU.
     """
     key = _backbones_key(cfg)
-    if cfg.model.init != "random" and cfg.model.quantization == "none" and key not in _shared:
-        _shared[key] = load_backbones(cfg, torch.device("cpu"), part="language")
+    if cfg.model.init != "random" and cfg.model.quantization == "none" and key not in _preloaded:
+        _preloaded[key] = load_backbones(cfg, torch.device("cpu"), part="language")
 
 
 def _backbones_key(cfg: RunConfig) -> str:

@@ -63,21 +63,21 @@ class Processes:
         """What the first process's `do` returns or raises; it is called in no other."""
         if self.count == 1:
             return do()
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.first:
             try:
-                told[0] = do()
+                outcome[0] = do()
             except Exception as error:
-                told[1] = error
-        broadcast_object_list(told)
-        if told[1] is not None:
-            raise told[1]
-        result: T = told[0]
+                outcome[1] = error
+        broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
         return result
 
-    def any(self, told: bool) -> bool:
+    def any(self, flag: bool) -> bool:
         """Whether it is true in one of the processes."""
-        return self.sum([told])[0] > 0
+        return self.sum([flag])[0] > 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums over the processes. No GPU waits for it."""
@@ -181,12 +181,12 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process may hold a share only."""
+    """The whole of a tensor; each process may hold a shard of it only."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def shared(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as another of its shape lies: there, and in shares if that is."""
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor on the device of another, and sharded over the processes if that is."""
     tensor = tensor.to(like.device)
     if isinstance(like, DTensor) and tensor.shape == like.shape:
         return distribute_tensor(tensor, like.device_mesh, like.placements)

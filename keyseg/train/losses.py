@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from keyseg.config import ConfigError, LossConfig
 from keyseg.data.example import VOID
-from keyseg.runs.packages import find
+from keyseg.runs import targets
 
 if TYPE_CHECKING:
     from keyseg.model.keyseg import Output
@@ -184,7 +184,7 @@ def _asked(name: str, spec: Mapping[str, Any]) -> Weighted:
     """A term of `loss.terms`: {weight, perhaps _target_, options}."""
     options = {k: v for k, v in spec.items() if k not in ("weight", "_target_")}
     if target := spec.get("_target_"):
-        function = find(f"loss.terms.{name}", str(target))
+        function = targets.find(f"loss.terms.{name}._target_", str(target))
         defined = {id(known.function): known.over for known in TERMS.values()}
         if id(function) not in defined:
             raise ConfigError(

@@ -35,7 +35,7 @@ from keyseg.runs import disk
 from keyseg.runs.convergence import settled
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
-from keyseg.train.distributed import ALONE, Processes, accumulating, shared, unsharded, whole
+from keyseg.train.distributed import ALONE, Processes, accumulating, shard_like, unsharded, whole
 from keyseg.train.losses import Losses, Weighted, weigh, weighted_terms
 from keyseg.train.schedule import decay_start, end_after, learning_rate
 from keyseg.train.selection import SELECTED_BY
@@ -183,7 +183,7 @@ class Trainer:
         self._window = torch.zeros(len(self._losses), device=self.device)
         self._entropies = torch.zeros(len(self._attentions), device=self.device)
         self._count = 0
-        if not processes.first:  # what is dropped out differs; everything else is told
+        if not processes.first:  # dropout differs between processes; all else is the first one's
             torch.manual_seed(self._own_seed())
         self._writer = ThreadPoolExecutor(1, "checkpoints")
         self._written: Future[None] | None = None
@@ -210,13 +210,13 @@ class Trainer:
         return self.step
 
     def _load_optimizer(self, state: dict[str, Any]) -> None:
-        """Its values lie as the parameters do."""
+        """Restore the optimizer; its state is sharded like the parameters are."""
         numbered = enumerate(p for group in self.optimizer.param_groups for p in group["params"])
         for number, parameter in numbered:
             values = state["state"].get(number, {})
             for name, value in values.items():
                 if name != "step":  # stays on the CPU
-                    values[name] = shared(value, parameter)
+                    values[name] = shard_like(value, parameter)
         self.optimizer.load_state_dict(state)
 
     def _load_random(self, states: list[dict[str, Tensor | None]]) -> None:
@@ -444,7 +444,7 @@ def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:
         raise KeyError(f"checkpoint does not fit this model: {', '.join(differing[:5])} ...")
     with torch.no_grad():
         for name, value in state.items():
-            parameters[name].copy_(shared(value, parameters[name]))
+            parameters[name].copy_(shard_like(value, parameters[name]))
 
 
 def _copied(state: Any) -> Any:

@@ -36,7 +36,7 @@ from keyseg.runs.run_directory import (
     RunBusy,
     RunDirectory,
     WatchedRun,
-    verdict,
+    exit_code,
 )
 from keyseg.tracking import sync
 from keyseg.tracking.background import mirror
@@ -65,8 +65,8 @@ def run_cell(run: RunDirectory) -> None:
     from keyseg.train.trainer import Stopped
     from keyseg.worker.run import Pruned, work
 
-    with joined() as processes, ExitStack() as held:
-        if not processes.led(lambda: _begin(run, processes, held)):
+    with joined() as processes, ExitStack() as resources:
+        if not processes.led(lambda: _begin(run, processes, resources)):
             return
         mine = run if processes.first else WatchedRun(run.path)
         try:
@@ -95,13 +95,13 @@ def run_cell(run: RunDirectory) -> None:
             kept_records.remove(run.checkpoints)
 
 
-def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
+def _begin(run: RunDirectory, processes: Processes, resources: ExitStack) -> bool:
     """Whether there is something to do. Then the run is held, and mirrored, until `held` closes."""
-    held.enter_context(run.lock())
+    resources.enter_context(run.lock())
     if run.status in (DONE, PRUNED):
         return False
     cfg = run.config
-    held.enter_context(log_to(run.log_file, cfg.runtime.log_level))
+    resources.enter_context(log_to(run.log_file, cfg.runtime.log_level))
     disk.remove_leftovers(run.checkpoints)
     state = provenance.record(run)
     computed_by = code.record(run, run.config)
@@ -112,8 +112,8 @@ def _begin(run: RunDirectory, processes: Processes, held: ExitStack) -> bool:
     run.update(status=RUNNING, attempts=attempts, error=None, processes=processes.count)
     for line in beginning(run.info, cfg, len(attempts), processes.count):
         log.info(line)
-    held.enter_context(mirror(run))
-    held.enter_context(system_load.watch(run))
+    resources.enter_context(mirror(run))
+    resources.enter_context(system_load.watch(run))
     return True
 
 
@@ -128,8 +128,8 @@ def _close(run: RunDirectory, status: str, *, outcome: str | None = None, **fiel
     run.update(status=status, attempts=attempts, **provenance.cost(attempts), **fields)
     level = logging.ERROR if status == FAILED else logging.INFO
     why = outcome or fields.get("error")
-    told = f"{status}: {why}" if why else status
-    log.log(level, "%s, after %.0f s of this attempt", told, attempts[-1].get("seconds", 0.0))
+    ending = f"{status}: {why}" if why else status
+    log.log(level, "%s, after %.0f s of this attempt", ending, attempts[-1].get("seconds", 0.0))
     if status == FAILED:
         run.restore(str(fields["error"]))
 
@@ -175,7 +175,7 @@ def unfinished(paths: Sequence[str]) -> list[RunConfig]:
     found = []
     for run in map(RunDirectory, paths):
         with suppress(Exception):  # it will be told to whoever works on the run
-            if verdict(run) is None:
+            if exit_code(run) is None:
                 found.append(run.config)
     return found
 
@@ -194,18 +194,18 @@ def load(todo: Sequence[RunConfig]) -> None:
     gc.freeze()  # what is imported stays: no collection need look at it
 
 
-def share(todo: Sequence[RunConfig]) -> None:
+def preload_for(todo: Sequence[RunConfig]) -> None:
     """Load what these runs will read and not change. What cannot be loaded fails in its run."""
     import torch
 
-    from keyseg.train.build import share_backbones
+    from keyseg.train.build import preload_backbones
 
-    torch.set_num_threads(1)  # of a pool of threads no forked process would find any
+    torch.set_num_threads(1)  # threads of a pool do not survive a fork
     sync.preload()
     for cfg in todo:
         with suppress(Exception):
             reading.read(cfg.data)
-            share_backbones(cfg)
+            preload_backbones(cfg)
 
 
 def main() -> int:
@@ -220,7 +220,7 @@ def main() -> int:
         load(todo)
         if len(paths) == 1:
             return attempt(paths[0])
-        share(todo)
+        preload_for(todo)
         return several.each(paths, attempt_forked, _stop)
     finally:  # Python's own end would give the signal its default back, which kills
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
-from keyseg.data.example import told_first
+from keyseg.data.example import scored
+from keyseg.data.fraction import fewer
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
@@ -56,7 +57,7 @@ def work(
     """
     device = processes.device(pick_device(cfg.runtime.device))
     set_threads(cfg)
-    check_shares(cfg, processes.count)
+    check_images_per_step(cfg, processes.count)
     log.info(
         "device: %s, %d threads, %s, attention %s",
         _device_name(device),
@@ -85,13 +86,16 @@ def work(
         protocol=protocol_keys(cfg),
     )
     optim = cfg.optim
-    sampler = ImageSampler(data.train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.seed)
+    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
     processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()
     run.truncate(step or -1)  # without a checkpoint it begins anew, before step 0
     log.info("goes on after step %d" if step else "begins before step %d", step)
-    val_groups = groups(e for s in data.val for e in s.examples)[: cfg.evaluation.val_images]
+    texts = cfg.evaluation.texts
+    val_groups = groups(e for s in data.val for e in scored(s.examples, texts))
+    val_groups = val_groups[: cfg.evaluation.val_images]
 
     keep_iou = bool(run.info.get("keep_val_iou"))
 
@@ -130,8 +134,7 @@ def work(
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
-    told = [e for s in data.test for e in s.examples]
-    test_groups = groups(told if cfg.evaluation.texts == "all" else told_first(told))
+    test_groups = groups(e for s in data.test for e in scored(s.examples, texts))
     checkpoint = fingerprint(run.best_file)
     read_of = f"{checkpoint} {data.fingerprint} {weights}"
     kept = KeptRecords(run.checkpoints, read_of, processes.rank)
@@ -245,7 +248,7 @@ def read_test(
     return processes.gather(mine)
 
 
-def check_shares(cfg: RunConfig, processes: int) -> None:
+def check_images_per_step(cfg: RunConfig, processes: int) -> None:
     """Whether there is an image for every micro-batch of every process.
 
     Raises:
@@ -265,7 +268,7 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "data": cfg.data["name"],
         "splits": cfg.data["splits"].get("test"),
         "sources": _sources(cfg),
-        "texts": cfg.evaluation.texts,
+        "texts": _texts(cfg),
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
@@ -273,6 +276,13 @@ def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
         "backbone": cfg.model.name,
         "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
     }
+
+
+def _texts(cfg: RunConfig) -> str:
+    """Which expressions of a test target count: "all", the "first", "all and first" by entry."""
+    entries = cfg.data["splits"].get("test") or ()
+    named = {str(entry.get("texts", "all")) for entry in entries} or {"all"}
+    return "first" if cfg.evaluation.texts == "first" else " and ".join(sorted(named))
 
 
 def _sources(cfg: RunConfig) -> dict[str, Any]:

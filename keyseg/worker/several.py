@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event
 
-from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED, RunDirectory, verdict
+from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED, RunDirectory, exit_code
 
 _TICK, _REMIND = 0.02, 1.0  # seconds
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -43,8 +43,8 @@ def each(paths: Sequence[str], work: Callable[[str], int], stop: Event) -> int:
         run = RunDirectory(path)
         if stop.is_set():
             return EXIT_STOPPED
-        if (told := verdict(run)) is not None:  # before the job was queued again
-            codes.append(told)
+        if (recorded := exit_code(run)) is not None:  # before the job was queued again
+            codes.append(recorded)
             continue
         sys.stdout.flush()
         sys.stderr.flush()
@@ -55,7 +55,7 @@ def each(paths: Sequence[str], work: Callable[[str], int], stop: Event) -> int:
             _end_with(worker)
             raise SystemExit(work(path))
         code = _wait(child, stop)
-        if code == EXIT_STOPPED or (code not in (0, EXIT_BUSY) and verdict(run) is None):
+        if code == EXIT_STOPPED or (code not in (0, EXIT_BUSY) and exit_code(run) is None):
             return code
         codes.append(code)
     return EXIT_BUSY if EXIT_BUSY in codes else max(codes)

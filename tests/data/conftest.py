@@ -107,7 +107,7 @@ class ReasonFolder:
         return folder
 
     def write_keywords(self) -> Path:
-        file = self.root / "explanatory_key" / "keyword_outputs.json"
+        file = self.root / "ReasonSeg" / "explanatory_key" / "keyword_outputs.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(self.keywords))
         return file

@@ -91,7 +91,7 @@ REFS, COCO = "refcoco/refs(unc).p", "refcoco/instances.json"
 GREFS, GCOCO = "grefcoco/grefs(unc).json", "grefcoco/instances.json"
 PICTURE = "images/mscoco/images/train2014/COCO_train2014_000000000007.jpg"
 NOTE, PHOTO = "ReasonSeg/train/a.json", "ReasonSeg/train/a.jpg"
-WORDS = "explanatory_key/keyword_outputs.json"
+WORDS = "ReasonSeg/explanatory_key/keyword_outputs.json"
 
 
 class Evil:

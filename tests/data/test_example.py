@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keyseg.data.example import Example, first_or_all, length_slice, size_slice, told_first
+from keyseg.data.example import Example, first_or_all, length_slice, scored, size_slice
 
 
 def example(mask):
@@ -37,7 +37,8 @@ def test_first_or_all():
 
 def test_first_of_every_target():
     examples = [replace(example(None), id=f"set/test/{i}") for i in ("7-0", "7-1", "8-0", "8-10")]
-    assert [e.id for e in told_first(examples)] == ["set/test/7-0", "set/test/8-0"]
+    assert [e.id for e in scored(examples, "first")] == ["set/test/7-0", "set/test/8-0"]
+    assert scored(examples, "all") == examples
 
 
 def test_mask_is_checked():

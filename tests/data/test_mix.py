@@ -264,7 +264,13 @@ def test_splits_that_are_read_together_are_the_same_and_share_their_files(config
 
 def test_a_relative_root_starts_at_the_project(monkeypatch, tmp_path, config):
     seen = []
-    monkeypatch.setattr("keyseg.data.refer.read", lambda root, split: seen.append(root) or [])
+
+    def read(root, split):
+        seen.append(root)
+        return []
+
+    read.__module__ = "keyseg.data.refer"
+    monkeypatch.setattr("keyseg.data.refer.read", read)
     config["sources"]["one"] = {"_target_": "keyseg.data.refer.read", "root": "cache/refer seg"}
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"data\.splits\.val\[0\] has no examples"):
@@ -278,6 +284,7 @@ def test_prepare(monkeypatch):
     def make(root, seed):
         calls.append((root, seed))
 
+    make.__module__ = "keyseg.data.mix"
     monkeypatch.setattr(mix, "made", make, raising=False)
     prepare({"prepare": {"_target_": "keyseg.data.mix.made", "root": "cache/x", "seed": 3}})
     prepare({"name": "public"})
@@ -303,7 +310,10 @@ def broken(config, change, match, split="train"):
         (lambda c: c["splits"]["train"][0].update(sources=["x9"]), "meant one, two, reason"),
         (lambda c: c["splits"]["train"][1].update(sources=["two"]), r"refcoco\+/.* comes twice"),
         (lambda c: c["splits"]["train"][0].update(split="testC"), "no split 'testC'; it has: tr"),
-        (lambda c: c["sources"]["one"].update(_target_="read"), r"sources\.one\._target_='read'"),
+        (
+            lambda c: c["sources"]["one"].update(_target_="read"),
+            r"sources\.one\._target_=read",
+        ),
         (lambda c: c["sources"]["one"].update(_target_="keyseg.nothing.read"), "cannot be found"),
         (lambda c: c["sources"]["one"].update(_target_="keyseg.data.refer.reed"), "cannot be fou"),
         (lambda c: c["sources"]["one"].update(datasett="x"), "'datasett'; .*read takes"),

@@ -232,3 +232,17 @@ def test_braces_in_a_query_are_text(talk):
     made = talk()
     turn = made.turn(example(query="{text} {0} ball"))
     assert "ball" in words(made, turn.ids[: turn.answer])
+
+
+def test_the_literal_prompt_is_lisas_evaluation(compose_run):
+    """The strings of LISA's evaluation, put together as its conversation does."""
+    prompt = compose_run("prompt=lisa_literal").prompt
+    turn = prompt.user.replace("{question}", prompt.short[0].format(query="the dog"))
+    answer = prompt.answers[0].format(tokens="[SEG]") + prompt.end
+    assert prompt.system + turn + prompt.assistant + answer == (
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+        "USER: <image>\nWhat is the dog in this image? Please output segmentation mask. "
+        "ASSISTANT: [SEG].</s>"
+    )
+    assert prompt.long == ["{query} Please output segmentation mask."]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keyseg.data import masks, reason_seg
+from keyseg.data import masks, mix, reason_seg
 from keyseg.data.files import DataError
 
 BOX = [[2, 2], [7, 2], [7, 5], [2, 5]]
@@ -42,7 +42,7 @@ def test_read(folder):
         "sofa",
         None,
     )
-    assert (other.keyword, other.text) == (None, None)
+    assert (other.keyword, other.text) == ("dog", "The dog.")  # another wording, the same image
     assert b.slices == {
         "dataset": "ReasonSeg",
         "split": "train",
@@ -53,6 +53,29 @@ def test_read(folder):
     expected = np.zeros((12, 20), np.uint8)
     expected[2:6, 2:8] = 1
     np.testing.assert_array_equal(b.mask(), expected)
+
+
+def test_a_wording_with_an_entry_of_its_own_keeps_it(folder):
+    folder.keywords.append(
+        {"query": "the animal that barks", "outputs": "A hound.", "json": "b.json"}
+        | {"keyword": "hound"}
+    )
+    folder.write_keywords()
+    found = {e.query: e.keyword for e in reason_seg.read(folder.root, "train")}
+    assert found["what barks"] == "dog"
+    assert found["the animal that barks"] == "hound"
+
+
+@pytest.mark.parametrize("name", [reason_seg.KEYWORDS, reason_seg.ANSWERS])
+def test_public_files_lie_inside_reasonseg_first_and_beside_it_second(tmp_path, name):
+    inside, beside = tmp_path / "ReasonSeg" / name, tmp_path / name
+    assert reason_seg.public_file(tmp_path, name) == inside  # what a message names
+    beside.parent.mkdir(parents=True)
+    beside.touch()
+    assert reason_seg.public_file(tmp_path, name) == beside
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    assert reason_seg.public_file(tmp_path, name) == inside
 
 
 def test_first_text_only(folder):
@@ -153,7 +176,7 @@ def test_missing_images(folder):
 
 
 def test_missing_keyword_file(folder):
-    (folder.root / reason_seg.KEYWORDS).unlink()
+    reason_seg.public_file(folder.root, reason_seg.KEYWORDS).unlink()
     message = fails(folder, "keyword file is missing")
     assert "keywords: null" in message
     assert {e.keyword for e in reason_seg.read(folder.root, "train", keywords=None)} == {None}
@@ -161,7 +184,7 @@ def test_missing_keyword_file(folder):
 
 @pytest.mark.parametrize("content", ['{"a": 1}', "[3]", '[{"json": "a", "query": "b"}]'])
 def test_broken_keyword_file(folder, content):
-    (folder.root / reason_seg.KEYWORDS).write_text(content)
+    reason_seg.public_file(folder.root, reason_seg.KEYWORDS).write_text(content)
     fails(folder, r"keyword_outputs\.json: item 0 needs json, query and keyword")
 
 
@@ -190,3 +213,30 @@ def test_broken_json_and_broken_image(folder):
     fails(folder, r"c\.json is not valid JSON")
     (place / "c.json").write_text("[]")
     fails(folder, r"c\.json: 'text' must be")
+
+
+@pytest.mark.parametrize("name", ["reason_seg", "reason_seg_key", "refer_reason"])
+def test_val_and_test_count_the_first_text_of_an_image(compose_run, name):
+    splits = compose_run(f"data={name}").data["splits"]
+    assert {entry["texts"] for split in ("val", "test") for entry in splits[split]} == {"first"}
+    assert all("texts" not in entry for entry in splits["train"])
+    every = compose_run(f"data={name}", "data.texts=all").data["splits"]
+    assert {entry["texts"] for split in ("val", "test") for entry in every[split]} == {"all"}
+
+
+def test_only_val_and_test_leave_other_wordings_out(folder, compose_run):
+    for split in ("val", "test"):
+        folder.add("c", ["one", "two", "three"], [TARGET], split=split)
+    cfg = compose_run("data=reason_seg").data
+    cfg["sources"]["reason"]["root"] = str(folder.root)
+    count = {split: len(mix.load(cfg, split)[0].examples) for split in mix.SPLITS}
+    assert count == {"train": 3, "val": 1, "test": 1}
+
+
+def test_texts_of_a_split_are_checked(folder, compose_run):
+    cfg = compose_run("data=reason_seg", "data.texts=frist").data
+    cfg["sources"]["reason"]["root"] = str(folder.root)
+    with pytest.raises(
+        DataError, match=r"splits\.val\[0\]\.texts=frist: must be one of all, first"
+    ):
+        mix.load(cfg, "val")

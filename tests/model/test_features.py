@@ -14,7 +14,7 @@ from keyseg.config import PROJECT
 from keyseg.data.mix import groups, load
 from keyseg.model.backbones.encoders import Encoder
 from keyseg.model.backbones.sam import load_sam, preprocess
-from keyseg.model.features import FrozenFeatures, Store, folder_name, held, read_image
+from keyseg.model.features import FrozenFeatures, Store, folder_name, read_image, stored_bytes
 from keyseg.train.build import build, load_backbones
 from keyseg.train.evaluate import evaluate
 
@@ -128,7 +128,7 @@ def test_beyond_the_limit_features_are_computed_and_not_stored(make_features, im
         bounded(images[:2])
     stored = sum(f.stat().st_size for f in files(tmp_path))
     assert 0 < len(files(tmp_path)) < 4
-    assert stored <= held(tmp_path / "features")
+    assert stored <= stored_bytes(tmp_path / "features")
     assert "features_gib" in bounded.store.problem
     assert bounded.computed > 4
 

@@ -1,7 +1,9 @@
 """A trained model on any image: what an evaluation says of it, and files that are never lost."""
 
 import csv
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 from keyseg import cli
+from keyseg.config import ConfigError
 from keyseg.data.masks import decode_rle
 from keyseg.data.mix import groups, load
 from keyseg.data.prompts import Conversation
@@ -216,6 +219,57 @@ def test_runs_by_all_their_names(run, predict, make_finished, tmp_path, capsys, 
     again.best_file.unlink()
     assert predict(image, "x", name="fusion/full/1") == 2
     assert "holds no weights" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_name_are_told_apart(predict, make_finished, examples, tmp_path, capsys):
+    """Single runs of other options: the same label, the same seed."""
+    from keyseg.commands.runs import find_finished
+
+    outputs = tmp_path / "outputs"
+    one = make_finished("fusion=full", outputs=outputs)
+    two = make_finished("fusion=full", "optim.steps=7", outputs=outputs)
+    with pytest.raises(ConfigError) as error:
+        find_finished(outputs, "fusion/full")
+    for run in (one, two):
+        assert f"fusion/{run.path.name} (done)" in str(error.value)
+        assert find_finished(outputs, f"fusion/{run.path.name}").path == run.path
+    two.update(status="failed")  # the finished one is meant
+    assert find_finished(outputs, "fusion/full").path == one.path
+    assert find_finished(outputs, "fusion/full/0").path == one.path
+    one.update(status="failed")
+    with pytest.raises(ConfigError, match="2 runs are called"):
+        find_finished(outputs, "fusion/full")
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_what_is_not_the_trained_model_is_refused(
+    command, make_finished, sam_folder, examples, tmp_path, capsys
+):
+    """Backbones that were replaced, and weights of the run that were: pyfunc's test has its own."""
+    sam = tmp_path / "sam"
+    shutil.copytree(sam_folder, sam)
+    run = make_finished("fusion=full", f"model.sam={sam}", outputs=tmp_path / "outputs")
+    asked = [examples[0].image, "it"] if command == "predict" else [tmp_path / "exported"]
+
+    def call():
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, str(run.path), *map(str, asked)])
+        return caught.value.code, capsys.readouterr().err
+
+    best = run.best_file.read_bytes()
+    run.update(checkpoint_fingerprint=hashlib.sha256(best).hexdigest()[:16])
+    run.best_file.write_bytes(best[:-1] + b"x")
+    code, said = call()
+    assert code == 2
+    assert "best.safetensors is not what the run left" in said
+    assert "rerun=true" in said
+    run.best_file.write_bytes(best)
+    content = (sam / "model.safetensors").read_bytes()
+    (sam / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, said = call()
+    assert code == 2
+    assert "are not the weights that run" in said
+    assert not (tmp_path / "exported").exists()
 
 
 def test_what_a_command_line_lacks(predict, examples, tmp_path, capsys):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import beta
 
+from keyseg.report.stats import scores
 from keyseg.report.stats.collapse import Side, collapsed, rate, with_collapse
 from keyseg.report.stats.inference import Estimate
 from keyseg.report.stats.median import median
+from keyseg.report.store import load
+from keyseg.report.tables.contrasts import answers, rule
+from keyseg.runs.run_directory import RunDirectory
 
 
 @pytest.mark.parametrize(
@@ -83,3 +93,64 @@ def test_one_seed_has_no_interval_of_the_median() -> None:
     assert found.value.tolist() == [0.3, 0.1]
     assert np.isnan(found.low).all()
     assert found.confidence == 0
+
+
+def worsened(folder: Path, label: str, seed: int) -> None:
+    """Give a run masks that hit a tenth of what they did."""
+    design = json.loads((folder / "sweep.json").read_text())
+    cell = next(c for c in design["cells"] if (c["label"], c["seed"]) == (label, seed))
+    run = RunDirectory(folder / cell["signature"])
+    samples = run.samples()
+    samples["intersection"] //= 10
+    samples["iou"] = samples["intersection"] / samples["union"]
+    run.write_samples(samples)
+
+
+def test_a_report_tells_collapsed_trainings_apart(store: Callable[..., Path]) -> None:
+    """The verdict is that of the seeds in which both succeeded; all trainings stand beside it."""
+    seeds = (0, 1, 2, 3, 4)
+    folder = store(("seg_only", "full"), seeds=seeds, images=30, steps=8)
+    before = giou(folder)
+    assert (before["collapsed"], before["second"], before["seeds"]) == ("", "", 5)
+    assert np.isnan([before["low_all"], before["high_all"]]).all()
+    assert before["difference_all"] == pytest.approx(before["difference"])
+    worsened(folder, "full", 3)
+    after = giou(folder)
+    (l1, u1), (l0, u0) = rate(1, 5), rate(0, 5)
+    assert after["seeds"] == 4
+    assert after["collapsed"] == (
+        f"collapsed: full 1 of 5 ({100 * l1:.0f} to {100 * u1:.0f} %), "
+        f"seg_only 0 of 5 ({100 * l0:.0f} to {100 * u0:.0f} %)"
+    )
+    assert abs(after["difference"] - before["difference"]) < 0.05
+    assert after["difference_all"] < before["difference"] - 0.05
+    assert after["low_all"] < after["difference_all"] - 0.1
+    assert after["verdict_all"] == "inconclusive"
+    assert after["median"] > after["difference_all"]
+    assert after["confidence_median"] == 0.9375
+    assert after["hole"] == ""
+    sweep = load(folder)
+    held = scores.contrasts(sweep, 0)
+    (first, *_) = answers(sweep, held)
+    assert first.second.startswith("collapsed: full 1 of 5")
+    assert "all trainings: inconclusive, " in first.second
+    assert "below 50 % of its variant's best seed counts as collapsed" in rule(sweep, [first])
+    assert "Where none of 5 trainings did, a rate of up to 52 %" in rule(sweep, [first])
+
+
+def test_no_seed_in_which_both_succeeded_is_no_result(store: Callable[..., Path]) -> None:
+    folder = store(("seg_only", "full"), seeds=(0, 1), images=12, steps=8)
+    worsened(folder, "full", 0)
+    worsened(folder, "seg_only", 1)
+    row = giou(folder)
+    assert row["verdict"] == "no result"
+    assert row["hole"] == (
+        "no seed in which all trainings succeeded, collapsed: full in seed 0, seg_only in seed 1"
+    )
+
+
+def giou(folder: Path) -> pd.Series[Any]:
+    sweep = load(folder)
+    held = scores.contrasts(sweep, 0)
+    rows = held[(held["metric"] == "giou") & (held["protocol"] == sweep.headline)]
+    return rows.iloc[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.report.stats import scores
-from keyseg.report.stats.margin import counted, margins, told
+from keyseg.report.stats.margin import counted, margins, sentence
 from keyseg.report.store import load
 from keyseg.report.tables.contrasts import answers, rule
 
@@ -18,7 +18,7 @@ def test_a_declared_margin_is_in_points_and_the_default_is_told() -> None:
     design = {"margin": {"giou": 1}, "metrics": ["giou", "ciou"]}
     found = margins(design)
     assert (found["giou"], found["ciou"], found["no_seg_rate"]) == (0.01, 0.02, 0.01)
-    text = told(design, ["giou", "ciou"])
+    text = sentence(design, ["giou", "ciou"])
     assert text == "gIoU 1 point (declared), cIoU 2 points (by default)"
     assert counted(0.015) == "1.5 points"
 

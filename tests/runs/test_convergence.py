@@ -13,10 +13,10 @@ from keyseg.runs.convergence import (
     UNTRAINED,
     Convergence,
     high_rate_until,
+    in_words,
     judge,
     of_rows,
     rise,
-    told,
 )
 from keyseg.runs.run_directory import Row
 
@@ -161,7 +161,7 @@ def test_from_the_rows_of_a_run():
 
 
 def test_several_trainings_in_words():
-    assert told([PLATEAU, PLATEAU]) == "plateau"
-    assert told([COLLAPSED, PLATEAU, PLATEAU, None]) == "2 plateau, 1 collapsed, 1 not known"
-    assert told([None]) == "not known"
-    assert told([]) == ""
+    assert in_words([PLATEAU, PLATEAU]) == "plateau"
+    assert in_words([COLLAPSED, PLATEAU, PLATEAU, None]) == "2 plateau, 1 collapsed, 1 not known"
+    assert in_words([None]) == "not known"
+    assert in_words([]) == ""

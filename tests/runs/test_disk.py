@@ -16,7 +16,7 @@ from keyseg.sweep.overrides import one_line_errors
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from keyseg import disk
+from keyseg.runs import disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a file may have 1,000 bytes
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])

@@ -13,7 +13,10 @@ from keyseg.runs.run_directory import Row, RunDirectory
 def checkout(tmp_path):
     root = tmp_path / "a checkout"
     root.mkdir()
-    (root / "code.py").write_text("one\n")
+    (root / "keyseg").mkdir()
+    (root / "keyseg/code.py").write_text("one\n")
+    (root / "notes.md").write_text("a note\n")
+    (root / "keyseg/token.json").write_text("old\n")
     (root / ".gitignore").write_text("ignored\n")
     identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
     for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "start"]):
@@ -29,21 +32,65 @@ def test_a_clean_checkout(checkout):
 
 def test_uncommitted_changes_and_new_files_are_kept(checkout, tmp_path):
     before = provenance.git(checkout)
-    (checkout / "code.py").write_text("two\n")
-    (checkout / "new é.yaml").write_text("lr: 1\n")
-    (checkout / "ignored").write_text("x")
-    (checkout / "large.bin").write_bytes(b"x" * 200_000)
+    (checkout / "keyseg/code.py").write_text("two\n")
+    (checkout / "experiments").mkdir()
+    (checkout / "experiments/new é.yaml").write_text("lr: 1\n")
+    (checkout / "keyseg/ignored").write_text("x")
+    (checkout / "keyseg/large.py").write_bytes(b"x" * 200_000)
     state = provenance.git(checkout)
     assert state.commit == before.commit
     assert state.dirty
-    assert "# new file, not kept: large.bin" in state.diff
+    assert "# new file, not kept: keyseg/large.py" in state.diff
     assert "ignored" not in state.diff
     # The diff makes the same files out of the commit.
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", checkout, other], check=True)
     subprocess.run(["git", "apply"], input=state.diff, cwd=other, text=True, check=True)
-    assert (other / "code.py").read_text() == "two\n"
-    assert (other / "new é.yaml").read_text() == "lr: 1\n"
+    assert (other / "keyseg/code.py").read_text() == "two\n"
+    assert (other / "experiments/new é.yaml").read_text() == "lr: 1\n"
+
+
+SECRETS = (
+    ".env",
+    "keyseg/.env",
+    "keyseg/.env.local",
+    "experiments/credentials.yaml",
+    "keyseg/hf_token.py",
+    "keyseg/id_rsa",
+    "sweeps/db-password.yaml",
+    "keyseg/key.pem",
+    "experiments/service-account.json",
+    "service_account.json",
+    "keyseg/.aws/config.yaml",
+    # these hold a private key
+    "sweeps/innocent.yaml",
+    "experiments/plain.json",
+)
+
+
+def write_secrets(root):
+    for name in SECRETS:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text('s3cret\n"private_key": "-----BEGIN PRIVATE KEY-----"\n')
+
+
+def test_secrets_are_in_no_diff(checkout):
+    (checkout / "keyseg/code.py").write_text("two\n")
+    (checkout / "keyseg/token.json").write_text("s3cret\n")  # tracked, by mistake
+    write_secrets(checkout)
+    diff = provenance.git(checkout).diff
+    assert "+two" in diff
+    assert "s3cret" not in diff
+    assert "# changed, not kept: keyseg/token.json" in diff
+    assert "# new file, not kept: keyseg/hf_token.py" in diff
+
+
+def test_what_no_run_depends_on_is_no_change(checkout):
+    (checkout / "notes.md").write_text("another note\n")
+    (checkout / "scratch.py").write_text("print()\n")
+    (checkout / "tests").mkdir()
+    (checkout / "tests/test_x.py").write_text("x\n")
+    assert not provenance.git(checkout).dirty
 
 
 def test_an_attempt_that_was_killed_ended_when_it_was_last_seen(tmp_path, run_config):

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from keyseg.config import ConfigError, RunConfig, signature
-from keyseg.runs.run_directory import Row, RunBusy, RunDirectory, verdict
+from keyseg.runs.run_directory import Row, RunBusy, RunDirectory, exit_code
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_a_run_that_fails_at_its_start_has_its_results_back(run, status):
     assert run.info["summary"] == {"x": 1}
     assert run.info["attempts"] == [{"pid": 1}, {"pid": 2, "superseded": True}]
     assert run.info["rerun_error"] == "no such device"
-    assert verdict(run) == 1
+    assert exit_code(run) == 1
 
 
 def test_results_wait_while_there_is_a_checkpoint_to_go_on_from(run):

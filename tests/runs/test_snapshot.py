@@ -1,9 +1,11 @@
+import shutil
 import subprocess
 
 import pytest
 
-from keyseg.config import ConfigError
+from keyseg.config import PROJECT, ConfigError
 from keyseg.runs import provenance, snapshot
+from tests.runs.test_provenance import write_secrets
 
 
 @pytest.fixture
@@ -37,6 +39,44 @@ def test_holds_the_working_tree_and_where_it_came_from(checkout, tmp_path):
     (checkout / "keyseg" / "a.py").write_text("three\n")
     assert (taken / "keyseg" / "a.py").read_text() == "two\n"
     assert provenance.git(taken) != provenance.git(checkout)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_secrets_are_in_no_snapshot(checkout, tmp_path, tracked):
+    write_secrets(checkout)
+    if tracked:
+        subprocess.run(["git", "add", "-f", "."], cwd=checkout, check=True)
+    taken = snapshot.take(tmp_path / "code", checkout)
+    assert (taken / "keyseg/a.py").exists()
+    for file in taken.rglob("*"):
+        assert file.is_dir() or "s3cret" not in file.read_text(), file
+
+
+def test_secrets_are_in_no_snapshot_without_git(tmp_path):
+    (tmp_path / "p/keyseg").mkdir(parents=True)
+    (tmp_path / "p/keyseg/a.py").write_text("one\n")
+    write_secrets(tmp_path / "p")
+    assert snapshot.files(tmp_path / "p") == ["keyseg/a.py"]
+
+
+def test_secrets_are_in_no_model(tmp_path):
+    from keyseg.tracking.model import _left_out
+
+    write_secrets(tmp_path)
+    (tmp_path / "keyseg/a.py").write_text("one\n")
+    shutil.copytree(tmp_path / "keyseg", tmp_path / "copied", ignore=_left_out)
+    files = [f.name for f in (tmp_path / "copied").rglob("*") if f.is_file()]
+    assert files == ["a.py"]
+
+
+def test_nothing_of_ours_looks_like_a_secret():
+    """Or it would be missing where jobs run."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--", *provenance.CODE], cwd=PROJECT, capture_output=True
+    )
+    names = {n for n in tracked.stdout.decode().split("\0") if n}
+    assert names <= set(snapshot.files())
+    assert len(names) > 200
 
 
 def test_the_same_code_is_kept_once(checkout, tmp_path):

@@ -176,6 +176,20 @@ def test_a_condition_that_is_dropped_drops_what_hangs_on_it():
             {"only_where": {"fusion": {"fusion": "self"}}},
             r"only_where.fusion: fusion=self is no value of the sweep; fusion takes cross, full",
         ),
+        ({"contrasts": [{"of": {"fusion": "full"}}]}, r"contrasts\[0\]=.*: give two variants"),
+        (
+            {"contrasts": [{"main": "loss"}]},
+            r"main: loss is no factor that varies",
+        ),
+        ({"contrasts": [{"main": ["fusion"]}]}, r"is no factor that varies"),
+        (
+            {"contrasts": [{"interaction": ["fusion"]}]},
+            r"interaction=.*: give 2 of fusion",
+        ),
+        (
+            {"contrasts": [{"interaction": ["fusion", "w"]}]},
+            r"interaction: w is no factor",
+        ),
         ({"name": "a/b"}, r"name=a/b: use letters"),
         ({"name": ".hidden"}, r"name=.hidden: use letters"),
     ],

@@ -33,7 +33,7 @@ def test_all_workers_are_always_at_work_and_a_straggler_holds_nobody_back(bench,
 
     def look(controller: Controller) -> None:
         seen.append((len(controller.flying), controller._left[id(controller.arms[0])]))
-        if controller.told == 8:
+        if controller.ended_trials == 8:
             assert [t.number for f in controller.flying.values() for _, t in f.trials] == [1]
             (here.root / "go").touch()
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from keyseg.config import ConfigError, signature
+from keyseg.data.files import DataError
 from keyseg.runs.convergence import of_rows
 from keyseg.runs.run_directory import (
     DONE,
@@ -298,6 +299,24 @@ def test_the_untrained_model_is_a_cell_like_any_other(small_run, tmp_path):
     assert run.info["seconds_per_step"] is None
     assert set(run.metrics()["step"]) == {0}
     assert len(run.samples())
+
+
+def test_fewer_training_images_are_another_cell_of_the_same_data(
+    whole, small_run, tmp_path, monkeypatch
+):
+    from keyseg.worker.cell import run_cell
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    cfg = small_run(*SHORT, "data.train_images=2", "evaluation.protocols=[teacher_forced]")
+    assert signature(cfg) != signature(small_run(*SHORT))
+    run = RunDirectory.create(tmp_path / "run", cfg)
+    run_cell(run)
+    assert run.info["data_fingerprint"] == whole.info["data_fingerprint"]
+    losses = [values(r).query("name == 'train/loss'")["value"].tolist() for r in (run, whole)]
+    assert losses[0] != losses[1]
+    too_many = RunDirectory.create(tmp_path / "many", small_run(*SHORT, "data.train_images=99"))
+    with pytest.raises(DataError, match="train has 12 images"):
+        run_cell(too_many)
 
 
 def test_a_failure_is_recorded_with_its_reason(small_run, tmp_path):

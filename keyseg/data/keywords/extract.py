@@ -11,6 +11,7 @@ import torch
 
 from keyseg.config import ConfigError
 from keyseg.data.example import Example
+from keyseg.data.keywords.file import ByQuery
 from keyseg.data.keywords.journal import EXTRACTED, Journal, Word
 from keyseg.data.keywords.settle import Item, key_of
 
@@ -54,7 +55,7 @@ def template(prompt: str) -> str:
     return text
 
 
-def items_of(examples: Iterable[Example], answers: dict[tuple[str, str], str]) -> list[Item]:
+def items_of(examples: Iterable[Example], answers: ByQuery[str]) -> list[Item]:
     """What is to be extracted from: each query of each image once, with its answer if known.
 
     `answers`: by image stem and query.
@@ -64,7 +65,7 @@ def items_of(examples: Iterable[Example], answers: dict[tuple[str, str], str]) -
         annotation = e.image.with_suffix(".json")
         item = {
             "query": e.query,
-            "outputs": answers.get((e.image.stem, e.query), ""),
+            "outputs": answers.get(e.image.stem, e.query) or "",
             "image": e.image.name,
             "json": annotation.name if annotation.exists() else "",
         }

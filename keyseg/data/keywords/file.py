@@ -10,11 +10,43 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from keyseg.data.files import DataError, read_json
 
+T = TypeVar("T")
+
 FIELDS = ("query", "outputs", "image", "json", "keyword")
+
+
+class ByQuery(Generic[T]):
+    """What a file says of an image's queries: by image stem, and by query where it has several.
+
+    A query without an entry of its own has that of its image's first one: the public files have
+    one an image, for all wordings.
+    """
+
+    def __init__(self) -> None:
+        self._of_image: dict[str, dict[str, T]] = {}
+
+    def add(self, stem: str, query: str, value: T) -> None:
+        """Of two entries for one query the first counts."""
+        self._of_image.setdefault(stem, {}).setdefault(query, value)
+
+    def update(self, other: ByQuery[T]) -> None:
+        """Add another file's entries behind these."""
+        for stem, queries in other._of_image.items():
+            for query, value in queries.items():
+                self.add(stem, query, value)
+
+    def get(self, stem: str, query: str) -> T | None:
+        """The query's own entry, else the first of its image, else None."""
+        queries = self._of_image.get(stem, {})
+        return queries.get(query, next(iter(queries.values()), None))
+
+    def __len__(self) -> int:
+        """Entries."""
+        return sum(map(len, self._of_image.values()))
 
 
 def entries(path: Path, needed: Iterable[str] = ("query", "image", "keyword")) -> list[Any]:

@@ -47,8 +47,8 @@ def draw(job: tuple[str, str, int, int]) -> Drawn:
     objects = [
         {"category": o.category, "colour": o.colour, **_outline(o.visible)} for o in scene.objects
     ]
-    told = [{"query": e.query, "target": e.target, "style": e.style} for e in found]
-    return scene.image, objects, told
+    asked = [{"query": e.query, "target": e.target, "style": e.style} for e in found]
+    return scene.image, objects, asked
 
 
 def _reasons(scene: Scene, rng: np.random.Generator) -> list[Expression]:
@@ -194,7 +194,7 @@ def write_reason(root: Path, drawn: dict[str, list[Drawn]]) -> None:
                         "keyword": target["category"],
                     }
                 )
-    folder = root / "explanatory_key"
+    folder = root / "ReasonSeg" / "explanatory_key"
     folder.mkdir(parents=True)
     (folder / "keyword_outputs.json").write_text(json.dumps(keywords, indent=1))
 

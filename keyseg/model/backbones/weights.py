@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
 
@@ -137,6 +138,25 @@ def weights_fingerprint(cfg: RunConfig) -> str:
     if cfg.model.init == "random":
         return "random"
     return fingerprint(cfg.model.llava, cfg.model.sam)
+
+
+def check_trained_on(cfg: RunConfig, info: Mapping[str, Any]) -> None:
+    """Whether the backbones are those that a run was trained on.
+
+    Args:
+        cfg: of the run, with the backbones where they are on this machine.
+        info: its run.json.
+
+    Raises:
+        ConfigError: they are not; names both fingerprints.
+    """
+    found, wanted = weights_fingerprint(cfg), info.get("weights_fingerprint")
+    if wanted not in (None, found):
+        raise ConfigError(
+            f"{cfg.model.llava} and {cfg.model.sam} are not the weights that run "
+            f"{info.get('signature')} was trained on (fingerprint {found}, not {wanted}): put those"
+            " back that it was trained on, or train it again"
+        )
 
 
 def fingerprint(*names: str) -> str:

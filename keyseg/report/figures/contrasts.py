@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.figures.style import INK, canvas, legend, look, wrap
+from keyseg.report.figures.style import INK, SEVERAL, canvas, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.verdict import ALPHA, NO_RESULT, SAYS_NOTHING
@@ -25,13 +25,13 @@ POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
 
 
-def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
+def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
     """Every contrast on every metric of the design, one row each, with its intervals.
 
     One without a result keeps its row, and says what is lacking.
     """
     metrics = sweep.metrics
-    rows = held[held["protocol"] == sweep.headline]
+    rows = differences[differences["protocol"] == sweep.headline]
     first = rows.drop_duplicates("contrast")
     names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}
@@ -44,7 +44,7 @@ def forest(sweep: Sweep, held: pd.DataFrame) -> Any:
         own = rows[rows["metric"] == metric].set_index("contrast")
         for place, name in enumerate(names):
             if name in own.index:
-                _contrast(ax, place, own.loc[name], index.get(str(own.loc[name, "label"]), 0))
+                _contrast(ax, place, own.loc[name], index.get(str(own.loc[name, "label"])))
         ax.axvline(0, color=INK, linewidth=0.9)
         ax.set_title(BY_NAME[metric].title)
         lower = " (lower is better)" if BY_NAME[metric].better < 0 else ""
@@ -94,14 +94,14 @@ def _two_lines(name: str) -> str:
     return wrap(first, 44) + (f"\n− {wrap(second, 42)}" if minus else "")
 
 
-def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
+def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int | None) -> None:
     if row["verdict"] in (NO_RESULT, SAYS_NOTHING):
         where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         look_ = {"color": "#6a6a6a", "fontsize": 8, "bbox": box}
         ax.annotate(row["verdict"], **where, ha="center", va="center", **look_)
         return
-    style = look(index)
+    style = SEVERAL if index is None else look(index)
     for source, shift, dash in (("images", -0.17, "-"), ("seeds", 0.17, ":")):
         ends = 100 * np.array([row[f"low_{source}"], row[f"high_{source}"]], float)
         if np.isfinite(ends).all():
@@ -121,11 +121,16 @@ def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int) -> None:
     )
 
 
+def pictured(sweep: Sweep) -> bool:
+    """Whether a contrast of two variants has results, to be drawn example by example."""
+    return any(c.plain and not c.open for c in declared(sweep))
+
+
 def paired(sweep: Sweep) -> Any:
     """IoU against IoU on every example, a panel a contrast; then the differences' ECDF."""
     import seaborn as sns
 
-    shown = declared(sweep)[:PANELS]
+    shown = [c for c in declared(sweep) if c.plain][:PANELS]
     pairs = [(c, _both(c, sweep.headline)) for c in shown]
     pairs = [(c, both) for c, both in pairs if len(both)]
     columns = min(len(pairs) + 1, COLUMNS)

@@ -21,22 +21,25 @@ from keyseg.report.store import Sweep
 def draw_all(
     sweep: Sweep,
     scores: pd.DataFrame,
-    held: pd.DataFrame,
+    differences: pd.DataFrame,
     slices: Mapping[str, Sequence[str]],
     folder: Path,
 ) -> dict[str, tuple[Path, ...]]:
     """Write every figure; {name: (png, svg, pdf)}. A figure without data is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     with figure_style():
-        drawn = {n: make() for n, make in makers(sweep, scores, held, slices).items()}
+        drawn = {n: make() for n, make in makers(sweep, scores, differences, slices).items()}
         return {n: save(made, folder, n) for n, made in drawn.items() if made is not None}
 
 
 def makers(
-    sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame, slices: Mapping[str, Sequence[str]]
+    sweep: Sweep,
+    scores: pd.DataFrame,
+    differences: pd.DataFrame,
+    slices: Mapping[str, Sequence[str]],
 ) -> dict[str, Callable[[], Any]]:
     """What draws each figure that this sweep has data for; to be called in `figure_style`."""
-    data = ReportData(sweep, scores, held, slices)
+    data = ReportData(sweep, scores, differences, slices)
     return {n: partial(f.draw, data) for n, f in FIGURES.items() if f.wanted(data)}
 
 
@@ -84,7 +87,7 @@ register(
         "at most x. The first five contrasts; headline protocol.",
         "results",
         lambda d: contrasts.paired(d.sweep),
-        _known,
+        lambda d: _known(d) and contrasts.pictured(d.sweep),
     )
 )
 register(

@@ -28,7 +28,7 @@ def steps(sweep: Sweep) -> list[VariantResult]:
     return way if sum(bool(v.finished) for v in way) > 1 else []
 
 
-def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
+def figure(sweep: Sweep, scores: pd.DataFrame, measured: pd.DataFrame) -> Any:
     """Each variant of the path with its interval, and between two what the change is worth.
 
     A variant without results keeps its place, and the line is broken there.
@@ -45,7 +45,7 @@ def figure(sweep: Sweep, scores: pd.DataFrame, held: pd.DataFrame) -> Any:
         own = main[main["metric"] == metric].set_index("label")
         differences = {
             (row["baseline"], row["label"]): row
-            for row in held.to_dict("records")
+            for row in measured.to_dict("records")
             if row["metric"] == metric and row["protocol"] == sweep.headline
         }
         _one(ax, way, own, differences)

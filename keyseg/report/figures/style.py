@@ -79,6 +79,10 @@ class Look:
     marker: str
 
 
+SEVERAL = Look(INK, "-", "D")
+"""The look of what several variants have part in."""
+
+
 def look(index: int) -> Look:
     """The look of the variant at this place of the design; 144 differ."""
     n = len(COLOURS)

@@ -20,7 +20,7 @@ from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.scores import SLICE
+from keyseg.report.stats.parts import SLICE
 from keyseg.report.store import Sweep, VariantResult
 
 PER_KIND = 6
@@ -114,7 +114,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
             rows = [_row(facts, i) for i in ids]
             items[kind[0]] = [_item(kind[0], row, variants, tables, answers) for row in rows]
 
-    for n, contrast in enumerate(declared(sweep)[:CONTRASTS]):
+    for n, contrast in enumerate([c for c in declared(sweep) if c.plain][:CONTRASTS]):
         pair = (contrast.against, contrast.of)
         if all(v.label in iou for v in pair):
             gap = iou[contrast.of.label] - iou[contrast.against.label]

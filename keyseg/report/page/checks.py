@@ -138,7 +138,7 @@ def _code(sweep: Sweep) -> Iterator[Notice]:
     stale: dict[str, list[str]] = {}
     for cell in sweep.finished:
         if changed := code.changes(cell.info, cell.directory):
-            stale.setdefault(code.told(changed), []).append(_name(cell))
+            stale.setdefault(code.listed(changed), []).append(_name(cell))
     if stale:
         yield Notice(
             "Stale.",

@@ -11,7 +11,7 @@ Shapes: S seeds, M measures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,12 @@ class Side:
         return drop
 
 
-def with_collapse(value: np.ndarray, succeeded: Estimate, sides: Sequence[Side]) -> Estimate:
+def with_collapse(
+    value: np.ndarray,
+    succeeded: Estimate,
+    sides: Sequence[Side],
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """A contrast over all trainings, those that collapse among them, from its two parts.
 
     The mean of a variant is that of its trainings that succeed, less the rate of collapse times
@@ -78,8 +83,9 @@ def with_collapse(value: np.ndarray, succeeded: Estimate, sides: Sequence[Side])
 
     Args:
         value: (M,) the plain difference of means over all trainings, where the interval stands.
-        succeeded: the contrast of the trainings that succeeded.
+        succeeded: the contrast of the trainings that succeeded, at this confidence.
         sides: every variant of the contrast.
+        confidence: of every part.
 
     Returns:
         NaN ends where no training collapsed, or none of a side succeeded: nothing is added then.
@@ -91,7 +97,7 @@ def with_collapse(value: np.ndarray, succeeded: Estimate, sides: Sequence[Side])
     below, above = (succeeded.value - succeeded.low) ** 2, (succeeded.high - succeeded.value) ** 2
     for side, drop in zip(sides, np.where(known, drops, usual), strict=True):
         failed, trained = int(side.failed.sum()), len(side.failed)
-        low, high = rate(failed, trained)
+        low, high = rate(failed, trained, confidence)
         cost = side.weight * drop
         less, more = cost * (high - failed / trained), cost * (failed / trained - low)
         below = below + np.where(cost > 0, less, more) ** 2
@@ -99,3 +105,15 @@ def with_collapse(value: np.ndarray, succeeded: Estimate, sides: Sequence[Side])
     lost = [side.failed.all() for side in sides]
     room = np.array([below, above]) + (np.nan if any(lost) else 0)
     return Estimate(value, value - np.sqrt(room[0]), value + np.sqrt(room[1]))
+
+
+def sentence(sides: Mapping[str, Side]) -> str:
+    """ "collapsed: full 1 of 5 (1 to 72 %), seg_only 0 of 5 (0 to 52 %)"; "" where none did."""
+    if not any(side.failed.any() for side in sides.values()):
+        return ""
+    parts = []
+    for label, side in sides.items():
+        failed, trained = int(side.failed.sum()), len(side.failed)
+        low, high = rate(failed, trained)
+        parts.append(f"{label} {failed} of {trained} ({100 * low:.0f} to {100 * high:.0f} %)")
+    return f"collapsed: {', '.join(parts)}"

@@ -272,12 +272,17 @@ def _over_pairs(values: np.ndarray, table: np.ndarray, factor: float) -> np.ndar
     return found
 
 
-def student(value: np.ndarray, variance: np.ndarray, freedom: np.ndarray | float) -> Estimate:
+def student(
+    value: np.ndarray,
+    variance: np.ndarray,
+    freedom: np.ndarray | float,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
     """Student's interval of values with estimated variances; NaN stays NaN."""
     from scipy.stats import t
 
     error = np.sqrt(variance)
-    reach = t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    reach = t.ppf((1 + confidence) / 2, freedom) * error
     reach = np.where(error > 0, reach, np.nan)
     return Estimate(value, value - reach, value + reach)
 

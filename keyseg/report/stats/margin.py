@@ -29,7 +29,7 @@ def margins(design: Mapping[str, Any]) -> dict[str, float]:
     return {name: given.get(name, default(measure)) for name, measure in BY_NAME.items()}
 
 
-def told(design: Mapping[str, Any], metrics: list[str]) -> str:
+def sentence(design: Mapping[str, Any], metrics: list[str]) -> str:
     """ "gIoU 1 point (declared), cIoU 2 points (by default)"."""
     given, found = _declared(design), margins(design)
     return ", ".join(

@@ -32,10 +32,10 @@ def median(by_seed: np.ndarray) -> Median:
     seeds = len(by_seed)
     inner = np.sort(by_seed, axis=0)
     ks = np.arange(1, seeds // 2 + 1)
-    held = 1 - 2 * binom.cdf(ks - 1, seeds, 0.5)
-    enough = np.flatnonzero(held >= CONFIDENCE)
+    coverage = 1 - 2 * binom.cdf(ks - 1, seeds, 0.5)
+    enough = np.flatnonzero(coverage >= CONFIDENCE)
     k = int(ks[enough[-1]]) if len(enough) else 1
-    confidence = float(held[k - 1]) if len(held) else 0.0
+    confidence = float(coverage[k - 1]) if len(coverage) else 0.0
     low, high = inner[k - 1], inner[seeds - k]
     if not confidence:
         low, high = np.full((2, by_seed.shape[1]), np.nan)

@@ -6,22 +6,22 @@ examples, images, majority. The whole test split is slice "" and group "". Fract
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
+from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
 from keyseg.report.stats import inference, training, verdict
+from keyseg.report.stats.collapse import sentence
+from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.store import CellResult, Sweep, VariantResult
+from keyseg.report.stats.parts import SLICE, WHOLE, images_of, part_of
+from keyseg.report.store import Sweep
 from keyseg.runs.provenance import cost_unit
 
-SLICE = "slice_"
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
 ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
@@ -64,6 +64,13 @@ CONTRAST_COLUMNS = (
     "won",
     "lost",
     "mcnemar",
+    "difference_all",
+    "low_all",
+    "high_all",
+    "median",
+    "low_median",
+    "high_median",
+    "confidence_median",
     "seeds",
     "examples",
     "images",
@@ -71,48 +78,12 @@ CONTRAST_COLUMNS = (
     "verdict",
     "sentence",
     "caveat",
+    "collapsed",
+    "verdict_all",
+    "second",
     "training",
     "at",
 )
-MCNEMAR = "precision@0.5"
-Group = tuple[str, str]
-WHOLE: Sequence[Group] = [("", "")]
-
-
-@dataclass(frozen=True)
-class ProtocolSamples:
-    """A cell's samples of one protocol: `terms` (rows, COLUMNS), `images` (rows,) names."""
-
-    cell: CellResult
-    samples: pd.DataFrame
-    terms: np.ndarray
-
-    @cached_property
-    def image_ids(self) -> pd.Index[str]:
-        """(rows,) image of each example."""
-        return pd.Index(self.samples["image_id"].astype(str))
-
-    @cached_property
-    def groups(self) -> Mapping[str, np.ndarray]:
-        """(rows,) the value of each slice."""
-        own = [c for c in self.samples.columns if c.startswith(SLICE)]
-        return {c.removeprefix(SLICE): np.asarray(self.samples[c].astype(str), object) for c in own}
-
-    def within(self, group: Group) -> np.ndarray:
-        """(rows,) bool: which examples belong to the group."""
-        name, value = group
-        if not name:
-            return np.ones(len(self.samples), bool)
-        if name not in self.groups:
-            return np.zeros(len(self.samples), bool)
-        kept: np.ndarray = self.groups[name] == value
-        return kept
-
-    def sums(self, images: int, codes: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
-        """(images, COLUMNS) of the rows `kept`; codes (rows,) number the images."""
-        if kept is None:
-            return inference.image_sums(codes, self.terms, images)
-        return inference.image_sums(codes[kept], self.terms[kept], images)
 
 
 def slices(sweep: Sweep) -> dict[str, list[str]]:
@@ -146,10 +117,10 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     for variant in sweep.variants:
         for protocol in sweep.protocols:
-            parts = [p for c in variant.finished if len((p := _part(c, protocol)).samples)]
+            parts = [p for c in variant.finished if len((p := part_of(c, protocol)).samples)]
             if not parts:
                 continue
-            images = _images(parts)
+            images = images_of(parts)
             codes = [images.get_indexer(p.image_ids) for p in parts]
             groups = [*WHOLE, *split] if protocol == sweep.headline else WHOLE
             for group in groups:
@@ -171,7 +142,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
 
 
 def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
-    """Every declared contrast on the examples and seeds that both variants have.
+    """Every declared contrast on the examples and seeds that all of its variants have.
 
     One without a result is a row all the same; `hole` says what is lacking, there and where only
     a part of the seeds is done. Holm's correction runs over all declared contrasts, for each
@@ -180,13 +151,12 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     margin = np.array([margins(sweep.design)[measure.name] for measure in MEASURES])
     for protocol in sweep.protocols or ("",):
-        block: list[tuple[Contrast, _Held | None]] = []
-        for contrast in declared(sweep):
-            pairs = _pairs(contrast.against, contrast.of, protocol)
-            block.append((contrast, _held(pairs, margin, seed) if pairs else None))
+        every = declared(sweep)
+        block = [(c, compare(c, protocol, margin, seed, len(every))) for c in every]
         known = [held for _, held in block if held]
         pending = len(block) - len(known)
-        reached = {contrast.name: training.reach(contrast) for contrast, _ in block}
+        lost = {c.name: fallen(c, protocol) for c in every}
+        reached = {c.name: training.reach(c, lost[c.name]) for c in every}
         for m, measure in enumerate(MEASURES):
             corrected = {
                 s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
@@ -195,10 +165,10 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 row: dict[str, object] = {
                     "protocol": protocol,
                     "contrast": contrast.name,
-                    "label": contrast.of.label,
-                    "baseline": contrast.against.label,
+                    "label": contrast.of.label if contrast.plain else "",
+                    "baseline": contrast.against.label if contrast.plain else "",
                     "metric": measure.name,
-                    "hole": contrast.hole(len(held.by_seed) if held else 0),
+                    "hole": _hole(contrast, held, lost[contrast.name]),
                 }
                 if held:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
@@ -223,58 +193,8 @@ def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return rows if rows.loc[absent, column].notna().any() else rows[~absent].reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A contrast with all measures: intervals and p values by `TESTS`, and what they rest on."""
-
-    value: np.ndarray
-    intervals: dict[str, inference.Estimate]
-    p: dict[str, np.ndarray]
-    sources: inference.Sources
-    by_seed: np.ndarray
-    effects: tuple[np.ndarray, np.ndarray]
-    mcnemar: tuple[int, int, float]
-    examples: int
-
-
-def _held(
-    pairs: Sequence[tuple[ProtocolSamples, ProtocolSamples]], margin: np.ndarray, seed: int
-) -> _Held:
-    images = _images([part for pair in pairs for part in pair])
-
-    def sums(part: ProtocolSamples) -> np.ndarray:
-        return part.sums(len(images), images.get_indexer(part.image_ids))
-
-    table = np.stack([np.stack([sums(part) for part in pair], 1) for pair in pairs], 1)
-    by_seed = inference.differences(table)
-    value = by_seed.mean(0)
-    found = inference.sources(table)
-    above = COLUMNS.index(BY_NAME[MCNEMAR].numerator.name)
-    first, second = pairs[0]
-    order = pd.Index(second.samples["id"]).get_indexer(pd.Index(first.samples["id"]))
-    return _Held(
-        value=value,
-        intervals={
-            "images": inference.bootstrap(table, seed=seed),
-            "seeds": inference.student(value, found.seeds, max(len(pairs) - 1, 1)),
-            "both": inference.student(value, found.both, found.freedom),
-        },
-        p={
-            "images": inference.swap_images(table, seed=seed),
-            "seeds": inference.flip_seeds(by_seed, seed=seed),
-            "both": inference.both_p(value, found),
-            "equivalence": inference.equivalence_p(value, found, margin),
-        },
-        sources=found,
-        by_seed=by_seed,
-        effects=(inference.image_effect(table), inference.standardised(by_seed)),
-        mcnemar=inference.mcnemar(first.terms[:, above] > 0, second.terms[order][:, above] > 0),
-        examples=len(first.samples),
-    )
-
-
 def _row(
-    held: _Held,
+    held: Comparison,
     m: int,
     holm: dict[str, float],
     contrasts: int,
@@ -307,7 +227,8 @@ def _row(
         equivalence=holm["equivalence"],
         margin=float(margin),
     )
-    won, lost, p = held.mcnemar if MEASURES[m].name == MCNEMAR else (None, None, None)
+    of_mcnemar = held.mcnemar if MEASURES[m].name == MCNEMAR else None
+    won, lost, p = of_mcnemar or (None, None, None)
     return {
         "difference": float(held.value[m]),
         "low": low,
@@ -325,51 +246,56 @@ def _row(
         "seeds": seeds,
         "examples": held.examples,
         "images": held.sources.n_images,
+        **_beside(held, m),
         "verdict": verdict.word(evidence),
         "sentence": verdict.sentence(evidence),
         "caveat": verdict.caveat(evidence),
     }
 
 
+def _beside(held: Comparison, m: int) -> dict[str, object]:
+    """What stands beside a verdict: all trainings, if some collapsed, and the median of seeds."""
+    everyone, strict, median = held.everyone, held.corrected, held.median
+    low, high = float(everyone.low[m]), float(everyone.high[m])
+    word = verdict.of_everyone(MEASURES[m], float(strict.low[m]), float(strict.high[m]))
+    numbers = {
+        "difference_all": float(everyone.value[m]),
+        "low_all": low,
+        "high_all": high,
+        "median": float(median.value[m]),
+        "low_median": float(median.low[m]),
+        "high_median": float(median.high[m]),
+        "confidence_median": median.confidence,
+    }
+    collapsed = sentence(held.sides)
+    second = verdict.second_reading(
+        float(held.value[m]), numbers["difference_all"], low, high, word, numbers["median"]
+    )
+    return {
+        **numbers,
+        "collapsed": collapsed,
+        "verdict_all": word if collapsed else "",
+        "second": f"{collapsed}; {second}" if collapsed else "",
+    }
+
+
+def _hole(contrast: Contrast, held: Comparison | None, lost: Mapping[str, set[int]]) -> str:
+    """What the result lacks of the design; of one without a result, why."""
+    hole = contrast.hole(held.seeds if held else 0)
+    if held is None and not contrast.open and any(lost.values()):
+        which = ", ".join(
+            f"{k} in seed {', '.join(map(str, sorted(s)))}" for k, s in lost.items() if s
+        )
+        return f"no seed in which all trainings succeeded, collapsed: {which}"
+    return hole
+
+
 def _hours(contrast: Contrast) -> tuple[float, str]:
-    """Hours of one more seed of both variants, from finished cells, and of what."""
-    cells = [*contrast.of.finished, *contrast.against.finished]
-    return contrast.of.hours + contrast.against.hours, cost_unit(cell.info for cell in cells)
+    """Hours of one more seed of every variant, from finished cells, and of what."""
+    cells = [cell for v in contrast.variants for cell in v.finished]
+    return sum(v.hours for v in contrast.variants), cost_unit(cell.info for cell in cells)
 
 
 def _spread(by_seed: np.ndarray) -> np.ndarray:
     few = np.full(by_seed.shape[1:], np.nan)
     return by_seed.std(0, ddof=1) if len(by_seed) > 1 else few
-
-
-def _pairs(
-    a: VariantResult, b: VariantResult, protocol: str
-) -> list[tuple[ProtocolSamples, ProtocolSamples]]:
-    """Both variants' samples on the same examples, by seed (same seeds if there are)."""
-    left, right = {c.seed: c for c in a.finished}, {c.seed: c for c in b.finished}
-    common = sorted(left.keys() & right.keys())
-    cells: list[tuple[CellResult, CellResult]] = [(left[s], right[s]) for s in common]
-    if not common:
-        cells = list(zip(a.finished, b.finished, strict=False))
-    pairs = []
-    for first, second in cells:
-        x, y = _part(first, protocol), _part(second, protocol)
-        if not x.samples["id"].array.equals(y.samples["id"].array):
-            x = _only(x, x.samples["id"].isin(y.samples["id"]).to_numpy())
-            y = _only(y, y.samples["id"].isin(x.samples["id"]).to_numpy())
-        if len(x.samples):
-            pairs.append((x, y))
-    return pairs
-
-
-def _only(part: ProtocolSamples, kept: np.ndarray) -> ProtocolSamples:
-    return part if kept.all() else ProtocolSamples(part.cell, part.samples[kept], part.terms[kept])
-
-
-def _part(cell: CellResult, protocol: str) -> ProtocolSamples:
-    kept = (cell.samples["protocol"] == protocol).to_numpy()
-    return ProtocolSamples(cell, cell.samples[kept], inference.columns_of(cell.terms)[kept])
-
-
-def _images(parts: Sequence[ProtocolSamples]) -> pd.Index[str]:
-    return pd.Index(sorted(set().union(*(p.image_ids.unique() for p in parts))))

@@ -52,7 +52,7 @@ def coverage(
         world: None = the usual one.
     """
     rng, place = np.random.default_rng(seed), world or World()
-    held: dict[str, list[bool]] = {}
+    covered: dict[str, list[bool]] = {}
     for _ in range(repeats):
         made = draw(DESIGN, seeds, place, rng)
         if any(place.collapse):
@@ -65,9 +65,9 @@ def coverage(
         for source, (interval, truth) in found.items():
             for k, (metric, row) in enumerate(zip(METRICS, ROWS, strict=True)):
                 inside = interval.low[row] <= truth[k] <= interval.high[row]
-                held.setdefault(f"{source} {metric}", []).append(bool(inside))
-    shares = {name: float(np.mean(hits)) for name, hits in held.items()}
-    rare = {name: len(hits) / repeats for name, hits in held.items() if len(hits) < repeats}
+                covered.setdefault(f"{source} {metric}", []).append(bool(inside))
+    shares = {name: float(np.mean(hits)) for name, hits in covered.items()}
+    rare = {name: len(hits) / repeats for name, hits in covered.items() if len(hits) < repeats}
     return shares | {f"given {name.rpartition(' ')[0]}": share for name, share in rare.items()}
 
 

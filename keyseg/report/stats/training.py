@@ -6,13 +6,13 @@ are. One that never left the untrained level is not known at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import CellResult
-from keyseg.runs.convergence import PLATEAU, UNTRAINED, told
+from keyseg.runs.convergence import PLATEAU, UNTRAINED, in_words
 
 
 @dataclass(frozen=True)
@@ -28,20 +28,24 @@ class Reach:
     nothing: str = ""
 
 
-def reach(contrast: Contrast) -> Reach:
-    """The reach of a contrast; without results on both sides there is none to limit."""
+def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) -> Reach:
+    """The reach of a contrast; without results on all sides there is none to limit.
+
+    `left_out`: by label the seeds whose trainings the verdict does not rest on.
+    """
     if contrast.open:
         return Reach("")
-    shared = contrast.shared_seeds
-    sides = {
-        side.label: [c for c in side.finished if not shared or c.seed in shared]
-        for side in (contrast.of, contrast.against)
-    }
+    shared, lost = contrast.shared_seeds, left_out or {}
+
+    def counts(cell: CellResult) -> bool:
+        return (not shared or cell.seed in shared) and cell.seed not in lost.get(cell.label, ())
+
+    sides = {v.label: [c for c in v.finished if counts(c)] for v in contrast.variants}
     words = {label: [c.convergence.word for c in cells] for label, cells in sides.items()}
-    training = "; ".join(f"{label}: {told(found)}" for label, found in words.items())
-    lost = [label for label, found in words.items() if set(found) == {UNTRAINED}]
-    if lost:
-        return Reach(training, nothing=f"{' and '.join(lost)} {UNTRAINED}")
+    training = "; ".join(f"{label}: {in_words(found)}" for label, found in words.items())
+    untrained = [label for label, found in words.items() if set(found) == {UNTRAINED}]
+    if untrained:
+        return Reach(training, nothing=f"{' and '.join(untrained)} {UNTRAINED}")
     if all(set(found) == {PLATEAU} for found in words.values()):
         return Reach(training)
     return Reach(training, at=at(cell for cells in sides.values() for cell in cells))

@@ -91,15 +91,43 @@ def word(e: Evidence) -> str:
     if e.images == 0 and (e.n_seeds < 2 or e.seeds == 0):  # every example, every seed: the same
         return "no difference" if e.difference == 0 and e.n_seeds > 1 else "no interval"
     if isfinite(e.p) and e.p <= ALPHA:
-        up = e.difference > 0
-        pair = ("higher", "lower") if e.measure.better == 0 else ("better", "worse")
-        which = pair[0] if up == (e.measure.better >= 0) else pair[1]
+        which = direction(e.measure, e.difference)
         return which if e.n_seeds > 1 else f"one seed ({which})"
     if not (isfinite(e.low) and isfinite(e.high)):
         return "no interval"
     if not e.small:
         return "inconclusive"
     return "no difference" if e.low <= 0 <= e.high else "smaller than"
+
+
+def direction(measure: Measure, difference: float) -> str:
+    """ "better" or "worse"; "higher" or "lower" of what is neither."""
+    pair = ("higher", "lower") if measure.better == 0 else ("better", "worse")
+    return pair[0] if (difference > 0) == (measure.better >= 0) else pair[1]
+
+
+def of_everyone(measure: Measure, low: float, high: float) -> str:
+    """The word on all trainings, by an interval that is corrected for the number of contrasts.
+
+    It never says that there is no difference: a few seeds leave too much of a rate of collapse
+    open for that.
+    """
+    if isfinite(low) and isfinite(high) and (low > 0 or high < 0):
+        return direction(measure, low)
+    return "inconclusive"
+
+
+def second_reading(
+    value: float, everyone: float, low: float, high: float, said: str, median: float
+) -> str:
+    """All trainings and the median of the seeds in words, beside the verdict on those that
+    succeeded (`value`)."""
+    ends = f" [{points(low)}, {points(high)}]" if isfinite(low) and isfinite(high) else ""
+    otherwise = " (the other way)" if value * median < 0 else ""
+    return (
+        f"all trainings: {said}, {points(everyone)} points{ends}; median of the seeds "
+        f"{points(median)}{otherwise}"
+    )
 
 
 def sentence(e: Evidence) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.margin import told
+from keyseg.report.stats.collapse import SHARE, rate
+from keyseg.report.stats.contrasts import contrasts as declared
+from keyseg.report.stats.margin import sentence
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
@@ -46,9 +48,9 @@ def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
                 f"Contrasts: {BY_NAME[name].title}",
                 _verdict_caption(PROTOCOL_TITLES.get(protocol, protocol), name),
                 "Contrast",
-                (*_SOURCE_TITLES, "Effect size, images / seeds", "Verdict"),
+                (*_SOURCE_TITLES, "Median", "Effect size, images / seeds", "Verdict"),
                 lines,
-                text=frozenset({5}),
+                text=frozenset({6}),
             )
         )
     return out
@@ -72,8 +74,10 @@ def _verdict_caption(protocol: str, name: str) -> str:
         "signs). Both: other seeds and other images (variance components; Student's t). In "
         "brackets 95 % intervals, not corrected; every p is Holm's over these contrasts, and on "
         "the safe side over both. The "
-        "verdict follows p over both, where there is one seed over images. Effect size: mean over "
-        "standard deviation (Hedges's g of paired differences)." + mcnemar
+        "verdict follows p over both, where there is one seed over images. All of this is about "
+        "trainings that succeeded. Median: of all seeds' differences, collapsed trainings among "
+        "them, between two of which it lies with the confidence given (exact, these images). "
+        "Effect size: mean over standard deviation (Hedges's g of paired differences)." + mcnemar
     )
 
 
@@ -91,16 +95,28 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
     if row["metric"] == "precision@0.5" and isfinite(float(row["won"])):
         odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
     sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
+    about = [str(row[key]) for key in ("training", "collapsed") if isinstance(row[key], str)]
     return Line(
         str(row["contrast"]),
         (
             Entry(percent(float(row["difference"]), signed=True), spread=sd),
             *map(source, ("images", "seeds", "both")),
+            _median(row),
             Entry(sizes, odd),
-            Entry("", str(row["training"]), word=word(row)),
+            Entry("", "; ".join(filter(None, about)), word=word(row)),
         ),
         where.get(str(row["label"])),
         str(row["hole"]),
+    )
+
+
+def _median(row: Mapping[Any, Any]) -> Entry:
+    value, low, high = (float(row[key]) for key in ("median", "low_median", "high_median"))
+    if not (isfinite(low) and isfinite(high)):
+        return Entry(percent(value, signed=True))
+    ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
+    return Entry(
+        percent(value, signed=True), f"{ends} {100 * float(row['confidence_median']):.3g} %"
     )
 
 
@@ -122,8 +138,8 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
         "follows Holm's p over the contrasts of one column."
     )
     index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
-    variants = {v.label: v for v in sweep.variants}
-    where = {label: v.index for label, v in variants.items()}
+    where = {v.label: v.index for v in sweep.variants}
+    sides = {c.name: c.variants for c in declared(sweep)}
     lines = []
     for protocol, title in protocols(sweep).items():
         rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
@@ -133,11 +149,10 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
                 entries = [Entry(DASH)] * len(BRIEF)
                 hole = f"{NO_RESULT}: {hole}"
             else:
-                pair = [variants[str(row[side])] for side in ("label", "baseline")]
                 own = [index.get((protocol, name, m)) for m in BRIEF]
                 entries = [
                     Entry(NOT_ASKED)
-                    if not_asked(measure, *pair)
+                    if not_asked(measure, *sides[name])
                     else (entry(r, "difference") if r else Entry(DASH))
                     for measure, r in zip(BRIEF, own, strict=True)
                 ]
@@ -150,7 +165,8 @@ class Conclusion:
     """A line of the verdicts on top: its word, the numbers behind it, what they rest on.
 
     `hole`: what the result lacks of the design; the text says it where there is no result.
-    `training`: whether both sides had converged.
+    `training`: whether both sides had converged. `second`: how many trainings collapsed, and what
+    all of them say; "" where none did.
     """
 
     metric: str
@@ -161,6 +177,7 @@ class Conclusion:
     index: int | None = None
     hole: str = ""
     training: str = ""
+    second: str = ""
 
 
 def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
@@ -183,6 +200,7 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
                     where.get(str(row["label"])),
                     "" if row["verdict"] == NO_RESULT else str(row["hole"]),
                     str(row["training"]),
+                    str(row["second"]) if isinstance(row["second"], str) else "",
                 )
             )
     return out
@@ -203,5 +221,18 @@ def rule(sweep: Sweep, answers: Sequence[Conclusion]) -> str:
         f"over test images alone where there is one seed, not corrected; {corrected}, and the "
         "verdict follows p. A difference counts as none where two one-sided tests, corrected in "
         "the same way, show it to be smaller than a margin either way, and the interval holds 0: "
-        f"{told(sweep.design, sweep.metrics)}."
+        f"{sentence(sweep.design, sweep.metrics)}. Verdicts are about trainings that succeed: one "
+        f"whose gIoU is below {100 * SHARE:.0f} % of its variant's best seed counts as collapsed "
+        f"and is told of beside them.{_unseen(sweep)}"
+    )
+
+
+def _unseen(sweep: Sweep) -> str:
+    """What so few trainings leave open where none of a variant collapsed."""
+    trained = max((len(v.finished) for v in sweep.variants), default=0)
+    if trained < 2:
+        return ""
+    most = 100 * rate(0, trained)[1]
+    return (
+        f" Where none of {trained} trainings did, a rate of up to {most:.0f} % is still possible."
     )

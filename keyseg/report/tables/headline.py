@@ -45,7 +45,7 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
         caption += " With several seeds: their mean, ± their standard deviation."
     if len(beside):
         header += tuple(f"{name}, in print{MARK}" for name in titles(IN_PRINT))
-        caption += f" {MARK} {_told(sweep, beside)}"
+        caption += f" {MARK} {_printed_note(sweep, beside)}"
     caption += " Training: the word for how it ended, from its val curve."
     mark = "measured and in print" if len(beside) else "measured"
     header += ("Training",)
@@ -57,7 +57,7 @@ def _print(value: float) -> Entry:
     return Entry(f"{printed.number(value)}{MARK}" if isfinite(value) else DASH)
 
 
-def _told(sweep: Sweep, beside: pd.DataFrame) -> str:
+def _printed_note(sweep: Sweep, beside: pd.DataFrame) -> str:
     """Where the numbers in print are from, and in what they differ from the measured ones."""
     place = " ".join(beside.iloc[0][["data", "split"]]).strip()
     works = "; ".join(dict.fromkeys(source.split(", table")[0] for source in beside["source"]))

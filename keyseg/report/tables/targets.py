@@ -13,7 +13,7 @@ import pandas as pd
 
 from keyseg.data.keywords.first_tokens import shared_tokens
 from keyseg.metrics import with_keyword
-from keyseg.report.stats.scores import SLICE
+from keyseg.report.stats.parts import SLICE
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table, percent
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from keyseg.config import ConfigError
 from keyseg.runs.environment import worker_environment
-from keyseg.runs.run_directory import RunDirectory, verdict
+from keyseg.runs.run_directory import RunDirectory, exit_code
 from keyseg.sweep.pool import WORKER, Ended, as_signal, job_ends, same_threads
 
 
@@ -84,10 +84,10 @@ class LocalPool:
                 continue
             while len(worker.paths) > 1:
                 run = RunDirectory(worker.paths[0])
-                told = verdict(run)
-                if told is None or run.busy:
+                recorded = exit_code(run)
+                if recorded is None or run.busy:
                     break
-                ended.append(Ended(worker.paths.pop(0), told))
+                ended.append(Ended(worker.paths.pop(0), recorded))
         return ended
 
     def stop(self) -> list[Path]:
@@ -111,7 +111,7 @@ class LocalPool:
         """Spread the runs that wait over the workers that are free."""
         free = [slot for slot in range(self.slots) if slot not in self._at_work]
         while self._asked:
-            # As many for each as come on it: 6 runs for 2 workers are 3 and 3, not 4 and 2.
+            # Spread evenly: 6 runs for 2 workers are 3 and 3, not 4 and 2.
             count = min(self.cells_per_job, -(-len(self._asked) // len(free)))
             taken = same_threads(self._asked[:count], count)[0]
             self._asked = self._asked[len(taken) :]

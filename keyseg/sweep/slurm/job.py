@@ -57,8 +57,8 @@ class CellJob:
         """
         # submitit's: writes the submission again, calls `scontrol requeue`, and exits.
         requeue: Any = signal.getsignal(signal.SIGUSR2)
-        told = _Told()
-        signal.signal(signal.SIGUSR2, told)
+        stop_signal = _StopSignal()
+        signal.signal(signal.SIGUSR2, stop_signal)
         failed = []
         left = list(self.paths)
         while left:
@@ -72,7 +72,7 @@ class CellJob:
             )
             from keyseg.sweep.pool import as_signal, job_ends
 
-            code = as_signal(_wait(process, told))
+            code = as_signal(_wait(process, stop_signal))
             # By the signal: a worker that was just starting or ending, and has nothing to save.
             if code in (EXIT_STOPPED, -signal.SIGUSR2):
                 self._give_up_if_stuck(left, time.monotonic() - started)
@@ -105,10 +105,10 @@ class CellJob:
         Raises:
             WorkerFailedError: it is so; it stands in run.json, too.
         """
-        from keyseg.runs.run_directory import FAILED, RunDirectory, verdict
+        from keyseg.runs.run_directory import FAILED, RunDirectory, exit_code
         from keyseg.sweep.supervise import close_attempt
 
-        run = next((run for run in map(RunDirectory, left) if verdict(run) is None), None)
+        run = next((run for run in map(RunDirectory, left) if exit_code(run) is None), None)
         if run is None or process_rank.rank() or seconds < 60 * self.minutes / 2 or not stuck(run):
             return
         step, batches = run.info["attempts"][-1]["reached"]
@@ -161,7 +161,7 @@ def stuck(run: RunDirectory) -> bool:
     return len(reached) > 1 and reached[-1] is not None and reached[-2:] == [before, before]
 
 
-class _Told:
+class _StopSignal:
     """A handler that remembers whether the signal came."""
 
     def __init__(self) -> None:
@@ -171,12 +171,12 @@ class _Told:
         self.to_stop = True
 
 
-def _wait(process: subprocess.Popen[bytes], told: _Told) -> int:
+def _wait(process: subprocess.Popen[bytes], stop_signal: _StopSignal) -> int:
     """The exit code of a worker, which is told to stop when we are."""
     reminded = 0.0
     while (code := process.poll()) is None:
         # Again and again: a worker that still loads its libraries does not listen yet.
-        if told.to_stop and time.monotonic() - reminded > _REMIND:
+        if stop_signal.to_stop and time.monotonic() - reminded > _REMIND:
             process.send_signal(signal.SIGUSR2)
             reminded = time.monotonic()
         time.sleep(_TICK)
@@ -185,10 +185,10 @@ def _wait(process: subprocess.Popen[bytes], told: _Told) -> int:
 
 def _record(run: RunDirectory, code: int) -> None:
     """Why a run ended, where its worker could not say so."""
-    from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RunBusy, verdict
+    from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RunBusy, exit_code
     from keyseg.sweep.supervise import close_attempt, reason_of
 
-    if run.status not in (DONE, PRUNED) and (verdict(run) is None or code < 0):
+    if run.status not in (DONE, PRUNED) and (exit_code(run) is None or code < 0):
         with suppress(RunBusy, DiskFullError), run.lock():
             reason = reason_of(run, code)
             close_attempt(run, reason, status=FAILED, error=reason)

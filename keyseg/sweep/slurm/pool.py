@@ -28,8 +28,8 @@ from keyseg.runs.run_directory import (
     EXIT_STOPPED,
     FAILED,
     RunDirectory,
+    exit_code,
     now,
-    verdict,
 )
 from keyseg.sweep.pool import WORKER, Ended, same_threads
 from keyseg.sweep.slurm import queue, reasons
@@ -345,7 +345,7 @@ class SlurmPool:
                 waiting.setdefault(job.reason, []).append(job.id)
         for reason, ids in waiting.items():
             self._said.add(reason)
-            if text := reasons.told(reason, ids):
+            if text := reasons.sentence(reason, ids):
                 self._say(f"{len(ids)} {'job waits' if len(ids) == 1 else 'jobs wait'}: {text}")
 
     def _helpers(self, names: Iterable[str]) -> set[str]:
@@ -395,9 +395,9 @@ class SlurmPool:
         """How a run ended; None while somebody works on it, will do so, or may do so."""
         if run.busy:
             return None
-        told = verdict(run)
-        if told is not None:
-            return Ended(run.path, told)
+        recorded = exit_code(run)
+        if recorded is not None:
+            return Ended(run.path, recorded)
         job = record.job(self._seen, run)
         if not self._answered or (job is not None and job.state not in ENDED):
             self._gone.pop(run.path, None)
@@ -429,8 +429,8 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
     if job.state == "OUT_OF_MEMORY" or _OUT_OF_MEMORY.search(log):
         return f"{where} ran out of memory (hydra.launcher.memory=...)", False
     if job.state == "CANCELLED":
-        told = job.reason.startswith("CANCELLED ")  # by whom, or when
-        return f"{where} was {job.reason.lower() if told else 'cancelled'}", False
+        says_by = job.reason.startswith("CANCELLED ")  # by whom, or when
+        return f"{where} was {job.reason.lower() if says_by else 'cancelled'}", False
     if job.state in LOST:
         return f"{where} was lost ({job.state})", True
     if _CUT_OFF in log:
@@ -454,7 +454,7 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"{where} was killed by {name}{hint}", False
     last = f": {log.splitlines()[-1]}" if log else ""
-    if not last and (remedy := reasons.told(job.reason, [job.id])):
+    if not last and (remedy := reasons.sentence(job.reason, [job.id])):
         last = f": {remedy}"
     return f"{where} ended as {job.state} before the run was done{last}", False
 

@@ -97,7 +97,7 @@ class JobLookup:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told: Jobs = Jobs()
+        self._accounted: Jobs = Jobs()
         self._next_try = 0.0
 
     def __call__(self, names: Iterable[str]) -> Jobs:
@@ -112,19 +112,19 @@ class JobLookup:
         found = _squeue(wanted)
         for key in found:
             if found[key].state not in ENDED:  # it was queued again
-                self._told.pop(key, None)
-        found.update({key: job for key, job in self._told.items() if key[0] in wanted})
+                self._accounted.pop(key, None)
+        found.update({key: job for key, job in self._accounted.items() if key[0] in wanted})
         known = {name for name, _ in found}
         asked = {name for name in wanted if name not in known}
         asked |= {key[0] for key, job in found.items() if job.state in ENDED and not job.exit_code}
         if not asked or self._clock() < self._next_try:
             return found
         try:
-            told = _sacct(sorted(asked))
+            accounted = _sacct(sorted(asked))
         except SlurmError:  # no accounting here
             self._next_try = self._clock() + _NO_ACCOUNTING
             return found
-        for key, job in told.items():
+        for key, job in accounted.items():
             before = found.get(key)
             if before is None or before.state in ENDED:
                 # squeue's reason says more than the state again; who cancelled it, more than that.
@@ -132,7 +132,7 @@ class JobLookup:
                 kept = job.reason if before is None or cancelled else before.reason
                 found[key] = replace(job, reason=kept)
                 if job.state in ENDED:
-                    self._told[key] = found[key]
+                    self._accounted[key] = found[key]
         return found
 
 
@@ -156,7 +156,7 @@ def _squeue(names: Sequence[str]) -> Jobs:
 
 
 def _sacct(names: Sequence[str]) -> Jobs:
-    told = _run(
+    printed = _run(
         "sacct",
         "-n",
         "-X",
@@ -169,7 +169,7 @@ def _sacct(names: Sequence[str]) -> Jobs:
         "JobName,JobID,State,NodeList,ExitCode",
     )
     found = Jobs()
-    for line in told.splitlines():
+    for line in printed.splitlines():
         name, job, state, node, code = (*line.split("|", 4), *[""] * 5)[:5]
         told_state = (state.split() or [""])[0]  # "CANCELLED by 0"
         if not state or ("[" in job and told_state not in ENDED):  # tasks that did not start yet
@@ -186,8 +186,8 @@ def max_array() -> int:
         lines = _run("scontrol", "show", "config").splitlines()
     except SlurmError:
         return _MAX_ARRAY
-    told = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
-    return min([_MAX_ARRAY, *(int(size) for size in told if size.isdigit() and int(size))])
+    sizes = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
+    return min([_MAX_ARRAY, *(int(size) for size in sizes if size.isdigit() and int(size))])
 
 
 def avoid(ids: Iterable[str], nodes: str) -> None:

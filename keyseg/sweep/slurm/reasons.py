@@ -61,7 +61,7 @@ def remedy(reason: str) -> str | None:
     return _REMEDIES[max(fitting, key=len)]
 
 
-def told(reason: str, ids: Iterable[str] = ()) -> str | None:
+def sentence(reason: str, ids: Iterable[str] = ()) -> str | None:
     """Reason and remedy in one sentence, with the id of a job in its place; None: ordinary."""
     what = remedy(reason)
     if what is None:

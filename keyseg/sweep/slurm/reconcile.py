@@ -58,7 +58,7 @@ class Overview:
         if job.state not in WAITING:
             return replace(row, job=job.id, node=job.node, error=reason)
         why_it_waits = f"({job.reason})" if job.reason not in ("", "None") else ""
-        advice = reasons.told(job.reason, [job.id]) or ""
+        advice = reasons.sentence(job.reason, [job.id]) or ""
         return replace(row, job=job.id, node=why_it_waits, error=reason, advice=advice)
 
 
@@ -80,17 +80,17 @@ def state_of(run: RunDirectory, job: Job | None, *, asked: bool) -> str | None:
 
 def failures(rows: Sequence[CellStatus], sweep_dir: Path, lines: int = 15) -> list[str]:
     """For each cell that failed or was lost: its error, the end of its log, and where that is."""
-    told = []
+    report = []
     for row in rows:
         if row.state not in (FAILED, LOST):
             continue
         run = RunDirectory(row.path)
         record = Submission.read(run)
         end = last_lines(run.log_file, lines) or (log_end(sweep_dir, record) if record else "")
-        told.append(f"{row.title}: {row.state}: {row.error or 'no reason given'}")
-        told += [f"    {line}" for line in end.splitlines()]
-        told.append(f"    log: {run.log_file}")
-    return told
+        report.append(f"{row.title}: {row.state}: {row.error or 'no reason given'}")
+        report += [f"    {line}" for line in end.splitlines()]
+        report.append(f"    log: {run.log_file}")
+    return report
 
 
 def cancel(sweep_dir: Path) -> int:

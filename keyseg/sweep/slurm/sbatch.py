@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import PROJECT, ROOT, ConfigError
-from keyseg.runs import snapshot
+from keyseg.runs import snapshot, targets
 from keyseg.runs.packages import Package
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CellJob, CommandJob
@@ -40,6 +40,7 @@ def parameters(options: SlurmOptions, name: str, code: Path) -> dict[str, Any]:
         *(["set -e", *options.setup, "set +e"] if options.setup else []),
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # the folder of the submission is no place to import from",
+        f"export {targets.PACKAGES}={shlex.quote(','.join(targets.allowed()))}",
         f"export {ROOT}={shlex.quote(os.environ.get(ROOT) or str(PROJECT))}",
     ]
     cores = None if options.cpus_per_gpu else options.cpus_per_task
@@ -223,6 +224,6 @@ def _sbatch_said(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line]
     own = [line for line in lines if line.startswith("sbatch: ")]
-    told = errors or own or lines or ["no reason given"]
-    short = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in told]
+    said = errors or own or lines or ["no reason given"]
+    short = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in said]
     return "; ".join(dict.fromkeys(short))

@@ -64,7 +64,7 @@ class Controller:
         self.judge = judge
         self.supervisor = Supervisor(pool, max_attempts=max_attempts)
         self.flying: dict[Path, Flight] = {}
-        self.told = 0
+        self.ended_trials = 0
         self._seen = 0
         self._left = {id(arm): arm.budget() - arm.used() for arm in arms}
         self._may_fail = inf
@@ -173,7 +173,7 @@ class Controller:
         else:
             self._fail(arm, trial, str(run.info.get("error") or "no reason given"))
             return
-        self.told += 1
+        self.ended_trials += 1
         self._error, self._in_a_row = None, 0
 
     def _fail(self, arm: Arm, trial: Trial, reason: str) -> None:
@@ -182,7 +182,7 @@ class Controller:
         last = reason.strip().splitlines()[-1]
         trial.set_user_attr("error", last[:2000])
         arm.study.tell(trial.number, state=TrialState.FAIL)
-        self.told += 1
+        self.ended_trials += 1
         kind = re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", last)  # "... at step 30" is one error
         self._in_a_row = self._in_a_row + 1 if kind == self._error else 1
         self._error = kind

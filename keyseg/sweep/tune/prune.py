@@ -81,8 +81,8 @@ class Judge:
                 continue
             seen.add(step)
             for arm, trial in trials:
-                told = arm.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-                if step not in told:
+                reported = arm.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+                if step not in reported:
                     trial.report(value, step)
             if not ended and all(self._given_up(run, a, trial, step) for a, trial in trials):
                 request_prune(run, step, value)

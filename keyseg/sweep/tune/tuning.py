@@ -93,15 +93,15 @@ class Tuning:
         if self.launcher.prepare:
             prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
-        held = filelock.FileLock(self.sweep_dir / ".tuner.lock")
+        lock = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
-            held.acquire(timeout=1)
+            lock.acquire(timeout=1)
         except filelock.Timeout:
             fail(f"{finish.short_path(self.sweep_dir)}: another process tunes here", EXIT_FAILED)
         try:
             return self._run()
         finally:
-            held.release()
+            lock.release()
 
     def _say(self, text: str) -> None:
         finish.print_line(self.console, text)
