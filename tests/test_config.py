@@ -4,8 +4,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from keyseg.config import NAMED, (
+from keyseg.config import (
     CHOICES,
+    NAMED,
     NOT_NEGATIVE,
     POSITIVE,
     PROJECT,
