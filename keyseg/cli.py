@@ -14,6 +14,7 @@ from keyseg.commands import (
     plan,
     predict,
     report,
+    score,
     status,
     sync,
 )
@@ -21,7 +22,7 @@ from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 from keyseg.runs import packages
 
-COMMANDS = (report, status, plan, sync, predict, export, data, features, keywords)
+COMMANDS = (report, status, plan, sync, predict, score, export, data, features, keywords)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -355,15 +355,15 @@ def ratios(sums: Array) -> Array:
 
 def majority(samples: pd.DataFrame) -> float:
     """Keyword accuracy of always naming the most frequent first token of these examples."""
-    found = _keywords(samples)
-    return found.majority / found.keywords if found.keywords else float("nan")
+    counts = _keywords(samples)
+    return counts.majority / counts.keywords if counts.keywords else float("nan")
 
 
 def colliding(samples: pd.DataFrame) -> float:
     """Share of keywords whose first token is another keyword's too; NaN where none was stored."""
-    found = _keywords(samples)
-    known = found.keywords and "keyword_token" in samples
-    return found.colliding / found.keywords if known else float("nan")
+    counts = _keywords(samples)
+    known = counts.keywords and "keyword_token" in samples
+    return counts.colliding / counts.keywords if known else float("nan")
 
 
 def _keywords(samples: pd.DataFrame) -> Collisions:

@@ -21,7 +21,7 @@ FLOORS = (
     ("config",),
     ("runs",),
     ("data",),
-    ("metrics",),
+    ("metrics", "dialects"),
     ("model",),
     ("train",),
     ("predict",),

@@ -170,13 +170,13 @@ def _policies(chosen: str, result: Result) -> Table:
     table.add_column("data.keyword=", no_wrap=True)
     for title in ("keywords", "distinct", "collide", "majority"):
         table.add_column(title, justify="right")
-    for policy, found in result.policies.items():
+    for policy, tokens in result.policies.items():
         table.add_row(
             policy + (" *" if policy == chosen else ""),
-            str(found.keywords),
-            str(found.distinct),
-            _share(found.colliding, found.keywords),
-            _share(found.majority, found.keywords),
+            str(tokens.keywords),
+            str(tokens.distinct),
+            _share(tokens.colliding, tokens.keywords),
+            _share(tokens.majority, tokens.keywords),
         )
     table.caption, table.caption_justify = "* as configured", "left"
     return table
@@ -187,5 +187,5 @@ def _share(part: int, whole: int) -> str:
 
 
 def _overlap(result: Result) -> str:
-    found = [f"{len(images)} of {split}" for split, images in result.overlap.items()]
-    return f"images that train shares: {', '.join(found) or 'there is no other split'}"
+    overlaps = [f"{len(images)} of {split}" for split, images in result.overlap.items()]
+    return f"images that train shares: {', '.join(overlaps) or 'there is no other split'}"

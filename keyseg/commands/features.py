@@ -65,8 +65,8 @@ def _images(cfg: RunConfig, splits: list[str] | None) -> list[Path]:
 
     prepare(cfg.data)
     chosen = splits or [name for name, entries in cfg.data["splits"].items() if entries]
-    found = {e.image: None for split in chosen for s in load(cfg.data, split) for e in s.examples}
-    return list(found)
+    images = {e.image: None for split in chosen for s in load(cfg.data, split) for e in s.examples}
+    return list(images)
 
 
 def _build(cfg: RunConfig) -> FrozenFeatures:

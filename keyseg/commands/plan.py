@@ -33,10 +33,10 @@ def _run(options: argparse.Namespace) -> int:
     try:
         sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
     except ConfigError:
-        found = unstarted(options.sweep)
-        if found is None:
+        lines_of_file = unstarted(options.sweep)
+        if lines_of_file is None:
             raise
-        print("\n".join(found))
+        print("\n".join(lines_of_file))
         return 0
     design = sweep_directory.read(sweep_dir)
     if not design:

@@ -196,8 +196,8 @@ def _pending(
         done = out / f"{request.name}.json"
         if done in files:
             wanted = _identity(request, run, options.protocol)
-            found = _read_json(done)
-            if {k: found.get(k) for k in wanted} != wanted:
+            before = _read_json(done)
+            if {k: before.get(k) for k in wanted} != wanted:
                 raise ConfigError(
                     f"{request.where}{done} holds the answer to another question "
                     "(run, protocol, query or image differ): give another --out, or --overwrite"
@@ -209,10 +209,10 @@ def _pending(
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _files(out: Path, name: str) -> dict[str, Path]:
@@ -333,10 +333,10 @@ def _table(requests: Sequence[Request], file: Path) -> Path:
         writer = csv.writer(lines)
         writer.writerow([*columns, "json"])
         for request in requests:
-            found = _read_json(_files(file.parent, request.name)["json"])
-            if found:
-                words = found["top_words"]
-                found["probability"] = words[0]["probability"] if words else None
-                writer.writerow([*(found[c] for c in columns), f"{request.name}.json"])
+            content = _read_json(_files(file.parent, request.name)["json"])
+            if content:
+                words = content["top_words"]
+                content["probability"] = words[0]["probability"] if words else None
+                writer.writerow([*(content[c] for c in columns), f"{request.name}.json"])
     aside.replace(file)
     return file

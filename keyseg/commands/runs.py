@@ -60,14 +60,14 @@ def find_run(outputs: Path, name: str, *, finished: bool = False) -> RunDirector
     folder = Path(name).expanduser()
     if (folder / "config.yaml").exists() or (folder / "run.json").exists():
         return RunDirectory(folder.absolute())
-    found = _matches(outputs, name)
-    if finished and len(found) > 1:
-        found = [pair for pair in found if pair[1].status == DONE] or found
-    if len(found) == 1:
-        return found[0][1]
-    if found:
-        listed = ", ".join(_unambiguous(found))
-        raise ConfigError(f"{len(found)} runs are called '{name}'; choose one: {listed}")
+    matches = _matches(outputs, name)
+    if finished and len(matches) > 1:
+        matches = [pair for pair in matches if pair[1].status == DONE] or matches
+    if len(matches) == 1:
+        return matches[0][1]
+    if matches:
+        listed = ", ".join(_unambiguous(matches))
+        raise ConfigError(f"{len(matches)} runs are called '{name}'; choose one: {listed}")
     known = [n for sweep in sweep_names(outputs) for n, _ in _runs(outputs / sweep)]
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     hint = f"there are: {', '.join(near)}" if near else "there is none yet"

@@ -81,15 +81,15 @@ def stale_lines(rows: Iterable[CellStatus]) -> Iterator[str]:
     from keyseg.runs import code
     from keyseg.runs.run_directory import DONE, RunDirectory
 
-    found: dict[str, list[str]] = {}
+    stale: dict[str, list[str]] = {}
     for row in rows:
         if row.state == DONE:
             changed = code.changes(RunDirectory(row.path).info, row.path)
             if changed:
-                found.setdefault(code.listed(changed), []).append(row.title)
-    for changes, titles in found.items():
+                stale.setdefault(code.listed(changed), []).append(row.title)
+    for changes, titles in stale.items():
         yield f"stale: {', '.join(titles)}: other code now: {changes}"
-    if found:
+    if stale:
         yield "stale=rerun with the command of the sweep runs them again, stale=keep takes them"
 
 

@@ -134,7 +134,7 @@ def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool 
             rows[-1].errors.extend(_damaged(examples))
         images.setdefault(split, set()).update(e.image_id for e in examples)
     train = images.get("train", set())
-    overlap = {s: found & train for s, found in images.items() if s != "train"}
+    overlap = {s: own & train for s, own in images.items() if s != "train"}
     return Result(rows, overlap, _policies(data_cfg, first_token))
 
 
@@ -155,7 +155,7 @@ def _damaged(examples: Sequence[Example]) -> Iterator[DataError]:
 def _policies(data_cfg: Mapping[str, Any], first_token: FirstToken) -> dict[str, Collisions]:
     """Reads train once more for each policy; sources without the choice are left out."""
     entries = data_cfg["splits"].get("train") or ()
-    found = {}
+    policies = {}
     for policy in POLICIES:
         examples: list[Example] = []
         for entry in entries:
@@ -169,8 +169,8 @@ def _policies(data_cfg: Mapping[str, Any], first_token: FirstToken) -> dict[str,
                 changed = {**data_cfg, "sources": {source: spec}}
                 examples += read_source(changed, source, str(entry.get("split", "train")), [])
         if examples:
-            found[policy] = first_tokens(examples, first_token)
-    return found
+            policies[policy] = first_tokens(examples, first_token)
+    return policies
 
 
 def first_tokens(examples: Iterable[Example], first_token: FirstToken) -> Collisions:

@@ -53,8 +53,8 @@ def require(path: Path, what: str, page: str) -> Path:
     if path.exists():
         return path
     parent = next(p for p in path.parents if p.exists())
-    found = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") or "nothing"
+    names = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "nothing"
     raise DataError(
         f"{what} is missing: {path}. {parent} holds {shown}. Public page: {page}", ABSENT
     )

@@ -99,16 +99,21 @@ def _target(
     image = instances.image(ref.get("image_id"), f"{where} is on image")
     parts: list[Any] = []
     categories = set()
-    found = [(number, *instances.of(number, where)) for number in numbers]
-    single = [target for target in found if not target[1].get("iscrowd")]
-    for number, annotation, its_image, category in single or found:
+    instances_of = [(number, *instances.of(number, where)) for number in numbers]
+    single = [target for target in instances_of if not target[1].get("iscrowd")]
+    for number, annotation, its_image, category in single or instances_of:
         if its_image is not image:
             raise DataError(f"{where}: annotation {number} is on image {its_image['id']}, not its")
         one = draw(annotation, image, f"{instances.path}: annotation {number}")
         parts += one.segmentation if isinstance(one.segmentation, list) else [one.segmentation]
         categories.add(category)
     mask = CocoMask(parts, image["height"], image["width"])
-    return image, mask, categories.pop() if len(categories) == 1 else None, len(single or found)
+    return (
+        image,
+        mask,
+        categories.pop() if len(categories) == 1 else None,
+        len(single or instances_of),
+    )
 
 
 def _area(mask: CocoMask) -> float:

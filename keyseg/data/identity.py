@@ -35,11 +35,11 @@ def fingerprint(data_cfg: Mapping[str, Any], memory: Path) -> str | None:
         known = _read(memory / FILE).get(key) or {}
         if look is not None and known.get("files") == look:
             return str(known["fingerprint"])
-        found = mix.fingerprint([s for split in mix.load_splits(data_cfg) for s in split])
+        fingerprint = mix.fingerprint([s for split in mix.load_splits(data_cfg) for s in split])
     except (DataError, ConfigError, OSError):
         return None
-    remember(data_cfg, memory, found)
-    return found
+    remember(data_cfg, memory, fingerprint)
+    return fingerprint
 
 
 def remember(data_cfg: Mapping[str, Any], memory: Path, found: str) -> None:
@@ -82,10 +82,10 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[Any, ...]]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _hash(content: Any) -> str:

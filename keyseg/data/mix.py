@@ -69,8 +69,10 @@ def load_splits(data_cfg: Mapping[str, Any], splits: Sequence[str] = SPLITS) -> 
     """`load` for several splits. A file that they share is parsed once."""
     cfg = _plain(data_cfg)
     entries = [list(_entries(cfg, split)) for split in splits]
-    read = read_sources(cfg, (pair for found in entries for entry in found for pair in entry.pairs))
-    return [_sources(found, read) for found in entries]
+    read = read_sources(
+        cfg, (pair for of_split in entries for entry in of_split for pair in entry.pairs)
+    )
+    return [_sources(of_split, read) for of_split in entries]
 
 
 Pair = tuple[str, str]

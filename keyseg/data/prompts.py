@@ -74,8 +74,8 @@ class Conversation:
         """None where answers hold no KEY."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
-        before, found, after = prompt.user.partition(IMAGE)
-        if not found or "{question}" not in after:
+        before, mark, after = prompt.user.partition(IMAGE)
+        if not mark or "{question}" not in after:
             raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE}, then {{question}}")
         for answer in prompt.answers:
             _check_fields("prompt.answers", answer, needed="tokens", also=("text",))
@@ -147,11 +147,11 @@ class Conversation:
 def _check_fields(key: str, template: str, needed: str, also: Sequence[str] = ()) -> None:
     """A template holds the field it needs, and no other than it may."""
     try:
-        found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
         raise ConfigError(
             f"{key}: {template!r} is no template ({error}); a brace is written twice"
         ) from error
-    if needed not in found or not found <= {needed, *also}:
+    if needed not in fields or not fields <= {needed, *also}:
         allowed = ", ".join(f"{{{name}}}" for name in (needed, *also))
         raise ConfigError(f"{key}: {template!r} needs {{{needed}}}; fields are {allowed}")

@@ -57,12 +57,12 @@ def answers(root: str | Path, **_: Any) -> tuple[ByQuery[str], Path]:
         DataError: the file is damaged.
     """
     path = public_file(Path(root), ANSWERS)
-    found: ByQuery[str] = ByQuery()
+    keywords: ByQuery[str] = ByQuery()
     if path.exists():
         for item in keyword_file.entries(path, ("image", "query", "outputs")):
             stem = Path(str(item["image"])).stem
-            found.add(stem, str(item["query"]).strip(), str(item["outputs"]).strip())
-    return found, path
+            keywords.add(stem, str(item["query"]).strip(), str(item["outputs"]).strip())
+    return keywords, path
 
 
 def read(
@@ -172,9 +172,9 @@ def _keywords(path: Path) -> ByQuery[tuple[str | None, str | None]]:
             "To read ReasonSeg without keywords set keywords: null in the source's YAML",
             ABSENT,
         )
-    found: ByQuery[tuple[str | None, str | None]] = ByQuery()
+    answers: ByQuery[tuple[str | None, str | None]] = ByQuery()
     for item in keyword_file.entries(path, ("json", "query", "keyword")):
         words = [keyword_file.text_or_none(item.get(name)) for name in ("keyword", "outputs")]
         stem = Path(str(item["json"])).stem
-        found.add(stem, str(item["query"]).strip(), (words[0], words[1]))
-    return found
+        answers.add(stem, str(item["query"]).strip(), (words[0], words[1]))
+    return answers

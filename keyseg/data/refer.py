@@ -225,8 +225,8 @@ def of_split(refs: Any, path: Path, split: str, page: str) -> list[dict[str, Any
     chosen = [ref for ref in refs if ref.get("split") == split]
     if not chosen:
         sizes = Counter(str(ref.get("split")) for ref in refs)
-        found = ", ".join(f"{name} ({n} refs)" for name, n in sizes.items()) or "none"
-        raise DataError(f"{path} has no split '{split}'; it has: {found}")
+        sizes_text = ", ".join(f"{name} ({n} refs)" for name, n in sizes.items()) or "none"
+        raise DataError(f"{path} has no split '{split}'; it has: {sizes_text}")
     return chosen
 
 

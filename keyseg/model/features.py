@@ -139,13 +139,13 @@ class FrozenFeatures:
         Raises:
             OSError: an image cannot be read.
         """
-        found: dict[int, tuple[list[Tensor], tuple[int, int]]] = {}
+        known: dict[int, tuple[list[Tensor], tuple[int, int]]] = {}
         # Cells that train in step ask for the same images at the same time: each begins elsewhere
         # and looks again before it computes, so that they share the work.
         begin = os.getpid() % len(images)
         for i in [*range(begin, len(images)), *range(begin)]:
-            found[i] = self._of(images[i])
-        parts = [found[i] for i in range(len(images))]
+            known[i] = self._of(images[i])
+        parts = [known[i] for i in range(len(images))]
         clip, sam = (torch.stack([tensors[k] for tensors, _ in parts]) for k in range(2))
         return Features(clip, sam, [size for _, size in parts])
 

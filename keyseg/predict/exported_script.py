@@ -165,10 +165,10 @@ def _class(target: str) -> type[nn.Module]:
     if target.partition(".")[0] not in allowed:
         raise SystemExit(f"keyseg.json names {target}: allow its package with KEYSEG_PACKAGES=...")
     module, _, name = target.rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    cls = getattr(importlib.import_module(module), name)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise SystemExit(f"keyseg.json names {target}: no module of torch")
-    return found
+    return cls
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -82,12 +82,12 @@ class Predictor:
         if not all(query.strip() for query in queries):
             raise DataError("the query is empty")
         examples = [_example(image, query) for query in queries]
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(examples), _TOGETHER):
             group = ImageGroup(image, str(image), examples[start : start + _TOGETHER])
             records = list(evaluate(self.parts, [group], self.cfg, protocol))
-            found += [self._prediction(record) for record in records]
-        return found
+            predictions += [self._prediction(record) for record in records]
+        return predictions
 
     def _prediction(self, record: Record) -> Prediction:
         drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.fusion.uses_key)

@@ -75,13 +75,13 @@ def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> 
         design["metrics"] = list(metrics)
     if baseline:
         design |= {"baseline": dict(baseline), "contrasts": [], "path": []}
-    found = replace(sweep, design=design)
+    changed = replace(sweep, design=design)
     known = {key for v in sweep.variants for key in v.factors}
-    if baseline and (found.baseline is None or not known.issuperset(baseline)):
+    if baseline and (changed.baseline is None or not known.issuperset(baseline)):
         given = ",".join(f"{k}={v}" for k, v in baseline.items())
         labels = ", ".join(v.label for v in sweep.variants)
         raise ConfigError(f"--baseline {given}: no variant of the sweep; there are {labels}")
-    return found
+    return changed
 
 
 def _factors(sweep: Sweep, cell: CellResult, keys: Sequence[str]) -> dict[str, Any]:

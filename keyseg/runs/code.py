@@ -69,8 +69,8 @@ class Code:
 def targets(cfg: RunConfig) -> tuple[str, ...]:
     """What a config names by `_target_`, without what makes the data: that has a fingerprint."""
     flat = flatten(cfg)
-    found = {str(v) for k, v in flat.items() if k.endswith("._target_") and ".prepare." not in k}
-    return tuple(sorted(found))
+    names = {str(v) for k, v in flat.items() if k.endswith("._target_") and ".prepare." not in k}
+    return tuple(sorted(names))
 
 
 @cache
@@ -132,10 +132,10 @@ def changes(info: Mapping[str, Any], path: Path) -> list[str]:
 def parts_of(path: Path) -> dict[str, str]:
     """The parts that a run directory lists; {} where it lists none that can be read."""
     try:
-        found = json.loads((path / FILE).read_bytes())
+        content = json.loads((path / FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -230,10 +230,10 @@ def _assigned(node: ast.stmt) -> list[str]:
         return [node.target.id] if isinstance(node.target, ast.Name) else []
     if not isinstance(node, ast.Assign):
         return []
-    found = [n for target in node.targets for n in ast.walk(target)]
-    if any(isinstance(n, ast.Subscript | ast.Attribute) for n in found):
+    nodes = [n for target in node.targets for n in ast.walk(target)]
+    if any(isinstance(n, ast.Subscript | ast.Attribute) for n in nodes):
         return []  # an entry in something else: it happens on import
-    return [n.id for n in found if isinstance(n, ast.Name)]
+    return [n.id for n in nodes if isinstance(n, ast.Name)]
 
 
 def _typing(node: ast.AST) -> bool:

@@ -140,11 +140,11 @@ def _holds(curve: Sequence[Point], until: int) -> bool:
 
 def of_rows(rows: Iterable[Row], info: Mapping[str, Any]) -> Convergence:
     """The same from the rows of a run and its run.json."""
-    found: dict[str, dict[int, float]] = {SCORE: {}, RATE: {}}
+    curves: dict[str, dict[int, float]] = {SCORE: {}, RATE: {}}
     for row in rows:
-        if row.name in found:
-            found[row.name][row.step] = row.value
-    curve, rates = (sorted(found[name].items()) for name in (SCORE, RATE))
+        if row.name in curves:
+            curves[row.name][row.step] = row.value
+    curve, rates = (sorted(curves[name].items()) for name in (SCORE, RATE))
     return judge(curve, rates, diverged=is_divergence(info.get("error")))
 
 

@@ -97,21 +97,21 @@ def _is_code(file: Path, name: str) -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result may depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     torch = sys.modules.get("torch")
     if torch is not None and torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    return found
+        installed["cuda"] = torch.version.cuda
+    return installed
 
 
 def hardware() -> dict[str, Any]:
     """Host, processor, memory; GPUs by name where torch is already loaded (loading it is slow)."""
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "host": socket.gethostname(),
         "cpu": _cpu_name(),
         "cores": cores(),
@@ -120,9 +120,9 @@ def hardware() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-        found["gpus"] = [card.name for card in cards]
-        found["gpu_memory_gib"] = [round(card.total_memory / 2**30, 1) for card in cards]
-    return found
+        machine["gpus"] = [card.name for card in cards]
+        machine["gpu_memory_gib"] = [round(card.total_memory / 2**30, 1) for card in cards]
+    return machine
 
 
 def cores() -> int:

@@ -35,10 +35,10 @@ def files(root: Path = PROJECT) -> list[str]:
     )
     # A root that is ignored by the repository around it (a copy in outputs/) lists nothing.
     names = set(os.fsdecode(listed.stdout).split("\0")) - {""}
-    found = names if listed.returncode == 0 and names else set(_walk(root))
+    chosen = names if listed.returncode == 0 and names else set(_walk(root))
     return sorted(
         name
-        for name in found
+        for name in chosen
         if (root / name).is_file() and not looks_secret(name) and not holds_a_key(root / name)
     )
 
@@ -90,7 +90,7 @@ def _contents(root: Path, packages: Sequence[Package]) -> Iterator[tuple[str, Pa
 
 def _walk(root: Path) -> Iterator[str]:
     for top in CODE:
-        found = [root / top] if (root / top).is_file() else (root / top).rglob("*")
-        for file in found:
+        files = [root / top] if (root / top).is_file() else (root / top).rglob("*")
+        for file in files:
             if "__pycache__" not in file.parts and file.is_file():
                 yield file.relative_to(root).as_posix()

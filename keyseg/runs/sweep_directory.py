@@ -19,10 +19,10 @@ TRIALS = "trials.json"
 def read(sweep_dir: Path) -> dict[str, Any]:
     """The content of sweep.json; {} where there is none (a folder of runs that belong to none)."""
     try:
-        found: dict[str, Any] = json.loads((sweep_dir / "sweep.json").read_bytes())
+        content: dict[str, Any] = json.loads((sweep_dir / "sweep.json").read_bytes())
     except FileNotFoundError:
         return {}
-    return found
+    return content
 
 
 def write(sweep_dir: Path, content: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ def allowed() -> list[str]:
 def trust(cfg: RunConfig) -> None:
     """Allow what a config names that was composed here, to this process and those it starts."""
     named = [_package(target) for target in (*code.targets(cfg), *_prepare(cfg))]
-    found = dict.fromkeys([*allowed(), *named])
-    os.environ[PACKAGES] = ",".join(name for name in found if name and name != "keyseg")
+    packages = dict.fromkeys([*allowed(), *named])
+    os.environ[PACKAGES] = ",".join(name for name in packages if name and name != "keyseg")
 
 
 def find(key: str, target: str) -> Any:
@@ -51,12 +51,12 @@ def find(key: str, target: str) -> Any:
             f"export {PACKAGES}={_package(target)}"
         )
     try:
-        found = getattr(importlib.import_module(module), name)
+        target_object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}={target} cannot be found: {error}") from error
-    if _package(str(getattr(found, "__module__", ""))) not in allowed():
+    if _package(str(getattr(target_object, "__module__", ""))) not in allowed():
         raise ConfigError(f"{key}={target}: is of another package than where it was found")
-    return found
+    return target_object
 
 
 def find_class(key: str, target: str, kind: type) -> type[Any]:
@@ -65,12 +65,12 @@ def find_class(key: str, target: str, kind: type) -> type[Any]:
     Raises:
         ConfigError: there is none, or it is something else.
     """
-    found = find(key, target)
-    if not (isinstance(found, type) and issubclass(found, kind)):
+    cls = find(key, target)
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise ConfigError(
             f"{key}={target}: must be a subclass of {kind.__module__}.{kind.__name__}"
         )
-    return found
+    return cls
 
 
 def find_function(
@@ -81,15 +81,15 @@ def find_function(
     Raises:
         ConfigError: there is none, or it is something else.
     """
-    found: Any = find(key, target)
-    own = _package(target) == "keyseg" and not str(found.__module__).startswith(room)
-    if own or isinstance(found, type) or not callable(found):
+    target_object: Any = find(key, target)
+    own = _package(target) == "keyseg" and not str(target_object.__module__).startswith(room)
+    if own or isinstance(target_object, type) or not callable(target_object):
         raise ConfigError(f"{key}={target}: must be a function of {room} or of your own package")
-    form = inspect.signature(found)
+    form = inspect.signature(target_object)
     lacking = [name for name in parameters if name not in form.parameters]
     if lacking:
         raise ConfigError(f"{key}={target}: must take {', '.join(parameters)}; it takes {form}")
-    function: Callable[..., Any] = found
+    function: Callable[..., Any] = target_object
     return function
 
 

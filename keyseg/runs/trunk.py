@@ -77,10 +77,10 @@ def take(run: RunDirectory, cfg: RunConfig, most: int) -> dict[str, Any] | None:
     if name is None or last.exists() or run.info.get("keep_val_iou"):
         return None
     with _held(run, name) as folder:
-        found = [state for state in _states(folder) if state[0] <= most] if folder else []
-        if not found:
+        states = [state for state in _states(folder) if state[0] <= most] if folder else []
+        if not states:
             return None
-        state = max(found)[1]
+        state = max(states)[1]
         origin: dict[str, Any] = json.loads((state / "origin.json").read_bytes())
         if not _same(origin, run.info):
             return None

@@ -31,15 +31,15 @@ def conditions(given: Any, values: Mapping[str, Sequence[Any]]) -> Conditions:
     where = "ablation.only_where"
     if not isinstance(given or {}, Mapping):
         raise ConfigError(f"{where}={given}: give {{key: {{other key: value}}}}")
-    found: dict[str, dict[str, list[Any]]] = {}
+    conditions: dict[str, dict[str, list[Any]]] = {}
     for key, condition in (given or {}).items():
         if not isinstance(condition, Mapping) or not condition:
             raise ConfigError(
                 f"{where}.{key}={condition}: give the values at which it matters, like "
                 "{loss.keyword.weight: 0.5}"
             )
-        found[key] = {k: v if isinstance(v, list) else [v] for k, v in condition.items()}
-        for other, wanted in ((key, []), *found[key].items()):
+        conditions[key] = {k: v if isinstance(v, list) else [v] for k, v in condition.items()}
+        for other, wanted in ((key, []), *conditions[key].items()):
             if other not in values:
                 raise ConfigError(
                     f"{where}: {other} is not set by the sweep; it sets {', '.join(values)}"
@@ -50,7 +50,7 @@ def conditions(given: Any, values: Mapping[str, Sequence[Any]]) -> Conditions:
                         f"{where}.{key}: {other}={value} is no value of the sweep; {other} takes "
                         f"{', '.join(map(str, values[other]))}"
                     )
-    return found
+    return conditions
 
 
 def dropped(cell: Mapping[str, Any], when: Conditions) -> set[str]:
@@ -60,8 +60,8 @@ def dropped(cell: Mapping[str, Any], when: Conditions) -> set[str]:
     def fails(condition: Mapping[str, list[Any]]) -> bool:
         return any(k in out or cell.get(k) not in wanted for k, wanted in condition.items())
 
-    while (found := {key for key, condition in when.items() if fails(condition)}) != out:
-        out = found
+    while (failing := {key for key, condition in when.items() if fails(condition)}) != out:
+        out = failing
     return out
 
 

@@ -220,11 +220,11 @@ def _values(overrides: list[Override]) -> dict[str, Any]:
 
 
 def _distinct(values: Any) -> list[Any]:
-    found: list[Any] = []
+    distinct: list[Any] = []
     for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+        if value not in distinct:
+            distinct.append(value)
+    return distinct
 
 
 def _check_block(block: dict[str, Any]) -> None:

@@ -181,10 +181,12 @@ def print_end(
     """Result table, failures with their logs, and where everything is."""
     if outcomes:
         console.print(result_table(outcomes, console.width))
-    found = sum(outcome.found for outcome in outcomes)
-    if found:
+    before = sum(outcome.found for outcome in outcomes)
+    if before:
         what = (
-            "all cells were" if found == len(outcomes) else f"{found} of {len(outcomes)} cells were"
+            "all cells were"
+            if before == len(outcomes)
+            else f"{before} of {len(outcomes)} cells were"
         )
         print_line(console, f"{what} done already (rerun=true runs them again)")
     for outcome in outcomes:

@@ -50,13 +50,13 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
 
     Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
     """
-    found: list[str] = []
+    problems: list[str] = []
     for argument in arguments:
         if WHOLE.match(argument):
-            found += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+            problems += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
         else:
-            found.append(argument)
-    return found
+            problems.append(argument)
+    return problems
 
 
 @contextmanager
@@ -310,14 +310,14 @@ def _is_empty(key: str, config: DictConfig) -> bool:
 def _groups(loader: ConfigLoaderImpl, parent: str = "") -> list[str]:
     from hydra.core.object_type import ObjectType
 
-    found = []
+    names = []
     for name in loader.list_groups(parent):
         group = f"{parent}/{name}" if parent else name
         if loader.get_group_options(group, ObjectType.CONFIG):
-            found.append(group)
+            names.append(group)
         if loader.get_group_options(group, ObjectType.GROUP):
-            found += _groups(loader, group)
-    return found
+            names += _groups(loader, group)
+    return names
 
 
 def _options(loader: ConfigLoaderImpl, group: str) -> list[str]:
@@ -328,16 +328,16 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     """All dotted names of a config, inner nodes included."""
     from omegaconf import DictConfig as Node
 
-    found = []
+    names = []
     for key in map(str, config):
         name = f"{prefix}{key}"
-        found.append(name)
+        names.append(name)
         child = config._get_node(key)
         if isinstance(child, Node) and not (
             child._is_none() or child._is_missing() or child._is_interpolation()
         ):
-            found += _keys(child, f"{name}.")
-    return found
+            names += _keys(child, f"{name}.")
+    return names
 
 
 def _first(text: str) -> str:

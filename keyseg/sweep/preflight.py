@@ -35,8 +35,8 @@ def check(configs: Iterable[RunConfig]) -> None:
             check_weights(cfg)
             mix.prepare(cfg.data)
             splits = mix.load_splits(cfg.data)
-            found = mix.fingerprint([source for split in splits for source in split])
-            identity.remember(cfg.data, resolve_path(cfg.paths.data), found)
+            fingerprint = mix.fingerprint([source for split in splits for source in split])
+            identity.remember(cfg.data, resolve_path(cfg.paths.data), fingerprint)
     made()
 
 

@@ -27,11 +27,11 @@ class ExactRange(RangeSweep):
         if all(isinstance(number, int) for number in (self.start, self.stop, self.step)):
             return super().range()
         start, stop, step = (Decimal(str(n)) for n in (self.start, self.stop, self.step))
-        found: list[float] = []
+        values: list[float] = []
         while (start < stop) if step > 0 else (start > stop):
-            found.append(float(start))
+            values.append(float(start))
             start += step
-        return found
+        return values
 
 
 def parse(parser: OverridesParser, overrides: Iterable[str]) -> list[Override]:

@@ -41,15 +41,15 @@ class StaleCheck:
         if not results and not run.last_file.exists():
             return []
         cfg = cfg or run.config
-        found = []
+        reasons = []
         if changed := code.changes(info, run.path):
-            found.append(f"other code: {code.listed(changed)}")
+            reasons.append(f"other code: {code.listed(changed)}")
         for what, look in (("data", self._data), ("weights", self._weights)):
             then = info.get(f"{what}_fingerprint")
             now = look(cfg) if then else None
             if now not in (None, then):
-                found.append(f"other {what}: {then} then, {now} now")
-        return found
+                reasons.append(f"other {what}: {then} then, {now} now")
+        return reasons
 
     def _data(self, cfg: RunConfig) -> str | None:
         from keyseg.data import identity  # loads numpy, which a launch has no need of
@@ -95,7 +95,7 @@ def check_study(sweep_dir: Path, choice: str) -> None:
     """
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
     look = StaleCheck()
-    reasons = [found for run in runs if run.config_file.exists() for found in look.reasons(run)]
+    reasons = [reason for run in runs if run.config_file.exists() for reason in look.reasons(run)]
     if reasons and choice != KEEP:
         raise ConfigError(
             f"{len(reasons)} of {len(runs)} trials of {sweep_dir.name} are stale "

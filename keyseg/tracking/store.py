@@ -88,12 +88,12 @@ def get_run(client: MlflowClient, run_id: str) -> Run | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_run(run_id)
+        mlflow_run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return found if found.info.lifecycle_stage == "active" else None
+    return mlflow_run if mlflow_run.info.lifecycle_stage == "active" else None
 
 
 def _sqlite_file(uri: str) -> Path | None:

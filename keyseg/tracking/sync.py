@@ -91,26 +91,26 @@ def sync(run: RunDirectory) -> None:
     with filelock.FileLock(run.path / ".mlflow.lock", timeout=60):
         client = client_of(store_uri())
         sent = _Sent(run)
-        found = _find(client, run, sent) or _create(client, run, sent)
+        mlflow_run = _find(client, run, sent) or _create(client, run, sent)
         info = run.info
         level = _fingerprint(run)
-        _set_tags(client, found, _tags(run, info))
-        if "keyseg.error" in found.data.tags and not info.get("error"):
-            client.delete_tag(found.info.run_id, "keyseg.error")
-        _log_params(client, found, run)
+        _set_tags(client, mlflow_run, _tags(run, info))
+        if "keyseg.error" in mlflow_run.data.tags and not info.get("error"):
+            client.delete_tag(mlflow_run.info.run_id, "keyseg.error")
+        _log_params(client, mlflow_run, run)
         _send_rows(client, run, info, sent)
         status = _FINAL.get(str(info.get("status")))
         if status is None:
-            if found.info.status != "RUNNING":
-                client.update_run(found.info.run_id, status="RUNNING")
+            if mlflow_run.info.status != "RUNNING":
+                client.update_run(mlflow_run.info.run_id, status="RUNNING")
             return
-        _log_artifacts(client, found, run, _ARTIFACTS)
+        _log_artifacts(client, mlflow_run, run, _ARTIFACTS)
         if status == _FINAL[DONE] and run.config.runtime.log_model:
-            _log_model(client, found.info.run_id, run)
+            _log_model(client, mlflow_run.info.run_id, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
-            client.log_artifacts(found.info.run_id, str(run.gallery), "gallery")
+            client.log_artifacts(mlflow_run.info.run_id, str(run.gallery), "gallery")
         ended = (info.get("attempts") or [{}])[-1].get("ended")
-        client.set_terminated(found.info.run_id, status, int(ended * 1000) if ended else None)
+        client.set_terminated(mlflow_run.info.run_id, status, int(ended * 1000) if ended else None)
         sent["level"] = level
         sent.save()
 
@@ -202,25 +202,25 @@ def _find(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run | None:
     """The MLflow run of this run directory: the one it remembers, else by its tags."""
     info = run.info
     remembered = sent["run_id"]
-    found = get_run(client, remembered) if remembered else None
-    if found is not None:
-        return found
+    mlflow_run = get_run(client, remembered) if remembered else None
+    if mlflow_run is not None:
+        return mlflow_run
     if info.get("mlflow_run_id"):
-        found = get_run(client, info["mlflow_run_id"])
-    if found is None:
+        mlflow_run = get_run(client, info["mlflow_run_id"])
+    if mlflow_run is None:
         wanted = f"tags.`keyseg.signature` = '{_signature(run, info)}'"
         superseded = info.get("mlflow_superseded", [])
         candidates = client.search_runs([experiment(client, run.path.parent.name)], wanted)
-        found = next((c for c in candidates if c.info.run_id not in superseded), None)
-    if found is None:
+        mlflow_run = next((c for c in candidates if c.info.run_id not in superseded), None)
+    if mlflow_run is None:
         return None
     # What was sent is known to the store only: mlflow.json is lost, or another store's.
-    sent.start_over(found.info.run_id)
-    for name in found.data.metrics:
-        history = client.get_metric_history(found.info.run_id, name)
+    sent.start_over(mlflow_run.info.run_id)
+    for name in mlflow_run.data.metrics:
+        history = client.get_metric_history(mlflow_run.info.run_id, name)
         sent["sent"][name] = max(metric.step for metric in history)
     _remember(run, sent)
-    return found
+    return mlflow_run
 
 
 def _create(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run:
@@ -277,17 +277,19 @@ def _set_tags(client: MlflowClient, found: Run, tags: dict[str, str]) -> None:
         client.log_batch(found.info.run_id, tags=changed)
 
 
-def _log_params(client: MlflowClient, found: Run, run: RunDirectory) -> None:
+def _log_params(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> None:
     """Log the config, and what explains it; those params that are not there yet."""
     from mlflow.entities import Param
 
     config = {k: v for k, v in flatten(run.config).items() if not k.startswith("ablation")}
     named = {name_of(key): str(value)[:LONGEST_PARAM] for key, value in config.items()}
-    missing = [Param(key, value) for key, value in named.items() if key not in found.data.params]
+    missing = [
+        Param(key, value) for key, value in named.items() if key not in mlflow_run.data.params
+    ]
     for batch in batched(missing, 100):
-        client.log_batch(found.info.run_id, params=batch)
+        client.log_batch(mlflow_run.info.run_id, params=batch)
     if missing:  # a run that is lost for good still says what it was
-        _log_artifacts(client, found, run, ("config.yaml", "code.diff"))
+        _log_artifacts(client, mlflow_run, run, ("config.yaml", "code.diff"))
 
 
 def _log_artifacts(

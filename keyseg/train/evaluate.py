@@ -94,8 +94,8 @@ def _length(group: ImageGroup) -> int:
 
 def in_order(records: Iterable[Record], groups: Sequence[ImageGroup]) -> list[Record]:
     """Records in the order of the examples."""
-    found = {r["id"]: r for r in records}
-    return [found[e.id] for g in groups for e in g.examples]
+    by_id = {r["id"]: r for r in records}
+    return [by_id[e.id] for g in groups for e in g.examples]
 
 
 def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
@@ -175,13 +175,13 @@ def _records(
 
 def _pixels(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[dict[str, Any]]:
     """Of each mask at its image's own size: pixels counted, run lengths; empty if not `given`."""
-    found: list[dict[str, Any]] = [{}] * len(batch.examples)
+    rows: list[dict[str, Any]] = [{}] * len(batch.examples)
     for picked, size in by_size(batch):
         masks = drawn(logits[picked], side, size) & given[picked, None, None]
         targets = torch.stack([batch.masks[n] for n in picked]).transpose(1, 2)
         for n, row in zip(picked, compare(masks, targets), strict=True):
-            found[n] = row
-    return found
+            rows[n] = row
+    return rows
 
 
 def compare(masks: Tensor, targets: Tensor) -> list[dict[str, Any]]:

@@ -126,10 +126,10 @@ def _compared(
 
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
     """Expressions grouped by the size (H, W) of their image."""
-    found: dict[tuple[int, int], list[int]] = {}
+    by_shape: dict[tuple[int, int], list[int]] = {}
     for n, row in enumerate(batch.rows):
-        found.setdefault(batch.sizes[row], []).append(n)
-    yield from ((picked, size) for size, picked in found.items())
+        by_shape.setdefault(batch.sizes[row], []).append(n)
+    yield from ((picked, size) for size, picked in by_shape.items())
 
 
 def make_optimizer(model: nn.Module, cfg: OptimConfig) -> torch.optim.AdamW:
@@ -370,14 +370,14 @@ class Trainer:
 
     def _log(self, seconds: float) -> Iterator[Value]:
         names = [f"train/{name}" for name in self._losses]
-        found = dict(zip(names, self._window / self._count, strict=True))
+        means = dict(zip(names, self._window / self._count, strict=True))
         if not self.cfg.model.tokens.n_keys:
-            del found["train/keyword"]  # not asked
-        found |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
+            del means["train/keyword"]  # not asked
+        means |= {f"gradient/{name}": whole(norm) for name, norm in gradient_norms(self.model)}
         names = [f"entropy/{name}" for name in self._attentions]
-        found |= dict(zip(names, self._entropies, strict=True))
+        means |= dict(zip(names, self._entropies, strict=True))
         # The only place where training waits for the device: all numbers come at once.
-        values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        values = dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True))
         if not math.isfinite(loss := values["train/loss"]):
             raise DivergedError(
                 f"loss is {loss} at step {self.step}: lower optim.lr "

@@ -172,12 +172,12 @@ def attempt_forked(path: str) -> int:
 
 def unfinished(paths: Sequence[str]) -> list[RunConfig]:
     """The configs of the runs that have not ended."""
-    found = []
+    configs = []
     for run in map(RunDirectory, paths):
         with suppress(Exception):  # it will be told to whoever works on the run
             if exit_code(run) is None:
-                found.append(run.config)
-    return found
+                configs.append(run.config)
+    return configs
 
 
 def load(todo: Sequence[RunConfig]) -> None:

@@ -28,14 +28,14 @@ class KeptRecords:
 
     def read(self, protocol: str) -> dict[int, list[dict[str, Any]]]:
         """Records by the position of their batch, of all processes and attempts."""
-        found = {}
+        records = {}
         for file in _files(self.folder):
             content = file.read_bytes()
             for text in content[: content.rfind(b"\n") + 1].splitlines():  # the last may be torn
                 line = json.loads(text)
                 if (line["of"], line["protocol"]) == (self.of, protocol):
-                    found[int(line["start"])] = line["records"]
-        return found
+                    records[int(line["start"])] = line["records"]
+        return records
 
     def add(self, protocol: str, start: int, records: list[dict[str, Any]]) -> None:
         """Keep the records of a batch.

@@ -232,11 +232,11 @@ def read_test(
     Raises:
         Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
-    found = kept.read(protocol) if processes.first else {}
-    done = set(processes.led(lambda: list(found)))
+    before = kept.read(protocol) if processes.first else {}
+    done = set(processes.led(lambda: list(before)))
     if done:
         log.info("test, %s: %d batches were read before", protocol, len(done))
-    mine = [record for records in found.values() for record in records]
+    mine = [record for records in before.values() for record in records]
     with closing(evaluate_batches(parts, images, cfg, protocol, processes, done)) as batches:
         for start, records in batches:
             kept.add(protocol, start, records)

@@ -32,28 +32,28 @@ class Sampler:
     def read(self) -> dict[str, float]:
         """Values by name: percent, megabytes, cores."""
         memory = psutil.virtual_memory()
-        found = {
+        load = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_megabytes": memory.used / MEGABYTE,
             "system_memory_usage_percentage": memory.percent,
             "process_cores": self.process.cpu_percent() / 100,
             "process_memory_megabytes": self.process.memory_info().rss / MEGABYTE,
         }
-        return {f"system/{name}": value for name, value in (found | _gpus()).items()}
+        return {f"system/{name}": value for name, value in (load | _gpus()).items()}
 
 
 def _gpus() -> dict[str, float]:
     """Memory that torch holds, and load where NVIDIA's library is installed (pynvml)."""
     torch = sys.modules.get("torch")
-    found: dict[str, float] = {}
+    load: dict[str, float] = {}
     if torch is None or not torch.cuda.is_initialized():
-        return found
+        return load
     for i in range(torch.cuda.device_count()):
-        found[f"gpu_{i}_memory_usage_megabytes"] = torch.cuda.memory_reserved(i) / MEGABYTE
+        load[f"gpu_{i}_memory_usage_megabytes"] = torch.cuda.memory_reserved(i) / MEGABYTE
         with suppress(Exception):  # no pynvml, or a driver that does not say
-            found[f"gpu_{i}_utilization_percentage"] = float(torch.cuda.utilization(i))
-            found[f"gpu_{i}_power_usage_watts"] = torch.cuda.power_draw(i) / 1000
-    return found
+            load[f"gpu_{i}_utilization_percentage"] = float(torch.cuda.utilization(i))
+            load[f"gpu_{i}_power_usage_watts"] = torch.cuda.power_draw(i) / 1000
+    return load
 
 
 @contextmanager

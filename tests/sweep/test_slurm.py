@@ -8,7 +8,7 @@ from keyseg.sweep.local.launcher import LocalLauncher
 from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
-from keyseg.sweep.slurm.pool import Record, SlurmPool, cancelled_marker, why
+from keyseg.sweep.slurm.pool import SlurmPool, Submission, cancelled_marker, why
 from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError, prepare_name
 from keyseg.sweep.slurm.reconcile import Overview, state_of
 from keyseg.sweep.slurm.sbatch import SubmitLimit, script
@@ -298,7 +298,7 @@ def test_a_refusal_leaves_no_trace_of_a_job(fake, start, tmp_path):
     with pytest.raises(ConfigError, match="QOSMaxSubmitJobPerUserLimit"):
         start("self")
     run = RunDirectory(tmp_path / "t" / "self0")
-    assert Record.read(run) is None
+    assert Submission.read(run) is None
     (row,) = Overview([Watch(run, "self")]).read()
     assert row.state == "queued"  # not "the job is gone"
 

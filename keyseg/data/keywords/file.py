@@ -73,11 +73,11 @@ def by_image(path: Path) -> dict[str, dict[str, str | None]]:
     """
     if not path.exists():
         raise DataError(f"the keyword file is missing: {path} (data.keyword_file)")
-    found: dict[str, dict[str, str | None]] = {}
+    keywords: dict[str, dict[str, str | None]] = {}
     for item in entries(path):
-        queries = found.setdefault(Path(str(item["image"])).stem, {})
+        queries = keywords.setdefault(Path(str(item["image"])).stem, {})
         queries.setdefault(str(item["query"]).strip(), text_or_none(item["keyword"]))
-    return found
+    return keywords
 
 
 def text_or_none(value: Any) -> str | None:

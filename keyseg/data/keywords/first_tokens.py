@@ -27,9 +27,14 @@ def shared_tokens(keywords: Iterable[str], tokens: Iterable[str]) -> dict[str, l
     by_token: dict[str, Counter[str]] = {}
     for keyword, token in zip(keywords, tokens, strict=True):
         by_token.setdefault(token, Counter())[keyword] += 1
-    several = [(token, found) for token, found in by_token.items() if len(found) > 1]
+    several = [
+        (token, keywords_of) for token, keywords_of in by_token.items() if len(keywords_of) > 1
+    ]
     several.sort(key=lambda item: -item[1].total())
-    return {token: [keyword for keyword, _ in found.most_common()] for token, found in several}
+    return {
+        token: [keyword for keyword, _ in keywords_of.most_common()]
+        for token, keywords_of in several
+    }
 
 
 def collisions(keywords: Iterable[str], tokens: Iterable[str]) -> Collisions:

@@ -37,10 +37,10 @@ def prepare(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if (folder / DONE).exists():
-            found = json.loads((folder / DONE).read_text())
-            if found != wanted:
+            marker = json.loads((folder / DONE).read_text())
+            if marker != wanted:
                 raise ConfigError(
-                    f"{folder} holds other scenes ({found}) than asked for ({wanted}): "
+                    f"{folder} holds other scenes ({marker}) than asked for ({wanted}): "
                     "set data.root to another folder, or delete this one"
                 )
             return

@@ -114,14 +114,14 @@ STYLES: dict[str, Callable[[Scene, int, np.random.Generator], Expression | None]
 
 def express(scene: Scene, styles: Sequence[str], rng: np.random.Generator) -> list[Expression]:
     """One expression for each style, of an object chosen at random; none where none is possible."""
-    found = []
+    candidates = []
     for style in styles:
         for target in rng.permutation(len(scene.objects)):
             expression = STYLES[style](scene, int(target), rng)
-            if expression is not None and expression not in found:
-                found.append(expression)
+            if expression is not None and expression not in candidates:
+                candidates.append(expression)
                 break
-    return found
+    return candidates
 
 
 def words() -> list[str]:

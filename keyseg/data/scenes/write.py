@@ -41,13 +41,15 @@ def draw(job: tuple[str, str, int, int]) -> Drawn:
     rng = np.random.default_rng([stream, seed, index])
     while True:
         scene = draw_scene(rng)
-        found = _reasons(scene, rng) if kind == "reason" else express(scene, REFER_STYLES, rng)
-        if found:
+        expressions = (
+            _reasons(scene, rng) if kind == "reason" else express(scene, REFER_STYLES, rng)
+        )
+        if expressions:
             break
     objects = [
         {"category": o.category, "colour": o.colour, **_outline(o.visible)} for o in scene.objects
     ]
-    asked = [{"query": e.query, "target": e.target, "style": e.style} for e in found]
+    asked = [{"query": e.query, "target": e.target, "style": e.style} for e in expressions]
     return scene.image, objects, asked
 
 

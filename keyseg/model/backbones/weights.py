@@ -150,12 +150,12 @@ def check_trained_on(cfg: RunConfig, info: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: they are not; names both fingerprints.
     """
-    found, wanted = weights_fingerprint(cfg), info.get("weights_fingerprint")
-    if wanted not in (None, found):
+    present, wanted = weights_fingerprint(cfg), info.get("weights_fingerprint")
+    if wanted not in (None, present):
         raise ConfigError(
             f"{cfg.model.llava} and {cfg.model.sam} are not the weights that run "
-            f"{info.get('signature')} was trained on (fingerprint {found}, not {wanted}): put those"
-            " back that it was trained on, or train it again"
+            f"{info.get('signature')} was trained on (fingerprint {present}, not {wanted}): "
+            "put those back that it was trained on, or train it again"
         )
 
 

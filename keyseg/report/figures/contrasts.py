@@ -171,8 +171,8 @@ def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
         if not parts:
             return pd.Series(dtype=float)
         rows = pd.concat([part[["id", "iou"]] for part in parts])
-        found: pd.Series[float] = rows.groupby("id")["iou"].mean()
-        return found
+        means: pd.Series[float] = rows.groupby("id")["iou"].mean()
+        return means
 
     return pd.DataFrame({"of": mean(contrast.of), "against": mean(contrast.against)}).dropna()
 

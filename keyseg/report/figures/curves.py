@@ -46,9 +46,9 @@ def curve(variant: VariantResult, name: str) -> pd.DataFrame:
         bins = ((steps - steps.min()) // width).clip(upper=POINTS - 1)
         rows = rows.assign(step=steps.min() + (bins + 0.5) * width)
     by_seed = rows.groupby(["step", "seed"])["value"].mean()
-    found = by_seed.groupby("step").agg(["mean", "min", "max"])
-    found.columns = pd.Index(["mean", "low", "high"])
-    return found.reset_index()
+    summary = by_seed.groupby("step").agg(["mean", "min", "max"])
+    summary.columns = pd.Index(["mean", "low", "high"])
+    return summary.reset_index()
 
 
 def panels(sweep: Sweep) -> list[tuple[str, str]]:
@@ -84,21 +84,21 @@ def learning_curves(sweep: Sweep) -> Any:
 
 
 def _draw(ax: Any, variant: VariantResult, name: str, scale: float, variants: int) -> bool:
-    found = curve(variant, name)
-    if found.empty:
+    points = curve(variant, name)
+    if points.empty:
         return False
     style = look(variant.index)
     ax.plot(
-        found["step"],
-        scale * found["mean"],
+        points["step"],
+        scale * points["mean"],
         color=style.colour,
         linestyle=style.dash,
         marker=style.marker,
-        markevery=_every(len(found), variant.index),
+        markevery=_every(len(points), variant.index),
     )
-    if (found["high"] > found["low"]).any():
-        low, high = scale * found["low"], scale * found["high"]
-        band(ax, found["step"], low, high, style.colour, variants)
+    if (points["high"] > points["low"]).any():
+        low, high = scale * points["low"], scale * points["high"]
+        band(ax, points["step"], low, high, style.colour, variants)
     return True
 
 

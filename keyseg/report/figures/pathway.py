@@ -18,6 +18,8 @@ from keyseg.report.tables.table import percent, word
 
 WIDE = 8
 """Up to this many steps of all metrics stand side by side, else a metric below the other."""
+WORD = 14
+"""Letters in a line of a verdict: as wide as an interval."""
 GREY = "#8a8a8a"
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
@@ -76,7 +78,7 @@ def _one(
     # Above everything that is drawn, so that no text lies on a line.
     ax.margins(y=0.08)
     low, high = ax.get_ylim()
-    ax.set_ylim(low, high + 0.3 * (high - low))
+    ax.set_ylim(low, high + 0.45 * (high - low))
     for place, (before, after) in enumerate(pairwise(way)):
         row = differences.get((before.label, after.label))
         if row is not None and row["verdict"] != NO_RESULT:
@@ -94,5 +96,5 @@ def _said(row: Mapping[Any, Any]) -> tuple[str, str, str]:
     return (
         percent(float(row["difference"]), signed=True),
         ends if np.isfinite([low, high]).all() else "",
-        word(row),
+        wrap(word(row), WORD),
     )

@@ -116,8 +116,8 @@ def keyword(sweep: Sweep) -> Any:
         rows = rows[np.isfinite(rows["iou"].astype(float))]
         hit, good = rows["keyword_rank"] == 0, rows["iou"] >= RIGHT_MASK
         bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)
-        found = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
-        accuracy = 100 * found["mean"].where(found["size"] >= FEW).to_numpy(float)
+        by_bin = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
+        accuracy = 100 * by_bin["mean"].where(by_bin["size"] >= FEW).to_numpy(float)
         style = look(variant.index)
         dash = {"linestyle": style.dash, "marker": style.marker}
         left.plot((edges[:-1] + edges[1:]) / 2, accuracy, color=style.colour, **dash)

@@ -135,7 +135,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
 
 def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
     """For each kind of failure the share of variants that fail so, by example id; NaN = none."""
-    found: dict[str, list[pd.Series[Any]]] = {}
+    columns: dict[str, list[pd.Series[Any]]] = {}
     for table in tables.values():
         iou = table["iou"].astype(float)
         named = with_keyword(table) & key_asked(table)
@@ -148,8 +148,8 @@ def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:
             "several": (parts["mask"] > 1) & (parts["target"] == 1) & (iou < RIGHT_MASK),
         }
         for kind, series in fails.items():
-            found.setdefault(kind, []).append(series)
-    shares = {k: pd.concat(v, axis=1).astype(float).mean(axis=1) for k, v in found.items()}
+            columns.setdefault(kind, []).append(series)
+    shares = {k: pd.concat(v, axis=1).astype(float).mean(axis=1) for k, v in columns.items()}
     return {kind: share.where(share > 0) for kind, share in shares.items()}
 
 
@@ -204,7 +204,7 @@ def _filters(items: Mapping[str, Sequence[Item]]) -> dict[str, list[str]]:
     """Slices with more than one value among what is shown."""
     every = [item.slices for group in items.values() for item in group]
     values = {key: sorted({s[key] for s in every if s.get(key)}) for key in FILTERS}
-    return {key: found for key, found in values.items() if len(found) > 1}
+    return {key: several for key, several in values.items() if len(several) > 1}
 
 
 def pick(iou: pd.DataFrame, style: pd.Series[str] | None, seed: int) -> dict[str, list[str]]:

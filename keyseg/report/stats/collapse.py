@@ -33,8 +33,8 @@ def collapsed(scores: np.ndarray) -> np.ndarray:
     if not np.isfinite(scores).any():
         return np.zeros(len(scores), bool)
     best = np.nanmax(scores)
-    found: np.ndarray = (scores < SHARE * best) & (scores <= best - DROP)
-    return found
+    fell: np.ndarray = (scores < SHARE * best) & (scores <= best - DROP)
+    return fell
 
 
 def rate(failed: int, trained: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

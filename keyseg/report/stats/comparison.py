@@ -72,30 +72,30 @@ def compare(
     flat = table.reshape(len(table), -1, 2, len(COLUMNS))  # pairs are averaged as seeds are
     factor = contrast.factor
     by_seed = inference.differences(table, factor)
-    value, found = by_seed.mean(0), inference.sources(table, factor)
+    value, spread = by_seed.mean(0), inference.sources(table, factor)
     images = _scaled(inference.bootstrap(flat, seed=seed), factor)
-    both = inference.student(value, found.both, found.freedom)
+    both = inference.student(value, spread.both, spread.freedom)
     sides = {v.label: _side(v, protocol, contrast.weights[v.label]) for v in contrast.variants}
     every_seed = inference.differences(whole, factor)
     succeeded = both if len(kept) > 1 else images
     strict = 1 - (1 - inference.CONFIDENCE) / contrasts
     stricter = (
-        inference.student(value, found.both, found.freedom, strict) if len(kept) > 1 else images
+        inference.student(value, spread.both, spread.freedom, strict) if len(kept) > 1 else images
     )
     return Comparison(
         value=value,
         intervals={
             "images": images,
-            "seeds": inference.student(value, found.seeds, max(len(kept) - 1, 1)),
+            "seeds": inference.student(value, spread.seeds, max(len(kept) - 1, 1)),
             "both": both,
         },
         p={
             "images": inference.swap_images(flat, seed=seed),
             "seeds": inference.flip_seeds(by_seed, seed=seed),
-            "both": inference.both_p(value, found),
-            "equivalence": inference.equivalence_p(value, found, margin),
+            "both": inference.both_p(value, spread),
+            "equivalence": inference.equivalence_p(value, spread, margin),
         },
-        sources=found,
+        sources=spread,
         by_seed=by_seed,
         effects=(inference.image_effect(flat), inference.standardised(by_seed)),
         mcnemar=_mcnemar(first) if contrast.plain else None,

@@ -52,11 +52,11 @@ class Contrast:
     def weights(self) -> dict[str, float]:
         """With which weight each variant enters, by its label."""
         share = self.factor / len(self.pairs)
-        found: dict[str, float] = defaultdict(float)
+        weights: dict[str, float] = defaultdict(float)
         for of, against in self.pairs:
-            found[of.label] += share
-            found[against.label] -= share
-        return dict(found)
+            weights[of.label] += share
+            weights[against.label] -= share
+        return dict(weights)
 
     @property
     def variants(self) -> tuple[VariantResult, ...]:
@@ -111,15 +111,15 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     [] where there is nothing to hold against.
     """
     entries = sweep.design.get("contrasts") or []
-    found = [c for entry in entries for c in _expand(sweep, entry)]
+    declared = [c for entry in entries for c in _expand(sweep, entry)]
     if not entries and sweep.baseline is not None:
         base = sweep.baseline
-        found = [
+        declared = [
             Contrast(f"{v.label} − {base.label}", v, base) for v in sweep.variants if v is not base
         ]
-    known = {(c.of.label, c.against.label) for c in found if c.plain}
+    known = {(c.of.label, c.against.label) for c in declared if c.plain}
     steps = (pair for pair in pairwise(path(sweep)) if (pair[1].label, pair[0].label) not in known)
-    return found + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
+    return declared + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
 
 
 def path(sweep: Sweep) -> list[VariantResult]:
@@ -135,10 +135,10 @@ def path(sweep: Sweep) -> list[VariantResult]:
     wanted = {**(asked if isinstance(asked, Mapping) else {}), **sweep.baseline.factors}
     for step in sweep.design.get("path") or []:
         wanted |= step
-        found = next((v for v in sweep.variants if v.matches(wanted)), None)
-        if found is None:
+        variant = next((v for v in sweep.variants if v.matches(wanted)), None)
+        if variant is None:
             break
-        way.append(found)
+        way.append(variant)
     return way if len(way) > 1 else []
 
 
@@ -190,8 +190,8 @@ def _interaction(sweep: Sweep, keys: Sequence[str], about: str) -> Iterator[Cont
                 if [str(whole.factors.get(key)) for key in keys] != [one, other]:
                     continue
                 corners = ({first: a}, {first: a, second: b}, {second: b})
-                found = [_at(sweep, whole, corner) for corner in corners]
-                known = [variant for variant in found if variant is not None]
+                variants = [_at(sweep, whole, corner) for corner in corners]
+                known = [variant for variant in variants if variant is not None]
                 if len(known) == len(corners):
                     pairs += [(whole, known[0]), (known[1], known[2])]
             if pairs:
@@ -204,12 +204,12 @@ def _interaction(sweep: Sweep, keys: Sequence[str], about: str) -> Iterator[Cont
 
 def _levels(sweep: Sweep, key: str) -> tuple[str, list[str]]:
     """The baseline's value of a factor, and its others."""
-    found = dict.fromkeys(str(v.factors[key]) for v in sweep.variants if key in v.factors)
+    values = dict.fromkeys(str(v.factors[key]) for v in sweep.variants if key in v.factors)
     asked = sweep.design.get("baseline")
     base = str(asked.get(key)) if isinstance(asked, Mapping) else ""
-    if base not in found:
-        base = next(iter(found), "")
-    return base, [level for level in found if level != base]
+    if base not in values:
+        base = next(iter(values), "")
+    return base, [level for level in values if level != base]
 
 
 def _at(sweep: Sweep, variant: VariantResult, changes: Mapping[str, Any]) -> VariantResult | None:

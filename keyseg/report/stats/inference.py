@@ -87,8 +87,10 @@ class Sources:
             share = seeds / (seeds + self.images)
         cochran = share * t.ppf(level, few) + (1 - share) * t.ppf(level, many)
         grid, edges = _t_edges()
-        found: np.ndarray = np.interp(-np.sqrt(t.ppf(level, satterthwaite) * cochran), -edges, grid)
-        return found
+        level_at: np.ndarray = np.interp(
+            -np.sqrt(t.ppf(level, satterthwaite) * cochran), -edges, grid
+        )
+        return level_at
 
 
 @lru_cache(maxsize=1)
@@ -133,8 +135,8 @@ def image_freedom(pull: np.ndarray) -> np.ndarray:
         return np.full(pull.shape[1:], np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         kurtosis = n * (pull**4).sum(0) / (pull**2).sum(0) ** 2
-    found: np.ndarray = np.clip(2 * n / (kurtosis - (n - 3) / (n - 1)), 1, n - 1)
-    return found
+    freedom: np.ndarray = np.clip(2 * n / (kurtosis - (n - 3) / (n - 1)), 1, n - 1)
+    return freedom
 
 
 def interval_level(
@@ -181,10 +183,10 @@ def bootstrap(
         return Estimate(value, nothing, nothing.copy())
     every = kept.all()
     weights = draws(len(table), seed, resamples) if every else draws_of(kept, seed, resamples)
-    found = resampled(weights, parts.flat, statistic)
+    drawn = resampled(weights, parts.flat, statistic)
     freedom = image_freedom(pulls(table[kept]).mean(1))
     level = np.nan_to_num(interval_level(images, freedom, confidence), nan=0.5)
-    low, high = _quantiles(found, level), _quantiles(found, 1 - level)
+    low, high = _quantiles(drawn, level), _quantiles(drawn, 1 - level)
     flat = ~(high > low)
     low[flat], high[flat] = np.nan, np.nan
     return Estimate(value, low, high)
@@ -211,8 +213,8 @@ def swap_images(table: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> 
         sides = np.stack([centre - moved, centre + moved], 1)
         return parts.difference(sides)
 
-    found = np.abs(resampled(flips(len(table), seed, resamples), half, statistic))
-    as_far = (found >= np.abs(seen) * (1 - 1e-5) - 1e-9).sum(0)
+    flipped = np.abs(resampled(flips(len(table), seed, resamples), half, statistic))
+    as_far = (flipped >= np.abs(seen) * (1 - 1e-5) - 1e-9).sum(0)
     p: np.ndarray = (1 + as_far) / (1 + resamples)
     return np.where(np.isnan(seen), np.nan, p)
 
@@ -268,8 +270,8 @@ def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
 
 def _over_pairs(values: np.ndarray, table: np.ndarray, factor: float) -> np.ndarray:
     """Values (..., [P], M) of a table, the mean over its pairs if it has any, times `factor`."""
-    found: np.ndarray = factor * (values.mean(-2) if table.ndim == PAIRED else values)
-    return found
+    gap_by_seed: np.ndarray = factor * (values.mean(-2) if table.ndim == PAIRED else values)
+    return gap_by_seed
 
 
 def student(
@@ -311,8 +313,8 @@ def both_p(value: np.ndarray, by: Sources) -> np.ndarray:
     far = np.abs(value[known]) / np.sqrt(by.both[known])
     parts = (far, by.seeds[known], by.images[known], by.image_freedom[known])
     smallest = np.full(len(far), np.log(SMALLEST_P))
-    found = elementwise.find_root(gap, (smallest, np.zeros(len(far))), args=parts)
-    log_p = np.where(found.success, found.x, np.where(gap(smallest, *parts) > 0, smallest, 0.0))
+    root = elementwise.find_root(gap, (smallest, np.zeros(len(far))), args=parts)
+    log_p = np.where(root.success, root.x, np.where(gap(smallest, *parts) > 0, smallest, 0.0))
     out[known] = np.exp(log_p)
     return out
 
@@ -337,11 +339,11 @@ def holm(p: Sequence[float], pending: int = 0) -> np.ndarray:
     Not statsmodels's `multipletests`, which a test holds this against: it collects garbage on
     every call (0.08 s), and a report corrects once for every measure, protocol and source.
     """
-    found = np.asarray(p, float)
-    known = np.flatnonzero(np.isfinite(found))
-    order = known[np.argsort(found[known], kind="stable")]
-    out = np.full(found.shape, np.nan)
-    steps = found[order] * (np.arange(len(order), 0, -1) + pending)
+    raw = np.asarray(p, float)
+    known = np.flatnonzero(np.isfinite(raw))
+    order = known[np.argsort(raw[known], kind="stable")]
+    out = np.full(raw.shape, np.nan)
+    steps = raw[order] * (np.arange(len(order), 0, -1) + pending)
     out[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
     return out
 

@@ -31,9 +31,9 @@ def margins(design: Mapping[str, Any]) -> dict[str, float]:
 
 def sentence(design: Mapping[str, Any], metrics: list[str]) -> str:
     """ "gIoU 1 point (declared), cIoU 2 points (by default)"."""
-    given, found = _declared(design), margins(design)
+    given, in_force = _declared(design), margins(design)
     return ", ".join(
-        f"{BY_NAME[name].title} {counted(found[name])} "
+        f"{BY_NAME[name].title} {counted(in_force[name])} "
         f"({'declared' if name in given else 'by default'})"
         for name in metrics
     )

@@ -88,14 +88,14 @@ class Terms:
 
     def values(self, totals: np.ndarray) -> np.ndarray:
         """(..., K) -> (..., MEASURES)."""
-        found = []
+        ratios = []
         with np.errstate(divide="ignore", invalid="ignore"):
             for above, below in self.pairs:
                 value = totals[..., above[0]] / totals[..., below[0]]
                 for n, d in zip(above[1:], below[1:], strict=True):
                     value = value + totals[..., n] / totals[..., d]
-                found.append(value / len(above))
-        return np.stack(found, -1)
+                ratios.append(value / len(above))
+        return np.stack(ratios, -1)
 
     def difference(self, totals: np.ndarray) -> np.ndarray:
         """(..., 2, K) -> (..., MEASURES): second side minus first."""

@@ -96,11 +96,11 @@ def slices(sweep: Sweep) -> dict[str, list[str]]:
     for cell in sweep.finished:
         for column in cell.samples.columns:
             if column.startswith(SLICE):
-                found = cell.samples[column].dropna().astype(str).unique()
-                values.setdefault(column.removeprefix(SLICE), {}).update(dict.fromkeys(found))
+                present = cell.samples[column].dropna().astype(str).unique()
+                values.setdefault(column.removeprefix(SLICE), {}).update(dict.fromkeys(present))
 
-    def ordered(found: Iterable[str]) -> bool:
-        return set(found) <= set(ORDER)
+    def ordered(present: Iterable[str]) -> bool:
+        return set(present) <= set(ORDER)
 
     first = ["style", "size", "length", "distractors"]
     names = [n for n in first if n in values] + sorted(set(values).difference(first))
@@ -128,14 +128,14 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                 table = np.stack([p.sums(len(images), at, p.within(group)) for p, at in each], 1)
                 table = table[:, :, None]
                 seen = np.asarray((table[..., COLUMNS.index("examples")] > 0).any((1, 2)))
-                found = inference.bootstrap(table, seed=seed, rows=seen if group[0] else None)
+                estimate = inference.bootstrap(table, seed=seed, rows=seen if group[0] else None)
                 by_seed = ratios(table.sum(0)[:, 0])
                 spread = _spread(by_seed)
                 first = parts[0]
                 own = first.samples[first.within(group)]
                 size = (len(parts), len(own), int(own["image_id"].nunique()), majority(own))
                 for m, measure in enumerate(MEASURES):
-                    ends = (found.value[m], found.low[m], found.high[m], spread[m])
+                    ends = (estimate.value[m], estimate.low[m], estimate.high[m], spread[m])
                     key = (protocol, *group, variant.label, measure.name)
                     rows.append((*key, *map(float, ends), *size))
     return _measured(pd.DataFrame(rows, columns=list(SCORE_COLUMNS)), "value")

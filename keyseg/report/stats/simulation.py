@@ -56,13 +56,13 @@ def coverage(
     for _ in range(repeats):
         made = draw(DESIGN, seeds, place, rng)
         if any(place.collapse):
-            found = dict(_apart(made))
+            intervals = dict(_apart(made))
         else:
-            found = dict(_by_source(made, seed, resamples))
+            intervals = dict(_by_source(made, seed, resamples))
             if naive and resamples and seeds > 1:
                 interval = _naive(made.pairs(PLAIN)[:, :, 0], seed, resamples, rng)
-                found["naive both"] = interval, gap(made.both, PLAIN)
-        for source, (interval, truth) in found.items():
+                intervals["naive both"] = interval, gap(made.both, PLAIN)
+        for source, (interval, truth) in intervals.items():
             for k, (metric, row) in enumerate(zip(METRICS, ROWS, strict=True)):
                 inside = interval.low[row] <= truth[k] <= interval.high[row]
                 covered.setdefault(f"{source} {metric}", []).append(bool(inside))
@@ -195,22 +195,22 @@ def words(
     rng = np.random.default_rng(seed)
     each = [_tables(draw(mu, seeds, world, rng)) for _ in range(repeats)]
     flat = [table for sweep in each for table in sweep]
-    found = _judge(flat, np.array(margin), seed, resamples)
+    judged = _judge(flat, np.array(margin), seed, resamples)
     shape = repeats, len(mu) - 1
-    p, small = (_corrected(found[name].reshape(*shape, -1)) for name in ("p", "equivalence"))
+    p, small = (_corrected(judged[name].reshape(*shape, -1)) for name in ("p", "equivalence"))
     said = np.empty((*shape, len(METRICS)), object)
     for place in np.ndindex(said.shape):
         at = place[0] * shape[1] + place[1], place[2]
         evidence = verdict.Evidence(
             measure=MEASURES[ROWS[place[2]]],
-            difference=float(found["value"][at]),
-            low=float(found["low"][at]),
-            high=float(found["high"][at]),
+            difference=float(judged["value"][at]),
+            low=float(judged["low"][at]),
+            high=float(judged["high"][at]),
             p=float(p[place]),
-            n_seeds=int(found["seeds"][at[0]]),
+            n_seeds=int(judged["seeds"][at[0]]),
             n_images=world.images,
-            images=float(found["images"][at]),
-            seeds=float(found["spread"][at]),
+            images=float(judged["images"][at]),
+            seeds=float(judged["spread"][at]),
             shared=0.0,
             hours=float("nan"),
             equivalence=float(small[place]),
@@ -223,8 +223,8 @@ def words(
 
 def _corrected(p: np.ndarray) -> np.ndarray:
     """(R, K, METRICS) of single p values, by Holm's method over the contrasts of each sweep."""
-    found = np.array([[inference.holm(of_metric) for of_metric in sweep.T] for sweep in p])
-    return found.swapaxes(1, 2)
+    adjusted = np.array([[inference.holm(of_metric) for of_metric in sweep.T] for sweep in p])
+    return adjusted.swapaxes(1, 2)
 
 
 def _tables(made: Results) -> list[np.ndarray]:
@@ -259,8 +259,8 @@ def _judge(
             drawn = {"seed": seed, "resamples": resamples}
             p = np.array([inference.swap_images(tables[i], **drawn)[ROWS] for i in rows])
             small = np.full(p.shape, np.nan)
-        found = (value, interval.low, interval.high, p, small, by.images, by.seeds)
-        for name, values in zip(names, found, strict=True):
+        numbers = (value, interval.low, interval.high, p, small, by.images, by.seeds)
+        for name, values in zip(names, numbers, strict=True):
             out[name][rows] = values
     return out
 

@@ -94,8 +94,8 @@ class Results:
 
     def pairs(self, which: Pairs) -> np.ndarray:
         """(images, seeds, P, 2, COLUMNS) of pairs of variants (against, of)."""
-        found: np.ndarray = self.table[:, :, np.array(which)]
-        return found
+        chosen: np.ndarray = self.table[:, :, np.array(which)]
+        return chosen
 
 
 Pairs = Sequence[tuple[int, int]]
@@ -103,8 +103,8 @@ Pairs = Sequence[tuple[int, int]]
 
 def gap(truth: np.ndarray, which: Pairs, factor: float = 1.0) -> np.ndarray:
     """(V, METRICS) -> (METRICS,): the truth of a contrast of pairs (against, of)."""
-    found: np.ndarray = factor * np.mean([truth[of] - truth[base] for base, of in which], axis=0)
-    return found
+    truth_of: np.ndarray = factor * np.mean([truth[of] - truth[base] for base, of in which], axis=0)
+    return truth_of
 
 
 def split(world: World, rng: np.random.Generator, images: int) -> Split:
@@ -134,8 +134,8 @@ def outcome(z: np.ndarray) -> np.ndarray:
 
 def values(sums: np.ndarray, count: np.ndarray | float) -> np.ndarray:
     """(4, ...) summed `SUMS` -> (..., METRICS)."""
-    found: np.ndarray = np.stack([sums[0] / count, sums[2] / sums[3], sums[1] / count], -1)
-    return found
+    scores: np.ndarray = np.stack([sums[0] / count, sums[2] / sums[3], sums[1] / count], -1)
+    return scores
 
 
 def draw(mu: Sequence[float], seeds: int, world: World, rng: np.random.Generator) -> Results:
@@ -178,17 +178,17 @@ class Population:
         z = made.ease + world.b * (rng.exponential(size=POPULATION) - 1)[made.image]
         z += np.hypot(world.g, world.h) * rng.standard_normal(len(z))
         grid = np.linspace(-1.4, 1.4, 57)
-        found = []
+        results = []
         for mean in grid:
             parts = outcome(z + mean)
             parts[2:] *= made.area
-            found.append(values(parts.sum(-1), len(z)))
-        self._spline = CubicSpline(grid, np.array(found))
+            results.append(values(parts.sum(-1), len(z)))
+        self._spline = CubicSpline(grid, np.array(results))
 
     def __call__(self, mean: np.ndarray) -> np.ndarray:
         """(...) -> (..., METRICS)."""
-        found: np.ndarray = self._spline(mean)
-        return found
+        value: np.ndarray = self._spline(mean)
+        return value
 
 
 def population(world: World) -> Population:

@@ -42,11 +42,11 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
 
     sides = {v.label: [c for c in v.finished if counts(c)] for v in contrast.variants}
     words = {label: [c.convergence.word for c in cells] for label, cells in sides.items()}
-    training = "; ".join(f"{label}: {in_words(found)}" for label, found in words.items())
-    untrained = [label for label, found in words.items() if set(found) == {UNTRAINED}]
+    training = "; ".join(f"{label}: {in_words(states)}" for label, states in words.items())
+    untrained = [label for label, states in words.items() if set(states) == {UNTRAINED}]
     if untrained:
         return Reach(training, nothing=f"{' and '.join(untrained)} {UNTRAINED}")
-    if all(set(found) == {PLATEAU} for found in words.values()):
+    if all(set(states) == {PLATEAU} for states in words.values()):
         return Reach(training)
     return Reach(training, at=at(cell for cells in sides.values() for cell in cells))
 

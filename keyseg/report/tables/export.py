@@ -33,10 +33,10 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
             for key in ("seeds", "examples", "images", "majority"):
                 row[key] = first.get(key)
             for measure in measures:
-                found = index.get((variant.label, protocol, measure.name), {})
-                row[measure.name] = found.get("value")
+                score = index.get((variant.label, protocol, measure.name), {})
+                row[measure.name] = score.get("value")
                 for end in ("low", "high", "sd"):
-                    row[f"{measure.name}_{end}"] = found.get(end)
+                    row[f"{measure.name}_{end}"] = score.get(end)
             for key in ("trainable_parameters", "steps", "seconds_per_step", "minutes"):
                 row[key] = variant.mean(key)
             row["hours"] = variant.hours

@@ -76,8 +76,10 @@ def protocol(cell: CellResult) -> str:
 
 def protocols(sweep: Sweep) -> dict[str, str]:
     """{digits: the protocol in words}, of all cells that recorded one."""
-    found = {protocol(cell): cell.info.get("protocol") for cell in sweep.cells}
-    return {name: words(stated) for name, stated in found.items() if isinstance(stated, Mapping)}
+    protocols = {protocol(cell): cell.info.get("protocol") for cell in sweep.cells}
+    return {
+        name: words(stated) for name, stated in protocols.items() if isinstance(stated, Mapping)
+    }
 
 
 def words(stated: Mapping[str, Any]) -> str:

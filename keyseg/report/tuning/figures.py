@@ -134,13 +134,13 @@ def importances(study: Study) -> Any:
     import pandas as pd
     import seaborn as sns
 
-    found = study.importances
-    if not found:
+    importances_by = study.importances
+    if not importances_by:
         return None
     data = pd.DataFrame(
         [
             {"parameter": key, "importance": shares.get(key, 0.0), "method": method}
-            for method, shares in found.items()
+            for method, shares in importances_by.items()
             for key in study.by_importance()
         ]
     )
@@ -148,7 +148,7 @@ def importances(study: Study) -> Any:
     ax = figure.subplots()
     sns.barplot(
         data, y="parameter", x="importance", hue="method", orient="h", saturation=1,
-        palette=[GOOD, COLOURS[5]][: len(found)], ax=ax,
+        palette=[GOOD, COLOURS[5]][: len(importances_by)], ax=ax,
     )  # fmt: skip
     ax.set(ylabel="", xlabel="importance (shares of 1)")
     ax.legend(loc="lower right", title=None)
@@ -159,24 +159,24 @@ def timeline(tuning: TuningResults) -> Any:
     """One bar a trial, on the first line that is free."""
     from matplotlib.patches import Patch
 
-    found = time_of(tuning)
-    if found is None:
+    busy = time_of(tuning)
+    if busy is None:
         return None
-    lines = max(bar.line for bar in found.bars) + 1
-    unit, name = (60, "minutes") if max(b.end for b in found.bars) > 180 else (1, "seconds")
+    lines = max(bar.line for bar in busy.bars) + 1
+    unit, name = (60, "minutes") if max(b.end for b in busy.bars) > 180 else (1, "seconds")
     figure = new_figure(9.5, 1.1 + 0.26 * lines)
     ax = figure.subplots()
-    for bar in found.bars:
+    for bar in busy.bars:
         ax.barh(bar.line, (bar.end - bar.begin) / unit, 0.82, bar.begin / unit, linewidth=0.5,
                 color=STATES.get(bar.trial.state, QUIET), edgecolor="white")  # fmt: skip
-    for seam in found.seams:
+    for seam in busy.seams:
         ax.axvline(seam / unit, color=INK, linewidth=0.8, linestyle=":")
     ax.set(xlabel=f"{name} of tuning", ylabel="worker", xlim=(0, None), ylim=(lines - 0.4, -0.6))
-    title = f"utilisation {100 * found.used:.1f} %; until the last trial was started "
-    ax.set_title(f"{title}{100 * found.steady:.1f} %", loc="left")
+    title = f"utilisation {100 * busy.used:.1f} %; until the last trial was started "
+    ax.set_title(f"{title}{100 * busy.steady:.1f} %", loc="left")
     ax.set_yticks(range(lines), [str(i + 1) for i in range(lines)])
     ax.grid(axis="y", visible=False)
-    there = [s for s in STATES if any(bar.trial.state == s for bar in found.bars)]
+    there = [s for s in STATES if any(bar.trial.state == s for bar in busy.bars)]
     ax.legend(
         handles=[Patch(color=STATES[s], label=s) for s in there],
         loc="center left", bbox_to_anchor=(1.01, 0.5),

@@ -100,13 +100,13 @@ def contour(study: Study) -> Any:
 
 def _surface(study: Study, x: str, y: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Places and mean values of completed trials; None where they span no area."""
-    found: dict[tuple[float, float], list[float]] = defaultdict(list)
+    values_at: dict[tuple[float, float], list[float]] = defaultdict(list)
     for trial in study.done:
         if x in trial.params and y in trial.params:
             place = _place(study, x, trial.params[x]), _place(study, y, trial.params[y])
-            found[place].append(trial.values[0])
-    points = np.array(list(found), dtype=float).reshape(-1, 2)
-    values = np.array([np.mean(v) for v in found.values()])
+            values_at[place].append(trial.values[0])
+    points = np.array(list(values_at), dtype=float).reshape(-1, 2)
+    values = np.array([np.mean(v) for v in values_at.values()])
     if len(points) < 4 or np.ptp(values) == 0 or np.linalg.matrix_rank(points - points[0]) < 2:
         return None
     return points[:, 0], points[:, 1], values

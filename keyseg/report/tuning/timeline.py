@@ -60,12 +60,12 @@ def _whole(
     calls: Sequence[Invocation], spans: Sequence[tuple[float, float]]
 ) -> tuple[Invocation, ...]:
     """Invocations up to the end of the last work in them: workers outlive a controller killed."""
-    found = []
+    bars = []
     for i, call in enumerate(calls):
         after = calls[i + 1].begin if i + 1 < len(calls) else float("inf")
         ends = [min(end, after) for begin, end in spans if call.begin <= begin < after]
-        found.append(Invocation(call.begin, max([call.end, *ends]), call.workers))
-    return tuple(found)
+        bars.append(Invocation(call.begin, max([call.end, *ends]), call.workers))
+    return tuple(bars)
 
 
 def _clock(calls: Sequence[Invocation], moment: float) -> float:

@@ -92,8 +92,8 @@ class Study:
 
     def choices(self, key: str) -> list[str] | None:
         """The values of a categorical parameter as text; None for a number."""
-        found = (self.space[key].get("attributes") or {}).get("choices")
-        return None if found is None else [str(value) for value in found]
+        choices = (self.space[key].get("attributes") or {}).get("choices")
+        return None if choices is None else [str(value) for value in choices]
 
     def ends(self, key: str) -> tuple[float, float]:
         """Lowest and highest value of a number."""
@@ -125,7 +125,7 @@ class Study:
                         params=trial["params"], distributions=kinds, value=trial["values"][0]
                     )
                 )
-        found = {}
+        importances = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for name, evaluator in (
@@ -133,10 +133,10 @@ class Study:
                 ("PED-ANOVA", PedAnovaImportanceEvaluator()),
             ):
                 try:
-                    found[name] = get_param_importances(study, evaluator=evaluator)
+                    importances[name] = get_param_importances(study, evaluator=evaluator)
                 except (ValueError, RuntimeError, ImportError):
                     continue  # too few trials for this one, or all alike
-        return found
+        return importances
 
     def by_importance(self) -> list[str]:
         """Keys, the most important first: by the mean of the methods, else as they were given."""

@@ -122,14 +122,14 @@ class DebugLauncher(SweepLauncher):
             if cell.rerun and not run.busy:
                 run.begin_anew()
                 trunk.forget(run, cell.config)
-            found = run.status == DONE
+            done = run.status == DONE
             finish.print_line(
-                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if found else 'starts'}"
+                console, f"[{number}/{len(cells)}] {cell.title}: {'found' if done else 'starts'}"
             )
-            if not found:
+            if not done:
                 from keyseg.worker.cell import run_cell  # loads numpy and pandas
 
                 run.freeze(cell.config)
                 run_cell(run)
-            outcomes.append(Outcome(cell, run.status, found))
+            outcomes.append(Outcome(cell, run.status, done))
         return outcomes

@@ -94,10 +94,10 @@ class Submission:
 
     def job(self, jobs: Jobs, run: RunDirectory) -> Job | None:
         """Its job among those that SLURM knows; None where it knows nothing of it."""
-        found = jobs.get(self.key) or jobs.of(self.key, begun=self.begun(run))
-        if found is None and cancelled_marker(run.path.parent, self.name).exists():
+        job = jobs.get(self.key) or jobs.of(self.key, begun=self.begun(run))
+        if job is None and cancelled_marker(run.path.parent, self.name).exists():
             return Job("", "CANCELLED", reason="CANCELLED by `keyseg cancel`")
-        return found
+        return job
 
     @classmethod
     def read(cls, run: RunDirectory) -> Submission | None:

@@ -76,9 +76,9 @@ class Jobs(dict[Key, Job]):
         SLURM keeps no record at all: one that is missing from an array that is known was cancelled.
         """
         name, index = key
-        found = self.get(key) or self.get((name, WHOLE))
-        if found is not None or begun or name not in self._arrays:
-            return found
+        job = self.get(key) or self.get((name, WHOLE))
+        if job is not None or begun or name not in self._arrays:
+            return job
         array = self._arrays[name]
         return Job(f"{array}_{index}", "CANCELLED", reason="CANCELLED before it began")
 
@@ -109,31 +109,31 @@ class JobLookup:
         wanted = sorted(set(names))
         if not wanted:
             return Jobs()
-        found = _squeue(wanted)
-        for key in found:
-            if found[key].state not in ENDED:  # it was queued again
+        jobs = _squeue(wanted)
+        for key in jobs:
+            if jobs[key].state not in ENDED:  # it was queued again
                 self._accounted.pop(key, None)
-        found.update({key: job for key, job in self._accounted.items() if key[0] in wanted})
-        known = {name for name, _ in found}
+        jobs.update({key: job for key, job in self._accounted.items() if key[0] in wanted})
+        known = {name for name, _ in jobs}
         asked = {name for name in wanted if name not in known}
-        asked |= {key[0] for key, job in found.items() if job.state in ENDED and not job.exit_code}
+        asked |= {key[0] for key, job in jobs.items() if job.state in ENDED and not job.exit_code}
         if not asked or self._clock() < self._next_try:
-            return found
+            return jobs
         try:
             accounted = _sacct(sorted(asked))
         except SlurmError:  # no accounting here
             self._next_try = self._clock() + _NO_ACCOUNTING
-            return found
+            return jobs
         for key, job in accounted.items():
-            before = found.get(key)
+            before = jobs.get(key)
             if before is None or before.state in ENDED:
                 # squeue's reason says more than the state again; who cancelled it, more than that.
                 cancelled = job.reason.startswith("CANCELLED")
                 kept = job.reason if before is None or cancelled else before.reason
-                found[key] = replace(job, reason=kept)
+                jobs[key] = replace(job, reason=kept)
                 if job.state in ENDED:
-                    self._accounted[key] = found[key]
-        return found
+                    self._accounted[key] = jobs[key]
+        return jobs
 
 
 def look(names: Iterable[str]) -> Jobs:
@@ -147,12 +147,12 @@ def look(names: Iterable[str]) -> Jobs:
 
 def _squeue(names: Sequence[str]) -> Jobs:
     listed = _run("squeue", "-h", "-r", "-t", "all", "-n", ",".join(names), "-o", "%j|%i|%T|%N|%r")
-    found = Jobs()
+    jobs = Jobs()
     for line in listed.splitlines():
         name, job, state, node, reason = (*line.split("|", 4), *[""] * 5)[:5]
         for index in _places(job):
-            found[(name, index)] = Job(job, state, node, reason)
-    return found
+            jobs[(name, index)] = Job(job, state, node, reason)
+    return jobs
 
 
 def _sacct(names: Sequence[str]) -> Jobs:
@@ -168,15 +168,15 @@ def _sacct(names: Sequence[str]) -> Jobs:
         "-o",
         "JobName,JobID,State,NodeList,ExitCode",
     )
-    found = Jobs()
+    jobs = Jobs()
     for line in printed.splitlines():
         name, job, state, node, code = (*line.split("|", 4), *[""] * 5)[:5]
         told_state = (state.split() or [""])[0]  # "CANCELLED by 0"
         if not state or ("[" in job and told_state not in ENDED):  # tasks that did not start yet
             continue
         for index in _places(job):
-            found[(name, index)] = Job(job, told_state, node, state, code)
-    return found
+            jobs[(name, index)] = Job(job, told_state, node, state, code)
+    return jobs
 
 
 @functools.cache

@@ -19,7 +19,7 @@ def check(question: Question, wanted: Sequence[Mapping[str, Any]]) -> list[dict[
         ConfigError: a key that is not searched, or a value outside of its range.
     """
     known = {d.key.lstrip("+"): d for d in question.space}
-    found = []
+    points = []
     for point in wanted:
         for key, value in point.items():
             if key not in known:
@@ -31,8 +31,8 @@ def check(question: Question, wanted: Sequence[Mapping[str, Any]]) -> list[dict[
                 known[key].check(value)
             except ConfigError as error:
                 raise ConfigError(f"hydra.sweeper.enqueue: {error}") from error
-        found.append({known[key].key: value for key, value in point.items()})
-    return found
+        points.append({known[key].key: value for key, value in point.items()})
+    return points
 
 
 def enqueue(arm: Arm, options: OptunaConfig) -> None:

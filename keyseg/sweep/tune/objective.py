@@ -41,8 +41,8 @@ def violations(run: RunDirectory, constraints: Mapping[str, str]) -> dict[str, f
         NoValue: as of `values`.
     """
     bounds = [bound(name, text) for name, text in constraints.items()]
-    found = zip(constraints, bounds, values(run, list(constraints)), strict=True)
-    return {name: sign * (value - limit) for name, (sign, limit), value in found}
+    limits = zip(constraints, bounds, values(run, list(constraints)), strict=True)
+    return {name: sign * (value - limit) for name, (sign, limit), value in limits}
 
 
 def values(run: RunDirectory, objectives: Sequence[str]) -> list[float]:
@@ -56,11 +56,11 @@ def values(run: RunDirectory, objectives: Sequence[str]) -> list[float]:
         NoValue: there is none, or it is no finite number; says which names there are.
     """
     rows = run.rows()
-    found = [_value(run, rows, name) for name in objectives]
-    for name, value in zip(objectives, found, strict=True):
+    numbers = [_value(run, rows, name) for name in objectives]
+    for name, value in zip(objectives, numbers, strict=True):
         if not math.isfinite(value):
             raise NoValue(f"{name} is {value}")
-    return found
+    return numbers
 
 
 def _value(run: RunDirectory, rows: Sequence[Row], name: str) -> float:

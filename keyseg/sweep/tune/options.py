@@ -75,48 +75,49 @@ def options(values: Mapping[str, Any]) -> OptunaConfig:
     """
     known = {f.name for f in fields(OptunaConfig)}
     given = {key: v for key, v in values.items() if key in known and v not in (None, {})}
-    found = OptunaConfig(**{"objectives": dict(DEFAULT_OBJECTIVES), **given})
+    options = OptunaConfig(**{"objectives": dict(DEFAULT_OBJECTIVES), **given})
     for key in ("params", "objectives", "constraints", "sampler_args", "pruner_args"):
-        value = getattr(found, key)
+        value = getattr(options, key)
         if not isinstance(value, Mapping):
             raise ConfigError(f"hydra.sweeper.{key}={value}: give a mapping, like {{NAME: VALUE}}")
-    _one_of("sampler", found.sampler, SAMPLERS)
-    _one_of("pruner", found.pruner, PRUNERS)
-    for name, direction in found.objectives.items():
+    _one_of("sampler", options.sampler, SAMPLERS)
+    _one_of("pruner", options.pruner, PRUNERS)
+    for name, direction in options.objectives.items():
         _one_of(f"objectives.{name}", direction, DIRECTIONS)
-    for name, text in found.constraints.items():
+    for name, text in options.constraints.items():
         bound(name, text)
-    if found.constraints and found.sampler == "cmaes":
+    if options.constraints and options.sampler == "cmaes":
         raise ConfigError(
             "hydra.sweeper.sampler=cmaes: knows no constraints; use tpe, gp, nsga2 or nsga3"
         )
-    rate = found.max_failure_rate
+    rate = options.max_failure_rate
     if rate is not None and not 0 <= rate <= 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate={rate}: must be from 0 to 1")
     for key in ("n_trials", "n_jobs", "same_errors"):
-        value = getattr(found, key)
+        value = getattr(options, key)
         if value is not None and value < 1:
             raise ConfigError(f"hydra.sweeper.{key}={value}: must be 1 or more")
-    if len(found.objectives) > 1 and found.pruner != "none":
+    if len(options.objectives) > 1 and options.pruner != "none":
         raise ConfigError(
-            f"hydra.sweeper.pruner={found.pruner}: with {len(found.objectives)} objectives nothing "
-            "can be pruned; take pruner=none or one objective"
+            f"hydra.sweeper.pruner={options.pruner}: with {len(options.objectives)} objectives "
+            "nothing can be pruned; take pruner=none or one objective"
         )
-    if len(found.objectives) > 1 and found.sampler == "cmaes":
+    if len(options.objectives) > 1 and options.sampler == "cmaes":
         raise ConfigError(
             "hydra.sweeper.sampler=cmaes: takes one objective; use tpe, gp, nsga2 or nsga3"
         )
-    if found.pruner != "none" and "/" not in next(iter(found.objectives)):
+    if options.pruner != "none" and "/" not in next(iter(options.objectives)):
         raise ConfigError(
-            f"hydra.sweeper.pruner={found.pruner}: the objective "
-            f"{next(iter(found.objectives))} is known at the end only; prune on a row like val/giou"
+            f"hydra.sweeper.pruner={options.pruner}: the objective "
+            f"{next(iter(options.objectives))} is known at the end only; "
+            "prune on a row like val/giou"
         )
-    if found.pruner == "wilcoxon" and found.objectives != DEFAULT_OBJECTIVES:
+    if options.pruner == "wilcoxon" and options.objectives != DEFAULT_OBJECTIVES:
         raise ConfigError(
             "hydra.sweeper.pruner=wilcoxon: compares IoUs example by example, so the objective "
             "must be {val/giou: maximize}"
         )
-    return found
+    return options
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -124,12 +124,12 @@ def request_prune(run: RunDirectory, step: int, value: float) -> None:
 
 def val_iou(run: RunDirectory) -> dict[int, dict[str, float]]:
     """IoU of every example of val, by step."""
-    found: dict[int, dict[str, float]] = {}
+    by_step: dict[int, dict[str, float]] = {}
     if run.val_iou_file.exists():
         for line in run.val_iou_file.read_text().splitlines():
             try:
                 row = json.loads(line)
             except ValueError:  # a torn last line
                 continue
-            found[int(row["step"])] = row["iou"]
-    return found
+            by_step[int(row["step"])] = row["iou"]
+    return by_step

@@ -160,11 +160,11 @@ def _invocations(file: Path) -> list[Any]:
 
 def _defaults(arm: Arm) -> dict[str, Any]:
     """What the config has at the keys that are searched; of a group, its option's name."""
-    found = {}
+    labels = {}
     for dimension in arm.question.space:
         value = OmegaConf.select(arm.base, dimension.key.lstrip("+"), default=None)
         if OmegaConf.is_dict(value):
             value = value.get("name")
         if isinstance(value, bool | int | float | str):
-            found[dimension.key] = value
-    return found
+            labels[dimension.key] = value
+    return labels

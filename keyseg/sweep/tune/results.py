@@ -104,13 +104,13 @@ def _not_allowed(arm: Arm) -> str:
 
 def _asked(fixed: Sequence[str]) -> list[tuple[str, Any]]:
     """Keys and values of overrides that can change a result."""
-    found = []
+    lines = []
     for override in OverridesParser.create().parse_overrides(list(fixed)):
         key = override.key_or_group
         free = any(fnmatch(key, pattern) for pattern in (*NOT_IN_SIGNATURE, "sweeps"))
         if not free and not override.is_delete():
-            found.append((key, override.value()))
-    return found
+            lines.append((key, override.value()))
+    return lines
 
 
 def _pasted(overrides: Sequence[str]) -> str:

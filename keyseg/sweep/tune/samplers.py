@@ -49,8 +49,8 @@ def sampler(options: OptunaConfig, seed: int, asked: int) -> BaseSampler:
             **({"scramble": True, "seed": seed, "warn_asynchronous_seeding": False} | args)
         ),
     }
-    found: BaseSampler = _built("sampler", options.sampler, args, made[options.sampler])
-    return found
+    chosen: BaseSampler = _built("sampler", options.sampler, args, made[options.sampler])
+    return chosen
 
 
 def pruner(options: OptunaConfig, steps: int, rhythm: int) -> BasePruner:
@@ -70,8 +70,8 @@ def pruner(options: OptunaConfig, steps: int, rhythm: int) -> BasePruner:
             **({"min_resource": rhythm, "max_resource": max(steps, rhythm)} | args)
         ),
     }
-    found: BasePruner = _built("pruner", options.pruner, args, made[options.pruner])
-    return found
+    chosen: BasePruner = _built("pruner", options.pruner, args, made[options.pruner])
+    return chosen
 
 
 def _built(kind: str, name: str, args: dict[str, Any], make: Callable[[], Any]) -> Any:

@@ -103,7 +103,7 @@ def split(overrides: Sequence[Override]) -> tuple[list[Dimension], list[str]]:
         ConfigError: a sweep that is no search space; names the override and the remedy.
     """
     last = {override.get_key_element().lstrip("+"): override for override in overrides}
-    found: list[Dimension] = []
+    dimensions: list[Dimension] = []
     fixed: list[str] = []
     for key, override in last.items():
         if not override.is_sweep_override():
@@ -114,8 +114,8 @@ def split(overrides: Sequence[Override]) -> tuple[list[Dimension], list[str]]:
                 f"like {key}={next(iter(override.sweep_string_iterator()), 0)}"
             )
         else:
-            found.append(dimension(override))
-    return found, fixed
+            dimensions.append(dimension(override))
+    return dimensions, fixed
 
 
 def dimension(override: Override) -> Dimension:

@@ -93,10 +93,10 @@ class Arm:
         import optuna
         from optuna.trial import TrialState
 
-        found = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if found:
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if running:
             self.arm_sampler()
-        return [optuna.Trial(self.study, t._trial_id) for t in found]
+        return [optuna.Trial(self.study, t._trial_id) for t in running]
 
     def best(self) -> FrozenTrial | None:
         """The best trial that keeps to the constraints; None: none yet.
@@ -146,12 +146,12 @@ def load_hook(name: str | None) -> Hook | None:
         return None
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        hook_function = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"hydra.sweeper.space={name}: {error}; give package.module:function"
         ) from error
-    if not callable(found):
+    if not callable(hook_function):
         raise ConfigError(f"hydra.sweeper.space={name}: not a function")
-    hook: Hook = found
+    hook: Hook = hook_function
     return hook

@@ -223,19 +223,19 @@ class Tuning:
                     factors = {self.options.tune_per: arm.label, **factors}
                 cell = self.settings.compared(arm.question, values, factors)
                 compared[-1][name] = cells.setdefault(cell.signature, cell)
-        found = list(cells.values())
-        self.record.write_sweep(found, contrasts_of(compared))
-        pool = self.launcher.pool(found, self._say)
+        compared_cells = list(cells.values())
+        self.record.write_sweep(compared_cells, contrasts_of(compared))
+        pool = self.launcher.pool(compared_cells, self._say)
         supervisor = Supervisor(pool, max_attempts=self.launcher.max_attempts)
-        for cell in found:
+        for cell in compared_cells:
             supervisor.add(cell)
         if supervisor.active:
             heading = "default against tuned, on the test split"
-            if len(found) < 2 * len(arms):
+            if len(compared_cells) < 2 * len(arms):
                 heading = "nothing beat the default; the test split of what there is"
-            table = found[0].config.runtime.show_progress
-            supervise(supervisor, pool, found, heading, self.console, show=table)
-        order = {cell.path: i for i, cell in enumerate(found)}
+            table = compared_cells[0].config.runtime.show_progress
+            supervise(supervisor, pool, compared_cells, heading, self.console, show=table)
+        order = {cell.path: i for i, cell in enumerate(compared_cells)}
         return sorted(supervisor.outcomes, key=lambda o: order[o.cell.path])
 
     def _end(self, arms: Sequence[Arm], trials: list[Outcome], compared: list[Outcome]) -> bool:
@@ -266,9 +266,9 @@ def contrasts_of(arms: Sequence[Mapping[str, Cell]]) -> list[dict[str, Any]]:
     """
     pairs = [(arm.get("tuned"), arm.get("default")) for arm in arms]
     pairs += [(arm.get(s), arms[0].get(s)) for s in ("tuned", "default") for arm in arms[1:]]
-    found = [
+    entries = [
         {"of": of.point.factors, "against": against.point.factors}
         for of, against in pairs
         if of is not None and against is not None and of is not against
     ]
-    return [entry for i, entry in enumerate(found) if entry not in found[:i]]
+    return [entry for i, entry in enumerate(entries) if entry not in entries[:i]]

@@ -1,0 +1,22 @@
+"""`rela`: gRefCOCO's rules; P@X is `>=`, over expressions with a target only."""
+
+import operator
+
+from keyseg.dialects.dialect import PRECISIONS, Counted, Dialect, Masks, with_no_target
+
+
+def count(masks: Masks) -> Counted:
+    """One example; gRefCOCO has no pixels to ignore."""
+    return with_no_target(masks)
+
+
+DIALECT = Dialect(
+    name="rela",
+    used_by="ReLA, RMSIN",
+    source="ReLA's public gRefCOCO evaluation",
+    count=count,
+    reaches=operator.ge,
+    precision_of_targets=True,
+    scores=("giou", "ciou", *PRECISIONS, "n_acc", "t_acc"),
+    limits="there a classifier says that there is no target; here an empty mask does",
+)
