@@ -60,6 +60,12 @@ cells made before it are found. Terms of the loss need no line: at weight 0 they
 OWN_TERMS = ("text", "bce", "dice", "keyword")
 """Terms of the loss with keys of their own; the first cells had them, so they count at weight 0."""
 
+REDEFINED: dict[str, tuple[Any, Any]] = {
+    "model.tokens.*_init": (None, "drawn"),  # was the mean of the table, for KEY and SEG alike
+}
+"""Values that do something else than for the first cells: pattern over dotted names, the value, and
+what it counts as in a signature, so that a cell of then is not taken for one of today."""
+
 _FIRST_TARGETS = {
     **{
         name: f"keyseg.model.fusion.{name}"
@@ -100,7 +106,8 @@ class TokensConfig:
 
     `n_keys`: KEY tokens in an answer; 0 = none, no row for it and no keyword loss (LISA).
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
-    `init`: the word whose embedding a new token starts from; null = mean of the table.
+    `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
+    of the table (LISA).
     """
 
     key: str = "[KEY]"
@@ -442,12 +449,20 @@ def signed(cfg: RunConfig) -> dict[str, Any]:
     flat = {key: _plain(value) for key, value in flatten(cfg).items()}
     idle = tuple(_idle_terms(flat))
     return {
-        key: _target_name(value) if key.endswith("._target_") else value
+        key: _meaning(key, value)
         for key, value in flat.items()
         if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
         and not any(fnmatch(key, added) and value == _plain(v) for added, v in ADDED.items())
         and not any(key == term or key.startswith(f"{term}.") for term in idle)
     }
+
+
+def _meaning(key: str, value: Any) -> Any:
+    """A value as a signature counts it."""
+    if key.endswith("._target_"):
+        return _target_name(value)
+    told = (now for pattern, (v, now) in REDEFINED.items() if fnmatch(key, pattern) and v == value)
+    return next(told, value)
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:

@@ -133,12 +133,16 @@ def make_parts(small_run: Compose, shake: Callable[[Any], None]) -> Callable[...
     """The parts of a small run and its config; `shaken` moves all that is trained."""
     import torch
 
-    from keyseg.train.build import build
+    from keyseg.data.mix import load_splits
+    from keyseg.train.build import build, with_others
 
     def make(*overrides: str, shaken: bool = True) -> Any:
         cfg = small_run(*overrides)
         torch.manual_seed(cfg.seed)
         parts = build(cfg, torch.device("cpu"))
+        if parts.model.fusion.key_from == "other":
+            every = ([e for s in split for e in s.examples] for split in load_splits(cfg.data))
+            parts = with_others(parts, *every)
         if shaken:
             shake(parts.model)
         return parts, cfg

@@ -35,7 +35,11 @@ def recorded(option):
 
 @pytest.mark.parametrize("option", ["", *FIRST["options"]])
 def test_the_first_cells_are_found_again(option):
-    assert signature(resolved(option)) == recorded(option)
+    """But those whose values do something else today: rows without a word started from one mean."""
+    config = resolved(option)
+    tokens = config["model"]["tokens"]
+    redefined = tokens["key_init"] is None or tokens["seg_init"] is None
+    assert (signature(config) == recorded(option)) != redefined
 
 
 def test_the_signatures_of_then_differ():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from keyseg.model.fusion import Attention, Full, SequenceAttention, Variant, mlp
+from keyseg.model.fusion import NAME, OTHER, Attention, Full, SequenceAttention, Variant, mlp
 
 
 class Released(Variant):
@@ -132,18 +132,25 @@ class MatchedMlp(Variant):
         return out
 
 
-class ShuffledKey(Full):
-    """`Full` with the KEY of another expression, `k_n -> k_(n-1)` within a batch.
+class DerangedKey(Full):
+    """`Full` with the KEY of another expression of the split: another image, another category.
 
-    Control, and a weak one: the expression before is mostly one of the same image, on scenes' test
-    split with the same keyword for 53 % of expressions and the same target for 32 %, and it changes
-    with the (micro-)batch. An expression alone in its batch keeps its own KEY; the context holds
-    the right KEY.
+    Control for what KEY's state says of the expression at hand: the KEY that is read has the same
+    distribution and is computed by the same weights, at every step, from its own image and
+    question; but it names something else, somewhere else. Which one is fixed for the split
+    (`keyseg.data.derangement`). No gradient flows into it: it could teach nothing but noise.
     """
 
-    def forward(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
-        """See `FusionVariant`."""
-        return super().forward(seg, key.roll(1, dims=0), context, context_mask)
+    key_from = OTHER
+
+
+class OracleKey(Full):
+    """`Full` with the true keyword's embedding for KEY's state, zeros where none is known.
+
+    Control: the most that naming the target can be worth, beside a SEG that is trained alike.
+    """
+
+    key_from = NAME
 
 
 class RandomKey(Full):

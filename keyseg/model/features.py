@@ -144,10 +144,18 @@ class FrozenFeatures:
         # and looks again before it computes, so that they share the work.
         begin = os.getpid() % len(images)
         for i in [*range(begin, len(images)), *range(begin)]:
-            known[i] = self._of(images[i])
+            known[i] = self._of(images[i], self.encoders)
         parts = [known[i] for i in range(len(images))]
         clip, sam = (torch.stack([tensors[k] for tensors, _ in parts]) for k in range(2))
         return Features(clip, sam, [size for _, size in parts])
+
+    def clip(self, images: Sequence[Path]) -> Tensor:
+        """What CLIP alone sees of images (B, P, W): where no mask is drawn on them.
+
+        Raises:
+            OSError: an image cannot be read.
+        """
+        return torch.stack([self._of(image, self.encoders[:1])[0][0] for image in images])
 
     def missing(self, images: Sequence[Path]) -> list[Path]:
         """Images that are not in the store with all their features. Looks at names only."""
@@ -164,17 +172,17 @@ class FrozenFeatures:
     def fill(self, images: Iterable[Path]) -> Iterator[Path]:
         """See images one by one, for the store; yields each. Ends where nothing more is stored."""
         for image in images:
-            self._of(image)
+            self._of(image, self.encoders)
             yield image
             if self.store is None or self.store.problem:
                 return
 
-    def _of(self, image: Path) -> tuple[list[Tensor], tuple[int, int]]:
+    def _of(self, image: Path, encoders: Sequence[Encoder]) -> tuple[list[Tensor], tuple[int, int]]:
         content = image.read_bytes()
         digest = content_hash(content) if self.store else ""
         picture: Tensor | None = None
         tensors, size = [], (0, 0)
-        for encoder in self.encoders:
+        for encoder in encoders:
             kept = self.store.read(encoder, digest) if self.store else None
             if kept is None:
                 if picture is None:

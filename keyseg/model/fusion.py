@@ -26,17 +26,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+KEY_FROM = (OWN, OTHER, NAME) = ("own", "other", "name")
+"""What a variant may get for KEY: the state of the answer's own KEY; that of another expression of
+the split (`keyseg.data.derangement`); the keyword itself, as the mean of its sub-tokens' rows of
+the vocabulary table. With the last two its own KEY is not read."""
+
 
 class FusionVariant(Protocol):
     """What the composition asks of a variant; `Variant` has all but the formula.
 
     `uses_*`: what it reads. `key_in_context`: whether the context that it gets holds KEY.
+    `key_from`: what it gets for KEY, one of `KEY_FROM`.
     """
 
     uses_seg: bool
     uses_key: bool
     uses_context: bool
     key_in_context: bool
+    key_from: str
 
     def __call__(self, seg: Tensor, key: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """seg (N, C), key (N, K, C), context (N, T, C), context_mask (N, T) -> (N, C)."""
@@ -50,6 +57,7 @@ class Variant(nn.Module):
     uses_key: bool = True
     uses_context: bool = True
     key_in_context: bool = True
+    key_from: str = OWN
 
 
 class Attention(nn.Module):

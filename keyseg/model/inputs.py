@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -11,6 +12,24 @@ from keyseg.model.packing import Packed
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Where another expression's KEY is read for each of N expressions, in rows of their own.
+
+    packed: B' token rows that end with KEY; clip (B', P, W): of their images; rows (N,): which one;
+    key_at (N, K): KEY's places in it.
+    """
+
+    packed: Packed
+    clip: Tensor
+    rows: Tensor
+    key_at: Tensor
+
+    def to(self, device: Any) -> Elsewhere:
+        """The same on another device."""
+        return Elsewhere(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """B images with N expressions in all, in B rows of L tokens; K KEY tokens an expression.
 
@@ -18,6 +37,8 @@ class Inputs:
     image_of (N,): row of each expression's image; supervised (M,): positions in the flattened
     rows whose next token is part of an answer; key_at (N, K), seg_at (N,): places of the tokens in
     their row, below 0 where an answer lacks one.
+    keyword_ids: sub-tokens of each keyword, may be empty; what a variant reads for which KEY is
+    the true name. elsewhere: for a variant that is given another expression's KEY.
     """
 
     packed: Packed
@@ -26,3 +47,5 @@ class Inputs:
     supervised: Tensor
     key_at: Tensor
     seg_at: Tensor
+    keyword_ids: list[list[int]]
+    elsewhere: Elsewhere | None = None

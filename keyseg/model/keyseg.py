@@ -7,6 +7,7 @@ P image tokens, D hidden size, C channels of SAM's prompts, E side of SAM's embe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from keyseg.model.backbones.sam import MaskHead
+from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.model.packing import PREFIX
 
 if TYPE_CHECKING:
@@ -103,9 +105,15 @@ class KeySeg(nn.Module):
         self.keyword_head = KeywordHead(table, train_table=train_table) if n_keys else None
         self.dim = dim
 
+    @property
+    def needs_key(self) -> bool:
+        """Whether a mask cannot be drawn where an answer lacks KEY."""
+        return self.fusion.uses_key and self.fusion.key_from == OWN
+
     def forward(self, inputs: Inputs) -> Output:
         """Expressions whose answer lacks a token are computed from its row's first state."""
         states = self.vlm(inputs.packed, inputs.features.clip)
+        text_logits = self.vlm.logits(states.flatten(0, 1)[inputs.supervised])
         rows = inputs.image_of
         seg_at = (inputs.seg_at - self.shift).clamp(min=0)
         key_at = (inputs.key_at - self.shift).clamp(min=0)
@@ -114,7 +122,7 @@ class KeySeg(nn.Module):
         drawn, expected = self.mask_head(inputs.features.sam[rows], prompt[:, None])
         head = self.keyword_head
         return Output(
-            text_logits=self.vlm.logits(states.flatten(0, 1)[inputs.supervised]),
+            text_logits=text_logits,
             key_query=key_states if head is None else head(key_states),
             table=self.vlm.table() if head is None else head.table,
             mask_logits=drawn,
@@ -132,13 +140,32 @@ class KeySeg(nn.Module):
         if self.seg_projection is not None:
             seg = self.seg_projection(states[rows, seg_at])
         if self.key_projection is not None:
-            key = self.key_projection(key_states)
+            key = self.key_projection(self._given_for_key(inputs, key_states))
         if self.context_projection is not None:
             context = self.context_projection(states)[rows]
             mask = context_mask(inputs.packed.segments, rows, seg_at)
             if not self.fusion.key_in_context:
                 mask = without(mask, torch.cat([inputs.key_at, inputs.key_at - self.shift], 1))
         return self.fusion(seg, key, context, mask)
+
+    def _given_for_key(self, inputs: Inputs, own: Tensor) -> Tensor:
+        """What the fusion gets for KEY (N, K, D); `own` is the state of the answer's KEY."""
+        if self.fusion.key_from == OTHER:
+            other = inputs.elsewhere
+            assert other is not None, "a variant that is given another's KEY needs a split"
+            with torch.no_grad():
+                states: Tensor = self.vlm(other.packed, other.clip)
+            return states[other.rows[:, None], other.key_at - self.shift].to(own.dtype)
+        if self.fusion.key_from == NAME:
+            table = self.vlm.table().to(own.dtype)
+            return names(table, inputs.keyword_ids)[:, None].expand_as(own)
+        return own
+
+
+def names(table: Tensor, keywords: Sequence[Sequence[int]]) -> Tensor:
+    """(N, D): mean of each keyword's rows of the table (V, D); zeros where there is none."""
+    none = table.new_zeros(table.shape[1])
+    return torch.stack([table[list(ids)].mean(dim=0) if ids else none for ids in keywords])
 
 
 def context_mask(segments: Tensor, rows: Tensor, seg_at: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from keyseg.data.prompts import IMAGE, add_tokens
 from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
 from keyseg.predict import exported_script
 from keyseg.predict.model_card import card
-from keyseg.predict.predictor import load_model
+from keyseg.predict.predictor import load_model, refuse_controls
 from keyseg.runs import packages
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.train.build import DTYPES, Parts, load_backbones
@@ -57,6 +57,7 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
     # 4-bit weights cannot be merged into: the base is read whole
     cfg = replace(run.config, model=replace(run.config.model, quantization="none"))
     parts = load_model(cfg, run.best_file, torch.device("cpu"))
+    refuse_controls(parts)
     dtype = dtype or (cfg.model.precision if cfg.model.frozen == "precision" else "fp32")
     aside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(aside, ignore_errors=True)

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from keyseg.config import GENERATED, RunConfig
+from keyseg.config import GENERATED, ConfigError, RunConfig
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle
 from keyseg.data.mix import ImageGroup
 from keyseg.data.pictures import image_size
 from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.train.build import Parts, build
 from keyseg.train.evaluate import Record, evaluate
 from keyseg.train.trainer import load_trainable
@@ -67,9 +68,14 @@ class Predictor:
     """The model of a finished run, ready to answer."""
 
     def __init__(self, cfg: RunConfig, weights: Path, device: torch.device) -> None:
-        """`weights`: what was trained (best.safetensors of the run); see `load_model`."""
+        """`weights`: what was trained (best.safetensors of the run); see `load_model`.
+
+        Raises:
+            ConfigError: the variant is a control that is given what no answer holds.
+        """
         self.cfg = cfg
         self.parts = load_model(cfg, weights, device)
+        refuse_controls(self.parts)
 
     def __call__(
         self, image: Path, queries: Sequence[str], protocol: str = GENERATED
@@ -90,7 +96,7 @@ class Predictor:
         return predictions
 
     def _prediction(self, record: Record) -> Prediction:
-        drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.fusion.uses_key)
+        drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.needs_key)
         counts = record["mask_rle"]
         mask = decode_rle(counts, record["height"], record["width"]) == 1
         words = [(str(word), float(p)) for word, p in json.loads(record["top_words"])]
@@ -114,6 +120,17 @@ def load_model(cfg: RunConfig, weights: Path, device: torch.device) -> Parts:
         raise WeightsError(f"{weights} cannot be used: {reason}") from error
     parts.model.eval()
     return parts
+
+
+def refuse_controls(parts: Parts) -> None:
+    """Raises ConfigError for a variant that is given something else for KEY than its own state."""
+    fusion = parts.model.fusion
+    if fusion.uses_key and fusion.key_from != OWN:
+        given = {OTHER: "the KEY of another expression of the split", NAME: "the true keyword"}
+        raise ConfigError(
+            f"{type(fusion).__name__} is a control that is given {given[fusion.key_from]}: it can "
+            "be evaluated on a split only"
+        )
 
 
 def reason(error: Exception) -> str:

@@ -58,7 +58,7 @@ class Cell:
         )
 
 
-def freeze(plan: Design, compose: Compose) -> list[Cell]:
+def freeze(design: Design, compose: Compose) -> list[Cell]:
     """Compose and check the config of every cell.
 
     Raises:
@@ -66,12 +66,12 @@ def freeze(plan: Design, compose: Compose) -> list[Cell]:
     """
     cells: list[Cell] = []
     first: dict[str, Point] = {}
-    for point in plan.points:
+    for point in design.points:
         try:
             config = frozen(compose(point.overrides))
         except ConfigError as error:
             raise ConfigError(f"cell {' '.join(point.overrides)}: {error}") from error
-        cell = cell_of(config, point, plan.name)
+        cell = cell_of(config, point, design.name)
         if cell.signature in first:
             raise ConfigError(
                 f"two cells are the same run: '{' '.join(first[cell.signature].overrides)}' and "

@@ -85,7 +85,7 @@ class Design:
     left_out: int = 0
 
 
-def design(
+def read_design(
     job_overrides: Sequence[Sequence[str]],
     ablation: Mapping[str, Any] | None = None,
     *,
@@ -182,7 +182,7 @@ def folder_name(name: str) -> str:
 
 
 def to_json(
-    plan: Design, signatures: Sequence[str], seeds: Sequence[int], command: str, started: float
+    design: Design, signatures: Sequence[str], seeds: Sequence[int], command: str, started: float
 ) -> dict[str, Any]:
     """The content of sweep.json, `mlflow_parent` not known yet."""
     cells = [
@@ -193,9 +193,9 @@ def to_json(
             "seed": seed,
             "overrides": p.overrides,
         }
-        for p, signature, seed in zip(plan.points, signatures, seeds, strict=True)
+        for p, signature, seed in zip(design.points, signatures, seeds, strict=True)
     ]
-    kept = {key: value for key, value in asdict(plan).items() if key != "points"}
+    kept = {key: value for key, value in asdict(design).items() if key != "points"}
     return {**kept, "cells": cells, "command": command, "started": started, "mlflow_parent": None}
 
 

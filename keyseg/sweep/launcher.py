@@ -32,7 +32,7 @@ from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish, preflight, ranges, stale
 from keyseg.sweep.cells import Cell, freeze
-from keyseg.sweep.design import Design, design, to_json
+from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
@@ -91,7 +91,7 @@ class SweepLauncher(Launcher):
         """Get all cells done, report, and end the program with 1 if a cell failed."""
         with one_line_errors(), sigterm_is_ctrl_c():
             console = Console()
-            plan, cells = self.plan(job_overrides)
+            design, cells = self.design_and_cells(job_overrides)
             if self.config.detach and not self.can_detach:
                 raise ConfigError(
                     "detach=true: cells on this machine end with the command; "
@@ -99,10 +99,10 @@ class SweepLauncher(Launcher):
                 )
             if self.config.dry:
                 preflight.check_names(cell.config for cell in cells)
-                print_cells(plan, cells, console)
+                print_cells(design, cells, console)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
-                self.show_dry(plan, cells, console)
+                self.show_dry(design, cells, console)
                 return []
             cells, lines = stale.decide(cells, self.config)
             for line in lines:
@@ -111,10 +111,10 @@ class SweepLauncher(Launcher):
                 prepare(cells, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
-            write_sweep(sweep_dir, plan, cells)
+            write_sweep(sweep_dir, design, cells)
             parent = start_parent(sweep_dir, cells)
             try:
-                outcomes = self.run_cells(plan, cells, console)
+                outcomes = self.run_cells(design, cells, console)
                 parent.join(30)
                 reported = self.end(sweep_dir, cells, outcomes, console)
             except KeyboardInterrupt:
@@ -134,7 +134,7 @@ class SweepLauncher(Launcher):
             raise SystemExit(EXIT_FAILED)
         return [_job_return(cell, status[cell.path]) for cell in cells]
 
-    def plan(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
+    def design_and_cells(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
         """Design and frozen cells.
 
         Raises:
@@ -142,13 +142,13 @@ class SweepLauncher(Launcher):
         """
         plain = OmegaConf.to_container(self.config.get("ablation") or OmegaConf.create())
         assert isinstance(plain, dict)
-        plan = design(
+        design = read_design(
             job_overrides,
             {str(key): value for key, value in plain.items()},
             name=self.config.get("name"),
             fusion=str(OmegaConf.select(self.config, "fusion.name")),
         )
-        return plan, freeze(plan, self.compose)
+        return design, freeze(design, self.compose)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of one cell, as Hydra composes it for a job."""
@@ -174,10 +174,10 @@ class SweepLauncher(Launcher):
         """Write the report; its page. Said where Hydra gets its launchers, hydra_plugins/."""
         raise NotImplementedError
 
-    def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
+    def show_dry(self, design: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """An outcome for every cell."""
         raise NotImplementedError
 
@@ -202,11 +202,11 @@ class SweepLauncher(Launcher):
         return problem is None
 
 
-def print_cells(plan: Design, cells: Sequence[Cell], console: Console) -> None:
+def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None:
     """The cells of a sweep as they would run."""
-    repeats = f" ({counted(plan.left_out, 'repeat')} left out)" if plan.left_out else ""
+    repeats = f" ({counted(design.left_out, 'repeat')} left out)" if design.left_out else ""
     finish.print_line(
-        console, f"sweep {plan.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
+        console, f"sweep {design.name} · {counted(len(cells), 'cell')}{repeats}, nothing started"
     )
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     width = max(map(len, titles))
@@ -262,11 +262,11 @@ def supervise(
             raise
 
 
-def write_sweep(sweep_dir: Path, plan: Design, cells: Sequence[Cell]) -> None:
+def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> None:
     """Write sweep.json; a sweep of the same cells keeps its parent run in MLflow."""
     signatures = [cell.signature for cell in cells]
     seeds = [cell.config.seed for cell in cells]
-    content = to_json(plan, signatures, seeds, command(), time.time())
+    content = to_json(design, signatures, seeds, command(), time.time())
     sweep_dir.mkdir(parents=True, exist_ok=True)
     with sweep_directory.lock(sweep_dir):
         before = sweep_directory.read(sweep_dir)

@@ -5,7 +5,7 @@ Shapes: B images, N expressions, L tokens in a row, M supervised positions, K KE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup
 from keyseg.data.prompts import Conversation, Turn
 from keyseg.model.backbones.encoders import Features
-from keyseg.model.inputs import Inputs
+from keyseg.model.inputs import Elsewhere, Inputs
 from keyseg.model.packing import pack
 
 NO_LABEL = -100
@@ -28,20 +28,18 @@ MISSING = -1
 """Place of a token that an answer lacks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch(Inputs):
     """Everything a step needs: what the model takes, and what it is to answer and draw.
 
     examples: N; rows: `image_of` as a list (reading a tensor back makes a GPU wait);
     labels (B, L): the next token where it is part of an answer, else NO_LABEL;
-    keyword_ids: sub-tokens of each keyword, may be empty;
     masks: N targets uint8 (H, W) in {0, 1, 255 = ignore}.
     """
 
     examples: list[Example]
     rows: list[int]
     labels: Tensor
-    keyword_ids: list[list[int]]
     masks: list[Tensor]
 
     @property
@@ -53,12 +51,23 @@ class Batch(Inputs):
         """The same batch with its tensors on another device."""
         names = ("image_of", "packed", "labels", "supervised", "key_at", "seg_at", "features")
         moved: dict[str, Any] = {k: getattr(self, k).to(device) for k in names}
+        if self.elsewhere is not None:
+            moved["elsewhere"] = self.elsewhere.to(device)
         return replace(self, **moved, masks=[m.to(device) for m in self.masks])
 
     def pin_memory(self) -> Batch:
         """The same batch with its images and masks where a GPU can fetch them while it works."""
         masks = [m.pin_memory() for m in self.masks]
         return replace(self, features=self.features.pin_memory(), masks=masks)
+
+
+@dataclass(frozen=True)
+class Others:
+    """Another expression for each, whose KEY it is given. of: by id; clip: CLIP's view of images
+    (B, P, W)."""
+
+    of: Mapping[str, Example]
+    clip: Callable[[Sequence[Path]], Tensor]
 
 
 class Collator:
@@ -68,10 +77,13 @@ class Collator:
         self,
         conversation: Conversation,
         features: Callable[[Sequence[Path]], Features],
+        others: Others | None = None,
     ) -> None:
-        """`features`: what the frozen encoders see of images."""
+        """`features`: what the frozen encoders see of images; `others`: for a variant that is
+        given another expression's KEY."""
         self.conversation = conversation
         self.features = features
+        self.others = others
 
     def __call__(
         self, groups: Sequence[ImageGroup], rngs: Sequence[np.random.Generator] | None = None
@@ -92,6 +104,7 @@ class Collator:
             ],
             features=self.features([g.image for g in groups]),
             masks=[torch.from_numpy(e.mask()) for g in groups for e in g.examples],
+            elsewhere=self._elsewhere([e.id for g in groups for e in g.examples]),
             **self._rows(turns),
         )
         for example, mask, row in zip(batch.examples, batch.masks, rows, strict=True):
@@ -109,6 +122,30 @@ class Collator:
         for example, row, answer in zip(batch.examples, batch.rows, answers, strict=True):
             rows[row].append(talk.read(talk.question(example), answer))
         return replace(batch, **self._rows(rows))
+
+    def _elsewhere(self, ids: Sequence[str]) -> Elsewhere | None:
+        """KEY of the others, each asked its own question; the first templates, up to KEY."""
+        if self.others is None:
+            return None
+        chosen = [self.others.of[name] for name in ids]
+        images = list(dict.fromkeys(e.image for e in chosen))
+        parts: list[list[list[int]]] = [[] for _ in images]
+        rows, numbers, places = [], [], []
+        for example in chosen:
+            turn = self.conversation.turn(example)
+            assert turn.keys, "an answer without KEY has none to give"
+            row = images.index(example.image)
+            rows.append(row)
+            numbers.append(len(parts[row]))
+            places.append(turn.keys)
+            parts[row].append(turn.ids[: turn.keys[-1] + 1])
+        packed, starts = pack([self.conversation.prefix] * len(images), parts, self._pad())
+        key_at = [
+            [starts[row][number] + k for k in keys]
+            for row, number, keys in zip(rows, numbers, places, strict=True)
+        ]
+        clip = self.others.clip(images)
+        return Elsewhere(packed, clip, torch.tensor(rows), torch.tensor(key_at))
 
     def _rows(self, turns: Sequence[Sequence[Turn]]) -> dict[str, Any]:
         talk = self.conversation

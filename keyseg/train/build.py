@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.data.derangement import derangement
+from keyseg.data.example import Example
 from keyseg.data.prompts import Conversation, add_tokens
 from keyseg.model.backbones.encoders import ClipEncoder, Encoder
 from keyseg.model.backbones.llava import Vlm, clip_parameters, load_llava
@@ -19,9 +22,10 @@ from keyseg.model.backbones.random_llava import random_llava
 from keyseg.model.backbones.sam import WeightsError, load_sam, preprocess, random_sam
 from keyseg.model.backbones.weights import fingerprint, weights_path
 from keyseg.model.features import FrozenFeatures, Store
+from keyseg.model.fusion import NAME, OTHER
 from keyseg.model.keyseg import KeySeg
 from keyseg.model.variant import build_fusion
-from keyseg.train.batch import Collator
+from keyseg.train.batch import Collator, Others
 from keyseg.train.losses import weighted_terms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,6 +39,28 @@ class Parts:
     collator: Collator
     conversation: Conversation
     features: FrozenFeatures
+
+
+def with_others(parts: Parts, *splits: Sequence[Example]) -> Parts:
+    """The parts for data of which a variant is given another expression's KEY, if this one is.
+
+    Raises:
+        DataError: a split has none to give (see `derangement`).
+        ConfigError: a variant that is given the keyword, and a split without any.
+    """
+    fusion = parts.model.fusion
+    if fusion.uses_key and fusion.key_from == NAME:
+        for examples in splits:
+            if not any(e.keyword for e in examples):
+                raise ConfigError(
+                    f"{type(fusion).__name__} is given the true keyword, and a split of this data "
+                    f"({examples[0].id} and others) has none: take data with keywords"
+                )
+    if not fusion.uses_key or fusion.key_from != OTHER:
+        return parts
+    of = {name: other for part in splits for name, other in derangement(part).items()}
+    others = Others(of, parts.features.clip)
+    return replace(parts, collator=Collator(parts.conversation, parts.features, others))
 
 
 def pick_device(name: str) -> torch.device:
@@ -70,6 +96,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         llava,
         new_tokens=ids,
         init_tokens=starts[-len(ids) :],
+        seed=cfg.seed,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
         dropout=cfg.model.lora.dropout,
@@ -252,7 +279,7 @@ def _word_id(tokenizer: object, word: str | None) -> int | None:
     if len(ids) != 1 or ids[0] == getattr(tokenizer, "unk_token_id", None):
         raise ConfigError(
             f"model.tokens.*_init={word!r}: must be one known token of the tokenizer, "
-            "or null for the mean of all"
+            "or null for a draw of its own"
         )
     return int(ids[0])
 

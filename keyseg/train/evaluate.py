@@ -126,7 +126,7 @@ def _records(
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
     has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING
-    given = has_seg & has_key if parts.model.fusion.uses_key else has_seg
+    given = has_seg & has_key if parts.model.needs_key else has_seg
     pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
     expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()

@@ -28,7 +28,7 @@ from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import Parts, build, pick_device
+from keyseg.train.build import Parts, build, pick_device, with_others
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
 from keyseg.train.schedule import decay_start
@@ -71,7 +71,8 @@ def work(
     splits = {"train": data.train, "val": data.val, "test": data.test}
     _tell(data_counts(splits, data.fingerprint))
     torch.manual_seed(cfg.seed)
-    parts = build(cfg, device)
+    every = ([e for source in split for e in source.examples] for split in splits.values())
+    parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))

@@ -12,7 +12,7 @@ from keyseg.model.backbones.llava import Vlm, load_llava
 def make_vlm(llava_folder, shake):
     """A `Vlm` in float64 on the random LLaVA, with KEY and SEG as its last two tokens."""
 
-    def make(prepare=lambda llava: None, shaken=True, starts=(None, None), dropout=0.0):
+    def make(prepare=lambda llava: None, shaken=True, starts=(None, None), dropout=0.0, seed=0):
         torch.manual_seed(1)
         llava, processor = load_llava(llava_folder)
         prepare(llava)
@@ -22,6 +22,7 @@ def make_vlm(llava_folder, shake):
             llava.double(),
             new_tokens=ids,
             init_tokens=starts,
+            seed=seed,
             rank=4,
             alpha=8,
             dropout=dropout,

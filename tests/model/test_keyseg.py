@@ -9,7 +9,9 @@ import torch
 from keyseg.config import PROJECT
 from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup, load
-from keyseg.model.keyseg import KeywordHead, context_mask, projection
+from keyseg.model.fusion import NAME, OTHER
+from keyseg.model.keyseg import KeywordHead, context_mask, names, projection
+from keyseg.train.batch import Collator, Others
 
 VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
 WITHOUT_KEY = ("no_key",)
@@ -59,9 +61,19 @@ def example(picture):
 
 
 @pytest.fixture
-def batch_of(picture):
+def batch_of(picture, scenes_folder, example):
+    """One image with expressions; a control is given the KEY of a stranger for each."""
+    other = replace(
+        example("cup", "the cup", np.s_[:9], "the cup elsewhere"),
+        image=sorted(scenes_folder.rglob("*.jpg"))[5],
+    )
+
     def make(parts, *examples):
-        return parts.collator([ImageGroup(picture, "image", list(examples))])
+        collator = parts.collator
+        if parts.model.fusion.key_from == OTHER:
+            others = Others({e.id: other for e in examples}, parts.features.clip)
+            collator = Collator(parts.conversation, parts.features, others)
+        return collator([ImageGroup(picture, "image", list(examples))])
 
     return make
 
@@ -74,7 +86,10 @@ def forward(parts, batch):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_target_leaves_no_trace_in_the_mask(make_parts, example, batch_of, name, order):
-    """Two examples that differ in their target only: keyword, words of the answer, mask."""
+    """Two examples that differ in their target only: keyword, words of the answer, mask.
+
+    An oracle is told the keyword on purpose: nothing but that.
+    """
     parts, _ = make_parts(f"fusion={name}", f"model.tokens.order={order}", *keys(name, 2))
     ball = example("ball", "the red ball", np.s_[:50, :50])
     light = example("traffic light", "the small green traffic light", np.s_[70:, 90:])
@@ -86,11 +101,17 @@ def test_the_target_leaves_no_trace_in_the_mask(make_parts, example, batch_of, n
     assert torch.equal(one.key_at, two.key_at)
     assert not torch.equal(one.masks[0], two.masks[0])
     assert one.packed.input_ids.shape != two.packed.input_ids.shape  # the answers do differ
+    told = parts.model.fusion.key_from == NAME
+    if told:
+        two = replace(two, keyword_ids=one.keyword_ids)
     first, second = forward(parts, one), forward(parts, two)
     close = {"rtol": 1e-4, "atol": 1e-4 * float(first.mask_logits.abs().max())}
     torch.testing.assert_close(first.mask_logits, second.mask_logits, **close)
     torch.testing.assert_close(first.key_query, second.key_query, rtol=1e-4, atol=1e-4)
-    together = forward(parts, batch_of(parts, ball, light)).mask_logits
+    both = batch_of(parts, ball, light)
+    if told:
+        both = replace(both, keyword_ids=one.keyword_ids * 2)
+    together = forward(parts, both).mask_logits
     torch.testing.assert_close(together[:1], together[1:], **close)
     torch.testing.assert_close(together[:1], first.mask_logits, **close)
 
@@ -247,6 +268,8 @@ def moved(parts, batch, places):
     real = model.vlm.forward
 
     def disturbed(packed, clip):
+        if packed is not batch.packed:  # another expression's rows
+            return real(packed, clip)
         states = real(packed, clip).clone()
         for row, position in places:
             states[row, position] += 1
@@ -290,7 +313,8 @@ def test_keys_state_moves_the_mask_exactly_where_a_variant_says_it_reads_it(
         parts.model.shift = shift
         read, seg = {at - shift for at in keys_at}, int(batch.seg_at) - shift
         for place in sorted({*read, *keys_at}):
-            wanted = (fusion.uses_key and place in read) or (fusion.uses_seg and place == seg)
+            wanted = parts.model.needs_key and place in read
+            wanted |= fusion.uses_seg and place == seg
             wanted |= fusion.uses_context and fusion.key_in_context and place < seg
             assert moved(parts, batch, [(0, place)]) == wanted, (shift, place)
 
@@ -327,3 +351,58 @@ def test_without_key_there_is_neither_token_nor_row_nor_head(make_parts, scenes_
     seg = int(batch.seg_at)
     assert moved(parts, batch, [(0, seg)])
     assert moved(parts, batch, [(0, seg - 1)]) == model.fusion.uses_context
+
+
+def test_a_deranged_key_is_the_state_of_the_others_own_key(make_parts, example, batch_of):
+    """Exactly what the other expression's KEY has in a row of its own; and no gradient flows."""
+    parts, _ = make_parts("fusion=shuffled_key", "model.tokens.n_keys=2", "model.precision=fp32")
+    one, two = example("ball", "the red ball", np.s_[:9]), example("ball", None, np.s_[:9], "b")
+    batch = batch_of(parts, one, two)
+    seen = []
+    parts.model.key_projection.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    parts.model(batch)
+    [given] = seen
+    assert not given.requires_grad
+    talk = parts.conversation
+    other = batch.elsewhere
+    assert other.rows.tolist() == [0, 0]
+    ids = other.packed.input_ids[0]
+    assert (ids[other.key_at] == talk.key_id).all()
+    with torch.no_grad():
+        states = parts.model.vlm(other.packed, other.clip)
+    torch.testing.assert_close(given, states[0, other.key_at])
+    assert "ball" not in talk.text(ids.tolist())  # the other's own question, up to its KEY
+    assert talk.text(ids.tolist()).endswith("[KEY] [KEY]")
+
+
+def test_another_expressions_key_decides_a_deranged_mask(make_parts, example, batch_of):
+    parts, _ = make_parts("fusion=shuffled_key", "model.precision=fp32")
+    batch = batch_of(parts, example("ball", "the red ball", np.s_[:9]))
+    changed = replace(batch.elsewhere, clip=batch.elsewhere.clip + 1)
+    one, two = (forward(parts, b).mask_logits for b in (batch, replace(batch, elsewhere=changed)))
+    assert not torch.equal(one, two)
+
+
+def test_an_oracle_reads_the_mean_of_the_keywords_rows(make_parts, example, batch_of):
+    parts, _ = make_parts("fusion=oracle_key", "model.tokens.n_keys=2", "model.precision=fp32")
+    ball, light = (
+        example("ball", "the red ball", np.s_[:9]),
+        example("traffic light", "x", np.s_[:9]),
+    )
+    none = example(None, "the thing", np.s_[:9], "q")
+    batch = batch_of(parts, ball, light, none)
+    seen = []
+    parts.model.key_projection.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    forward(parts, batch)
+    table = parts.model.vlm.table()
+    ids = [parts.conversation.keyword_ids(e.keyword) for e in (ball, light)]
+    assert [len(i) for i in ids] == [1, 2]
+    wanted = torch.stack([*(table[i].mean(0) for i in ids), torch.zeros(192)])
+    assert torch.equal(names(table, batch.keyword_ids), wanted)
+    for k in range(2):
+        torch.testing.assert_close(seen[0][:, k], wanted)
+    # the name alone decides: the same question under another keyword has another mask
+    renamed = replace(batch, keyword_ids=[ids[1], ids[1], []])
+    one, two = (forward(parts, b).mask_logits for b in (batch, renamed))
+    assert not torch.equal(one[0], two[0])
+    assert torch.equal(one[1:], two[1:])

@@ -89,7 +89,7 @@ def test_new_rows_start_from_the_named_words(make_vlm):
     table = vlm.table()
     assert len(table) == seg + 1
     assert torch.equal(table[key], table[20])
-    torch.testing.assert_close(table[seg], table[:key].mean(dim=0), rtol=1e-5, atol=1e-6)
+    assert not torch.equal(table[seg], table[key])
     embedded = vlm.llava.get_input_embeddings()(torch.tensor([key, 20]))
     assert torch.equal(embedded[0], embedded[1])
 
@@ -107,8 +107,39 @@ def test_a_padded_table_is_not_resized(make_vlm):
     key, seg = tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]"])
     assert len(vlm.table()) == rows[0]
     assert torch.equal(vlm.table()[seg], vlm.table()[21])
-    mean = vlm.table()[:key].mean(dim=0)
-    torch.testing.assert_close(vlm.table()[key], mean, rtol=1e-5, atol=1e-6)
+    assert vlm.table()[key].count_nonzero() == len(vlm.table()[key])
+
+
+def test_rows_without_a_word_are_draws_of_their_own_like_a_word(make_vlm):
+    """Seeded, another for each token and seed; normal, with each channel's mean and spread."""
+    tables = {}
+    for seed in (0, 0, 1):
+        torch.manual_seed(99 + len(tables))  # nothing else that is drawn matters
+        vlm, tokenizer = make_vlm(shaken=False, seed=seed)
+        tables.setdefault(seed, []).append(vlm.table())
+    key, seg = tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]"])
+    first, again, other = *tables[0], *tables[1]
+    assert torch.equal(first[[key, seg]], again[[key, seg]])
+    rows = [first[key], first[seg], other[key], other[seg]]
+    words = first[:key]
+    for row in rows:
+        z = (row - words.mean(dim=0)) / words.std(dim=0)
+        assert abs(float(z.mean())) < 0.25
+        assert 0.8 < float(z.std()) < 1.2
+    for i, one in enumerate(rows):
+        for two in rows[:i]:
+            assert (
+                abs(float(torch.corrcoef(torch.stack([one, two]) - words.mean(dim=0))[0, 1])) < 0.3
+            )
+
+
+def test_segs_draw_is_the_same_with_and_without_a_key(make_parts):
+    start = "model.tokens.seg_init=null"
+    drawn = []
+    for fusion in ("seg_only", "no_key"):
+        parts, _ = make_parts(f"fusion={fusion}", start, shaken=False)
+        drawn.append(parts.model.vlm.table()[parts.conversation.seg_id])
+    assert torch.equal(*drawn)
 
 
 @pytest.mark.parametrize("prepare", [lambda llava: None, untie], ids=["tied", "untied"])

@@ -3,7 +3,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, ConfigError, signature
 from keyseg.sweep.cells import freeze
-from keyseg.sweep.design import design
+from keyseg.sweep.design import read_design
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def composer():
 
 def test_every_cell_gets_its_config_and_its_place(composer, tmp_path):
     rows = [[f"fusion={f}", f"paths.outputs={tmp_path}", "rerun=true"] for f in ("cross", "full")]
-    cross, full = freeze(design(rows), composer)
+    cross, full = freeze(read_design(rows), composer)
     assert cross.config.fusion["name"] == "cross"
     assert cross.signature == signature(cross.config) != full.signature
     assert cross.path == tmp_path / "fusion" / cross.signature
@@ -29,7 +29,7 @@ def test_every_cell_gets_its_config_and_its_place(composer, tmp_path):
 def test_a_wrong_value_in_the_last_cell_is_found_before_anything_is_written(composer, tmp_path):
     rows = [[f"paths.outputs={tmp_path}", f"optim.steps={n}"] for n in ("5", "-1")]
     with pytest.raises(ConfigError, match=r"cell .*optim.steps=-1: optim.steps=-1: must be 0"):
-        freeze(design(rows), composer)
+        freeze(read_design(rows), composer)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -39,4 +39,4 @@ def test_a_run_that_stands_twice_in_a_sweep_is_an_error(composer, key):
     with pytest.raises(
         ConfigError, match=rf"same run: 'fusion=full {name}=3' and 'fusion=full {key}'"
     ):
-        freeze(design([["fusion=full", f"{name}=3"], ["fusion=full", key]]), composer)
+        freeze(read_design([["fusion=full", f"{name}=3"], ["fusion=full", key]]), composer)

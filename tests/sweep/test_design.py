@@ -4,7 +4,7 @@ import pytest
 
 from keyseg.config import ConfigError
 from keyseg.runs.sweep_directory import label_of
-from keyseg.sweep.design import design
+from keyseg.sweep.design import read_design
 
 
 def grid(*rows: str) -> list[list[str]]:
@@ -12,36 +12,36 @@ def grid(*rows: str) -> list[list[str]]:
 
 
 def test_one_factor():
-    plan = design(grid("fusion=cross", "fusion=self", "fusion=full"), fusion="full")
-    assert plan.name == "fusion"
-    assert plan.factors == {"fusion": ["cross", "self", "full"]}
-    assert plan.baseline == {"fusion": "cross"}
-    assert [p.label for p in plan.points] == ["cross", "self", "full"]
-    assert [p.seed for p in plan.points] == [None, None, None]
-    assert plan.metrics == ["giou", "ciou"]
+    design = read_design(grid("fusion=cross", "fusion=self", "fusion=full"), fusion="full")
+    assert design.name == "fusion"
+    assert design.factors == {"fusion": ["cross", "self", "full"]}
+    assert design.baseline == {"fusion": "cross"}
+    assert [p.label for p in design.points] == ["cross", "self", "full"]
+    assert [p.seed for p in design.points] == [None, None, None]
+    assert design.metrics == ["giou", "ciou"]
 
 
 def test_seg_only_is_the_baseline_wherever_it_stands():
-    plan = design(grid("fusion=full", "fusion=seg_only"))
-    assert plan.baseline == {"fusion": "seg_only"}
+    design = read_design(grid("fusion=full", "fusion=seg_only"))
+    assert design.baseline == {"fusion": "seg_only"}
 
 
 def test_seeds_are_repetitions_not_a_factor():
-    plan = design(grid("fusion=cross seed=0", "fusion=cross seed=1", "fusion=full seed=0"))
-    assert plan.name == "fusion"
-    assert plan.factors == {"fusion": ["cross", "full"]}
-    assert [(p.label, p.seed) for p in plan.points] == [("cross", 0), ("cross", 1), ("full", 0)]
+    design = read_design(grid("fusion=cross seed=0", "fusion=cross seed=1", "fusion=full seed=0"))
+    assert design.name == "fusion"
+    assert design.factors == {"fusion": ["cross", "full"]}
+    assert [(p.label, p.seed) for p in design.points] == [("cross", 0), ("cross", 1), ("full", 0)]
 
 
 def test_seeds_alone_name_the_sweep_and_the_variant_is_the_label():
-    plan = design(grid("seed=0", "seed=1"), fusion="self")
-    assert plan.name == "seed"
-    assert plan.factors == {"fusion": ["self"]}
-    assert [p.label for p in plan.points] == ["self", "self"]
+    design = read_design(grid("seed=0", "seed=1"), fusion="self")
+    assert design.name == "seed"
+    assert design.factors == {"fusion": ["self"]}
+    assert [p.label for p in design.points] == ["self", "self"]
 
 
 def test_two_factors_with_values_of_their_types():
-    plan = design(
+    design = read_design(
         grid(
             "fusion=cross loss.keyword.weight=0 optim.steps=9",
             "fusion=cross loss.keyword.weight=0.5 optim.steps=9",
@@ -49,16 +49,16 @@ def test_two_factors_with_values_of_their_types():
             "fusion=full loss.keyword.weight=0.5 optim.steps=9",
         )
     )
-    assert plan.name == "fusion-weight"
-    assert plan.factors == {"fusion": ["cross", "full"], "loss.keyword.weight": [0, 0.5]}
-    assert plan.points[1].factors == {"fusion": "cross", "loss.keyword.weight": 0.5}
-    assert plan.points[1].label == "cross · weight=0.5"
+    assert design.name == "fusion-weight"
+    assert design.factors == {"fusion": ["cross", "full"], "loss.keyword.weight": [0, 0.5]}
+    assert design.points[1].factors == {"fusion": "cross", "loss.keyword.weight": 0.5}
+    assert design.points[1].label == "cross · weight=0.5"
 
 
 def test_nothing_varies():
-    plan = design(grid("optim.steps=9"), fusion="full")
-    assert plan.name == "single"
-    assert [p.label for p in plan.points] == ["full"]
+    design = read_design(grid("optim.steps=9"), fusion="full")
+    assert design.name == "single"
+    assert [p.label for p in design.points] == ["full"]
 
 
 @pytest.mark.parametrize(
@@ -70,17 +70,17 @@ def test_labels_of_odd_values(value, label):
 
 
 def test_values_in_quotes_and_lists_are_plain_values():
-    plan = design([["prompt.end='a, b'"], ["prompt.end=x"], ["prompt.end=[a,1]"]])
-    assert plan.factors == {"prompt.end": ["a, b", "x", ["a", 1]]}
+    design = read_design([["prompt.end='a, b'"], ["prompt.end=x"], ["prompt.end=[a,1]"]])
+    assert design.factors == {"prompt.end": ["a, b", "x", ["a", 1]]}
 
 
 def test_added_keys_and_the_sweep_file_itself_are_no_factors():
-    plan = design(grid("+sweeps=t +fusion.x=1", "+sweeps=t +fusion.x=2"))
-    assert plan.factors == {"fusion.x": [1, 2]}
+    design = read_design(grid("+sweeps=t +fusion.x=1", "+sweeps=t +fusion.x=2"))
+    assert design.factors == {"fusion.x": [1, 2]}
 
 
 def test_the_ablation_block_says_what_overrides_leave_open():
-    plan = design(
+    design = read_design(
         grid("fusion=cross run=0", "fusion=full run=0", "fusion=cross run=1", "fusion=full run=1"),
         {
             "name": "table4",
@@ -92,25 +92,25 @@ def test_the_ablation_block_says_what_overrides_leave_open():
             "published": "table4.csv",
         },
     )
-    assert plan.name == "table4"
-    assert plan.question == "Is it the residual?"
-    assert plan.baseline == {"fusion": "full"}
-    assert plan.factors == {"fusion": ["cross", "full"]}
-    assert [p.seed for p in plan.points] == [0, 0, 1, 1]
-    assert plan.metrics == ["giou"]
-    assert plan.contrasts == [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}]
-    assert plan.published == "table4.csv"
+    assert design.name == "table4"
+    assert design.question == "Is it the residual?"
+    assert design.baseline == {"fusion": "full"}
+    assert design.factors == {"fusion": ["cross", "full"]}
+    assert [p.seed for p in design.points] == [0, 0, 1, 1]
+    assert design.metrics == ["giou"]
+    assert design.contrasts == [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}]
+    assert design.published == "table4.csv"
 
 
 def test_a_margin_is_declared_for_each_metric_or_for_all():
     cells = grid("fusion=cross", "fusion=full")
-    assert design(cells, {"margin": {"giou": 1}}).margin == {"giou": 1.0}
-    assert design(cells, {"margin": 0.5}).margin == {"giou": 0.5, "ciou": 0.5}
-    assert design(cells).margin == {}
+    assert read_design(cells, {"margin": {"giou": 1}}).margin == {"giou": 1.0}
+    assert read_design(cells, {"margin": 0.5}).margin == {"giou": 0.5, "ciou": 0.5}
+    assert read_design(cells).margin == {}
 
 
 def test_a_name_on_the_command_line_wins():
-    assert design(grid("seed=0"), {"name": "block"}, name="mine").name == "mine"
+    assert read_design(grid("seed=0"), {"name": "block"}, name="mine").name == "mine"
 
 
 KEYWORD = {"t": {"w": 0.5}, "target": {"w": [0.5]}}
@@ -121,24 +121,24 @@ def test_keys_that_cannot_matter_are_dropped_and_their_repeats_left_out():
         [f"w={w}", f"t={t}", f"target={target}", f"seed={seed}"]
         for w, t, target, seed in product((0.0, 0.5), (0.07, 1.0), ("first", "all"), (0, 1, 2))
     ]
-    plan = design(cells, {"only_where": KEYWORD, "baseline": {"w": 0.0, "t": 1.0}})
-    assert (len(cells), len(plan.points), plan.left_out) == (24, 15, 9)
-    off = [p for p in plan.points if p.factors["w"] == 0]
+    design = read_design(cells, {"only_where": KEYWORD, "baseline": {"w": 0.0, "t": 1.0}})
+    assert (len(cells), len(design.points), design.left_out) == (24, 15, 9)
+    off = [p for p in design.points if p.factors["w"] == 0]
     assert [(p.label, p.factors, p.seed) for p in off] == [
         ("w=0.0", {"w": 0.0}, s) for s in (0, 1, 2)
     ]
     assert [p.overrides for p in off] == [["w=0.0", f"seed={s}"] for s in (0, 1, 2)]
-    assert plan.points[3].label == "w=0.5 · t=0.07 · target=first"
-    assert plan.factors == {"w": [0.0, 0.5], "t": [0.07, 1.0], "target": ["first", "all"]}
-    assert plan.baseline == {"w": 0.0, "t": 1.0, "target": "first"}
-    assert plan.only_where == {"t": {"w": [0.5]}, "target": {"w": [0.5]}}
-    assert design(cells).left_out == 0
+    assert design.points[3].label == "w=0.5 · t=0.07 · target=first"
+    assert design.factors == {"w": [0.0, 0.5], "t": [0.07, 1.0], "target": ["first", "all"]}
+    assert design.baseline == {"w": 0.0, "t": 1.0, "target": "first"}
+    assert design.only_where == {"t": {"w": [0.5]}, "target": {"w": [0.5]}}
+    assert read_design(cells).left_out == 0
 
 
 def test_a_condition_that_is_dropped_drops_what_hangs_on_it():
     cells = [[f"a={a}", f"b={b}", f"c={c}"] for a, b, c in product((0, 1), (0, 1), (0, 1))]
-    plan = design(cells, {"only_where": {"b": {"a": 1}, "c": {"b": 1}}})
-    assert [p.label for p in plan.points] == [
+    design = read_design(cells, {"only_where": {"b": {"a": 1}, "c": {"b": 1}}})
+    assert [p.label for p in design.points] == [
         "a=0",
         "a=1 · b=0",
         "a=1 · b=1 · c=0",
@@ -196,4 +196,4 @@ def test_a_condition_that_is_dropped_drops_what_hangs_on_it():
 )
 def test_a_block_that_does_not_fit_is_an_error(block, message):
     with pytest.raises(ConfigError, match=message):
-        design(grid("fusion=cross", "fusion=full"), block)
+        read_design(grid("fusion=cross", "fusion=full"), block)

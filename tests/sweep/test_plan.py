@@ -11,7 +11,7 @@ import pytest
 from keyseg import cli
 from keyseg.commands import plan
 from keyseg.config import ConfigError
-from keyseg.sweep.design import design
+from keyseg.sweep.design import read_design
 
 
 def cell(label: str, seed: int) -> dict[str, Any]:
@@ -129,9 +129,11 @@ def test_nothing_done_has_no_cost(sweep: Path) -> None:
 def test_contrasts_are_checked_before_anything_runs(entry: object, message: str) -> None:
     jobs = [["fusion=cross"], ["fusion=full"]]
     with pytest.raises(ConfigError, match=message):
-        design(jobs, {"contrasts": [entry]})
+        read_design(jobs, {"contrasts": [entry]})
 
 
 def test_a_good_contrast_is_kept() -> None:
     entry = {"of": {"fusion": "full"}, "against": {"fusion": "cross"}, "name": "residual"}
-    assert design([["fusion=cross"], ["fusion=full"]], {"contrasts": [entry]}).contrasts == [entry]
+    assert read_design([["fusion=cross"], ["fusion=full"]], {"contrasts": [entry]}).contrasts == [
+        entry
+    ]

@@ -9,7 +9,7 @@ from keyseg.config import PROJECT
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
 from keyseg.report.store import Sweep, VariantResult
-from keyseg.sweep.design import design
+from keyseg.sweep.design import read_design
 
 FILES = [
     file
@@ -55,7 +55,7 @@ def test_every_value_composes_on_scenes_and_on_public_data(file, compose_run):
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_a_design_holds(file):
     content, params, jobs = read(file)
-    made = design(jobs, content["ablation"])
+    made = read_design(jobs, content["ablation"])
     assert made.name == file.stem
     assert made.question
     assert set(made.metrics) <= set(BY_NAME)
@@ -81,7 +81,7 @@ def test_a_design_holds(file):
 def test_keyword_loss_runs_no_cell_twice():
     """Off, temperature and target cannot matter: 9 of the 24 combinations are repeats."""
     content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
-    made = design(jobs, content["ablation"])
+    made = read_design(jobs, content["ablation"])
     assert made.left_out == len(jobs) - len(made.points) > 0
     off = [p for p in made.points if p.factors["loss.keyword.weight"] == 0]
     assert len(off) == len({p.seed for p in off})

@@ -14,6 +14,7 @@ from keyseg.data.masks import decode_rle, encode_rle
 from keyseg.data.mix import ImageGroup, groups, load
 from keyseg.metrics import intersection_union, summarise
 from keyseg.runs.samples import COLUMNS
+from keyseg.train.distributed import Processes
 from keyseg.train.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
 
 HEIGHT, WIDTH = 60, 100
@@ -271,3 +272,50 @@ def test_without_key_nothing_of_key_and_keyword_is_scored(answering, wide, make_
     assert not [name for name in summary if "key" in name]
     asked = summarise(pd.DataFrame([{**r, "has_key": True, "key_asked": True} for r in (made,)]))
     assert {"keyword_accuracy", "no_key_rate"} <= asked.keys()
+
+
+@pytest.mark.parametrize("protocol", ["teacher_forced", "generated"])
+def test_no_batch_changes_a_mask_of_the_control_with_anothers_key(make_parts, protocol):
+    """Alone or in company, in any order and process: the same KEY of the same other expression."""
+    parts, cfg = make_parts("fusion=shuffled_key", "model.precision=fp32")
+    images = groups(e for s in load(cfg.data, "test") for e in s.examples)
+    found = {}
+    for name, per_batch, order, rank in (
+        ("together", len(images), images, (0, 1)),
+        ("alone", 1, images, (0, 1)),
+        ("reversed", 2, images[::-1], (0, 1)),
+        ("first of two processes", 2, images, (0, 2)),
+    ):
+        cfg.evaluation.images_per_batch = per_batch
+        records = evaluate(parts, order, cfg, protocol, Processes(*rank))
+        found[name] = {r["id"]: (r["mask_rle"], r["has_seg"]) for r in records}
+    together = found.pop("together")
+    assert any(mask for mask, _ in together.values()) or protocol == "generated"
+    for records in found.values():
+        assert records.items() <= together.items()
+    single = {
+        e.id: next(evaluate(parts, [ImageGroup(g.image, g.image_id, [e])], cfg, protocol))
+        for g in images[:2]
+        for e in g.examples
+    }
+    assert all(r["mask_rle"] == together[name][0] for name, r in single.items())
+
+
+def test_no_micro_batch_changes_the_key_that_the_control_is_given_in_training(make_parts):
+    """A step's images at once, or one by one as accumulation and processes cut them."""
+    parts, cfg = make_parts("fusion=shuffled_key", "model.precision=fp32")
+    model, images = parts.model, groups(e for s in load(cfg.data, "train") for e in s.examples)[:4]
+    seen = []
+    model.key_projection.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+
+    def given(*cut):
+        seen.clear()
+        with torch.no_grad():
+            for part in cut:
+                rngs = [np.random.default_rng([0, images.index(g)]) for g in part]
+                model(parts.collator(part, rngs))
+        return torch.cat(seen)
+
+    together, apart = given(images), given(*([g] for g in images))
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    assert (together[1:] - together[:-1]).abs().amax(dim=(1, 2)).min() > 0.01

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from keyseg.config import PROJECT
-from keyseg.data.mix import ImageSampler, groups, load
-from keyseg.train.build import build
+from keyseg.data.mix import ImageSampler, groups, load_splits
+from keyseg.train.build import build, with_others
 from keyseg.train.evaluate import evaluate
 from keyseg.train.trainer import (
     DivergedError,
@@ -88,12 +88,14 @@ def trainer(small_run, tmp_path):
     def make(folder, *overrides, last=math.inf):
         cfg = small_run(*overrides)
         torch.manual_seed(cfg.seed)
-        parts = build(cfg, torch.device("cpu"))
-        sampler = Killer(load(cfg.data, "train"), cfg.seed, 2, 2)
+        splits = load_splits(cfg.data)
+        every = ([e for s in split for e in s.examples] for split in splits)
+        parts = with_others(build(cfg, torch.device("cpu")), *every)
+        sampler = Killer(splits[0], cfg.seed, 2, 2)
         sampler.last = last
         checkpoints = tmp_path / folder
         checkpoints.mkdir(exist_ok=True)
-        val = groups(e for s in load(cfg.data, "val") for e in s.examples)[:2]
+        val = groups(e for s in splits[1] for e in s.examples)[:2]
 
         def validate():
             rows = list(evaluate(parts, val, cfg, "teacher_forced"))
@@ -117,7 +119,9 @@ def test_every_option_trains_two_steps(trainer, options):
     assert all(math.isfinite(v.value) for v in values)
     for step in (1, 2):
         names = {v.name for v in values if v.step == step}
-        assert {f"train/{n}" for n in ("loss", "text", "bce", "dice", "keyword")} <= names
+        asked = ["keyword"] * bool(made.cfg.model.tokens.n_keys)
+        assert {f"train/{n}" for n in ("loss", "text", "bce", "dice", *asked)} <= names
+        assert ("train/keyword" in names) == bool(asked)
     assert {v.step for v in values if v.name == "val/giou"} == {0, 2}
     for name, parameter in made.model.named_parameters():
         changed = not torch.equal(before[name], parameter)

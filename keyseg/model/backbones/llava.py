@@ -146,12 +146,14 @@ class Vlm(nn.Module):
         *,
         new_tokens: Sequence[int],
         init_tokens: Sequence[int | None],
+        seed: int,
         rank: int,
         alpha: float,
         dropout: float,
         targets: Sequence[str],
     ) -> None:
-        """`new_tokens`: ids of KEY and SEG; `init_tokens`: the word each row starts from."""
+        """`new_tokens`: ids of KEY and SEG, or of SEG alone; `init_tokens`: the word each row
+        starts from, None = drawn with `seed`."""
         super().__init__()
         llava.model.vision_tower = nn.Identity()  # pixels are seen elsewhere (model/encoders.py)
         rows = llava.get_input_embeddings().weight.shape[0]
@@ -160,11 +162,12 @@ class Vlm(nn.Module):
         tied = llava.config.tie_word_embeddings
         tables = [llava.get_input_embeddings()]
         tables += [] if tied else [llava.get_output_embeddings()]
-        for table in tables:
+        for number, table in enumerate(tables):
+            words = table.weight[: min(new_tokens)]
+            drawn = _rows_like(words, len(new_tokens), seed + number)
             with torch.no_grad():
-                mean = table.weight[: min(new_tokens)].mean(dim=0)
-                for new, old in zip(new_tokens, init_tokens, strict=True):
-                    table.weight[new] = mean if old is None else table.weight[old]
+                for new, old, row in zip(new_tokens, init_tokens, drawn, strict=True):
+                    table.weight[new] = row if old is None else table.weight[old]
         wanted = "|".join(targets)
         ids = list(new_tokens)
         trainable = {"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids}
@@ -289,6 +292,19 @@ class Vlm(nn.Module):
         )
         answers = out[:, len(prefix) + longest :].tolist()
         return [a[: a.index(eos)] if eos in a else a for a in answers]
+
+
+@torch.no_grad()
+def _rows_like(words: Tensor, count: int, seed: int) -> list[Tensor]:
+    """Rows (D,) drawn as if they were words (V, D): normal, with each channel's mean and spread.
+
+    Independent of each other, and of all else that is drawn. The last one, SEG's, is the same
+    whether or not there is a KEY before it.
+    """
+    mean, spread = words.float().mean(dim=0), words.float().std(dim=0)
+    generator = torch.Generator().manual_seed(seed)
+    noise = [torch.randn(words.shape[1], generator=generator) for _ in range(count)]
+    return [mean + spread * row.to(words.device) for row in reversed(noise)]
 
 
 def _seen(image_tokens: Tensor) -> dict[str, BaseModelOutputWithPooling]:

@@ -92,7 +92,7 @@ class LocalLauncher(SweepLauncher):
             cells_per_job=self.cells_per_job,
         )
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Keep the pool busy until every cell has an outcome, and show how it goes."""
         pool = self.pool(cells)
         supervisor = Supervisor(pool)
@@ -101,7 +101,7 @@ class LocalLauncher(SweepLauncher):
             keep_threads(cell, pool.threads)
         if not supervisor.active:
             return supervisor.outcomes
-        heading = f"sweep {plan.name} · {counted(len(cells), 'cell')}"
+        heading = f"sweep {design.name} · {counted(len(cells), 'cell')}"
         if pool.slots > 1:
             heading += f", {pool.slots} at a time"
         heading += f" · {counted(pool.threads, 'thread')} each"
@@ -114,7 +114,7 @@ class LocalLauncher(SweepLauncher):
 class DebugLauncher(SweepLauncher):
     """Cells in this process, one after the other; an error passes through, for a debugger."""
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Run the cells that are not done."""
         outcomes = []
         for number, cell in enumerate(in_turn(cells), start=1):

@@ -31,7 +31,7 @@ from keyseg.sweep.slurm.sbatch import Sbatch, code_folder, job_folder, script
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.worker import precompute
 
-FILL = ("-m", "keyseg.worker.precompute")
+PRECOMPUTE = ("-m", "keyseg.worker.precompute")
 """What Python is told to compute frozen features; run directories are added to it."""
 
 
@@ -89,13 +89,13 @@ class SlurmLauncher(SweepLauncher):
         self.worker = self.given or [*self.options.interpreter, *WORKER[1:]]
         self.max_attempts = self.options.max_attempts
 
-    def show_dry(self, plan: Design, cells: list[Cell], console: Console) -> None:
+    def show_dry(self, design: Design, cells: list[Cell], console: Console) -> None:
         """The script for the cells that are not done."""
         waiting = [cell for cell in cells if cell.open().status not in (DONE, PRUNED)]
         if not waiting:
             return
         sweep_dir = cells[0].path.parent
-        name = f"{plan.name}-NAME"
+        name = f"{design.name}-NAME"
         needed = packages.carried(cell.config for cell in cells)
         code = code_folder(sweep_dir) / snapshot.name_of(packages=needed)
         text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
@@ -144,7 +144,7 @@ class SlurmLauncher(SweepLauncher):
             return None
         command = [
             *self.options.interpreter,
-            *FILL,
+            *PRECOMPUTE,
             *(str(path.absolute()) for path in paths.values()),
         ]
         return CommandJob([command], self.options.threads)
@@ -176,7 +176,7 @@ class SlurmLauncher(SweepLauncher):
             return
         finish.print_line(console, "a last job makes the report when they have ended")
 
-    def run_cells(self, plan: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Submit one array and follow it.
 
         Raises:
@@ -196,7 +196,7 @@ class SlurmLauncher(SweepLauncher):
                 self.report_later(pool, cells, console)
             raise Detached(f"{pool.submitted} of {len(cells)} cells are queued or at work")
         where = f"partition {self.options.partition}" if self.options.partition else "SLURM"
-        heading = f"sweep {plan.name} · {len(cells)} cells on {where}"
+        heading = f"sweep {design.name} · {len(cells)} cells on {where}"
         shown = cells[0].config.runtime.show_progress
         try:
             supervise(supervisor, pool, cells, heading, console, show=shown)

@@ -11,7 +11,7 @@ from keyseg.sweep.supervise import Outcome
 from keyseg.sweep.tune.control import Controller
 
 
-class Board:
+class TrialTable:
     """Rows of the table: cells in flight first; those that ended are not read again."""
 
     def __init__(self, controller: Controller) -> None:

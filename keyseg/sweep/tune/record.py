@@ -50,7 +50,7 @@ class TuningRecord:
         points = [cell.point for cell in compared]
         keys = list(points[0].factors) if points else []
         factors = {k: list(dict.fromkeys(p.factors[k] for p in points)) for k in keys}
-        plan = Design(
+        design = Design(
             name=self.sweep_dir.name,
             factors=factors,
             baseline={"settings": "default"} if factors else {},
@@ -59,7 +59,7 @@ class TuningRecord:
             contrasts=list(contrasts),
         )
         content = to_json(
-            plan,
+            design,
             [c.signature for c in compared],
             [c.config.seed for c in compared],
             command(),

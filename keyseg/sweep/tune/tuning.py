@@ -26,7 +26,7 @@ from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.sweep.tune import enqueue, results, samplers, storage
 from keyseg.sweep.tune.control import Controller, GivenUp
 from keyseg.sweep.tune.options import OptunaConfig
-from keyseg.sweep.tune.progress import Board
+from keyseg.sweep.tune.progress import TrialTable
 from keyseg.sweep.tune.prune import Judge
 from keyseg.sweep.tune.record import TuningRecord
 from keyseg.sweep.tune.settings import Settings
@@ -174,7 +174,7 @@ class Tuning:
 
     def _control(self, controller: Controller, arms: Sequence[Arm]) -> None:
         """Step the controller until the budget is spent, and show how it goes."""
-        board = Board(controller)
+        trials = TrialTable(controller)
         before = sum(arm.used() for arm in arms)
         budget = sum(arm.budget() for arm in arms)
         heading = f"tuning {self.name} · {budget} trials, {self.width} at a time"
@@ -195,7 +195,7 @@ class Tuning:
                 while controller.active:
                     changed = controller.step()
                     if changed or time.monotonic() - drawn > _REDRAW:
-                        view.update(board.rows(changed))
+                        view.update(trials.rows(changed))
                         drawn = time.monotonic()
                     if time.monotonic() - saved > _SAVE:
                         self.record.write_trials(arms, self.width)
