@@ -16,7 +16,18 @@ from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import checks, render
 from keyseg.report.stats import scores
-from keyseg.report.tables import contrasts, export, headline, printed, results, runs, table, targets
+from keyseg.report.tables import (
+    contrasts,
+    crossings,
+    export,
+    headline,
+    printed,
+    results,
+    runs,
+    speed,
+    table,
+    targets,
+)
 from keyseg.report.tuning import section as tuning
 from keyseg.runs import packages
 
@@ -103,7 +114,11 @@ def build(
 def _results(
     sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
 ) -> list[table.Table]:
-    """Masks, keywords, what there was to name beside the keywords, and cost."""
+    """Masks, keywords, what there was to name beside the keywords, further measures, cost, learning
+    speed, and which variant overtakes which.
+    """
     *scored, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
-    return [*scored, *([named] if named else []), cost]
+    crossed = crossings.table(sweep, measured)
+    some = [*scored, named, cost, *speed.tables(sweep), crossed]
+    return [found for found in some if found is not None]

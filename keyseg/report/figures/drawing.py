@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report.data import ReportData
-from keyseg.report.figures import contrasts, pathway, test_scores
+from keyseg.report.figures import budget, contrasts, pathway, test_scores
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.registry import FIGURES, ReportFigure, register
 from keyseg.report.figures.style import figure_style, save
@@ -123,6 +123,19 @@ register(
         "learning",
         lambda d: learning_curves(d.sweep),
         lambda d: any(len(c.metrics) for c in d.sweep.cells),
+    )
+)
+register(
+    ReportFigure(
+        "budget",
+        "Score against budget",
+        "Each variant's score with its 95 % interval over test examples against the steps that "
+        "were made and against GPU-hours (CPU-hours where no run had a GPU) of training at the "
+        "median pace, without evaluations; means over seeds, headline protocol, the sweep's first "
+        "metric. Filled: every seed is at a plateau. Rings: the two lines cross.",
+        "learning",
+        lambda d: budget.figure(d.sweep, d.scores),
+        lambda d: budget.varies(d.sweep, d.scores),
     )
 )
 register(
