@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from string import Formatter
 from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken
 
-from keyseg.config import ConfigError, PromptConfig, TokensConfig
+from keyseg.config import PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, Example
+from keyseg.data.templates import IMAGE, check_templates, check_tokens
 
-IMAGE = "<image>"
 CUT = "\0"
 """Where a text is tokenised piece by piece."""
 
@@ -29,7 +28,14 @@ def new_tokens(tokens: TokensConfig) -> list[str]:
 
 
 def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
-    """Make them tokens of their own, written as they are (no lower-casing); their ids."""
+    """Make them tokens of their own, written as they are (no lower-casing); their ids.
+
+    Raises:
+        ConfigError: they are something else in this tokenizer.
+    """
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
+    check_tokens(tokens, tokenizer.get_vocab(), added, [*named, IMAGE])
     texts = new_tokens(tokens)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
@@ -74,19 +80,8 @@ class Conversation:
         """None where answers hold no KEY."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
-        before, mark, after = prompt.user.partition(IMAGE)
-        if not mark or "{question}" not in after:
-            raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE}, then {{question}}")
-        for answer in prompt.answers:
-            _check_fields("prompt.answers", answer, needed="tokens", also=("text",))
-            if -1 < answer.find("{text}") < answer.find("{tokens}"):
-                raise ConfigError(
-                    f"prompt.answers: {answer!r} names the target before the tokens, which tells "
-                    "the model what it is to find; put {text} after {tokens}"
-                )
-        for key, forms in (("prompt.short", prompt.short), ("prompt.long", prompt.long)):
-            for form in forms:
-                _check_fields(key, form, needed="query")
+        check_templates(prompt, tokens)
+        before, _, after = prompt.user.partition(IMAGE)
         image_id = tokenizer.convert_tokens_to_ids(IMAGE)
         head: list[int] = tokenizer(prompt.system + before)["input_ids"]
         self.prefix = head + [image_id] * image_tokens
@@ -142,16 +137,3 @@ class Conversation:
     @staticmethod
     def _choose(forms: Sequence[str], rng: np.random.Generator | None) -> str:
         return forms[0] if rng is None else forms[int(rng.integers(len(forms)))]
-
-
-def _check_fields(key: str, template: str, needed: str, also: Sequence[str] = ()) -> None:
-    """A template holds the field it needs, and no other than it may."""
-    try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ConfigError(
-            f"{key}: {template!r} is no template ({error}); a brace is written twice"
-        ) from error
-    if needed not in fields or not fields <= {needed, *also}:
-        allowed = ", ".join(f"{{{name}}}" for name in (needed, *also))
-        raise ConfigError(f"{key}: {template!r} needs {{{needed}}}; fields are {allowed}")

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data.prompts import IMAGE, add_tokens
+from keyseg.data.prompts import add_tokens
+from keyseg.data.templates import IMAGE
 from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
 from keyseg.predict import exported_script
 from keyseg.predict.model_card import card

@@ -1,5 +1,6 @@
-"""The environment of a worker: its share of cores and GPUs. Imports nothing, so that a job on a
-node can start its worker at once.
+"""The environment of a worker: which of the cores and GPUs it uses.
+
+Imports next to nothing, so that a job on a node can start its worker at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ forked (keyseg.worker.several)."""
 
 
 def worker_environment(threads: int, gpu: str | None = None) -> dict[str, str]:
-    """This process's environment with the share of one worker in it."""
-    share = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    environment = {**os.environ, **share, **MALLOC, **NO_CUDA_AT_IMPORT}
+    """This process's environment with what one worker may use in it."""
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = {**os.environ, **limits, **MALLOC, **NO_CUDA_AT_IMPORT}
     environment |= {"KEYSEG_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     # The worker runs this checkout's code, also where another one is installed.
     paths = [CODE, os.environ.get("PYTHONPATH", "")]

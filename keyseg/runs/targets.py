@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig
@@ -53,7 +55,10 @@ def find(key: str, target: str) -> Any:
     try:
         target_object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}={target} cannot be found: {error}") from error
+        there = vars(sys.modules[module]) if module in sys.modules else ()
+        near = get_close_matches(name, there, n=1)
+        hint = f". Did you mean {module}.{near[0]}?" if near else ""
+        raise ConfigError(f"{key}={target} cannot be found: {error}{hint}") from error
     if _package(str(getattr(target_object, "__module__", ""))) not in allowed():
         raise ConfigError(f"{key}={target}: is of another package than where it was found")
     return target_object

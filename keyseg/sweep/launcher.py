@@ -98,10 +98,11 @@ class SweepLauncher(Launcher):
                     "hydra/launcher=slurm has jobs that go on"
                 )
             if self.config.dry:
-                preflight.check_names(cell.config for cell in cells)
                 print_cells(design, cells, console)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
+                if self.prepare:
+                    print_missing(cells, console)
                 self.show_dry(design, cells, console)
                 return []
             cells, lines = stale.decide(cells, self.config)
@@ -217,6 +218,16 @@ def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None
         )
 
 
+def print_missing(cells: Sequence[Cell], console: Console) -> None:
+    """Say what weights and data are missing, of cells that are only looked at.
+
+    Raises:
+        ConfigError: the model of one cannot be built.
+    """
+    for line in preflight.missing([cell.config for cell in cells]):
+        finish.print_line(console, f"missing: {line}", "yellow")
+
+
 def prepare(cells: Sequence[Cell], console: Console) -> None:
     """Look for the weights and make and read the data that the cells still to run need, once.
 
@@ -318,7 +329,7 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
 
 
 def keep_threads(cell: Cell, threads: int) -> None:
-    """Remember the share of a run, so that it goes on with the same one."""
+    """Remember the threads of a run, so that it goes on with as many."""
     run = cell.open()
     if "threads" not in run.info:
         run.update(threads=cell.config.runtime.threads or threads)

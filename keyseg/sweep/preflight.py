@@ -1,34 +1,32 @@
-"""What is checked before a job starts: parts can be made, weights are there, data can be read.
+"""What is checked before a job starts: models can be built, weights are there, data can be read.
 
-Loads no torch, and nothing of numpy before data is read: every command line imports this.
+Loads nothing of numpy before it is asked for: every command line imports this.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
 
-from keyseg.config import RunConfig, resolve_path
+from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
-from keyseg.worker import parts
+from keyseg.sweep import buildable
 
 
-def check(configs: Iterable[RunConfig]) -> None:
+def check(configs: Sequence[RunConfig]) -> None:
     """Make the data if the config says how, read every split once, look for the weights.
 
-    Meanwhile what the configs name is made once (`parts`).
-
     Raises:
-        ConfigError: a weights file is missing, or a part cannot be made (as a variant that reads
-            KEY where answers hold none); the message names the key to set.
+        ConfigError: something cannot be built, or a weights file is missing; the message names the
+            key to set.
         DataError: what a reader finds wrong.
     """
     from keyseg.data import identity, mix
 
-    every = list(configs)
-    made = parts.check(every, remember=True)
+    buildable.check(configs)
     seen = set()
-    for cfg in every:
+    for cfg in configs:
         key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
         if key not in seen:
             seen.add(key)
@@ -37,19 +35,30 @@ def check(configs: Iterable[RunConfig]) -> None:
             splits = mix.load_splits(cfg.data)
             fingerprint = mix.fingerprint([source for split in splits for source in split])
             identity.remember(cfg.data, resolve_path(cfg.paths.data), fingerprint)
-    made()
 
 
-def check_names(configs: Iterable[RunConfig]) -> None:
-    """What can be checked where nothing may be written or read at length: names and arguments.
+def missing(configs: Sequence[RunConfig]) -> list[str]:
+    """What weights and data are not there, a line each. Nothing is made or written.
 
     Raises:
-        ConfigError: a part cannot be made. DataError: a reader cannot be called.
+        ConfigError: something cannot be built.
     """
     from keyseg.data import mix
+    from keyseg.data.files import DataError
 
-    every = list(configs)
-    made = parts.check(every)
-    for data in {json.dumps(cfg.data, sort_keys=True): cfg.data for cfg in every}.values():
-        mix.check_readers(data)
-    made()
+    buildable.check(configs)
+    lines: dict[str, None] = {}
+    for cfg in configs:
+        try:
+            check_weights(cfg)
+        except ConfigError as error:
+            lines[str(error)] = None
+    data = {json.dumps(cfg.data, sort_keys=True): cfg for cfg in configs}
+    for cfg in data.values():
+        if cfg.data.get("prepare") and not Path(resolve_path(str(cfg.data["root"]))).exists():
+            continue  # is made at the start
+        try:
+            mix.load_splits(cfg.data)
+        except (DataError, ConfigError) as error:
+            lines[str(error)] = None
+    return list(lines)

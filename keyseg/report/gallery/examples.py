@@ -46,10 +46,10 @@ GENERAL: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class TopWord:
-    """One of KEY's top words. `share`: probability, 0..1; `right`: it is the keyword."""
+    """One of KEY's top words. `probability`: 0..1; `right`: it is the keyword."""
 
     word: str
-    share: float
+    probability: float
     right: bool
 
 

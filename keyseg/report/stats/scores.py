@@ -220,7 +220,7 @@ def _row(
         n_images=held.sources.n_images,
         images=float(held.sources.images[m]),
         seeds=float(held.sources.seeds[m]),
-        shared=float(held.sources.shared[m]),
+        interaction=float(held.sources.interaction[m]),
         hours=hours,
         device=device,
         contrasts=contrasts,

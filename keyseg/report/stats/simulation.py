@@ -211,7 +211,7 @@ def words(
             n_images=world.images,
             images=float(judged["images"][at]),
             seeds=float(judged["spread"][at]),
-            shared=0.0,
+            interaction=0.0,
             hours=float("nan"),
             equivalence=float(small[place]),
             margin=float(margin[place[2]]),
@@ -267,7 +267,7 @@ def _judge(
 
 def _stack(each: Sequence[Sources]) -> Sources:
     """Sources (tables, METRICS) of tables of one size."""
-    parts = ("images", "seeds", "shared", "image_freedom")
+    parts = ("images", "seeds", "interaction", "image_freedom")
     arrays = {part: np.array([getattr(one, part)[ROWS] for one in each]) for part in parts}
     return Sources(**arrays, n_images=each[0].n_images, n_seeds=each[0].n_seeds)
 

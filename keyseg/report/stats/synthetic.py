@@ -111,8 +111,8 @@ def split(world: World, rng: np.random.Generator, images: int) -> Split:
     """A test split drawn from the world's images."""
     count = rng.choice(EXPRESSIONS, images)
     image = np.repeat(np.arange(images), count)
-    shared, own = rng.standard_normal((2, images)), rng.standard_normal((2, len(image)))
-    size, other = shared[:, image] / np.sqrt(2), own / np.sqrt(2)
+    of_image, own = rng.standard_normal((2, images)), rng.standard_normal((2, len(image)))
+    size, other = of_image[:, image] / np.sqrt(2), own / np.sqrt(2)
     apart = np.sqrt(1 - world.ease**2)
     hard = np.sqrt(2) * np.array([world.image, world.expression])
     ease = sum(

@@ -52,7 +52,7 @@ class Evidence:
 
     `low`, `high`: 95 % interval over seeds and images, over images alone where there is one seed;
     `p`: Holm-corrected, over the same sources; `equivalence`: that of a difference as large as
-    `margin`, either way, corrected likewise. `images`, `seeds`, `shared`: variances, see
+    `margin`, either way, corrected likewise. `images`, `seeds`, `interaction`: variances, see
     `inference.Sources`. `hours`: of one more seed of both variants. `contrasts`: how many Holm's
     correction runs over.
     """
@@ -66,7 +66,7 @@ class Evidence:
     n_images: int
     images: float
     seeds: float
-    shared: float
+    interaction: float
     hours: float
     device: str = "GPU"
     contrasts: int = 1
@@ -196,13 +196,13 @@ def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
     """
     from scipy.stats import nct, t
 
-    seed_only = max(e.seeds - e.shared, 0.0) * e.n_seeds
-    shared = e.shared * e.n_seeds
-    images = max(e.images - e.shared, 0.0)
+    seed_only = max(e.seeds - e.interaction, 0.0) * e.n_seeds
+    interaction = e.interaction * e.n_seeds
+    images = max(e.images - e.interaction, 0.0)
 
     def power(n: int) -> float:
-        seeds = (seed_only + shared) / n
-        both = images + shared / n
+        seeds = (seed_only + interaction) / n
+        both = images + interaction / n
         total = both + seed_only / n
         if total <= 0:
             return 1.0
@@ -225,7 +225,7 @@ def images_needed(e: Evidence, gap: float = DETECT) -> float:
     from scipy.stats import norm
 
     reach = norm.isf(e.level / 2) + norm.ppf(POWER)
-    return float(max(e.images - e.shared, 0.0) * (reach / gap) ** 2)
+    return float(max(e.images - e.interaction, 0.0) * (reach / gap) ** 2)
 
 
 def hours_text(hours: float, device: str) -> str:
@@ -245,7 +245,7 @@ def _needs(e: Evidence) -> str:
         if times > 1:
             from scipy.stats import norm
 
-            left = 100 * norm.isf(ALPHA / 2) * sqrt(max(e.images - e.shared, 0.0))
+            left = 100 * norm.isf(ALPHA / 2) * sqrt(max(e.images - e.interaction, 0.0))
             return (
                 f"{e.n_images} test images leave ±{left:.1f} points whatever the number of seeds; "
                 f"{aim} needs about {ceil(times + 0.5)} times as many images"

@@ -46,9 +46,9 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     floor = (
         f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
     )
-    shared = next((colliding(cell.samples) for cell in sweep.finished), nan)
-    if isfinite(shared) and shared:
-        floor += f"; {percent(shared)} of the keywords share their first token with another"
+    collide = next((colliding(cell.samples) for cell in sweep.finished), nan)
+    if isfinite(collide) and collide:
+        floor += f"; {percent(collide)} of the keywords share their first token with another"
     words = (
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "

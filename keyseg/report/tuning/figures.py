@@ -16,7 +16,7 @@ from keyseg.report.tuning.trials import Study, Trial, TuningResults
 STATES = {"complete": GOOD, "pruned": QUIET, "fail": BEST}
 
 
-def shared(tuning: TuningResults) -> dict[str, Any]:
+def common(tuning: TuningResults) -> dict[str, Any]:
     """Figures of all studies together; None for one that there is no data for."""
     return {"best_of_n": best_of_n(tuning.studies), "timeline": timeline(tuning)}
 

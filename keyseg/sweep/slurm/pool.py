@@ -312,16 +312,16 @@ class SlurmPool:
                 return
             self._asked = self._asked[sum(map(len, batch)) :]
 
-    def _submit_array(self, packed: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
+    def _submit_array(self, jobs_of_runs: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
         name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
         records, jobs = [], []
-        for index, pack in enumerate(packed):
-            for run, _ in pack:
+        for index, together in enumerate(jobs_of_runs):
+            for run, _ in together:
                 record = Submission(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
-            paths = [str(run.path.absolute()) for run, _ in pack]
-            jobs.append(CellJob(paths, self.worker, pack[0][1], self.minutes))
+            paths = [str(run.path.absolute()) for run, _ in together]
+            jobs.append(CellJob(paths, self.worker, together[0][1], self.minutes))
         try:
             self._submit(name, jobs)
         except SlurmError:
