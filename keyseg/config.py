@@ -31,6 +31,7 @@ NOT_IN_SIGNATURE = (
     "name",
     "rerun",
     "stale",
+    "reuse",
     "dry",
     "detach",
     "paths.*",
@@ -276,6 +277,7 @@ class RunConfig:
     seed: int = 0
     rerun: bool = False
     stale: str = "ask"
+    reuse: bool = True
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -60,7 +60,7 @@ class _Sent(dict[str, Any]):
         self.file = run.path / "mlflow.json"
         try:
             super().__init__(json.loads(self.file.read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):  # the store is asked what it has
             super().__init__()
         if self.get("store") != store_uri():
             self.start_over(None)

@@ -255,8 +255,13 @@ def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
 
     The images' variance is the sandwich of a ratio (Taylor linearisation, clusters = images).
     """
-    n, seeds = table.shape[:2]
     pull = _over_pairs(pulls(table), table, factor)
+    return sources_of(pull, differences(table, factor))
+
+
+def sources_of(pull: np.ndarray, by_seed: np.ndarray) -> Sources:
+    """The same from what each image adds (n, S, M), and the difference of every seed (S, M)."""
+    n, seeds = pull.shape[:2]
     mean = pull.mean(1)
     scale = n / max(n - 1, 1)
     images, freedom = scale * (mean**2).sum(0), image_freedom(mean)
@@ -264,8 +269,8 @@ def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
         nothing = np.full(images.shape, np.nan)
         return Sources(images, nothing, nothing.copy(), freedom, n, seeds)
     within = scale * ((pull - mean[:, None]) ** 2).sum(0).mean(0)
-    by_seed = differences(table, factor).var(0, ddof=1) / seeds
-    return Sources(images, by_seed, within / (seeds - 1), freedom, n, seeds)
+    spread = by_seed.var(0, ddof=1) / seeds
+    return Sources(images, spread, within / (seeds - 1), freedom, n, seeds)
 
 
 def _over_pairs(values: np.ndarray, table: np.ndarray, factor: float) -> np.ndarray:

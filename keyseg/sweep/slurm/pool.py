@@ -104,7 +104,7 @@ class Submission:
         """The record of a run; None where it was never submitted."""
         try:
             return cls(**json.loads((run.path / "job.json").read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):  # none, or one that cannot be read
             return None
 
     def write(self, run: RunDirectory) -> None:
@@ -270,7 +270,8 @@ class SlurmPool:
 
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
-        with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
+        # of all sweeps: a cell may be a link to that of another
+        with sweep_directory.lock(self._sweep_dir.parent, "submit"), _no_interruption():
             known = {run.path: Submission.read(run) for run, _ in self._asked}
             alive = Jobs(self._look({record.name for record in known.values() if record}))
             fresh = []
