@@ -25,7 +25,7 @@ EXIT_USAGE = 2
 
 CONFIGS = PROJECT / "experiments"
 
-OPEN = ("fusion", "data", "loss.terms", "ablation", "hydra")
+_OPEN = ("fusion", "data", "loss.terms", "ablation", "hydra")
 """Groups whose keys are free: they are the arguments of whatever `_target_` names."""
 
 SEARCHPATH = "hydra.searchpath"
@@ -36,7 +36,7 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 """Our own flags, which Hydra does not know, as the overrides that they stand for."""
 
 
-WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
+_WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
 """Overrides of mappings whose keys are the user's to give."""
 
 
@@ -52,7 +52,7 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
     """
     problems: list[str] = []
     for argument in arguments:
-        if WHOLE.match(argument):
+        if _WHOLE.match(argument):
             problems += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
         else:
             problems.append(argument)
@@ -289,7 +289,7 @@ def _may_be_added(key: str) -> bool:
     from omegaconf import OmegaConf
 
     schema = OmegaConf.structured(RunConfig)
-    return any(key == name or key.startswith(f"{name}.") for name in OPEN) or key in _keys(schema)
+    return any(key == name or key.startswith(f"{name}.") for name in _OPEN) or key in _keys(schema)
 
 
 def _in_list(key: str, config: DictConfig) -> bool:

@@ -81,11 +81,11 @@ class Counts(NamedTuple):
         return Counts(*(mine / max(all_, 1) for mine, all_ in zip(self, total, strict=True)))
 
 
-WHOLE = Counts(1.0, 1.0, 1.0)
+_WHOLE = Counts(1.0, 1.0, 1.0)
 
 
 def compute_losses(
-    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = WHOLE
+    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = _WHOLE
 ) -> Losses:
     """The terms of the loss on a batch, times its share of the step's.
 

@@ -12,7 +12,7 @@ from keyseg.report.figures.style import band, canvas, legend, look
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.runs.run_directory import is_loss
 
-PANELS: tuple[tuple[str, str], ...] = (
+_PANELS: tuple[tuple[str, str], ...] = (
     ("val/giou", "val gIoU (%)"),
     ("val/ciou", "val cIoU (%)"),
     ("val/keyword_accuracy", "val keyword accuracy (%)"),
@@ -22,15 +22,15 @@ PANELS: tuple[tuple[str, str], ...] = (
     ("train/dice", "mask loss, Dice"),
     ("train/keyword", "keyword loss"),
 )
-COLUMNS = 4
-POINTS = 50
+_COLUMNS = 4
+_POINTS = 50
 """A noisy curve is averaged in this many bins of steps, so that 12 of them can be read."""
 
 
 def curve(variant: VariantResult, name: str) -> pd.DataFrame:
     """step, mean, low, high over the seeds of a variant; all runs with rows, finished or not.
 
-    Values that are not finite are left out; more than `POINTS` steps are averaged in bins.
+    Values that are not finite are left out; more than `_POINTS` steps are averaged in bins.
     """
     parts = []
     for cell in variant.cells:
@@ -41,9 +41,9 @@ def curve(variant: VariantResult, name: str) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame({"step": [], "mean": [], "low": [], "high": []})
     steps = rows["step"].astype(float)
-    if steps.nunique() > POINTS:
-        width = (steps.max() - steps.min()) / POINTS
-        bins = ((steps - steps.min()) // width).clip(upper=POINTS - 1)
+    if steps.nunique() > _POINTS:
+        width = (steps.max() - steps.min()) / _POINTS
+        bins = ((steps - steps.min()) // width).clip(upper=_POINTS - 1)
         rows = rows.assign(step=steps.min() + (bins + 0.5) * width)
     by_seed = rows.groupby(["step", "seed"])["value"].mean()
     summary = by_seed.groupby("step").agg(["mean", "min", "max"])
@@ -52,19 +52,19 @@ def curve(variant: VariantResult, name: str) -> pd.DataFrame:
 
 
 def panels(sweep: Sweep) -> list[tuple[str, str]]:
-    """`PANELS`, and one for each further term of the loss that a cell logged."""
+    """`_PANELS`, and one for each further term of the loss that a cell logged."""
     logged = {str(name) for cell in sweep.cells for name in cell.metrics["name"].unique()}
-    known = {name for name, _ in PANELS}
+    known = {name for name, _ in _PANELS}
     more = sorted(name for name in logged - known if is_loss(name))
-    return [*PANELS, *((name, f"{name.removeprefix('train/')} loss") for name in more)]
+    return [*_PANELS, *((name, f"{name.removeprefix('train/')} loss") for name in more)]
 
 
 def learning_curves(sweep: Sweep) -> Any:
     """A figure of all panels, four in a row; a panel without rows says so."""
     shown = panels(sweep)
-    rows = -(-len(shown) // COLUMNS)
+    rows = -(-len(shown) // _COLUMNS)
     figure = canvas(11, 2.6 * rows, sweep.variants)
-    axes = figure.subplots(rows, COLUMNS, sharex=True, squeeze=False)
+    axes = figure.subplots(rows, _COLUMNS, sharex=True, squeeze=False)
     for ax in axes.flat[len(shown) :]:
         ax.set_axis_off()
     for ax, (name, title) in zip(axes.flat, shown, strict=False):
@@ -76,7 +76,7 @@ def learning_curves(sweep: Sweep) -> Any:
             _empty(ax)
         elif name.startswith("train/"):
             _log_scale(ax)
-    for ax in axes.flat[max(0, len(shown) - COLUMNS) : len(shown)]:
+    for ax in axes.flat[max(0, len(shown) - _COLUMNS) : len(shown)]:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("optimiser step")
     legend(figure, sweep.variants)

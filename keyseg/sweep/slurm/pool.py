@@ -35,7 +35,7 @@ from keyseg.sweep.pool import WORKER, Ended, same_threads
 from keyseg.sweep.slurm import queue, reasons
 from keyseg.sweep.slurm.job import CellJob
 from keyseg.sweep.slurm.nodes import Nodes
-from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Jobs, Key, SlurmError
+from keyseg.sweep.slurm.queue import ENDED, LOST_STATES, WAITING, Job, Jobs, Key, SlurmError
 from keyseg.sweep.slurm.sbatch import SubmitLimit, job_folder
 from keyseg.sweep.supervise import NO_SPACE, last_lines
 
@@ -432,7 +432,7 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
     if job.state == "CANCELLED":
         says_by = job.reason.startswith("CANCELLED ")  # by whom, or when
         return f"{where} was {job.reason.lower() if says_by else 'cancelled'}", False
-    if job.state in LOST:
+    if job.state in LOST_STATES:
         return f"{where} was lost ({job.state})", True
     if _CUT_OFF in log:
         return f"{where} found no work: who submitted it was killed while doing so", True
