@@ -51,7 +51,7 @@ class LossTerm:
     function: Callable[..., Tensor]
 
 
-TERMS: dict[str, LossTerm] = {}
+LOSS_TERMS: dict[str, LossTerm] = {}
 """Every term that is defined, by name."""
 
 
@@ -66,12 +66,12 @@ def term(over: str, name: str | None = None) -> Callable[[Function], Function]:
 
     def define(function: Function) -> Function:
         made = LossTerm(name or function.__name__, over, function)
-        known = TERMS.get(made.name)
+        known = LOSS_TERMS.get(made.name)
         if known is not None and _place(known.function) != _place(function):
             raise ValueError(
                 f"{_place(function)}: there is a term '{made.name}', {_place(known.function)}"
             )
-        TERMS[made.name] = made
+        LOSS_TERMS[made.name] = made
         return function
 
     return define
@@ -175,8 +175,8 @@ def weighted_terms(cfg: LossConfig) -> list[Weighted]:
         ("bce", cfg.bce, {}),
         ("dice", cfg.dice, {}),
     ]
-    found = [Weighted(TERMS[name], weight, options) for name, weight, options in own]
-    found.append(Weighted(TERMS["keyword"], keyword.weight, heard))
+    found = [Weighted(LOSS_TERMS[name], weight, options) for name, weight, options in own]
+    found.append(Weighted(LOSS_TERMS["keyword"], keyword.weight, heard))
     return found + [_asked(name, spec) for name, spec in cfg.terms.items()]
 
 
@@ -185,20 +185,20 @@ def _asked(name: str, spec: Mapping[str, Any]) -> Weighted:
     options = {k: v for k, v in spec.items() if k not in ("weight", "_target_")}
     if target := spec.get("_target_"):
         function = targets.find(f"loss.terms.{name}._target_", str(target))
-        defined = {id(known.function): known.over for known in TERMS.values()}
+        defined = {id(known.function): known.over for known in LOSS_TERMS.values()}
         if id(function) not in defined:
             raise ConfigError(
                 f"loss.terms.{name}: {target} is no term of the loss; write @term(over=...) above "
                 "it (from keyseg.train.losses import term)"
             )
         made = LossTerm(name, defined[id(function)], function)
-    elif name in TERMS:
-        made = TERMS[name]
+    elif name in LOSS_TERMS:
+        made = LOSS_TERMS[name]
     else:
-        near = get_close_matches(name, TERMS, n=1)
+        near = get_close_matches(name, LOSS_TERMS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ConfigError(
-            f"loss.terms.{name}: no such term.{hint} There are: {', '.join(TERMS)}; "
+            f"loss.terms.{name}: no such term.{hint} There are: {', '.join(LOSS_TERMS)}; "
             "another function goes by {_target_: package.module.function, weight: ...}"
         )
     try:

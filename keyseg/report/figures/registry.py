@@ -8,7 +8,7 @@ from typing import Any
 
 from keyseg.report.data import ReportData
 
-PLACES = ("verdicts", "results", "slices", "learning")
+FIGURE_PLACES = ("verdicts", "results", "slices", "learning")
 """Sections of the page that hold figures, in its order. A section that a page lacks hands its
 figures on to the last one, which every page has."""
 
@@ -18,7 +18,7 @@ Draw = Callable[[ReportData], Any]
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure. name: of its files, too; place: one of `PLACES`.
+    """A figure. name: of its files, too; place: one of `FIGURE_PLACES`.
 
     wanted: whether a sweep has data for it, where that is known before it is drawn.
     """
@@ -41,8 +41,8 @@ def register(figure: ReportFigure) -> None:
     Raises:
         ValueError: there is no such place, or another figure has the name.
     """
-    if figure.place not in PLACES:
-        raise ValueError(f"figure {figure.name}: place {figure.place}; {', '.join(PLACES)}")
+    if figure.place not in FIGURE_PLACES:
+        raise ValueError(f"figure {figure.name}: place {figure.place}; {', '.join(FIGURE_PLACES)}")
     known = FIGURES.get(figure.name)
     if known is not None and known.draw is not figure.draw:
         raise ValueError(f"figure {figure.name}: there is one of this name, '{known.title}'")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.figures.registry import FIGURES, PLACES
+from keyseg.report.figures.registry import FIGURE_PLACES, FIGURES
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.gallery.examples import Gallery
@@ -134,10 +134,10 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
 def _order(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
     """The figures that were drawn in the order of the page, each with its place there."""
     absent = {"verdicts": not parts.answers, "slices": not parts.slices}
-    last = PLACES[-1]
+    last = FIGURE_PLACES[-1]
     placed = [(n, last if absent.get(f.place) else f.place) for n, f in FIGURES.items()]
     drawn = [(name, place) for name, place in placed if name in figures]
-    return dict(sorted(drawn, key=lambda pair: PLACES.index(pair[1])))
+    return dict(sorted(drawn, key=lambda pair: FIGURE_PLACES.index(pair[1])))
 
 
 def _head(sweep: Sweep) -> list[tuple[str, str]]:

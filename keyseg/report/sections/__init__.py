@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from keyseg.report.data import ReportData
 from keyseg.report.tables.table import Table
 
-PLACES = ("head", "verdicts", "results", "tuning", "slices", "learning", "gallery", "runs")
+SECTION_PLACES = ("head", "verdicts", "results", "tuning", "slices", "learning", "gallery", "runs")
 """Parts of the page that a section may stand behind, in its order."""
 
 Block = str | Table
@@ -25,7 +25,7 @@ Fill = Callable[[ReportData], Sequence[Block]]
 
 @dataclass(frozen=True)
 class PageSection:
-    """A section. id: of its place in the page; place: one of `PLACES`, behind which it stands."""
+    """A section. id: of its place in the page; place: one of `SECTION_PLACES`, behind which it stands."""
 
     id: str
     title: str
@@ -58,8 +58,8 @@ def section(id: str, *, title: str, place: str = "learning") -> Callable[[Fill],
     Raises:
         ValueError: there is no such place, or another section has the id.
     """
-    if place not in PLACES:
-        raise ValueError(f"section {id}: place {place}; {', '.join(PLACES)}")
+    if place not in SECTION_PLACES:
+        raise ValueError(f"section {id}: place {place}; {', '.join(SECTION_PLACES)}")
 
     def define(fill: Fill) -> Fill:
         known = SECTIONS.get(id)
