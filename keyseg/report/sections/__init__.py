@@ -25,7 +25,7 @@ Fill = Callable[[ReportData], Sequence[Block]]
 
 @dataclass(frozen=True)
 class PageSection:
-    """A section. id: of its place in the page; place: one of `SECTION_PLACES`, behind which it stands."""
+    """A section. id: of its place in the page; place: the part that it stands behind."""
 
     id: str
     title: str
