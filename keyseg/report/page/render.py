@@ -125,9 +125,9 @@ def write(
 
     html, markdown = out_dir / "index.html", out_dir / "report.md"
     loader = jinja2.FileSystemLoader(HERE)
-    shared: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True}
-    page = jinja2.Environment(loader=loader, autoescape=True, lstrip_blocks=True, **shared)
-    plain = jinja2.Environment(loader=loader, autoescape=False, lstrip_blocks=True, **shared)
+    options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True}
+    page = jinja2.Environment(loader=loader, autoescape=True, lstrip_blocks=True, **options)
+    plain = jinja2.Environment(loader=loader, autoescape=False, lstrip_blocks=True, **options)
     plain.filters["cell"] = _markdown
     values = _values(parts, figures)
     values["svg"] = {name: overlay.file_uri(files[1]) for name, files in figures.items()}
