@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,13 +107,32 @@ def freeze(design: Design, compose: Composed, say: Say = lambda text: None) -> l
     return cells
 
 
-def in_turn(cells: Sequence[Cell]) -> list[Cell]:
-    """The order in which cells start: as in the design, small budgets of a trunk before large ones.
+GIVEN, BY_SEED = "given", "by_seed"
+ORDERS = (GIVEN, BY_SEED)
+"""As in the design; or all variants of one seed before the next seed, shuffled within a seed."""
+
+
+def in_turn(cells: Sequence[Cell], order: str = GIVEN) -> list[Cell]:
+    """The order in which cells start: by `order`, small budgets of a trunk before large ones.
+
+    By seed, a sweep that is slow or interrupted has an even picture early, and no variant always
+    starts first. The same cells are always shuffled in the same way.
 
     A cell goes on from where the next smaller budget began to decay (`runs.trunk`), if that cell
     has come so far. Cells of other trunks stand between the two, so that nobody has to wait.
     """
-    return sorted(cells, key=lambda c: c.config.optim.steps if trunk.key(c.config) else 0)
+    started = _by_seed(cells) if order == BY_SEED else cells
+    return sorted(started, key=lambda c: c.config.optim.steps if trunk.key(c.config) else 0)
+
+
+def _by_seed(cells: Sequence[Cell]) -> list[Cell]:
+    seeds: dict[int, list[Cell]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.config.seed, []).append(cell)
+    for seed, group in seeds.items():
+        group.sort(key=lambda cell: cell.signature)  # shuffled alike, in whatever order they came
+        random.Random(seed).shuffle(group)
+    return [cell for group in seeds.values() for cell in group]
 
 
 def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:

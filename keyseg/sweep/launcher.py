@@ -31,7 +31,7 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish, preflight, ranges, reuse, stale
-from keyseg.sweep.cells import Cell, Say, freeze
+from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, freeze
 from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
@@ -79,9 +79,12 @@ class SweepLauncher(Launcher):
     max_attempts = 1
     """How often a cell is started whose machine is lost each time."""
 
-    def __init__(self, prepare: bool = True, report: bool = True) -> None:
+    def __init__(self, prepare: bool = True, report: bool = True, order: str = GIVEN) -> None:
+        if order not in ORDERS:
+            raise ConfigError(f"hydra.launcher.order={order}: must be one of {', '.join(ORDERS)}")
         self.prepare = prepare
         self.report = report
+        self.order = order
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

@@ -2,8 +2,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, ConfigError, signature
-from keyseg.sweep.cells import cell_of, freeze, in_turn
+from keyseg.sweep.cells import BY_SEED, cell_of, freeze, in_turn
 from keyseg.sweep.design import Point, read_design
+from keyseg.sweep.local.launcher import DebugLauncher, LocalLauncher
+from keyseg.sweep.slurm.launcher import SlurmLauncher
 
 
 @pytest.fixture
@@ -40,6 +42,27 @@ def test_a_run_that_stands_twice_in_a_sweep_is_an_error(composer, key):
         ConfigError, match=rf"same run: 'fusion=full {name}=3' and 'fusion=full {key}'"
     ):
         freeze(read_design([["fusion=full", f"{name}=3"], ["fusion=full", key]]), composer)
+
+
+def test_by_seed_all_variants_start_before_the_next_seed(composer):
+    fusions, seeds = ("self", "cross", "full", "add"), (5, 3)
+    rows = [[f"fusion={f}", f"seed={s}"] for f in fusions for s in seeds]
+    cells = freeze(read_design(rows), composer)
+    assert in_turn(cells) == cells
+    started = in_turn(cells, BY_SEED)
+    assert [cell.config.seed for cell in started] == [5] * 4 + [3] * 4
+    first, second = ([c.label for c in part] for part in (started[:4], started[4:]))
+    assert sorted(first) == sorted(second) == sorted(fusions)
+    assert first != second  # no variant is always the first
+    again = in_turn([*cells[4:], *cells[:4]], BY_SEED)
+    assert again == started  # the same command starts them in the same order
+
+
+def test_an_order_that_is_none(composer):
+    with pytest.raises(ConfigError, match=r"launcher.order=random: must be one of given, by_seed"):
+        LocalLauncher(order="random")
+    for launcher in (LocalLauncher, SlurmLauncher, DebugLauncher):
+        assert launcher(order="by_seed").order == "by_seed"
 
 
 def test_small_budgets_of_a_trunk_start_first(compose_run):

@@ -12,7 +12,7 @@ from keyseg.runs import trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell, in_turn
+from keyseg.sweep.cells import GIVEN, Cell, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import SweepLauncher, counted, keep_threads, supervise
 from keyseg.sweep.local.pool import LocalPool, gpus
@@ -28,7 +28,9 @@ class LocalConfig:
     `cells_per_job`: cells that a worker takes, one after the other, on one load of the imports.
     `worker`: command that works on a run directory; empty = this Python with `-m keyseg.worker`.
     `grace`: seconds that a worker has to stop before it is killed. `prepare`: look for weights and
-    make the data once, before any cell starts. `report`: build one at the end.
+    make the data once, before any cell starts. `report`: build one at the end. `order`: in which
+    cells start; given = as in the design, by_seed = all variants of a seed, shuffled, before the
+    next seed.
     """
 
     _target_: str = "hydra_plugins.keyseg.LocalLauncher"
@@ -38,6 +40,7 @@ class LocalConfig:
     grace: float = 30.0
     prepare: bool = True
     report: bool = True
+    order: str = GIVEN
 
 
 @dataclass
@@ -47,6 +50,7 @@ class DebugConfig:
     _target_: str = "hydra_plugins.keyseg.DebugLauncher"
     prepare: bool = True
     report: bool = True
+    order: str = GIVEN
 
 
 class LocalLauncher(SweepLauncher):
@@ -60,8 +64,9 @@ class LocalLauncher(SweepLauncher):
         grace: float = 30.0,
         prepare: bool = True,
         report: bool = True,
+        order: str = GIVEN,
     ) -> None:
-        super().__init__(prepare, report)
+        super().__init__(prepare, report, order)
         for name, value in (("n_jobs", n_jobs), ("cells_per_job", cells_per_job)):
             if value is not None and value < 1:
                 raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0")
@@ -96,7 +101,7 @@ class LocalLauncher(SweepLauncher):
         """Keep the pool busy until every cell has an outcome, and show how it goes."""
         pool = self.pool(cells)
         supervisor = Supervisor(pool)
-        for cell in in_turn(cells):
+        for cell in in_turn(cells, self.order):
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
         if not supervisor.active:
@@ -117,7 +122,7 @@ class DebugLauncher(SweepLauncher):
     def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Run the cells that are not done."""
         outcomes = []
-        for number, cell in enumerate(in_turn(cells), start=1):
+        for number, cell in enumerate(in_turn(cells, self.order), start=1):
             run = cell.create()
             if cell.rerun and not run.busy:
                 run.begin_anew()

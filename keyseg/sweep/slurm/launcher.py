@@ -16,7 +16,7 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import packages, snapshot, sweep_directory
 from keyseg.runs.run_directory import DONE, PRUNED
 from keyseg.sweep import finish
-from keyseg.sweep.cells import Cell, in_turn
+from keyseg.sweep.cells import GIVEN, Cell, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
 from keyseg.sweep.local.launcher import LocalLauncher
@@ -37,7 +37,8 @@ PRECOMPUTE = ("-m", "keyseg.worker.precompute")
 
 @dataclass
 class SlurmConfig(SlurmOptions):
-    """`hydra/launcher=slurm`: `SlurmOptions`, and worker, prepare, report as in `LocalConfig`.
+    """`hydra/launcher=slurm`: `SlurmOptions`, and worker, prepare, report, order as in
+    `LocalConfig`.
 
     `features`: have the cells wait for one job that computes the frozen features that are missing;
     null = where several jobs would start at the same time and compute the same.
@@ -48,6 +49,7 @@ class SlurmConfig(SlurmOptions):
     prepare: bool = True
     features: bool | None = None
     report: bool = True
+    order: str = GIVEN
 
 
 @dataclass
@@ -74,9 +76,10 @@ class SlurmLauncher(SweepLauncher):
         prepare: bool = True,
         features: bool | None = None,
         report: bool = True,
+        order: str = GIVEN,
         **options: Any,
     ) -> None:
-        super().__init__(prepare, report)
+        super().__init__(prepare, report, order)
         self.features = features
         self.given = list(worker)
         names = [f.name for f in fields(SlurmOptions) if options.get(f.name) is not None]
@@ -184,7 +187,7 @@ class SlurmLauncher(SweepLauncher):
         """
         pool = self.pool(cells, lambda text: finish.print_line(console, text))
         supervisor = Supervisor(pool, max_attempts=self.max_attempts)
-        for cell in in_turn(cells):
+        for cell in in_turn(cells, self.order):
             supervisor.add(cell)
             keep_threads(cell, pool.threads)
         if not supervisor.active:
@@ -223,5 +226,5 @@ class AutoLauncher(SweepLauncher):
         inside = "SLURM_JOB_ID" in os.environ
         if not inside and queue.answers():
             return cls.cluster(**options)
-        kept = ("n_jobs", "cells_per_job", "worker", "grace", "prepare", "report")
+        kept = ("n_jobs", "cells_per_job", "worker", "grace", "prepare", "report", "order")
         return cls.here(**{key: options[key] for key in kept if key in options})
