@@ -28,6 +28,7 @@ NOT_IN_SIGNATURE = (
     "name",
     "rerun",
     "stale",
+    "reuse",
     "dry",
     "detach",
     "paths.*",
@@ -269,6 +270,7 @@ class RunConfig:
     seed: int = 0
     rerun: bool = False
     stale: str = "ask"
+    reuse: bool = True
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PUBLISHED = PROJECT / "reports" / "published"
+_PUBLISHED = PROJECT / "reports" / "published"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def build(
     differences = scores.contrasts(sweep, seed)
     log.info("tables and gallery")
     slices = scores.slices(sweep)
-    in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
+    in_print = printed.load(published or _PUBLISHED, sweep.design.get("published"))
     parts = render.PageContent(
         sweep=sweep,
         notices=checks.check(sweep),

@@ -57,7 +57,7 @@ def check_tokenizer(cfg: RunConfig) -> None:
     """
     from tokenizers import Tokenizer
 
-    from keyseg.data.templates import IMAGE, check_tokens
+    from keyseg.data.templates import IMAGE_TOKEN, check_tokens
 
     folder = _tokenizer_folder(cfg)
     if folder is None or not (folder / "tokenizer.json").exists():
@@ -71,7 +71,7 @@ def check_tokenizer(cfg: RunConfig) -> None:
     roles = [name.get("content") if isinstance(name, dict) else name for name in named]
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     tokens = cfg.model.tokens
-    check_tokens(tokens, list(tokenizer.get_vocab()), added, [*roles, IMAGE])
+    check_tokens(tokens, list(tokenizer.get_vocab()), added, [*roles, IMAGE_TOKEN])
     unknown = tokenizer.token_to_id(str(roles[_ROLES.index("unk_token")]))
     for name, word in (("key_init", tokens.key_init), ("seg_init", tokens.seg_init)):
         if word is None or (name == "key_init" and not tokens.n_keys):

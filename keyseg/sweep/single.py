@@ -13,7 +13,7 @@ from rich.console import Console
 from keyseg.runs import process_rank, trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
-from keyseg.sweep import finish, stale
+from keyseg.sweep import finish, reuse, stale
 from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
 from keyseg.sweep.launcher import (
@@ -52,10 +52,12 @@ def run_single(cfg: DictConfig) -> None:
                 finish.print_line(console, f"stale: {line}")
             print_missing([cell], console)
             return
-        (cell,), lines = stale.decide([cell], cfg)
-        for line in lines:
+        lines = reuse.take_over([cell], wanted=bool(cfg.reuse))
+        (cell,), more = stale.decide([cell], cfg)
+        for line in [*lines, *more]:
             finish.print_line(console, line)
         prepare([cell], console)
+        reuse.take_over([cell], wanted=bool(cfg.reuse), create=True)
         outcome = _done(cell) or _run(cell, console)
     problem = finish.finish_mlflow(cell.path.parent, [outcome], None)
     finish.print_end(
@@ -70,12 +72,17 @@ def run_single(cfg: DictConfig) -> None:
 
 
 def _done(cell: Cell) -> Outcome | None:
-    run = cell.create()
+    if cell.rerun and cell.path.is_symlink():
+        cell.path.unlink()  # to the run of another sweep, which keeps its results
+    run = cell.open()
     if run.busy:
         fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
-    if cell.rerun:
+    if cell.rerun and run.path.exists():
         run.begin_anew()
         trunk.forget(run, cell.config)
+    cell.create()
+    if told := run.info.get("damaged"):
+        fail(str(told), EXIT_FAILED)
     run.freeze(cell.config)
     if run.status != DONE:
         return None

@@ -22,7 +22,7 @@ OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("keyword wrong, mask right", "#b9d4e8", "...."),
     ("both wrong", "#e4e4e4", ""),
 )
-PANELS = 4
+_PANELS = 4
 """Slices that are drawn; the tables have all."""
 FEW = 5
 """A fifth with fewer examples than this has no keyword accuracy worth a point."""
@@ -73,7 +73,7 @@ def makers(
 
 def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]]) -> Any:
     """gIoU of every variant in every slice, with intervals; one panel a slice, two in a row."""
-    names = list(slices)[:PANELS]
+    names = list(slices)[:_PANELS]
     variants = [v for v in sweep.variants if v.finished]
     part = scores[(scores["protocol"] == sweep.headline) & (scores["metric"] == "giou")]
     rows = [names[i : i + 2] for i in range(0, len(names), 2)]

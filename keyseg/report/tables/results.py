@@ -26,7 +26,7 @@ from keyseg.report.tables.table import (
 from keyseg.runs.provenance import cost_unit
 
 MASKS = ("giou", "ciou", *(f"precision@{x}" for x in (0.5, 0.6, 0.7, 0.8, 0.9)))
-WORDS = (
+_WORDS = (
     "keyword_accuracy",
     "discrepancy_keyword_right_mask_wrong",
     "discrepancy_keyword_wrong_mask_right",
@@ -65,7 +65,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         )
     return [
         _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
-        _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
+        _panel(sweep, whole, "results_words", "Keywords and failures", words, _WORDS),
         _cost(sweep),
     ]
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
+from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import FAILED
 from keyseg.sweep import finish, stale
 from keyseg.sweep.cells import Cell
@@ -104,6 +105,8 @@ class Tuning:
         if self.launcher.prepare:
             prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        with sweep_directory.held(self.sweep_dir, [self.name]):
+            pass  # no sweep of this name is at work
         lock = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
             lock.acquire(timeout=1)
