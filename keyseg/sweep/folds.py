@@ -83,8 +83,14 @@ def _check_cells(points: Sequence[Place]) -> None:
 
 def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Factors]) -> None:
     told: dict[tuple[str, str], int] = {}
+    effects: dict[str, int] = {}
     for i, entry in enumerate(entries):
         where = f"ablation.contrasts[{i}]"
+        if "of" not in entry:
+            first = effects.setdefault(_effect(entry), i)
+            if first != i:
+                raise ConfigError(f"{where}: {_effect(entry)} is ablation.contrasts[{first}] again")
+            continue
         of, against = dict(entry["of"]), dict(entry["against"])
         pairs = _pairs(of, against, variants)
         if not pairs:
@@ -99,6 +105,13 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
             )
         for pair in pairs:
             told.setdefault(pair, i)
+
+
+def _effect(entry: Mapping[str, Any]) -> str:
+    """`main effect of order`; an interaction is the same whichever factor comes first."""
+    if "main" in entry:
+        return f"main effect of {entry['main']}"
+    return f"interaction of {' and '.join(sorted(map(str, entry['interaction'])))}"
 
 
 def _pairs(of: Factors, against: Factors, variants: Sequence[Factors]) -> list[tuple[str, str]]:
