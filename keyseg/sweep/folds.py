@@ -86,10 +86,11 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
     effects: dict[str, int] = {}
     for i, entry in enumerate(entries):
         where = f"ablation.contrasts[{i}]"
-        if "of" not in entry:
-            first = effects.setdefault(_effect(entry), i)
-            if first != i:
-                raise ConfigError(f"{where}: {_effect(entry)} is ablation.contrasts[{first}] again")
+        if "of" not in entry:  # a main effect or an interaction
+            what = {key: value for key, value in entry.items() if key != "name"}
+            same = {k: sorted(v) if isinstance(v, list) else v for k, v in what.items()}
+            if (first := effects.setdefault(identity(same), i)) != i:
+                raise ConfigError(f"{where}: {_shown(what)} is ablation.contrasts[{first}] again")
             continue
         of, against = dict(entry["of"]), dict(entry["against"])
         pairs = _pairs(of, against, variants)
@@ -105,13 +106,6 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
             )
         for pair in pairs:
             told.setdefault(pair, i)
-
-
-def _effect(entry: Mapping[str, Any]) -> str:
-    """`main effect of order`; an interaction is the same whichever factor comes first."""
-    if "main" in entry:
-        return f"main effect of {entry['main']}"
-    return f"interaction of {' and '.join(sorted(map(str, entry['interaction'])))}"
 
 
 def _pairs(of: Factors, against: Factors, variants: Sequence[Factors]) -> list[tuple[str, str]]:

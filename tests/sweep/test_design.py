@@ -168,8 +168,8 @@ def test_what_folds_says_so():
     once = [{"main": "a"}, {"interaction": ["a", "b"]}]
     assert read_design(crossed, {"contrasts": once}).contrasts == once
     for entry, told in (
-        ({"main": "a", "name": "again"}, "main effect of a"),
-        ({"interaction": ["b", "a"]}, "interaction of a and b"),
+        ({"main": "a", "name": "again"}, "main=a"),
+        ({"interaction": ["b", "a"]}, r"interaction=.*"),
     ):
         with pytest.raises(ConfigError, match=rf"contrasts\[2\]: {told} is ablation.contrasts"):
             read_design(crossed, {"contrasts": [*once, entry]})
@@ -236,6 +236,10 @@ def test_what_folds_says_so():
         (
             {"contrasts": [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}] * 2},
             r"contrasts\[1\]: fusion=full against fusion=cross is ablation.contrasts\[0\] again",
+        ),
+        (
+            {"contrasts": [{"main": "fusion"}, {"main": "fusion", "name": "x"}]},
+            r"contrasts\[1\]: main=fusion is ablation.contrasts\[0\] again",
         ),
         ({"path": [{"fusion": "cross"}]}, r"path\[0\]=fusion=cross: changes nothing"),
         ({"name": ".hidden"}, r"name=.hidden: use letters"),
