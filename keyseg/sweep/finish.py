@@ -196,7 +196,8 @@ def print_end(
             reason = run.info.get("error") or outcome.error or "no reason given"
             error = str(reason).strip().splitlines()[-1]
             print_line(console, f"FAILED  {outcome.cell.title}: {error}", "red")
-            print_line(console, f"        log: {short_path(run.log_file)}", "red")
+            if run.log_file.exists():  # not where a job ended before its worker began
+                print_line(console, f"        log: {short_path(run.log_file)}", "red")
     for outcome in outcomes:
         if silence := _silence(outcome):
             print_line(console, f"warning: {silence}", "yellow")

@@ -111,7 +111,7 @@ def render(
     if any(cell.job for cell in cells):
         headers += ["job", "node", "log"]
         rows = [
-            [*row, cell.job, _cut(cell.node), f"{cell.path.name}/log.txt"]
+            [*row, cell.job, _cut(cell.node), _log_of(cell)]
             for row, cell in zip(rows, cells, strict=True)
         ]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
@@ -341,6 +341,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.1f} min"
     return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f}"
+
+
+def _log_of(cell: CellStatus) -> str:
+    """Where its worker prints; "" before one has begun."""
+    return f"{cell.path.name}/log.txt" if cell.step or cell.state not in (QUEUED, LOST) else ""
 
 
 def _cut(text: str) -> str:

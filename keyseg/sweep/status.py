@@ -220,11 +220,18 @@ def watches(sweep_dir: Path) -> list[Watch]:
         cells = [*cells, *sweep.get("earlier", [])]
     if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
-        labels = [(str(r.info.get("label") or r.path.name), r.info.get("seed"), r) for r in runs]
+        told = sorted(((run.info, run) for run in runs), key=lambda one: _trial(one[0]))
+        labels = [(str(i.get("label") or r.path.name), i.get("seed"), r) for i, r in told]
     else:
         labels = [(c["label"], c["seed"], RunDirectory(sweep_dir / c["signature"])) for c in cells]
     titles = unique_titles((label, seed, run.path.name) for label, seed, run in labels)
     return [Watch(run, title) for title, (_, _, run) in zip(titles, labels, strict=True)]
+
+
+def _trial(info: Mapping[str, Any]) -> tuple[str, float]:
+    """Where a run of a tuning stands among the others: by its study, and its trial's number."""
+    trial = info.get("trial")
+    return str(info.get("study") or ""), float("inf") if trial is None else float(trial)
 
 
 def unique_titles(cells: Iterable[tuple[str, object, str]]) -> list[str]:

@@ -177,15 +177,15 @@ def start_parent(sweep_dir: Path) -> None:
         parent = get_run(client, known) if known else None
         if parent is None:
             tags = {
-                "mlflow.runName": f"sweep {sweep['name']}",
-                "keyseg.sweep": sweep["name"],
+                "mlflow.runName": f"sweep {sweep_dir.name}",
+                "keyseg.sweep": sweep_dir.name,
                 "keyseg.cells": str(len(sweep.get("cells", []))),
                 "keyseg.question": str(sweep.get("question") or ""),
                 "keyseg.command": str(sweep.get("command") or ""),
                 "mlflow.note.content": str(sweep.get("question") or ""),
             }
             tags = {key: value[:LONGEST_TAG] for key, value in tags.items()}
-            parent = client.create_run(experiment(client, sweep["name"]), tags=tags)
+            parent = client.create_run(experiment(client, sweep_dir.name), tags=tags)
             sweep["mlflow_parent"] = parent.info.run_id
             sweep_directory.write(sweep_dir, sweep)
         elif parent.info.status != "RUNNING":

@@ -27,6 +27,8 @@ def printed(outcomes, width: int) -> str:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_end_of_a_sweep(outcomes, width):
+    assert "log: " not in printed(outcomes, width)  # no worker has begun
+    outcomes[1].cell.open().log_file.touch()
     text = printed(outcomes, width)
     lines = text.splitlines()
     assert "test split, percent, teacher forced" in lines[0]

@@ -127,6 +127,26 @@ def test_a_queued_run_and_one_that_was_stopped_while_queued(run):
     assert Watch(run, "x").read(state="queued").state == "queued"
 
 
+def test_trials_stand_in_the_order_of_their_numbers(tmp_path, run_config):
+    sweep = tmp_path / "tune"
+    for name, number in (("a", 10), ("b", 2), ("c", 1), ("d", None)):
+        trial = {} if number is None else {"trial": number, "study": "tune"}
+        RunDirectory.create(sweep / name, run_config, label=f"trial {number}", **trial)
+    sweep_directory.write(sweep, {"name": "tune", "cells": [], "tune": {"n_trials": 3}})
+    titles = [watch.title for watch in watches(sweep) if watch.run.path.name != "d"]
+    assert titles == ["trial 1", "trial 2", "trial 10"]
+
+
+def test_a_log_is_named_once_there_can_be_one(tmp_path):
+    cells = [
+        CellStatus("waits", tmp_path / "aaa", "queued", job="7_0"),
+        CellStatus("works", tmp_path / "bbb", "running", job="7_1", node="n1"),
+    ]
+    lines = {line.split()[0]: line for line in drawn(cells, 120) if line.strip()}
+    assert "log.txt" not in lines["waits"]
+    assert "bbb/log.txt" in lines["works"]
+
+
 def test_watches_follow_the_design_holes_included(run, tmp_path):
     sweep = run.path.parent
     assert [w.title for w in watches(sweep)] == ["full"]  # no sweep.json: what is there

@@ -388,6 +388,15 @@ def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkey
     assert history(client_of(other), run) == expected(1, 2)
 
 
+def test_a_sweep_whose_folder_was_renamed_has_its_parent_there(store, sweep):
+    renamed = sweep.rename(sweep.with_name("kept"))
+    sync.start_parent(renamed)
+    parent = store.get_run(sweep_directory.read(renamed)["mlflow_parent"])
+    assert parent.data.tags["keyseg.sweep"] == "kept"
+    assert store.get_experiment(parent.info.experiment_id).name == "kept"
+    assert store.get_experiment_by_name("fusion") is None  # no ghost
+
+
 def test_parent_and_children(store, sweep, run, tmp_path):
     sync.start_parent(sweep)
     parent = sweep_directory.read(sweep)["mlflow_parent"]

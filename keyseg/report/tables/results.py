@@ -144,8 +144,8 @@ def _cost(sweep: Sweep) -> Table:
         "Cost",
         "Trainable parameters, optimiser steps, seconds a step, and what a whole run (training and "
         f"evaluation, broken-off attempts included) took: minutes, and {unit}-hours, which are "
-        f"those of all its {'GPUs' if unit == 'GPU' else 'processes'} together. Means over seeds; "
-        "times compare only on one machine.",
+        f"those of all its {'GPUs' if unit == 'GPU' else 'processes'} together. The start of "
+        "Python and its imports is not in it. Means over seeds; times compare only on one machine.",
         "Variant",
         ("Trainable parameters", "Steps", "Seconds a step", "Minutes", f"{unit}-hours", "Seeds"),
         lines,

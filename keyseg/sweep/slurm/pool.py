@@ -494,11 +494,17 @@ def cancelled_marker(sweep_dir: Path, name: str) -> Path:
     return job_folder(sweep_dir, name) / "cancelled"
 
 
-def log_end(sweep_dir: Path, record: Submission, count: int = 10) -> str:
-    """The last lines that a job wrote itself (what its worker printed is in the run's log.txt)."""
+def job_log(sweep_dir: Path, record: Submission) -> Path | None:
+    """The file of what a job wrote itself (what its worker prints is in the run's log.txt)."""
     folder = job_folder(sweep_dir, record.name)
     files = [*folder.glob(f"*_{record.index}_0_log.err"), *folder.glob("[0-9]*_0_log.err")]
-    return last_lines(files[0], count) if files else ""
+    return files[0] if files else None
+
+
+def log_end(sweep_dir: Path, record: Submission, count: int = 10) -> str:
+    """Its last lines."""
+    file = job_log(sweep_dir, record)
+    return last_lines(file, count) if file else ""
 
 
 def _signal_name(number: str) -> str:

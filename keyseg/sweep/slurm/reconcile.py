@@ -14,7 +14,7 @@ from pathlib import Path
 
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunDirectory
 from keyseg.sweep.slurm import queue, reasons
-from keyseg.sweep.slurm.pool import Submission, cancelled_marker, log_end, why
+from keyseg.sweep.slurm.pool import Submission, cancelled_marker, job_log, log_end, why
 from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Jobs, SlurmError
 from keyseg.sweep.status import LOST, STOPPED, CellStatus, Watch
 from keyseg.sweep.supervise import last_lines
@@ -92,7 +92,9 @@ def failures(rows: Sequence[CellStatus], sweep_dir: Path, lines: int = 15) -> li
         end = last_lines(run.log_file, lines) or (log_end(sweep_dir, record) if record else "")
         report.append(f"{row.title}: {row.state}: {row.error or 'no reason given'}")
         report += [f"    {line}" for line in end.splitlines()]
-        report.append(f"    log: {run.log_file}")
+        log = run.log_file if run.log_file.exists() else None
+        log = log or (job_log(sweep_dir, record) if record else None)
+        report += [f"    log: {log}"] if log else []
     return report
 
 
