@@ -23,8 +23,10 @@ FILES = {
 import torch
 from torch import nn
 
+from keyseg.model.fusion import Variant
 
-class Gate(nn.Module):
+
+class Gate(Variant):
     """`s* = s + sigmoid(W [s; k]) * V k`."""
 
     uses_seg, uses_key, uses_context = True, True, False
