@@ -1,5 +1,12 @@
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -162,3 +169,61 @@ def test_failed_logs_are_shown_below_the_table(outputs, capsys):
     out = capsys.readouterr().out
     assert "self: failed: RuntimeError: no luck\n    one line\n    RuntimeError: no luck\n" in out
     assert f"log: {outputs / 'single' / 'xyz' / 'log.txt'}" in out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user for a moment")
+def test_a_colleague_who_may_only_read_sees_all(outputs, capsys):
+    """Cells that are not done have a lock; whoever looks must not need to write to it."""
+    assert keyseg(outputs, "status", "single") == 0  # what it imports is loaded from now on
+    with tempfile.TemporaryDirectory() as folder:
+        shared = Path(folder) / "outputs"
+        shutil.copytree(outputs, shared)
+        idle, working = (RunDirectory(shared / "fusion" / name) for name in ("abc", "def"))
+        shutil.copytree(idle.path, working.path)
+        for run in (idle, working):
+            run.update(status="running")
+        with idle.lock():
+            pass
+        with working.lock():
+            for path in (Path(folder), *shared.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            code, told = as_nobody(lambda: keyseg(shared, "status", "fusion"))
+            assert code == 0, told
+            lines = [line.split() for line in told.splitlines()]
+            assert [line[1] for line in lines if line[:1] in (["cross"], ["full"])] == [
+                "stopped",
+                "running",
+            ]
+            code, told = as_nobody(lambda: locked(shared / "fusion"))
+            assert code == 0, told
+
+
+def locked(sweep_dir: Path) -> int:
+    with sweep_directory.lock_if_ours(sweep_dir, "report", timeout=1):
+        return 0
+
+
+def as_nobody(do: Callable[[], int]) -> tuple[int, str]:
+    """What somebody else gets, and is told, in a process of their own."""
+    with tempfile.TemporaryFile("w+") as out:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                for stream in (1, 2):
+                    os.dup2(out.fileno(), stream)
+                sys.stdout = os.fdopen(1, "w")
+                code = do()
+            except BaseException:
+                traceback.print_exc(file=out)
+            finally:
+                with suppress(Exception):
+                    sys.stdout.flush()
+                    out.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        out.seek(0)
+        return os.waitstatus_to_exitcode(status), out.read()

@@ -111,6 +111,11 @@ def _cancel(options: argparse.Namespace) -> int:
     try:
         count = reconcile.cancel(sweep_dir)
     except SlurmError as error:
+        if "denied" in str(error).lower():
+            raise ConfigError(
+                f"{sweep_dir.name} is {sweep_dir.owner()}'s: only they, or an operator of the "
+                f"cluster, can end its jobs ({error})"
+            ) from error
         raise ConfigError(f"nothing was cancelled: SLURM does not answer: {error}") from error
     if not count:
         print(f"{sweep_dir.name}: no job is queued or at work", file=sys.stderr)

@@ -34,6 +34,11 @@ class DiskFullError(OSError):
         )
 
 
+def read_only(error: OSError) -> bool:
+    """Whether it says that we may look, and not write: somebody else's files, or an archive."""
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Whatever the body raises because there is no room for `path` becomes one clear error.

@@ -16,6 +16,7 @@ line, which readers skip and the next writer removes.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -225,7 +226,22 @@ class RunDirectory:
             probe.acquire(timeout=0)
         except filelock.Timeout:
             return True
+        except OSError as error:
+            if not disk.read_only(error):
+                raise
+            return self._seen_busy()
         probe.release()
+        return False
+
+    def _seen_busy(self) -> bool:
+        """`busy` for somebody who may read the run, but not write to it."""
+        try:
+            with (self.path / "run.lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # not even that: run.json has to do
+            return self.status == RUNNING
         return False
 
     def begin_anew(self) -> None:

@@ -118,6 +118,23 @@ def write(sweep_dir: Path, content: dict[str, Any]) -> None:
     disk.replace(sweep_dir / "sweep.json", json.dumps(content, indent=1).encode())
 
 
+@contextmanager
+def lock_if_ours(sweep_dir: Path, name: str, timeout: float) -> Iterator[None]:
+    """`lock` where we may write; nothing in a folder that is somebody else's, or read-only."""
+    held = lock(sweep_dir, name, timeout)
+    try:
+        held.acquire()
+    except OSError as error:
+        if isinstance(error, filelock.Timeout) or not disk.read_only(error):
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def lock(sweep_dir: Path, name: str = "sweep", timeout: float = 60) -> filelock.BaseFileLock:
     """Hold this while reading and writing sweep.json, or (by name) while building the report."""
     return filelock.FileLock(sweep_dir / f".{name}.lock", timeout=timeout)

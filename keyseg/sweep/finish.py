@@ -52,7 +52,7 @@ def make_report(
         ConfigError: what was asked does not fit the sweep.
     """
     try:
-        with sweep_directory.lock(sweep_dir, "report", timeout=300):
+        with sweep_directory.lock_if_ours(sweep_dir, "report", timeout=300):
             return build(sweep_dir, out_dir), None
     except ConfigError:
         raise

@@ -88,7 +88,8 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
         where = f"ablation.contrasts[{i}]"
         if "of" not in entry:  # a main effect or an interaction
             what = {key: value for key, value in entry.items() if key != "name"}
-            if (first := effects.setdefault(identity(what), i)) != i:
+            effect = {k: sorted(v) if isinstance(v, list) else v for k, v in what.items()}
+            if (first := effects.setdefault(identity(effect), i)) != i:
                 raise ConfigError(f"{where}: {_shown(what)} is ablation.contrasts[{first}] again")
             continue
         of, against = dict(entry["of"]), dict(entry["against"])

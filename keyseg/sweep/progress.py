@@ -223,7 +223,7 @@ def _loss(losses: Mapping[str, float], name: str) -> str:
 
 
 def progress(cells: Sequence[CellStatus], slots: int) -> str:
-    """`1 of 3 done · 2 running · about 4 min left`."""
+    """`1 of 3 done · 2 running · about 4 min left · on cpu`."""
     count = {s: sum(c.state == s for c in cells) for s in _STYLES}
     at_work = count[RUNNING] + count[TESTING]
     parts = [f"{count[DONE]} of {len(cells)} done"]
@@ -231,6 +231,8 @@ def progress(cells: Sequence[CellStatus], slots: int) -> str:
     parts += [f"{count[s]} {s}" for s in (QUEUED, STOPPED, LOST, FAILED, PRUNED) if count[s]]
     left = time_left(cells, slots)
     parts += [f"about {duration(left)} left"] if left is not None else []
+    devices = dict.fromkeys(c.device for c in cells if c.device)
+    parts += [f"on {', '.join(devices)}"] if devices else []
     return " · ".join(parts)
 
 

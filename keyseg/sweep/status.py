@@ -54,6 +54,8 @@ class CellStatus:
     error: str | None = None
     training: str = ""
     """Whether it has converged, by what it has shown so far."""
+    device: str = ""
+    """What it computes on, as torch calls it."""
     job: str = ""
     node: str = ""
     """Where it works; in brackets why it waits, as squeue shows both."""
@@ -132,6 +134,7 @@ class Watch:
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
             error=str(info.get("error") or "") if status == FAILED else self._damaged,
+            device=str(info.get("device") or ""),
             training=self._training(info) if val_step > 0 or status in (DONE, FAILED) else "",
         )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import filelock
 
 from keyseg.config import resolve_path
+from keyseg.tracking import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,9 +59,30 @@ def client_of(uri: str) -> MlflowClient:
         return MlflowClient(tracking_uri=uri)
     database.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{database}.lock", timeout=120):
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+        sqlite_file.prepare(database, _make_tables)
+        return _opened(uri)
+
+
+def _opened(uri: str) -> MlflowClient:
+    """A client that has asked the store for something: that makes the tables which are missing."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    client.search_experiments(max_results=1)
     return client
+
+
+def _make_tables(file: Path) -> None:
+    """Open a SQLite file as a store, and let go of it: it may be renamed now."""
+    uri = f"sqlite:///{file}"
+    try:
+        _opened(uri)
+    finally:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)  # MLflow has no other way to close it
+        if engine is not None:
+            engine.dispose()
 
 
 def experiment(client: MlflowClient, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -27,6 +28,9 @@ from keyseg.model.keyseg import KeySeg
 from keyseg.model.variant import build_fusion
 from keyseg.train.batch import Collator, Others
 from keyseg.train.losses import weighted_terms
+
+_GPUS_OF_JOB = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+"""Variables by which SLURM says which GPUs a job has."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -64,10 +68,25 @@ def with_others(parts: Parts, *splits: Sequence[Example]) -> Parts:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto": a GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """ "auto": a GPU if there is one.
+
+    Raises:
+        ConfigError: SLURM gave this job a GPU, and torch sees none.
+    """
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    given = next((f"{v}={os.environ[v]}" for v in _GPUS_OF_JOB if os.environ.get(v)), None)
+    if given:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise ConfigError(
+            f"SLURM gave this job a GPU ({given}), and torch {torch.__version__} sees none: it is "
+            f"built without CUDA (here: CUDA {torch.version.cuda}), the node's driver is too old "
+            f"(`nvidia-smi`), or CUDA_VISIBLE_DEVICES ({visible}) was changed in "
+            "hydra.launcher.setup. runtime.device=cpu computes on the CPU all the same"
+        )
+    return torch.device("cpu")
 
 
 def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:

@@ -56,6 +56,7 @@ def work(
         Stopped: `stop` said so. Pruned: somebody asked the run to end.
     """
     device = processes.device(pick_device(cfg.runtime.device))
+    run.update(device=_device_name(device))
     set_threads(cfg)
     check_images_per_step(cfg, processes.count)
     log.info(

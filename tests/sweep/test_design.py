@@ -164,6 +164,15 @@ def test_what_folds_says_so():
         read_design(corner, {"contrasts": [entry]})
     with pytest.raises(ConfigError, match="the sweep has no cells"):
         read_design([])
+    crossed = grid("a=0 b=0", "a=0 b=1", "a=1 b=0", "a=1 b=1")
+    once = [{"main": "a"}, {"interaction": ["a", "b"]}]
+    assert read_design(crossed, {"contrasts": once}).contrasts == once
+    for entry, told in (
+        ({"main": "a", "name": "again"}, "main=a"),
+        ({"interaction": ["b", "a"]}, r"interaction=.*"),
+    ):
+        with pytest.raises(ConfigError, match=rf"contrasts\[2\]: {told} is ablation.contrasts"):
+            read_design(crossed, {"contrasts": [*once, entry]})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """A real SQLite store in a temporary folder."""
 
+import errno
 import json
 import shutil
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +16,9 @@ from mlflow import MlflowClient
 
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.tracking import sync
+from keyseg.tracking import sqlite_file, sync
 from keyseg.tracking.background import mirror
+from keyseg.tracking.sqlite_file import BrokenStoreError
 from keyseg.tracking.store import batched, client_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -34,6 +40,88 @@ def store(empty_store, tmp_path, monkeypatch):
     uri = f"sqlite:///{file}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return client_of(uri)
+
+
+def half_made(empty_store: Path, folder: Path, *, runs: int = 0) -> Path:
+    """As a process leaves it that was killed while MLflow made its tables."""
+    file = folder / "half" / "mlflow.db"
+    file.parent.mkdir()
+    shutil.copy(empty_store, file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("update alembic_version set version_num = '451aebb31d03'")
+        connection.execute("drop table registered_model_aliases")
+        for number in range(runs):
+            connection.execute("insert into runs (run_uuid) values (?)", (str(number),))
+        connection.commit()
+    return file
+
+
+def test_a_store_that_is_half_made_and_empty_is_made_anew(empty_store, tmp_path, caplog):
+    file = half_made(empty_store, tmp_path)
+    client_of.cache_clear()
+    client = client_of(f"sqlite:///{file}")
+    assert client.search_experiments()
+    assert client.create_run("0").info.run_id
+    (aside,) = file.parent.glob("mlflow.db.broken-*")
+    assert f"was half made and held no run: now {aside.name}" in caplog.text
+
+
+def test_a_store_that_is_half_made_with_runs_is_named_with_the_remedy(empty_store, tmp_path):
+    file = half_made(empty_store, tmp_path, runs=2)
+    with pytest.raises(BrokenStoreError, match="is half made, with 2 runs in it") as caught:
+        client_of(f"sqlite:///{file}")
+    assert f"`mv {file} " in str(caught.value)
+    assert "`keyseg sync` fills a new one" in str(caught.value)
+    assert file.exists()
+    assert not list(file.parent.glob("*broken*"))
+
+
+def test_a_store_of_an_older_mlflow_is_left_as_it_is(tmp_path):
+    def refuse(file: Path) -> None:
+        raise RuntimeError("Detected out-of-date database schema: run `mlflow db upgrade`")
+
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("create table runs (run_uuid text)")
+    with pytest.raises(RuntimeError, match="mlflow db upgrade"):
+        sqlite_file.prepare(tmp_path / "mlflow.db", refuse)
+    assert [file.name for file in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    file = tmp_path / "mlflow.db"
+    file.write_text("not a database, and long enough to be taken for one " * 40)
+    with pytest.raises(BrokenStoreError, match="is no SQLite database"):
+        client_of(f"sqlite:///{file}")
+
+
+def test_a_process_that_is_killed_making_a_store_leaves_none(tmp_path):
+    file = tmp_path / "mlflow.db"
+    script = f"from keyseg.tracking.store import client_of; client_of('sqlite:///{file}')"
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not [f for f in tmp_path.glob(".mlflow.db.new-*") if f.stat().st_size > 100_000]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not file.exists()
+    assert client_of(f"sqlite:///{file}").search_experiments()
+    assert not list(tmp_path.glob(".mlflow.db.new-*"))  # what was left is gone
+
+
+def test_a_full_disk_leaves_no_store_that_is_half_made(tmp_path):
+    def half(file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        sqlite_file.prepare(tmp_path / "mlflow.db", half)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mlflow.db").touch()  # nothing but a name: as a full disk leaves a file
+    with pytest.raises(OSError, match="No space left"):
+        sqlite_file.prepare(tmp_path / "mlflow.db", half)
+    assert (tmp_path / "mlflow.db").stat().st_size == 0
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from keyseg.config import PROJECT
+from keyseg.config import PROJECT, ConfigError
 from keyseg.data.mix import groups, load
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.manifest import manifest
-from keyseg.train.build import build, image_positions, load_backbones
+from keyseg.train.build import build, image_positions, load_backbones, pick_device
 from keyseg.train.trainer import autocast
 
 META, CPU = torch.device("meta"), torch.device("cpu")
@@ -163,3 +163,15 @@ def test_selective_checkpointing_computes_again_what_it_does_not_keep(make_parts
     tokens = batch.packed.input_ids.numel()
     wide = 2 * 2 * tokens * text.hidden_size * text.intermediate_size * text.num_hidden_layers
     assert counted["none"] < counted["selective"] == counted["full"] - wide
+
+
+@pytest.mark.parametrize("name", ["SLURM_JOB_GPUS", "SLURM_STEP_GPUS"])
+def test_a_gpu_that_was_given_and_is_not_seen_is_an_error(name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match=rf"gave this job a GPU \({name}=0\), and torch .* none"):
+        pick_device("auto")
+    assert pick_device("cpu").type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert pick_device("auto").type == "cuda"

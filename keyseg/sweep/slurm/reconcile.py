@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,8 +105,9 @@ def cancel(sweep_dir: Path) -> int:
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
     names = {record.name for run in runs if (record := Submission.read(run))}
     alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
-    for name in set(alive):
-        cancelled_marker(sweep_dir, name).parent.mkdir(parents=True, exist_ok=True)
-        cancelled_marker(sweep_dir, name).touch()
+    with suppress(PermissionError):  # somebody else's sweep: SLURM decides
+        for name in set(alive):
+            cancelled_marker(sweep_dir, name).parent.mkdir(parents=True, exist_ok=True)
+            cancelled_marker(sweep_dir, name).touch()
     queue.cancel(alive)
     return len(alive)
