@@ -20,12 +20,16 @@ from keyseg.commands import (
 )
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
+from keyseg.runs import packages
+from keyseg.runs.text_encoding import in_utf8
 
 COMMANDS = (report, status, plan, sync, predict, score, export, data, features, keywords)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 1 if something failed, with 2 for a wrong command line."""
+    if arguments is None:
+        in_utf8()
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes a list of arguments in one piece only: what follows an option is left over.
@@ -36,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if rest:
         options.overrides += rest
     try:
+        packages.load()
         code: int = options.run(options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

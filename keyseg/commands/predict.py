@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs.spreadsheet import guarded
 
 if TYPE_CHECKING:
     from keyseg.predict.predictor import Prediction, Predictor
@@ -289,13 +290,13 @@ def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]
     from PIL import Image
 
     from keyseg.data.pictures import open_rgb
-    from keyseg.report.figures.style import COLOURS
+    from keyseg.report.figures.style import PALETTE
     from keyseg.report.gallery import overlay
 
     files = _files(out, request.name)
     pixels = np.asarray(open_rgb(request.image))
     pictures = {
-        "overlay": overlay.draw(pixels, answer.mask, COLOURS[0]),
+        "overlay": overlay.draw(pixels, answer.mask, PALETTE[0]),
         "mask": answer.mask.astype(np.uint8) * 255,
     }
     for kind, drawn in pictures.items():
@@ -337,6 +338,8 @@ def _table(requests: Sequence[Request], file: Path) -> Path:
             if content:
                 words = content["top_words"]
                 content["probability"] = words[0]["probability"] if words else None
-                writer.writerow([*(content[c] for c in columns), f"{request.name}.json"])
+                cells = [content[c] for c in columns]
+                texts = [guarded(c) if isinstance(c, str) else c for c in cells]
+                writer.writerow([*texts, f"{request.name}.json"])
     aside.replace(file)
     return file

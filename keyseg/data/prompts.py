@@ -16,9 +16,9 @@ from tokenizers import AddedToken
 
 from keyseg.config import PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, Example
-from keyseg.data.templates import IMAGE, check_templates, check_tokens
+from keyseg.data.templates import IMAGE_TOKEN, check_templates, check_tokens
 
-CUT = "\0"
+_CUT = "\0"
 """Where a text is tokenised piece by piece."""
 
 
@@ -35,7 +35,7 @@ def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
     """
     added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
-    check_tokens(tokens, tokenizer.get_vocab(), added, [*named, IMAGE])
+    check_tokens(tokens, tokenizer.get_vocab(), added, [*named, IMAGE_TOKEN])
     texts = new_tokens(tokens)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
@@ -81,8 +81,8 @@ class Conversation:
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
         check_templates(prompt, tokens)
-        before, _, after = prompt.user.partition(IMAGE)
-        image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+        before, _, after = prompt.user.partition(IMAGE_TOKEN)
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         head: list[int] = tokenizer(prompt.system + before)["input_ids"]
         self.prefix = head + [image_id] * image_tokens
         """Shared by all expressions of an image: system text, user's turn, image."""
@@ -127,11 +127,13 @@ class Conversation:
 
         It is what somebody wrote, and must not become an image's place or the end of an answer.
         """
-        text = self._names.sub(lambda name: name[0][:1] + CUT + name[0][1:], text)
-        return CUT.join(text) if self._added & set(self._ids(text)) else text
+        text = self._names.sub(lambda name: name[0][:1] + _CUT + name[0][1:], text)
+        return _CUT.join(text) if self._added & set(self._ids(text)) else text
 
     def _ids(self, text: str) -> list[int]:
-        pieces = [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(CUT)]
+        pieces = [
+            self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(_CUT)
+        ]
         return [number for piece in pieces for number in piece]
 
     @staticmethod

@@ -7,7 +7,7 @@ from string import Formatter
 
 from keyseg.config import ConfigError, PromptConfig, TokensConfig
 
-IMAGE = "<image>"
+IMAGE_TOKEN = "<image>"
 """The image's place in `prompt.user`."""
 
 
@@ -17,13 +17,17 @@ def check_templates(prompt: PromptConfig, tokens: TokensConfig) -> None:
     Raises:
         ConfigError: one has not; names the key and the template.
     """
-    before, found, after = prompt.user.partition(IMAGE)
-    if not found or "{question}" not in after or IMAGE in after:
-        raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE} once, then {{question}}")
+    before, found, after = prompt.user.partition(IMAGE_TOKEN)
+    if not found or "{question}" not in after or IMAGE_TOKEN in after:
+        raise ConfigError(
+            f"prompt.user={prompt.user!r}: needs {IMAGE_TOKEN} once, then {{question}}"
+        )
     _check_fields("prompt.user", after, needed="question")
     for key, text in (("prompt.system", prompt.system + before), ("prompt.end", prompt.end)):
-        if IMAGE in text:
-            raise ConfigError(f"{key}: {text!r} holds {IMAGE}, which stands in prompt.user alone")
+        if IMAGE_TOKEN in text:
+            raise ConfigError(
+                f"{key}: {text!r} holds {IMAGE_TOKEN}, which stands in prompt.user alone"
+            )
     _check_fields("prompt.assistant", prompt.assistant)
     forms = {"prompt.short": prompt.short, "prompt.long": prompt.long}
     for key, templates in (*forms.items(), ("prompt.answers", prompt.answers)):

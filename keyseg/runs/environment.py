@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CODE = str(Path(__file__).resolve().parents[2])
+_CODE = str(Path(__file__).resolve().parents[2])
 """Where this package lies: the checkout, or the snapshot that a job runs."""
 
 # glibc returns large blocks to the system at once and asks for them again at once; with these it
@@ -26,7 +26,7 @@ def worker_environment(threads: int, gpu: str | None = None) -> dict[str, str]:
     environment = {**os.environ, **limits, **MALLOC, **NO_CUDA_AT_IMPORT}
     environment |= {"KEYSEG_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     # The worker runs this checkout's code, also where another one is installed.
-    paths = [CODE, os.environ.get("PYTHONPATH", "")]
+    paths = [_CODE, os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu

@@ -1,9 +1,9 @@
 """The classes and functions that a config names by `_target_`, and whose code that may be.
 
 A run directory may come from somebody else. What its config names is looked up in keyseg, and in
-the packages that this user allowed: those that a config composed here names (the command line and
-the checkout are trusted), and those in the environment variable KEYSEG_PACKAGES. Anything else is
-refused before it is imported.
+the packages that this user allowed: those that joined keyseg by an entry point, those that a config
+composed here names (the command line and the checkout are trusted), and those in the environment
+variable KEYSEG_PACKAGES. Anything else is refused before it is imported.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from difflib import get_close_matches
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig
-from keyseg.runs import code
+from keyseg.runs import code, packages
 
-PACKAGES = "KEYSEG_PACKAGES"
+PACKAGES_VARIABLE = "KEYSEG_PACKAGES"
 """Environment variable: packages whose classes configs may name, separated by commas."""
 
 
 def allowed() -> list[str]:
     """Packages whose classes and functions a config may name."""
-    named = os.environ.get(PACKAGES, "").split(",")
-    return list(dict.fromkeys(["keyseg", *(name.strip() for name in named if name.strip())]))
+    named = [name.strip() for name in os.environ.get(PACKAGES_VARIABLE, "").split(",")]
+    joined = [package.name for package in packages.joined()]
+    return list(dict.fromkeys(name for name in ("keyseg", *joined, *named) if name))
 
 
 def trust(cfg: RunConfig) -> None:
     """Allow what a config names that was composed here, to this process and those it starts."""
     named = [_package(target) for target in (*code.targets(cfg), *_prepare(cfg))]
     packages = dict.fromkeys([*allowed(), *named])
-    os.environ[PACKAGES] = ",".join(name for name in packages if name and name != "keyseg")
+    os.environ[PACKAGES_VARIABLE] = ",".join(name for name in packages if name and name != "keyseg")
 
 
 def find(key: str, target: str) -> Any:
@@ -49,7 +50,7 @@ def find(key: str, target: str) -> Any:
         raise ConfigError(
             f"{key}={target}: a stored config may name what is in {', '.join(allowed())}. If you "
             f"trust the package '{_package(target)}' and whoever made this run: "
-            f"export {PACKAGES}={_package(target)}"
+            f"export {PACKAGES_VARIABLE}={_package(target)}"
         )
     try:
         target_object = getattr(importlib.import_module(module), name)

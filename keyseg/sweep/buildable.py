@@ -1,7 +1,7 @@
-"""Whether a cell's model can be built, before a job finds out: fusion, prompt, tokens, LoRA.
+"""Whether a cell can be built, before a job finds out: fusion, loss, prompt, tokens, LoRA.
 
-Torch is loaded for fusion variants only, and only for those that were not built here before: what
-was built is remembered under paths.data, by config and code.
+Torch is loaded for terms of the loss that are not keyseg's own, and for fusion variants that were
+not built here before: what was built is remembered under paths.data, by config and code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ def check(configs: Iterable[RunConfig]) -> None:
     seen = set()
     for cfg in configs:
         choice = cfg.model
-        parts = [cfg.fusion, vars(cfg.prompt), vars(choice.tokens), vars(choice.lora)]
+        parts = [
+            cfg.fusion,
+            cfg.loss.terms,
+            vars(cfg.prompt),
+            vars(choice.tokens),
+            vars(choice.lora),
+        ]
         key = json.dumps([*parts, choice.llava, choice.sam, choice.init, choice.sizes], default=str)
         if key not in seen:
             seen.add(key)
@@ -45,6 +51,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             check_tokenizer(cfg)
             check_lora(cfg)
             check_fusion(cfg)
+            check_terms(cfg)
 
 
 def check_tokenizer(cfg: RunConfig) -> None:
@@ -57,7 +64,7 @@ def check_tokenizer(cfg: RunConfig) -> None:
     """
     from tokenizers import Tokenizer
 
-    from keyseg.data.templates import IMAGE, check_tokens
+    from keyseg.data.templates import IMAGE_TOKEN, check_tokens
 
     folder = _tokenizer_folder(cfg)
     if folder is None or not (folder / "tokenizer.json").exists():
@@ -71,7 +78,7 @@ def check_tokenizer(cfg: RunConfig) -> None:
     roles = [name.get("content") if isinstance(name, dict) else name for name in named]
     added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     tokens = cfg.model.tokens
-    check_tokens(tokens, list(tokenizer.get_vocab()), added, [*roles, IMAGE])
+    check_tokens(tokens, list(tokenizer.get_vocab()), added, [*roles, IMAGE_TOKEN])
     unknown = tokenizer.token_to_id(str(roles[_ROLES.index("unk_token")]))
     for name, word in (("key_init", tokens.key_init), ("seg_init", tokens.seg_init)):
         if word is None or (name == "key_init" and not tokens.n_keys):
@@ -118,12 +125,24 @@ def check_fusion(cfg: RunConfig) -> None:
         return
     import torch
 
-    from keyseg.train.build import build_fusion
+    from keyseg.model.variant import build_fusion
 
     with torch.device("meta"):
         build_fusion(cfg, dim=dim)
     known.parent.mkdir(parents=True, exist_ok=True)
     disk.replace(known, json.dumps(sorted({*_read(known), key})).encode())
+
+
+def check_terms(cfg: RunConfig) -> None:
+    """Whether `loss.terms` names terms, and gives them options that they take.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if cfg.loss.terms:
+        from keyseg.train.losses import weighted_terms  # loads torch
+
+        weighted_terms(cfg.loss)
 
 
 def _tokenizer_folder(cfg: RunConfig) -> Path | None:

@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ puts the program together: a sweep does not know how a report is made."""
 _NOT_ASKED = "not asked"
 """Where answers hold no KEY."""
 
-COLUMNS = (
+_COLUMNS = (
     ("gIoU", "giou"),
     ("cIoU", "ciou"),
     ("P@0.5", "precision@0.5"),
@@ -135,7 +136,7 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
         TEACHER_FORCED
     ]
     first, *others = protocols
-    columns = COLUMNS if width >= 90 else COLUMNS[:3] + COLUMNS[4:]
+    columns = _COLUMNS if width >= 90 else _COLUMNS[:3] + _COLUMNS[4:]
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -245,7 +246,7 @@ def short_path(path: Path) -> str:
 
 def _percent(scores: dict[str, Any] | None, name: str) -> str:
     value = (scores or {}).get(name)
-    return "-" if value is None else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}" if isinstance(value, int | float) and isfinite(value) else "-"
 
 
 def _time(info: dict[str, Any]) -> str:

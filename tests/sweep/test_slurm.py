@@ -9,7 +9,7 @@ from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
 from keyseg.sweep.slurm.pool import SlurmPool, Submission, cancelled_marker, why
-from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError, prepare_name
+from keyseg.sweep.slurm.queue import WHOLE_ARRAY, Job, SlurmError, prepare_name
 from keyseg.sweep.slurm.reconcile import Overview, state_of
 from keyseg.sweep.slurm.sbatch import SubmitLimit, script
 from keyseg.sweep.status import Watch
@@ -222,7 +222,7 @@ def test_cells_whose_array_was_cancelled_before_it_began_are_not_submitted_again
     (name,) = fake.submissions
     fake.jobs.clear()
     if by == "scancel":  # one record for all three
-        fake.jobs[(name, WHOLE)] = Job("7", "CANCELLED", "", "JobHeldUser")
+        fake.jobs[(name, WHOLE_ARRAY)] = Job("7", "CANCELLED", "", "JobHeldUser")
     elif by == "scancel, forgotten":  # of the other two SLURM keeps no record
         fake.jobs[(name, 0)] = Job("7_0", "CANCELLED", "", "CANCELLED by 12")
     else:
@@ -325,10 +325,10 @@ def test_a_job_that_prepares_and_fails_is_told_once(fake, start, tmp_path):
     (name,) = fake.submissions
     helper = prepare_name(name)
     (tmp_path / "t" / ".slurm" / helper).mkdir(parents=True)
-    fake.jobs[helper, WHOLE] = Job("6", "RUNNING")
+    fake.jobs[helper, WHOLE_ARRAY] = Job("6", "RUNNING")
     steps(supervisor, fake, 2)
     assert fake.said == []
-    fake.jobs[helper, WHOLE] = Job("6", "FAILED", "n1", exit_code="1:0")
+    fake.jobs[helper, WHOLE_ARRAY] = Job("6", "FAILED", "n1", exit_code="1:0")
     steps(supervisor, fake, 3)
     (text,) = fake.said
     assert "features are not computed beforehand (job 6 on n1 ended as FAILED" in text
@@ -357,6 +357,31 @@ def test_a_node_on_which_cells_fail_one_after_the_other_is_left_out(fake, start,
     ]
     ended("mlp", "n2", "failed")
     assert supervisor.pool.nodes.avoided == ["n1"]
+
+
+def test_files_are_read_again_only_where_something_may_have_changed(fake, start, monkeypatch):
+    supervisor = start("self", "cross")
+    fake.all_become("RUNNING")
+    steps(supervisor, fake, 2)
+    read: list[str] = []
+    info = RunDirectory.info.fget
+    monkeypatch.setattr(
+        RunDirectory, "info", property(lambda run: read.append(run.path.name) or info(run))
+    )
+    steps(supervisor, fake, 5)
+    assert read == []
+    (first, _) = supervisor.states()
+    ends(RunDirectory(first), "done")
+    steps(supervisor, fake, 1)
+    assert [o.status for o in supervisor.outcomes] == ["done"]
+
+
+def test_a_cell_that_waits_and_was_done_by_somebody_else_is_found(fake, start):
+    supervisor = start("self", "cross")
+    (first, _) = supervisor.states()
+    ends(RunDirectory(first), "done")
+    steps(supervisor, fake, 7)  # 14 s
+    assert [o.status for o in supervisor.outcomes] == ["done"]
 
 
 def test_stopping_leaves_jobs_at_work(fake, start):

@@ -31,7 +31,7 @@ from transformers.utils import logging
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.packing import Packed
 
-PUBLIC = "https://huggingface.co/llava-hf"
+_PUBLIC = "https://huggingface.co/llava-hf"
 
 
 def load_llava(
@@ -72,7 +72,7 @@ def load_llava(
                 ],
             )
             more = {"quantization_config": bits, "device_map": {"": device}}
-        config = LlavaConfig.from_pretrained(path)
+        config = LlavaConfig.from_pretrained(path, local_files_only=True)
         layers = set_layers(config, part, 0)
         with _quiet():
             model, info = LlavaForConditionalGeneration.from_pretrained(
@@ -81,6 +81,7 @@ def load_llava(
                 dtype=dtype,
                 attn_implementation=attention,
                 output_loading_info=True,
+                local_files_only=True,
                 **more,
             )
         set_layers(model.config, part, layers)
@@ -91,12 +92,12 @@ def load_llava(
                 module.support_avx512bf16_for_cpu = False
         if missing := sorted(info["missing_keys"]):
             raise ValueError(f"{len(missing)} weights are missing: {', '.join(missing[:3])} ...")
-        return model, AutoProcessor.from_pretrained(path)
+        return model, AutoProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"LLaVA weights not found: {path} ({reason}). Set model.llava to a folder or hub id "
-            f"in the Hugging Face layout ({PUBLIC}); the bundled one: `python -m keyseg.tiny`"
+            f"in the Hugging Face layout ({_PUBLIC}); the bundled one: `python -m keyseg.tiny`"
         ) from error
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from keyseg.report.stats.inference import CONFIDENCE, Estimate
 
-SHARE = 0.5
+FALLEN_SHARE = 0.5
 """A collapsed training scores below this share of its variant's best one,"""
 DROP = 0.1
 """and lies at least this far below it: near 0, half of the best is nothing to speak of."""
@@ -33,7 +33,7 @@ def collapsed(scores: np.ndarray) -> np.ndarray:
     if not np.isfinite(scores).any():
         return np.zeros(len(scores), bool)
     best = np.nanmax(scores)
-    fell: np.ndarray = (scores < SHARE * best) & (scores <= best - DROP)
+    fell: np.ndarray = (scores < FALLEN_SHARE * best) & (scores <= best - DROP)
     return fell
 
 

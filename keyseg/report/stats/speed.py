@@ -19,9 +19,9 @@ from keyseg.report.stats.verdict import ALPHA, NO_RESULT
 from keyseg.report.store import CellResult, Sweep, VariantResult
 from keyseg.runs.convergence import PLATEAU, SCORE, Point
 
-SHARE = 0.9
+REACHED_SHARE = 0.9
 """Of the plateau: where a training counts as having learnt."""
-FASTER, SLOWER, OPEN, ONE_SEED = "faster", "slower", "inconclusive", "one seed"
+FASTER, SLOWER, _OPEN, ONE_SEED = "faster", "slower", "inconclusive", "one seed"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Spread:
 class Speed:
     """Of a variant. `plateau`: mean of gIoU on val; `seeds`: those that reached one.
 
-    `steps`, `hours`: to `SHARE` of the plateau, by seed.
+    `steps`, `hours`: to `REACHED_SHARE` of the plateau, by seed.
     """
 
     variant: VariantResult
@@ -69,7 +69,7 @@ def speed(variant: VariantResult) -> Speed:
     cells = [c for c in variant.finished if c.convergence.word == PLATEAU]
     ends = [c.convergence.end for c in cells if c.convergence.end is not None]
     plateau = float(np.mean(ends)) if ends else nan
-    steps = {c.seed: steps_to(val_curve(c), SHARE * plateau) for c in cells}
+    steps = {c.seed: steps_to(val_curve(c), REACHED_SHARE * plateau) for c in cells}
     steps = {seed: count for seed, count in steps.items() if isfinite(count)}
     hours = {c.seed: steps[c.seed] * hours_per_step(c) for c in cells if c.seed in steps}
     return Speed(variant, plateau, steps, hours)
@@ -98,7 +98,7 @@ def _word(ratio: Spread, p: float, seeds: int) -> str:
     if seeds < 2:
         return ONE_SEED if seeds else NO_RESULT
     if not p <= ALPHA:
-        return OPEN
+        return _OPEN
     return FASTER if ratio.value > 1 else SLOWER
 
 

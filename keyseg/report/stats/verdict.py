@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite, sqrt
 
 from keyseg.metrics import Measure
-from keyseg.report.stats.margin import SCORE, counted
+from keyseg.report.stats.margin import SCORE_MARGIN, counted
 
 ALPHA = 0.05
 POWER = 0.8
@@ -20,7 +20,7 @@ DETECT = 0.01
 """The difference that an inconclusive contrast should be able to show: one point."""
 SIGNS = 6
 """Seeds below which their signs alone cannot reach `ALPHA`: 2 / 2^6 = 0.031, 2 / 2^5 = 0.063."""
-FEWEST = 3
+_FEWEST = 3
 """Seeds from which intervals cover (docs/statistics.md)."""
 MOST_SEEDS = 200
 NO_RESULT = "no result"
@@ -71,7 +71,7 @@ class Evidence:
     device: str = "GPU"
     contrasts: int = 1
     equivalence: float = float("nan")
-    margin: float = SCORE
+    margin: float = SCORE_MARGIN
 
     @property
     def small(self) -> bool:
@@ -178,7 +178,7 @@ def _why_none(e: Evidence) -> str:
 
 def _first_seeds(e: Evidence) -> str:
     """What it takes to speak of variants, where there is one seed."""
-    more = FEWEST - e.n_seeds
+    more = _FEWEST - e.n_seeds
     cost = hours_text(more * e.hours, e.device)
     return f"to judge the variant takes at least {more} more seeds{cost}"
 
@@ -259,7 +259,9 @@ def _needs(e: Evidence) -> str:
         )
     noun = "seed" if more == 1 else "seeds"
     cost = hours_text(more * e.hours, e.device)
-    rough = "" if e.n_seeds >= FEWEST else f" (a guess: {e.n_seeds} seeds hardly show their spread)"
+    rough = (
+        "" if e.n_seeds >= _FEWEST else f" (a guess: {e.n_seeds} seeds hardly show their spread)"
+    )
     return f"{aim} needs about {more} more {noun}{cost}{rough}"
 
 
@@ -272,14 +274,14 @@ def caveat(e: Evidence) -> str:
     if e.n_seeds < 2:
         return (
             "One seed cannot show whether the variant or the training run makes the difference: "
-            f"these are intervals of the weights at hand. From {FEWEST} seeds on intervals hold "
+            f"these are intervals of the weights at hand. From {_FEWEST} seeds on intervals hold "
             "over training runs, if seed effects are roughly normal; for the signs of the seeds "
             f"to reach p = {ALPHA} without that, {SIGNS} are needed."
         )
     few = (
         "Two seeds are too few for more than a first look: of their intervals over both sources "
         "fewer than 95 % hold the truth. "
-        if e.n_seeds < FEWEST
+        if e.n_seeds < _FEWEST
         else ""
     )
     return (

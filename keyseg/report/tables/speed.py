@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from keyseg.report.stats.speed import SHARE, Faster, Speed, Spread, faster, speed, spread
+from keyseg.report.stats.speed import REACHED_SHARE, Faster, Speed, Spread, faster, speed, spread
 from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table, percent, quantity
@@ -19,7 +19,7 @@ def tables(sweep: Sweep) -> list[Table]:
     if not any(found.seeds for found in speeds):
         return []
     unit = cost_unit(cell.info for cell in sweep.finished)
-    share = f"{100 * SHARE:.0f} %"
+    share = f"{100 * REACHED_SHARE:.0f} %"
     own = Table(
         "speed",
         "Learning speed",
