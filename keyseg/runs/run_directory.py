@@ -121,6 +121,15 @@ class RunDirectory:
                 run._write_info({**base, **length, "attempts": [], **info})
         return run
 
+    @property
+    def sweep_dir(self) -> Path:
+        """The folder of the sweep that it was made for; a link to it from another changes nothing.
+
+        MLflow shows a run once, in that sweep.
+        """
+        there = self.path.parent / self.path.readlink() if self.path.is_symlink() else self.path
+        return there.parent
+
     # -- config and state -------------------------------------------------------------------
 
     @property

@@ -111,6 +111,8 @@ class SweepLauncher(Launcher):
                 )
             if self.config.dry:
                 print_cells(design, cells, console)
+                for line in reuse.others(cells) if self.config.reuse else []:
+                    finish.print_line(console, line)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
                 if self.prepare:
