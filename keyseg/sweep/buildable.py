@@ -1,4 +1,4 @@
-"""Whether a cell's model can be built, before a job finds out: fusion, prompt, tokens, LoRA.
+"""Checks, before any job, that a cell's model can be built: fusion, prompt, tokens, LoRA.
 
 Torch is loaded for fusion variants only, and only for those that were not built here before: what
 was built is remembered under paths.data, by config and code.
