@@ -1,4 +1,4 @@
-"""The command line `keyseg`: what there is to do beside runs; a module of `commands` each."""
+"""The command line `keyseg`; each command is a module of `commands`."""
 
 from __future__ import annotations
 

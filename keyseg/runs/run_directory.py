@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, and the truth that all else is rebuilt from.
+"""The run directory: everything that a run leaves behind, from which all else can be rebuilt.
 
     config.yaml       the resolved config, frozen
     run.json          status, attempts, summary and whatever else is known of the run
