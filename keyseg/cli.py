@@ -10,6 +10,7 @@ from keyseg.commands import (
     data,
     export,
     features,
+    intervene,
     keywords,
     plan,
     predict,
@@ -21,7 +22,19 @@ from keyseg.commands import (
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 
-COMMANDS = (report, status, plan, sync, predict, score, export, data, features, keywords)
+COMMANDS = (
+    report,
+    status,
+    plan,
+    sync,
+    predict,
+    score,
+    export,
+    intervene,
+    data,
+    features,
+    keywords,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,8 +14,19 @@ from keyseg.report.figures import test_scores
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import checks, render
+from keyseg.report.stats import interventions as stats_interventions
 from keyseg.report.stats import scores
-from keyseg.report.tables import contrasts, export, headline, printed, results, runs, table, targets
+from keyseg.report.tables import (
+    contrasts,
+    export,
+    headline,
+    interventions,
+    printed,
+    results,
+    runs,
+    table,
+    targets,
+)
 from keyseg.report.tuning import section as tuning
 
 if TYPE_CHECKING:
@@ -45,6 +56,7 @@ def build(
     log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
     log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
+    replaced = stats_interventions.interventions(sweep, seed)
     log.info("contrasts with their intervals and p values")
     differences = scores.contrasts(sweep, seed)
     log.info("tables and gallery")
@@ -55,7 +67,7 @@ def build(
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
         answers=contrasts.answers(sweep, differences),
-        results=_results(sweep, measured, slices),
+        results=_results(sweep, measured, slices, replaced),
         verdicts=contrasts.verdicts(sweep, differences),
         contrasts=contrasts.contrasts(sweep, differences),
         slices=[results.by_slice(sweep, measured, n, values) for n, values in slices.items()],
@@ -72,6 +84,7 @@ def build(
         "published": in_print,
         "runs": parts.runs,
         "manifest": parts.manifest,
+        **({"interventions": replaced} if len(replaced) else {}),
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
@@ -97,9 +110,13 @@ def build(
 
 
 def _results(
-    sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
+    sweep: Sweep,
+    measured: pd.DataFrame,
+    slices: Mapping[str, Sequence[str]],
+    replaced: pd.DataFrame,
 ) -> list[table.Table]:
-    """Masks, keywords, what there was to name beside the keywords, and cost."""
+    """Masks, keywords, what there was to name beside the keywords, interventions, and cost."""
     masks, words, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
-    return [masks, words, *([named] if named else []), cost]
+    some = (named, interventions.table(sweep, replaced))
+    return [masks, words, *(t for t in some if t is not None), cost]
