@@ -13,6 +13,8 @@ from keyseg import cli
 from keyseg.data.derangement import derangement
 from keyseg.data.mix import groups, load
 from keyseg.predict.intervention import Reading, States
+from keyseg.report import build
+from keyseg.report.figures import test_scores
 from keyseg.report.stats import interventions as paired
 from keyseg.report.store import load as load_sweep
 from keyseg.report.tables import interventions as tables
@@ -158,7 +160,8 @@ def finished(make_finished, test_images, tmp_path_factory):
                 "seed": seed,
             }
         )
-    (outputs / "fusion" / "sweep.json").write_text(json.dumps({"name": "fusion", "cells": cells}))
+    design = {"name": "fusion", "question": "why?", "command": "run", "cells": cells}
+    (outputs / "fusion" / "sweep.json").write_text(json.dumps(design))
     return outputs
 
 
@@ -200,16 +203,28 @@ def test_the_command_reads_once_and_the_report_pairs(finished, capsys):
     ]
 
 
+def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypatch):
+    assert intervene(finished, "fusion/full", "--key", "swap") == 0
+    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    files = build(finished / "fusion", tmp_path / "report", formats=("md", "csv"))
+    page = files.markdown.read_text()
+    assert "full: KEY swap" in page
+    assert KINDS["swap"].split(":")[0] in page
+    [table] = [f for f in files.tables if f.name == "interventions.csv"]
+    assert {"key"} <= set(pd.read_csv(table)["token"])
+
+
 def test_interventions_on_other_weights_are_left_out(finished):
     sweep = load_sweep(finished / "fusion")
     [cell, _] = sweep.finished
     run = RunDirectory(cell.directory)
-    assert len(list(interventions.read(run))) == 3
+    there = len(list(interventions.read(run)))
+    assert there
     told = run.info["checkpoint_fingerprint"]
     try:
         run.update(checkpoint_fingerprint="another")
         [again, other] = load_sweep(finished / "fusion").finished
-        assert (paired.fresh(again), paired.stale(again), paired.stale(other)) == ([], 3, 0)
+        assert (paired.fresh(again), paired.stale(again), paired.stale(other)) == ([], there, 0)
     finally:
         run.update(checkpoint_fingerprint=told)
 

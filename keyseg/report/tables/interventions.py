@@ -9,7 +9,7 @@ import pandas as pd
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.verdict import p_text
 from keyseg.report.store import Sweep
-from keyseg.report.tables.table import DASH, PROTOCOLS, Entry, Line, Table, percent
+from keyseg.report.tables.table import DASH, Entry, Line, Table, percent, protocols
 from keyseg.runs.interventions import KINDS
 
 SHOWN = ("giou", "ciou", "precision@0.5", "keyword_accuracy")
@@ -38,7 +38,7 @@ def table(sweep: Sweep, found: pd.DataFrame) -> Table | None:
                     Entry(str(first["seeds"])),
                 ),
                 colours.get(str(label)),
-                group=PROTOCOLS.get(str(protocol), str(protocol)),
+                group=protocols(sweep).get(str(protocol), str(protocol)),
             )
         )
     kinds = dict.fromkeys(found["kind"])
