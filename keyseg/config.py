@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +28,7 @@ NOT_IN_SIGNATURE = (
     "name",
     "rerun",
     "stale",
+    "reuse",
     "dry",
     "detach",
     "paths.*",
@@ -267,6 +270,7 @@ class RunConfig:
     seed: int = 0
     rerun: bool = False
     stale: str = "ask"
+    reuse: bool = True
     dry: bool = False
     detach: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -337,6 +341,36 @@ NOT_NEGATIVE = (
 )
 
 
+def _token(text: Any) -> bool:
+    return bool(text) and not re.search(r"\s", text)
+
+
+FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: v < 2**63, "must be below 2**63"),
+    "model.tokens.key": (_token, "must be a text without spaces, like [KEY]"),
+    "model.tokens.seg": (_token, "must be a text without spaces, like [SEG]"),
+    "model.lora.dropout": (lambda v: 0 <= v < 1, "must be from 0 to below 1"),
+    "model.lora.targets": (bool, "is empty: give names of layers, like [q_proj, v_proj]"),
+    "optim.betas": (
+        lambda v: len(v) == 2 and all(0 <= beta < 1 for beta in v),
+        "must be two numbers from 0 to below 1",
+    ),
+    "evaluation.val_images": (
+        lambda v: v is None or v > 0,
+        "must be above 0, or null for all images",
+    ),
+    "runtime.threads": (
+        lambda v: v is None or v > 0,
+        "must be above 0, or null for a share of the cores",
+    ),
+    "runtime.device": (
+        lambda v: bool(re.fullmatch(r"auto|cpu|mps|(cuda|xpu|npu|hpu)(:\d+)?", v)),
+        "must be auto, cpu, cuda, cuda:N, mps, xpu, npu or hpu",
+    ),
+}
+"""What a value must be where that is no range and no list of words: a test, and how it is said."""
+
+
 def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     """Resolve and check a composed config; return it typed.
 
@@ -379,6 +413,16 @@ def check_values(run: RunConfig) -> None:
     for key in NOT_NEGATIVE:
         if not flat[key] >= 0:
             raise ConfigError(f"{key}={flat[key]}: must be 0 or more")
+    for key, value in flat.items():
+        for v in value if isinstance(value, list) else [value]:
+            if isinstance(v, float) and not math.isfinite(v):
+                raise ConfigError(f"{key}={value}: must be a finite number")
+    for key, (fits, says) in FORMS.items():
+        if not fits(flat[key]):
+            raise ConfigError(f"{key}={flat[key]}: {says}")
+    tokens = run.model.tokens
+    if tokens.n_keys and tokens.key == tokens.seg:
+        raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
     _check_schedule(run.optim)
     images = run.data.get("train_images", ALL)
     if images != ALL and not (type(images) is int and images > 0):

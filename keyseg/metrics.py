@@ -28,7 +28,7 @@ from keyseg.data.keywords.first_tokens import Collisions, collisions
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 RIGHT_MASK = 0.5
 """IoU from which a mask counts as right where keyword and mask are compared."""
-TOP = 5
+_TOP = 5
 
 Array = NDArray[Any]
 
@@ -193,7 +193,7 @@ def _above(threshold: float) -> Term:
 
 
 EXAMPLES = Term("examples", lambda e: e.counted)
-KEYWORDS = Term("has_keyword", lambda e: e.has_keyword)
+_KEYWORDS = Term("has_keyword", lambda e: e.has_keyword)
 
 MEASURES: tuple[Measure, ...] = (
     Measure("giou", "gIoU", Term("iou", lambda e: e.iou), EXAMPLES, 1, "mean IoU over examples"),
@@ -213,23 +213,23 @@ MEASURES: tuple[Measure, ...] = (
         "keyword_accuracy",
         "Keyword acc.",
         Term("keyword_right", lambda e: e.keyword_right),
-        KEYWORDS,
+        _KEYWORDS,
         1,
         "KEY's top word is the keyword",
     ),
     Measure(
-        f"keyword_accuracy_top{TOP}",
-        f"Keyword top {TOP}",
-        Term("keyword_near", lambda e: e.has_keyword & (e.rank >= 0) & (e.rank < TOP)),
-        KEYWORDS,
+        f"keyword_accuracy_top{_TOP}",
+        f"Keyword top {_TOP}",
+        Term("keyword_near", lambda e: e.has_keyword & (e.rank >= 0) & (e.rank < _TOP)),
+        _KEYWORDS,
         1,
-        f"the keyword is among KEY's top {TOP} words",
+        f"the keyword is among KEY's top {_TOP} words",
     ),
     Measure(
         "discrepancy_keyword_right_mask_wrong",
         "Key right, mask wrong",
         Term("right_wrong", lambda e: e.keyword_right & (e.iou < RIGHT_MASK)),
-        KEYWORDS,
+        _KEYWORDS,
         -1,
         f"share with the right keyword and IoU < {RIGHT_MASK}",
     ),
@@ -237,7 +237,7 @@ MEASURES: tuple[Measure, ...] = (
         "discrepancy_keyword_wrong_mask_right",
         "Key wrong, mask right",
         Term("wrong_right", lambda e: e.has_keyword & ~e.keyword_right & e.mask_right),
-        KEYWORDS,
+        _KEYWORDS,
         -1,
         f"share with a wrong keyword and IoU ≥ {RIGHT_MASK}",
     ),

@@ -1,3 +1,5 @@
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,43 @@ def test_errors_name_the_key(composed, values, message):
     with pytest.raises(ConfigError, match=message) as caught:
         validate(cfg)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.betas", [2, 3]),
+        ("optim.betas", [0.9]),
+        ("optim.betas", [0.9, 1.0]),
+        ("model.lora.dropout", 2),
+        ("model.lora.dropout", math.nan),
+        ("model.lora.alpha", math.inf),
+        ("model.lora.targets", []),
+        ("fusion.mlp_ratio", math.nan),
+        ("loss.bce", math.nan),
+        ("optim.lr", math.inf),
+        ("evaluation.val_images", 0),
+        ("evaluation.val_images", -1),
+        ("seed", 2**64),
+        ("seed", 2**63),
+        ("runtime.device", "nope"),
+        ("runtime.device", "cuda:x"),
+        ("runtime.threads", -1),
+        ("runtime.threads", 0),
+        ("model.tokens.key", ""),
+        ("model.tokens.seg", "[SEG] "),
+        ("model.tokens.seg", "[KEY]"),
+    ],
+)
+def test_what_a_worker_would_stumble_over_is_an_error_at_once(changed, key, value):
+    with pytest.raises(ConfigError, match=f"^(config key '{key}'|{re.escape(key)}=)") as caught:
+        validate(changed({key: value}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3", "mps"])
+def test_devices(changed, device):
+    assert validate(changed({"runtime.device": device})).runtime.device == device
 
 
 def test_fusion_needs_a_target(composed):

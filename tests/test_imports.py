@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.runs.samples import COLUMNS
+from keyseg.runs.samples import SAMPLE_COLUMNS
 from tests.structure import Import, circles, floors, imports, module_graph, modules, room_graph
 
 # One line = one floor. A module may import from its own room and from the floors above it here.
@@ -164,6 +164,19 @@ def test_a_class_has_its_name_alone():
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
+def test_a_constant_stands_once():
+    """Its name is one thing's; modules of one folder may agree on a name, as stages do."""
+    places: dict[str, set[Path]] = {}
+    for file in MODULES:
+        for node in ast.parse(file.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [node.target] if isinstance(node, ast.AnnAssign) and node.value else targets
+            for name in (n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)):
+                if name.isupper() and len(name) > 1 and not name.startswith("_"):
+                    places.setdefault(name, set()).add(file.relative_to(PROJECT).parent)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("folder", ["keyseg", "hydra_plugins", "benchmarks", "tests"])
 def test_nothing_is_unpacked_that_could_be_written_out(folder):
     """`*("a", "b")` steers the formatter, and a reader stops at it."""
@@ -188,7 +201,7 @@ def test_the_page_on_the_architecture_names_what_there_is():
             assert (PROJECT / "keyseg" / place).exists(), line
     for path in re.findall(r"`((?:\w+/)+\w+\.py)`", page):
         assert (PROJECT / path).exists() or (PROJECT / "keyseg" / path).exists(), path
-    for column in COLUMNS:
+    for column in SAMPLE_COLUMNS:
         assert f"| `{column}` |" in page
     rooms = room_graph(PROJECT)
     found = len(circles(module_graph(PROJECT))) + len(circles(rooms))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from keyseg.data.keywords.first_tokens import Collisions, collisions, shared_tokens
+from keyseg.data.keywords.first_tokens import Collisions, ambiguous_tokens, collisions
 from keyseg.metrics import (
     THRESHOLDS,
     intersection_union,
@@ -257,7 +257,7 @@ def test_the_majority_is_by_the_first_token():
         keywords=4, distinct=3, colliding=3, majority=3
     )
     words, firsts = ["a b", "c", "a c", "a c", "e f", "e g", "e g", "e g"], "acaaeeee"
-    assert shared_tokens(words, firsts) == {"e": ["e g", "e f"], "a": ["a c", "a b"]}
+    assert ambiguous_tokens(words, firsts) == {"e": ["e g", "e f"], "a": ["a c", "a b"]}
     assert collisions([], []) == Collisions(keywords=0, distinct=0, colliding=0, majority=0)
 
 

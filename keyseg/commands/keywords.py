@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Imported late: what only this command needs, so that no other waits for it.
 
 MODEL = "google/flan-t5-xl"
-SIZES = {
+_SIZES = {
     "google/flan-t5-small": "0.3 GB",
     "google/flan-t5-base": "1 GB",
     "google/flan-t5-large": "3.1 GB",
@@ -185,7 +185,7 @@ def _loader(options: argparse.Namespace) -> Any:
 
     name = options.model
     page = f"https://huggingface.co/{name if is_hub_id(name) else MODEL}"
-    size = SIZES.get(name if is_hub_id(name) else MODEL, "size: see the page")
+    size = _SIZES.get(name if is_hub_id(name) else MODEL, "size: see the page")
     remedy = (
         f"`hf download {name if is_hub_id(name) else MODEL}` gets it ({size}, {page}), or give "
         "--model a folder that holds a text2text model"

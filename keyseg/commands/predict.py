@@ -289,13 +289,13 @@ def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]
     from PIL import Image
 
     from keyseg.data.pictures import open_rgb
-    from keyseg.report.figures.style import COLOURS
+    from keyseg.report.figures.style import PALETTE
     from keyseg.report.gallery import overlay
 
     files = _files(out, request.name)
     pixels = np.asarray(open_rgb(request.image))
     pictures = {
-        "overlay": overlay.draw(pixels, answer.mask, COLOURS[0]),
+        "overlay": overlay.draw(pixels, answer.mask, PALETTE[0]),
         "mask": answer.mask.astype(np.uint8) * 255,
     }
     for kind, drawn in pictures.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def find_run(outputs: Path, name: str, *, finished: bool = False) -> RunDirector
     if matches:
         listed = ", ".join(_unambiguous(matches))
         raise ConfigError(f"{len(matches)} runs are called '{name}'; choose one: {listed}")
-    known = [n for sweep in sweep_names(outputs) for n, _ in _runs(outputs / sweep)]
+    known: list[str] = []
+    for sweep in sweep_names(outputs):
+        with suppress(ConfigError):  # a damaged sweep.json of another sweep
+            known += [full for full, _ in _runs(outputs / sweep)]
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     hint = f"there are: {', '.join(near)}" if near else "there is none yet"
     raise ConfigError(f"there is no run '{name}' in {outputs}; {hint}")
@@ -125,7 +129,8 @@ def _matches(outputs: Path, name: str) -> list[Named]:
 
 def _runs(sweep: Path) -> list[Named]:
     """Runs of a sweep; those that are missing on disk are left out."""
-    cells: list[dict[str, Any]] = sweep_directory.read(sweep).get("cells") or []
+    design = sweep_directory.read(sweep)
+    cells: list[dict[str, Any]] = [*(design.get("cells") or []), *(design.get("earlier") or [])]
     if not cells:
         folders = [file.parent for file in sorted(sweep.glob("*/run.json"))]
         cells = [RunDirectory(f).info | {"signature": f.name} for f in folders]

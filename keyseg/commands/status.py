@@ -38,9 +38,14 @@ def _status(options: argparse.Namespace) -> int:
     if not names:
         print(f"there is no sweep in {outputs} yet", file=sys.stderr)
         return 0
+    code = 0
     for name in names:
-        _show(find_sweep(outputs, name), watch=options.watch, failed=options.failed)
-    return 0
+        try:
+            _show(find_sweep(outputs, name), watch=options.watch, failed=options.failed)
+        except ConfigError as error:  # of one sweep: the others are shown
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+    return code
 
 
 def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None:

@@ -19,7 +19,7 @@ NAMELESS = "target"
 Mask = NDArray[np.uint8]
 """(H, W), values 0, 1 and VOID."""
 
-SMALL, LARGE = 0.02, 0.10
+_SMALL, _LARGE = 0.02, 0.10
 """Share of the image that a target covers: below SMALL it is small, from LARGE on large."""
 
 TEXTS = ("all", "first")
@@ -61,9 +61,9 @@ def size_slice(share: float) -> str:
     """Slice by the share of the image that the target covers: empty, small, medium or large."""
     if share <= 0:
         return "empty"
-    if share < SMALL:
+    if share < _SMALL:
         return "small"
-    return "medium" if share < LARGE else "large"
+    return "medium" if share < _LARGE else "large"
 
 
 def length_slice(query: str) -> str:

@@ -25,10 +25,10 @@ from keyseg.data.files import (
 )
 from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
-from keyseg.data.refer import IMAGE_PAGE, IMAGES, Instances, draw, expressions, of_split
+from keyseg.data.refer import COCO_IMAGES, IMAGE_PAGE, Instances, draw, expressions, of_split
 
-PAGE = "https://github.com/henghuiding/gRefCOCO"
-NO_TARGET = -1
+_PAGE = "https://github.com/henghuiding/gRefCOCO"
+_NO_TARGET = -1
 """The annotation number of an expression that names nothing in the image."""
 
 
@@ -50,12 +50,12 @@ def read(
     """
     root = Path(root)
     policy = Policy.of(keyword, root / keyword_file if keyword_file else None)
-    folder = require(root / dataset, f"data set '{dataset}'", PAGE)
+    folder = require(root / dataset, f"data set '{dataset}'", _PAGE)
     file, content = _refs(folder, dataset, split_by)
-    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
-    refs = of_split(content, file, split, PAGE)
+    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", _PAGE)
+    refs = of_split(content, file, split, _PAGE)
     instances = Instances(instances_file)
-    folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
+    folder_of_images = require(root / COCO_IMAGES, "the folder of images", IMAGE_PAGE)
     examples = []
     for ref in refs:
         with collecting(problems):
@@ -80,7 +80,7 @@ def _refs(folder: Path, dataset: str, split_by: str) -> tuple[Path, Any]:
     pickled = folder / f"grefs({split_by}).p"
     if pickled.exists():
         return pickled, parsed(plain_pickle.load, pickled)
-    file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", PAGE)
+    file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", _PAGE)
     return file, parsed(read_json, file)
 
 
@@ -88,7 +88,7 @@ def _numbers(ref: Mapping[str, Any]) -> list[Any]:
     """Annotation numbers of a ref; [] for no target."""
     numbers = ref.get("ann_id")
     listed = list(numbers) if isinstance(numbers, list) else [numbers]
-    return [] if ref.get("no_target") else [n for n in listed if n != NO_TARGET]
+    return [] if ref.get("no_target") else [n for n in listed if n != _NO_TARGET]
 
 
 def _target(

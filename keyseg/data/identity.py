@@ -19,7 +19,7 @@ from keyseg.data import mix
 from keyseg.data.files import DataError
 from keyseg.runs import code, disk
 
-FILE = "fingerprints.json"
+FINGERPRINTS_FILE = "fingerprints.json"
 _IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -32,7 +32,7 @@ def fingerprint(data_cfg: Mapping[str, Any], memory: Path) -> str | None:
     """
     try:
         key, look = _key(data_cfg), _look(data_cfg)
-        known = _read(memory / FILE).get(key) or {}
+        known = _read(memory / FINGERPRINTS_FILE).get(key) or {}
         if look is not None and known.get("files") == look:
             return str(known["fingerprint"])
         fingerprint = mix.fingerprint([s for split in mix.load_splits(data_cfg) for s in split])
@@ -48,8 +48,10 @@ def remember(data_cfg: Mapping[str, Any], memory: Path, found: str) -> None:
     if look is None:
         return
     memory.mkdir(parents=True, exist_ok=True)
-    known = _read(memory / FILE) | {_key(data_cfg): {"files": look, "fingerprint": found}}
-    disk.replace(memory / FILE, json.dumps(known, indent=1).encode())
+    known = _read(memory / FINGERPRINTS_FILE) | {
+        _key(data_cfg): {"files": look, "fingerprint": found}
+    }
+    disk.replace(memory / FINGERPRINTS_FILE, json.dumps(known, indent=1).encode())
 
 
 def _key(data_cfg: Mapping[str, Any]) -> str:

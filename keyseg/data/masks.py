@@ -23,7 +23,7 @@ from keyseg.data.files import DataError
 from keyseg.data.pictures import check_size
 
 Points = Sequence[Sequence[float]]
-FAR = 100_000
+_FAR = 100_000
 """Pixels beyond which a coordinate is a mistake: drawing takes time and room in proportion."""
 
 
@@ -299,7 +299,7 @@ def _near(numbers: Sequence[float]) -> bool:
     """Whether all are numbers (NaN is none), and none is far outside of any image."""
     if not numbers:
         return True
-    return min(numbers) >= -FAR and max(numbers) <= FAR and all(map(math.isfinite, numbers))
+    return min(numbers) >= -_FAR and max(numbers) <= _FAR and all(map(math.isfinite, numbers))
 
 
 def _odd(numbers: Sequence[float]) -> float:

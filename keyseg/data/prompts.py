@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from string import Formatter
 from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken
 
-from keyseg.config import ConfigError, PromptConfig, TokensConfig
+from keyseg.config import PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, Example
+from keyseg.data.templates import IMAGE_TOKEN, check_templates, check_tokens
 
-IMAGE = "<image>"
-CUT = "\0"
+_CUT = "\0"
 """Where a text is tokenised piece by piece."""
 
 
@@ -29,7 +28,14 @@ def new_tokens(tokens: TokensConfig) -> list[str]:
 
 
 def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
-    """Make them tokens of their own, written as they are (no lower-casing); their ids."""
+    """Make them tokens of their own, written as they are (no lower-casing); their ids.
+
+    Raises:
+        ConfigError: they are something else in this tokenizer.
+    """
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token)
+    check_tokens(tokens, tokenizer.get_vocab(), added, [*named, IMAGE_TOKEN])
     texts = new_tokens(tokens)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts])
     ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
@@ -74,20 +80,9 @@ class Conversation:
         """None where answers hold no KEY."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
-        before, mark, after = prompt.user.partition(IMAGE)
-        if not mark or "{question}" not in after:
-            raise ConfigError(f"prompt.user={prompt.user!r}: needs {IMAGE}, then {{question}}")
-        for answer in prompt.answers:
-            _check_fields("prompt.answers", answer, needed="tokens", also=("text",))
-            if -1 < answer.find("{text}") < answer.find("{tokens}"):
-                raise ConfigError(
-                    f"prompt.answers: {answer!r} names the target before the tokens, which tells "
-                    "the model what it is to find; put {text} after {tokens}"
-                )
-        for key, forms in (("prompt.short", prompt.short), ("prompt.long", prompt.long)):
-            for form in forms:
-                _check_fields(key, form, needed="query")
-        image_id = tokenizer.convert_tokens_to_ids(IMAGE)
+        check_templates(prompt, tokens)
+        before, _, after = prompt.user.partition(IMAGE_TOKEN)
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         head: list[int] = tokenizer(prompt.system + before)["input_ids"]
         self.prefix = head + [image_id] * image_tokens
         """Shared by all expressions of an image: system text, user's turn, image."""
@@ -132,26 +127,15 @@ class Conversation:
 
         It is what somebody wrote, and must not become an image's place or the end of an answer.
         """
-        text = self._names.sub(lambda name: name[0][:1] + CUT + name[0][1:], text)
-        return CUT.join(text) if self._added & set(self._ids(text)) else text
+        text = self._names.sub(lambda name: name[0][:1] + _CUT + name[0][1:], text)
+        return _CUT.join(text) if self._added & set(self._ids(text)) else text
 
     def _ids(self, text: str) -> list[int]:
-        pieces = [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(CUT)]
+        pieces = [
+            self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(_CUT)
+        ]
         return [number for piece in pieces for number in piece]
 
     @staticmethod
     def _choose(forms: Sequence[str], rng: np.random.Generator | None) -> str:
         return forms[0] if rng is None else forms[int(rng.integers(len(forms)))]
-
-
-def _check_fields(key: str, template: str, needed: str, also: Sequence[str] = ()) -> None:
-    """A template holds the field it needs, and no other than it may."""
-    try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ConfigError(
-            f"{key}: {template!r} is no template ({error}); a brace is written twice"
-        ) from error
-    if needed not in fields or not fields <= {needed, *also}:
-        allowed = ", ".join(f"{{{name}}}" for name in (needed, *also))
-        raise ConfigError(f"{key}: {template!r} needs {{{needed}}}; fields are {allowed}")

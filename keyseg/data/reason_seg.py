@@ -30,18 +30,18 @@ from keyseg.data.keywords.file import ByQuery
 from keyseg.data.masks import ReasonMask
 from keyseg.data.pictures import image_size
 
-PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
+_PAGE = "https://github.com/dvlab-research/LISA (ReasonSeg: 1,218 images with annotations)"
 KEYWORD_PAGE = "Reason-Seg-Key, published with KeySeg (Sensors 2025, 25(20), 6353)"
-ANSWERS = "explanatory/train.json"
-KEYWORDS = "explanatory_key/keyword_outputs.json"
+_ANSWERS = "explanatory/train.json"
+_KEYWORDS = "explanatory_key/keyword_outputs.json"
 _NO_SPLITS = ("explanatory", "explanatory_key")
-PUBLISHED = {"train": 239, "val": 200, "test": 779}
+_PUBLISHED = {"train": 239, "val": 200, "test": 779}
 """Images of each split, as published."""
 
 
 def published(split: str, **_: Any) -> int | None:
     """Published number of images of a split."""
-    return PUBLISHED.get(split)
+    return _PUBLISHED.get(split)
 
 
 def public_file(root: Path, name: str) -> Path:
@@ -56,7 +56,7 @@ def answers(root: str | Path, **_: Any) -> tuple[ByQuery[str], Path]:
     Raises:
         DataError: the file is damaged.
     """
-    path = public_file(Path(root), ANSWERS)
+    path = public_file(Path(root), _ANSWERS)
     keywords: ByQuery[str] = ByQuery()
     if path.exists():
         for item in keyword_file.entries(path, ("image", "query", "outputs")):
@@ -70,7 +70,7 @@ def read(
     split: str,
     texts: str = "all",
     slices: Mapping[str, str] | None = None,
-    keywords: str | None = KEYWORDS,
+    keywords: str | None = _KEYWORDS,
     problems: Problems | None = None,
 ) -> list[Example]:
     """Read one split. An example without an entry in the keyword file has keyword None.
@@ -92,9 +92,9 @@ def read(
     files = sorted(p for p in folder.glob("*.json") if not p.name.startswith("."))
     if not files:
         raise DataError(
-            f"split '{split}' is empty: no .json in {folder}. Public page: {PAGE}", ABSENT
+            f"split '{split}' is empty: no .json in {folder}. Public page: {_PAGE}", ABSENT
         )
-    missing = check_images((p.with_suffix(".jpg") for p in files), PAGE, problems)
+    missing = check_images((p.with_suffix(".jpg") for p in files), _PAGE, problems)
     known = parsed(_keywords, public_file(root, keywords)) if keywords else ByQuery()
     examples = []
     for file in files:
@@ -136,13 +136,13 @@ def _examples(
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    base = require(root / "ReasonSeg", "the ReasonSeg folder", PAGE)
+    base = require(root / "ReasonSeg", "the ReasonSeg folder", _PAGE)
     folder = base / split
     known = sorted(p.name for p in base.iterdir() if p.is_dir() and p.name not in _NO_SPLITS)
     if split not in known:
         splits = ", ".join(known) or "none"
         raise DataError(
-            f"{base} has no split '{split}'; it has: {splits}. Public page: {PAGE}", ABSENT
+            f"{base} has no split '{split}'; it has: {splits}. Public page: {_PAGE}", ABSENT
         )
     return folder
 

@@ -36,9 +36,9 @@ from keyseg.data.files import (
 from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
 
-PAGE = "https://github.com/lichengunc/refer (about 50 MB a data set)"
+_PAGE = "https://github.com/lichengunc/refer (about 50 MB a data set)"
 IMAGE_PAGE = "https://cocodataset.org/#download (2014 Train images, 13 GB)"
-IMAGES = Path("images/mscoco/images/train2014")
+COCO_IMAGES = Path("images/mscoco/images/train2014")
 
 PUBLISHED = {
     ("refcoco", "unc"): {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810},
@@ -83,12 +83,12 @@ def read(
     """
     root = Path(root)
     policy = Policy.of(keyword, root / keyword_file if keyword_file else None)
-    folder = require(root / dataset, f"data set '{dataset}'", PAGE)
-    refs_file = require(folder / f"refs({split_by}).p", f"the refs of '{dataset}'", PAGE)
-    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", PAGE)
+    folder = require(root / dataset, f"data set '{dataset}'", _PAGE)
+    refs_file = require(folder / f"refs({split_by}).p", f"the refs of '{dataset}'", _PAGE)
+    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", _PAGE)
     refs = _refs_of_split(refs_file, split)
     instances = Instances(instances_file)
-    folder_of_images = require(root / IMAGES, "the folder of images", IMAGE_PAGE)
+    folder_of_images = require(root / COCO_IMAGES, "the folder of images", IMAGE_PAGE)
     examples = []
     for ref in refs:
         with collecting(problems):
@@ -129,7 +129,7 @@ def expressions(
         Example(
             id=f"{own['dataset']}/{own['split']}/{ref['ref_id']}-{i}",
             image=image,
-            image_id=f"{IMAGES.name}/{image.stem}",
+            image_id=f"{COCO_IMAGES.name}/{image.stem}",
             query=query,
             is_sentence=False,
             keyword=policy.keyword(image, query, category),
@@ -215,7 +215,7 @@ class Instances:
 
 
 def _refs_of_split(path: Path, split: str) -> list[dict[str, Any]]:
-    return of_split(parsed(plain_pickle.load, path), path, split, PAGE)
+    return of_split(parsed(plain_pickle.load, path), path, split, _PAGE)
 
 
 def of_split(refs: Any, path: Path, split: str, page: str) -> list[dict[str, Any]]:

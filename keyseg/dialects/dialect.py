@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.bool_]
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 class Masks(NamedTuple):
@@ -80,7 +80,7 @@ class Dialect:
             "n_acc": _mean(~predicts[~with_target]),
             "t_acc": _mean(predicts[with_target]),
         }
-        for threshold in THRESHOLDS:
+        for threshold in _THRESHOLDS:
             found[f"precision@{threshold}"] = _mean(self.reaches(ious[over], threshold))
         return {name: found[name] for name in self.scores}
 
@@ -108,4 +108,4 @@ def with_no_target(masks: Masks) -> Counted:
     return overlap(masks.predicted, masks.target, empty=1.0)
 
 
-PRECISIONS = tuple(f"precision@{threshold}" for threshold in THRESHOLDS)
+PRECISIONS = tuple(f"precision@{threshold}" for threshold in _THRESHOLDS)

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data.prompts import IMAGE, add_tokens
+from keyseg.data.prompts import add_tokens
+from keyseg.data.templates import IMAGE_TOKEN
 from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
 from keyseg.predict import exported_script
 from keyseg.predict.model_card import card
@@ -126,7 +127,7 @@ def _write_sam(cfg: RunConfig, parts: Parts, folder: Path) -> str:
 def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
     """keyseg.json."""
     talk, tokens = parts.conversation, cfg.model.tokens
-    before, _, after = cfg.prompt.user.partition(IMAGE)
+    before, _, after = cfg.prompt.user.partition(IMAGE_TOKEN)
     # as Conversation.question puts them together
     ask = (after + cfg.prompt.assistant).replace("{question}", "\0")
     forms = {"phrase": cfg.prompt.short[0], "sentence": cfg.prompt.long[0]}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-CUT = "\0"
+_CUT = "\0"
 
 
 class Answer(NamedTuple):
@@ -87,7 +87,7 @@ class Exported:
     def _ids(self, text: str) -> list[int]:
         """Tokens of a text, piece by piece where it is cut."""
         tokenizer = self.processor.tokenizer
-        pieces = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(CUT)]
+        pieces = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(_CUT)]
         return [i for piece in pieces for i in piece]
 
     def _write(self, asked: list[int], pixels: Tensor) -> list[int]:
@@ -185,7 +185,7 @@ def _cut(query: str, tokenizer: Any) -> str:
     """The query with each token's name in it ("<image>", "[SEG]") cut in two: it is plain text."""
     names = sorted(map(str, tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
     pattern = "|".join(map(re.escape, names))
-    return re.sub(pattern, lambda name: name[0][:1] + CUT + name[0][1:], query, flags=re.I)
+    return re.sub(pattern, lambda name: name[0][:1] + _CUT + name[0][1:], query, flags=re.I)
 
 
 def _load_sam(folder: Path, about: dict[str, Any]) -> Any:

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from keyseg.config import GENERATED, ConfigError, RunConfig
 from keyseg.data.example import Example
@@ -26,7 +24,9 @@ from keyseg.data.mix import ImageGroup
 from keyseg.data.pictures import image_size
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.fusion import NAME, OTHER, OWN
+from keyseg.runs.run_directory import DamagedError
 from keyseg.train.build import Parts, build
+from keyseg.train.checkpoints import read_best
 from keyseg.train.evaluate import Record, evaluate
 from keyseg.train.trainer import load_trainable
 
@@ -119,8 +119,8 @@ def load_model(
     kept = features and cfg.runtime.features
     parts = build(replace(cfg, runtime=replace(cfg.runtime, features=kept)), device)
     try:
-        load_trainable(parts.model, load_file(weights))
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        load_trainable(parts.model, read_best(weights))
+    except (DamagedError, KeyError, RuntimeError) as error:
         reason = str(error).strip("'\"").splitlines()[0]
         raise WeightsError(f"{weights} cannot be used: {reason}") from error
     parts.model.eval()

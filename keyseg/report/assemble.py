@@ -18,12 +18,14 @@ from keyseg.report.stats import interventions as stats_interventions
 from keyseg.report.stats import scores
 from keyseg.report.tables import (
     contrasts,
+    crossings,
     export,
     headline,
     interventions,
     printed,
     results,
     runs,
+    speed,
     table,
     targets,
 )
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PUBLISHED = PROJECT / "reports" / "published"
+_PUBLISHED = PROJECT / "reports" / "published"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def build(
     differences = scores.contrasts(sweep, seed)
     log.info("tables and gallery")
     slices = scores.slices(sweep)
-    in_print = printed.load(published or PUBLISHED, sweep.design.get("published"))
+    in_print = printed.load(published or _PUBLISHED, sweep.design.get("published"))
     parts = render.PageContent(
         sweep=sweep,
         notices=checks.check(sweep),
@@ -115,8 +117,12 @@ def _results(
     slices: Mapping[str, Sequence[str]],
     replaced: pd.DataFrame,
 ) -> list[table.Table]:
-    """Masks, keywords, what there was to name beside the keywords, interventions, and cost."""
+    """Masks, keywords, what there was to name beside the keywords, interventions, cost,
+    learning speed, and which variant overtakes which.
+    """
     masks, words, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
-    some = (named, interventions.table(sweep, replaced))
-    return [masks, words, *(t for t in some if t is not None), cost]
+    crossed = crossings.table(sweep, measured)
+    replacing = interventions.table(sweep, replaced)
+    some = [masks, words, named, replacing, cost, *speed.tables(sweep), crossed]
+    return [found for found in some if found is not None]

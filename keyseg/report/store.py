@@ -224,7 +224,7 @@ class Sweep:
     @property
     def metrics(self) -> list[str]:
         """Names of the measures that verdicts are given on."""
-        return [m for m in (self.design.get("metrics") or ["giou"]) if m in BY_NAME]
+        return [m for m in self.design.get("metrics") or () if m in BY_NAME] or ["giou"]
 
 
 def shown(path: Path | str) -> str:

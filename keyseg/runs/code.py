@@ -45,7 +45,7 @@ LEFT_OUT = (
 
 LIBRARIES = ("torch", "transformers", "peft")
 
-FILE = "code.json"
+CODE_FILE = "code.json"
 """In a run directory: the `parts` of the code that computed it."""
 
 
@@ -105,7 +105,7 @@ def record(run: RunDirectory, cfg: RunConfig) -> str:
     """Write what computes this run from now on into its directory; the fingerprint."""
     code = of(targets(cfg))
     content = json.dumps(dict(sorted(code.parts.items())), indent=0)
-    disk.replace(run.path / FILE, content.encode())
+    disk.replace(run.path / CODE_FILE, content.encode())
     run.update(code={"fingerprint": code.fingerprint, "targets": code.targets})
     return code.fingerprint
 
@@ -132,7 +132,7 @@ def changes(info: Mapping[str, Any], path: Path) -> list[str]:
 def parts_of(path: Path) -> dict[str, str]:
     """The parts that a run directory lists; {} where it lists none that can be read."""
     try:
-        content = json.loads((path / FILE).read_bytes())
+        content = json.loads((path / CODE_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -20,7 +20,7 @@ RISING = "still rising"
 UNTRAINED = "never left the untrained level"
 COLLAPSED = "collapsed"
 DIVERGED = "diverged"
-WORDS = (PLATEAU, RISING, UNTRAINED, COLLAPSED, DIVERGED)
+_WORDS = (PLATEAU, RISING, UNTRAINED, COLLAPSED, DIVERGED)
 
 LEFT = 0.05
 """Gain over the untrained model from which a training has left its level."""
@@ -31,7 +31,7 @@ DECAY_GAIN = 0.05
 HIGH_RATE = 0.5
 """Share of the peak rate from which a flat curve is the variant's doing, not the schedule's."""
 
-FEWEST = 4
+_FEWEST = 4
 """Evaluations in the last doubling of the steps before a training may end early (`settled`)."""
 
 SCORE, RATE = "val/giou", "train/lr"
@@ -45,7 +45,7 @@ Point = tuple[int, float]
 class Convergence:
     """The word, and what it rests on.
 
-    `word`: one of `WORDS`; None where the curve is too short for any. `steps`: of the last
+    `word`: one of `_WORDS`; None where the curve is too short for any. `steps`: of the last
     evaluation. `untrained`, `end`: gIoU on val before the first step and at the last one.
     `high_rate_until`: last step with at least half of the peak rate; `rise`: gIoU a doubling of the
     steps brought up to there, None where fewer than two evaluations tell.
@@ -125,10 +125,10 @@ def settled(curve: Sequence[Point]) -> bool:
     """Whether a training at a constant rate has reached its plateau, so far.
 
     It is asked after every evaluation, and noise would say yes sooner or later: it takes
-    `FEWEST` evaluations in the last doubling of the steps.
+    `_FEWEST` evaluations in the last doubling of the steps.
     """
     half = curve[-1][0] / 2 if curve else 0
-    enough = sum(step >= half for step, _ in curve) >= FEWEST
+    enough = sum(step >= half for step, _ in curve) >= _FEWEST
     return enough and judge(curve).word == PLATEAU
 
 
@@ -158,5 +158,5 @@ def in_words(words: Iterable[str | None]) -> str:
     counts = Counter(word or "not known" for word in words)
     if len(counts) <= 1:
         return next(iter(counts), "")
-    order = [*WORDS, "not known"]
+    order = [*_WORDS, "not known"]
     return ", ".join(f"{counts[word]} {word}" for word in order if counts[word])

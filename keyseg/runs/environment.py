@@ -1,5 +1,6 @@
-"""The environment of a worker: its share of cores and GPUs. Imports nothing, so that a job on a
-node can start its worker at once.
+"""The environment of a worker: which of the cores and GPUs it uses.
+
+Imports next to nothing, so that a job on a node can start its worker at once.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CODE = str(Path(__file__).resolve().parents[2])
+_CODE = str(Path(__file__).resolve().parents[2])
 """Where this package lies: the checkout, or the snapshot that a job runs."""
 
 # glibc returns large blocks to the system at once and asks for them again at once; with these it
@@ -20,12 +21,12 @@ forked (keyseg.worker.several)."""
 
 
 def worker_environment(threads: int, gpu: str | None = None) -> dict[str, str]:
-    """This process's environment with the share of one worker in it."""
-    share = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    environment = {**os.environ, **share, **MALLOC, **NO_CUDA_AT_IMPORT}
+    """This process's environment with what one worker may use in it."""
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = {**os.environ, **limits, **MALLOC, **NO_CUDA_AT_IMPORT}
     environment |= {"KEYSEG_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
     # The worker runs this checkout's code, also where another one is installed.
-    paths = [CODE, os.environ.get("PYTHONPATH", "")]
+    paths = [_CODE, os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     if gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu

@@ -18,7 +18,7 @@ from keyseg.config import GENERATED, PROJECT
 from keyseg.runs.private_files import has_a_key, holds_a_key, looks_secret
 from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
-PACKAGES = (
+_PACKAGES = (
     "torch",
     "torchvision",
     "transformers",
@@ -97,7 +97,7 @@ def _is_code(file: Path, name: str) -> bool:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a result may depend on."""
     installed = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         try:
             installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -84,6 +84,10 @@ class RunBusy(RuntimeError):  # noqa: N818 (a state, not a mistake)
     """Another process works on this run."""
 
 
+class DamagedError(ValueError):
+    """A file of a run cannot be read, or is not what was written; names it and the remedy."""
+
+
 class RunDirectory:
     """One run on disk. Opening it writes nothing."""
 
@@ -149,12 +153,26 @@ class RunDirectory:
 
     @property
     def info(self) -> dict[str, Any]:
-        """run.json as it is now; {} where there is none."""
+        """run.json as it is now; {} where there is none.
+
+        Of one that cannot be read: that of a failed run, whose `damaged` names file and remedy. The
+        other runs of a sweep go on.
+        """
+        file = self.path / "run.json"
         try:
-            loaded: dict[str, Any] = json.loads((self.path / "run.json").read_bytes())
+            loaded = json.loads(file.read_bytes())
+            if isinstance(loaded, dict):
+                return loaded
+            reason = "no JSON object"
         except FileNotFoundError:
             return {}
-        return loaded
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+        told = (
+            f"{file} cannot be read ({reason}): put it back from a copy, or begin the run anew "
+            "with rerun=true"
+        )
+        return {"status": FAILED, "error": told, "damaged": told}
 
     @property
     def status(self) -> str:
@@ -162,9 +180,16 @@ class RunDirectory:
         return str(self.info.get("status", QUEUED))
 
     def update(self, **fields: Any) -> None:
-        """Set these keys of run.json and keep the others; safe between threads and processes."""
+        """Set these keys of run.json and keep the others; safe between threads and processes.
+
+        Raises:
+            DamagedError: what is there cannot be read; it is left as it is.
+        """
         with self._updating():
-            self._write_info({**self.info, **fields})
+            info = self.info
+            if "damaged" in info:
+                raise DamagedError(info["damaged"])
+            self._write_info({**info, **fields})
 
     # -- one process at a time --------------------------------------------------------------
 
@@ -204,6 +229,8 @@ class RunDirectory:
         The attempts stay listed, and the log. The caller makes sure that the run is not busy. Its
         MLflow run is left as it is; the next one is a new one.
         """
+        if "damaged" in self.info:
+            (self.path / "run.json").unlink()
         if self.status in (DONE, PRUNED):
             shutil.rmtree(self.before, ignore_errors=True)
             self.before.mkdir()
@@ -213,6 +240,8 @@ class RunDirectory:
         for name in _RESULTS:
             _delete(self.path / name)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not self.info:  # it was damaged; `create` makes a new one
+            return
         kept = ("signature", "factors", "label", "seed", "sweep")
         with self._updating():
             info = self.info
@@ -490,7 +519,10 @@ def parse_rows(file: Path, content: bytes) -> list[Row]:
             raw = json.loads(line)
             rows.append(Row(raw["name"], float(raw["value"]), int(raw["step"]), raw["time"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}, line {number} cannot be read: {line[:80]!r}") from error
+            raise DamagedError(
+                f"{file}, line {number} cannot be read: {line[:80]!r}. Delete that line, or begin "
+                "the run anew with rerun=true"
+            ) from error
     return rows
 
 

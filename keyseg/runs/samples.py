@@ -1,6 +1,6 @@
 """samples.parquet: one row per evaluated example and protocol, and what its columns say."""
 
-COLUMNS = {
+SAMPLE_COLUMNS = {
     "id": "of the example: its target's, and the number of the expression",
     "image_id": "of the image, the cluster of the statistics",
     "image": "path to the image",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from keyseg.config import ConfigError
 from keyseg.runs import disk
 
 TRIALS = "trials.json"
@@ -17,12 +20,70 @@ TRIALS = "trials.json"
 
 
 def read(sweep_dir: Path) -> dict[str, Any]:
-    """The content of sweep.json; {} where there is none (a folder of runs that belong to none)."""
+    """The content of sweep.json; {} where there is none (a folder of runs that belong to none).
+
+    Raises:
+        ConfigError: it cannot be read; names it and the remedy.
+    """
+    file = sweep_dir / "sweep.json"
     try:
-        content: dict[str, Any] = json.loads((sweep_dir / "sweep.json").read_bytes())
+        content = json.loads(file.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
     except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{file} cannot be read ({error}): the command of the sweep, given again, writes it "
+            "anew; its runs are whole"
+        ) from error
     return content
+
+
+def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[str, Any]]:
+    """Cells of a sweep.json that is about to be replaced and that the new one does not have."""
+    found = {}
+    for cell in [*(before.get("earlier") or []), *(before.get("cells") or [])]:
+        if cell["signature"] not in signatures:
+            found[cell["signature"]] = {"command": before.get("command"), **cell}
+    return list(found.values())
+
+
+@contextmanager
+def held(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
+    """Hold the sweep for a design while the body runs. A second command with the same cells may.
+
+    Raises:
+        ConfigError: a command with other cells is at work on it: each would take the other's
+            sweep.json, report and MLflow run away.
+    """
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(" ".join(sorted(cells)).encode()).hexdigest()[:12]
+    own = sweep_dir / f".launcher-{name}.lock"
+    mine = filelock.FileLock(own)
+    with lock(sweep_dir, "design"):
+        for file in [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]:
+            if file.exists() and file != own and not _free(file):
+                raise ConfigError(
+                    f"another command is at work on the sweep '{sweep_dir.name}' with other cells: "
+                    "give this one a name of its own (name=OTHER), or wait for the other"
+                )
+        with suppress(filelock.Timeout):  # the same command, given twice
+            mine.acquire(timeout=0)
+    try:
+        yield
+    finally:
+        mine.release()
+
+
+def _free(file: Path) -> bool:
+    probe = filelock.FileLock(file)
+    try:
+        probe.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    probe.release()
+    return True
 
 
 def write(sweep_dir: Path, content: dict[str, Any]) -> None:

@@ -11,19 +11,21 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig
 from keyseg.runs import code
 
-PACKAGES = "KEYSEG_PACKAGES"
+PACKAGES_VARIABLE = "KEYSEG_PACKAGES"
 """Environment variable: packages whose classes configs may name, separated by commas."""
 
 
 def allowed() -> list[str]:
     """Packages whose classes and functions a config may name."""
-    named = os.environ.get(PACKAGES, "").split(",")
+    named = os.environ.get(PACKAGES_VARIABLE, "").split(",")
     return list(dict.fromkeys(["keyseg", *(name.strip() for name in named if name.strip())]))
 
 
@@ -31,7 +33,7 @@ def trust(cfg: RunConfig) -> None:
     """Allow what a config names that was composed here, to this process and those it starts."""
     named = [_package(target) for target in (*code.targets(cfg), *_prepare(cfg))]
     packages = dict.fromkeys([*allowed(), *named])
-    os.environ[PACKAGES] = ",".join(name for name in packages if name and name != "keyseg")
+    os.environ[PACKAGES_VARIABLE] = ",".join(name for name in packages if name and name != "keyseg")
 
 
 def find(key: str, target: str) -> Any:
@@ -47,12 +49,15 @@ def find(key: str, target: str) -> Any:
         raise ConfigError(
             f"{key}={target}: a stored config may name what is in {', '.join(allowed())}. If you "
             f"trust the package '{_package(target)}' and whoever made this run: "
-            f"export {PACKAGES}={_package(target)}"
+            f"export {PACKAGES_VARIABLE}={_package(target)}"
         )
     try:
         target_object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}={target} cannot be found: {error}") from error
+        there = vars(sys.modules[module]) if module in sys.modules else ()
+        near = get_close_matches(name, there, n=1)
+        hint = f". Did you mean {module}.{near[0]}?" if near else ""
+        raise ConfigError(f"{key}={target} cannot be found: {error}{hint}") from error
     if _package(str(getattr(target_object, "__module__", ""))) not in allowed():
         raise ConfigError(f"{key}={target}: is of another package than where it was found")
     return target_object

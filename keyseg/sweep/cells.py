@@ -101,11 +101,11 @@ def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
 def frozen(composed: DictConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
-    `rerun`, `stale`, `dry` and `detach` are orders to whoever starts the run; a worker that goes on
-    after it was killed must not read them again.
+    `rerun`, `stale`, `reuse`, `dry` and `detach` are orders to whoever starts the run; a worker
+    that goes on after it was killed must not read them again.
     """
     config = validate(composed)
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
-    config.stale = "ask"
+    config.stale, config.reuse = "ask", True
     return config

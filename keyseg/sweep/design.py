@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Override
 
 from keyseg.config import ConfigError
 from keyseg.runs.sweep_directory import label_of, short_key
+from keyseg.sweep import folds
 from keyseg.sweep.conditional import Conditions, conditions, dropped, identity
 
 DEFAULT_METRICS = ("giou", "ciou")
@@ -31,7 +32,7 @@ LEAST_MARGIN = 0.05
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
 
-FREE_OPTIONS = ("name", "rerun", "stale", "dry", "detach")
+FREE_OPTIONS = ("name", "rerun", "stale", "reuse", "dry", "detach")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (
@@ -105,6 +106,8 @@ def read_design(
     """
     block = dict(ablation or {})
     _check_block(block)
+    if not job_overrides:
+        raise ConfigError("the sweep has no cells: a value that it gives stands for nothing")
     replicate = str(block.get("replicate") or "seed")
     parser = OverridesParser.create()
     parsed = [parser.parse_overrides(list(overrides)) for overrides in job_overrides]
@@ -122,6 +125,10 @@ def read_design(
         raise ConfigError(
             f"ablation.factors names {unknown[0]}, which the sweep does not set; "
             f"it sets {', '.join(keys)}"
+        )
+    if block.get("replicate") and replicate not in keys:
+        raise ConfigError(
+            f"ablation.replicate={replicate}: the sweep does not set it; it sets {', '.join(keys)}"
         )
     factor_keys = named or [k for k in varies if k not in (replicate, *FREE_OPTIONS)]
     if factor_keys:
@@ -144,10 +151,11 @@ def read_design(
         baseline[key] = value
     _check_contrasts(block.get("contrasts") or [], factors)
     _check_path(block.get("path") or [], factors)
-    metrics = list(block.get("metrics") or DEFAULT_METRICS)
+    metrics = _metrics(block.get("metrics"))
+    chosen = block.get("name") if name is None else name
     default_name = "-".join(map(short_key, _naming_keys(varies, factor_keys, replicate))) or SINGLE
-    return Design(
-        name=folder_name(str(name or block.get("name") or default_name)),
+    plan = Design(
+        name=folder_name(default_name if chosen is None else str(chosen)),
         factors=factors,
         baseline=baseline,
         points=points,
@@ -161,6 +169,8 @@ def read_design(
         only_where={key: dict(condition) for key, condition in when.items()},
         left_out=len(every) - len(cells),
     )
+    folds.check(plan.points, plan.baseline, plan.contrasts, plan.path)
+    return plan
 
 
 def _naming_keys(varies: list[str], factors: list[str], replicate: str) -> list[str]:
@@ -174,9 +184,9 @@ def folder_name(name: str) -> str:
     Raises:
         ConfigError: characters that a folder name should not have.
     """
-    if not re.fullmatch(r"[\w+=.@-]+", name) or name.startswith("."):
+    if not re.fullmatch(r"[\w+=.@-]{1,100}", name) or name.startswith("."):
         raise ConfigError(
-            f"name={name}: use letters, digits and - _ + = . @ only; it names a folder"
+            f"name={name}: use letters, digits and - _ + = . @ only, up to 100; it names a folder"
         )
     return name
 
@@ -240,6 +250,32 @@ def _check_block(block: dict[str, Any]) -> None:
         raise ConfigError(
             f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
         )
+
+
+def _metrics(given: Any) -> list[str]:
+    """Names of the measures that verdicts are given on.
+
+    Raises:
+        ConfigError: one is none; says the nearest.
+    """
+    if given is None or list(given) == list(DEFAULT_METRICS):
+        return list(DEFAULT_METRICS)
+    from keyseg.metrics import BY_NAME  # loads pandas
+
+    if isinstance(given, str) or not isinstance(given, Sequence) or not given:
+        raise ConfigError(f"ablation.metrics={given}: give a list of names, like [giou, ciou]")
+    called = {measure.title.lower(): name for name, measure in BY_NAME.items()}
+    called |= {name.lower(): name for name in BY_NAME}
+    for name in given:
+        if name not in BY_NAME:
+            near = get_close_matches(str(name).lower(), called, n=1)
+            hint = f" Did you mean {called[near[0]]}?" if near else ""
+            raise ConfigError(
+                f"ablation.metrics: {name} is no measure.{hint} One of {', '.join(BY_NAME)}"
+            )
+    if len({*given}) < len(given):
+        raise ConfigError(f"ablation.metrics={list(given)}: one is given twice")
+    return list(given)
 
 
 def _margin(given: Any, metrics: Sequence[str]) -> dict[str, float]:

@@ -33,7 +33,7 @@ puts the program together: a sweep does not know how a report is made."""
 _NOT_ASKED = "not asked"
 """Where answers hold no KEY."""
 
-COLUMNS = (
+_COLUMNS = (
     ("gIoU", "giou"),
     ("cIoU", "ciou"),
     ("P@0.5", "precision@0.5"),
@@ -135,7 +135,7 @@ def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
         TEACHER_FORCED
     ]
     first, *others = protocols
-    columns = COLUMNS if width >= 90 else COLUMNS[:3] + COLUMNS[4:]
+    columns = _COLUMNS if width >= 90 else _COLUMNS[:3] + _COLUMNS[4:]
     table = Table(
         box=SIMPLE_HEAD,
         pad_edge=False,

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from rich.console import Console
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish, preflight, ranges, stale
+from keyseg.sweep import finish, preflight, ranges, reuse, stale
 from keyseg.sweep.cells import Cell, freeze
 from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
@@ -89,7 +89,7 @@ class SweepLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Get all cells done, report, and end the program with 1 if a cell failed."""
-        with one_line_errors(), sigterm_is_ctrl_c():
+        with one_line_errors(), sigterm_is_ctrl_c(), ExitStack() as held:
             console = Console()
             design, cells = self.design_and_cells(job_overrides)
             if self.config.detach and not self.can_detach:
@@ -101,16 +101,22 @@ class SweepLauncher(Launcher):
                 print_cells(design, cells, console)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
+                if self.prepare:
+                    print_missing(cells, console)
                 self.show_dry(design, cells, console)
                 return []
-            cells, lines = stale.decide(cells, self.config)
-            for line in lines:
+            lines = reuse.take_over(cells, wanted=bool(self.config.reuse))
+            cells, more = stale.decide(cells, self.config)
+            for line in [*lines, *more]:
                 finish.print_line(console, line)
             if self.prepare:
                 prepare(cells, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
             sweep_dir = cells[0].path.parent
-            write_sweep(sweep_dir, design, cells)
+            held.enter_context(sweep_directory.held(sweep_dir, [c.signature for c in cells]))
+            for line in write_sweep(sweep_dir, design, cells):
+                finish.print_line(console, line)
+            reuse.take_over(cells, wanted=bool(self.config.reuse), create=True)
             parent = start_parent(sweep_dir, cells)
             try:
                 outcomes = self.run_cells(design, cells, console)
@@ -216,6 +222,16 @@ def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None
         )
 
 
+def print_missing(cells: Sequence[Cell], console: Console) -> None:
+    """Say what weights and data are missing, of cells that are only looked at.
+
+    Raises:
+        ConfigError: the model of one cannot be built.
+    """
+    for line in preflight.missing([cell.config for cell in cells]):
+        finish.print_line(console, f"missing: {line}", "yellow")
+
+
 def prepare(cells: Sequence[Cell], console: Console) -> None:
     """Look for the weights and make and read the data that the cells still to run need, once.
 
@@ -261,17 +277,32 @@ def supervise(
             raise
 
 
-def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> None:
-    """Write sweep.json; a sweep of the same cells keeps its parent run in MLflow."""
+def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> list[str]:
+    """Write sweep.json; a sweep of the same cells keeps its parent run in MLflow.
+
+    Cells of another command under the same name stay in view, as `earlier`. Returns what to say.
+    """
     signatures = [cell.signature for cell in cells]
     seeds = [cell.config.seed for cell in cells]
     content = to_json(design, signatures, seeds, command(), time.time())
     sweep_dir.mkdir(parents=True, exist_ok=True)
     with sweep_directory.lock(sweep_dir):
-        before = sweep_directory.read(sweep_dir)
+        try:
+            before = sweep_directory.read(sweep_dir)
+        except ConfigError:  # this is the command that writes it anew
+            before = {}
+        content["earlier"] = sweep_directory.earlier(before, signatures)
         if [c["signature"] for c in before.get("cells", [])] == signatures:
             content["mlflow_parent"] = before.get("mlflow_parent")
         sweep_directory.write(sweep_dir, content)
+    count = len(content["earlier"])
+    if not count:
+        return []
+    return [
+        f"{sweep_dir.name} also holds {counted(count, 'cell')} of other commands: "
+        f"`keyseg status {sweep_dir.name}` and `keyseg cancel {sweep_dir.name}` mean them, too, "
+        "the report does not; name=OTHER keeps sweeps apart"
+    ]
 
 
 def command() -> str:
@@ -317,9 +348,9 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
 
 
 def keep_threads(cell: Cell, threads: int) -> None:
-    """Remember the share of a run, so that it goes on with the same one."""
+    """Remember the threads of a run, so that it goes on with as many."""
     run = cell.open()
-    if "threads" not in run.info:
+    if not {"threads", "damaged"} & run.info.keys():
         run.update(threads=cell.config.runtime.threads or threads)
 
 

@@ -24,7 +24,7 @@ EXIT_USAGE = 2
 
 CONFIGS = PROJECT / "experiments"
 
-OPEN = ("fusion", "data", "ablation", "hydra")
+_OPEN = ("fusion", "data", "ablation", "hydra")
 """Groups whose keys are free: they are the arguments of whatever `_target_` names."""
 
 
@@ -32,7 +32,7 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 """Our own flags, which Hydra does not know, as the overrides that they stand for."""
 
 
-WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
+_WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
 """Overrides of mappings whose keys are the user's to give."""
 
 
@@ -48,7 +48,7 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
     """
     problems: list[str] = []
     for argument in arguments:
-        if WHOLE.match(argument):
+        if _WHOLE.match(argument):
             problems += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
         else:
             problems.append(argument)
@@ -234,7 +234,7 @@ def _may_be_added(key: str) -> bool:
 
     schema = OmegaConf.structured(RunConfig)
     top = key.split(".")[0]
-    return top in OPEN or key in _keys(schema)
+    return top in _OPEN or key in _keys(schema)
 
 
 def _in_list(key: str, config: DictConfig) -> bool:

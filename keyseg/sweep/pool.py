@@ -1,4 +1,4 @@
-"""What works on cells: the protocol of a pool, and what those on a machine and a cluster share."""
+"""What works on cells: the protocol of a pool, and what every pool needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Ended:
 class Pool(Protocol):
     """Something that works on run directories: processes here, jobs on a cluster.
 
-    `slots`: how many at the same time. `threads`: the share of each.
+    `slots`: how many at the same time. `threads`: of each.
     """
 
     slots: int
@@ -43,7 +43,7 @@ class Pool(Protocol):
         """How many more runs can be started now."""
 
     def start(self, run: RunDirectory, *, threads: int | None = None) -> None:
-        """Begin to work on a run; `threads`: other than the pool's own share."""
+        """Begin to work on a run; `threads`: other than the pool's own number."""
 
     def waiting(self) -> set[Path]:
         """Runs that were started and still wait for a machine."""
@@ -86,7 +86,7 @@ Asked = TypeVar("Asked")
 
 
 def same_threads(asked: Sequence[tuple[Asked, int]], size: int) -> list[list[tuple[Asked, int]]]:
-    """Runs with their threads in groups of up to `size`, in order; a group has one share of cores.
+    """Runs with their threads in groups of up to `size`, in order; a group has one number.
 
     A run that goes on must do so with the threads that it began with, which need not be those of
     its neighbours.

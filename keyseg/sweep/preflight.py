@@ -1,35 +1,32 @@
-"""What is checked before a job starts: weights are there, data can be read, variants have a KEY.
+"""What is checked before a job starts: models can be built, weights are there, data can be read.
 
-Loads nothing of numpy before data is read, and torch only for runs without KEY: every command line
-imports this.
+Loads nothing of numpy before it is asked for: every command line imports this.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
+from pathlib import Path
 
-from keyseg.config import RunConfig, resolve_path
+from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
-
-_CHANNELS = 256
-"""Of SAM's prompts, at its public sizes."""
+from keyseg.sweep import buildable
 
 
-def check(configs: Iterable[RunConfig]) -> None:
+def check(configs: Sequence[RunConfig]) -> None:
     """Make the data if the config says how, read every split once, look for the weights.
 
     Raises:
-        ConfigError: a weights file is missing, or a variant reads KEY where answers hold none; the
-            message names the key to set.
+        ConfigError: something cannot be built, or a weights file is missing; the message names the
+            key to set.
         DataError: what a reader finds wrong.
     """
     from keyseg.data import identity, mix
 
+    buildable.check(configs)
     seen = set()
     for cfg in configs:
-        if not cfg.model.tokens.n_keys:
-            _check_reads_no_key(cfg)
         key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
         if key not in seen:
             seen.add(key)
@@ -40,11 +37,28 @@ def check(configs: Iterable[RunConfig]) -> None:
             identity.remember(cfg.data, resolve_path(cfg.paths.data), fingerprint)
 
 
-def _check_reads_no_key(cfg: RunConfig) -> None:
-    """What a variant reads, its class says; no memory is taken to ask it."""
-    import torch
+def missing(configs: Sequence[RunConfig]) -> list[str]:
+    """What weights and data are not there, a line each. Nothing is made or written.
 
-    from keyseg.train.build import build_fusion
+    Raises:
+        ConfigError: something cannot be built.
+    """
+    from keyseg.data import mix
+    from keyseg.data.files import DataError
 
-    with torch.device("meta"):
-        build_fusion(cfg, dim=_CHANNELS)
+    buildable.check(configs)
+    lines: dict[str, None] = {}
+    for cfg in configs:
+        try:
+            check_weights(cfg)
+        except ConfigError as error:
+            lines[str(error)] = None
+    data = {json.dumps(cfg.data, sort_keys=True): cfg for cfg in configs}
+    for cfg in data.values():
+        if cfg.data.get("prepare") and not Path(resolve_path(str(cfg.data["root"]))).exists():
+            continue  # is made at the start
+        try:
+            mix.load_splits(cfg.data)
+        except (DataError, ConfigError) as error:
+            lines[str(error)] = None
+    return list(lines)

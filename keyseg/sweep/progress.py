@@ -18,7 +18,7 @@ from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
 from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
 
-STYLES = {
+_STYLES = {
     RUNNING: "cyan",
     TESTING: "cyan",
     DONE: "green",
@@ -128,7 +128,7 @@ def render(
             max_width=room if i == 0 else None,
         )
     for cell, row in zip(cells, rows, strict=True):
-        style = STYLES.get(cell.state, "")
+        style = _STYLES.get(cell.state, "")
         name = Text(shortened(row[0], room))
         table.add_row(name, Text(row[1], style=style), *map(Text, row[2:]))
     if hidden:
@@ -204,7 +204,7 @@ def _loss(losses: Mapping[str, float], name: str) -> str:
 
 def progress(cells: Sequence[CellStatus], slots: int) -> str:
     """`1 of 3 done · 2 running · about 4 min left`."""
-    count = {s: sum(c.state == s for c in cells) for s in STYLES}
+    count = {s: sum(c.state == s for c in cells) for s in _STYLES}
     at_work = count[RUNNING] + count[TESTING]
     parts = [f"{count[DONE]} of {len(cells)} done"]
     parts += [f"{at_work} running"] if at_work else []

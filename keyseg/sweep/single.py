@@ -13,7 +13,7 @@ from rich.console import Console
 from keyseg.runs import process_rank, trunk
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
-from keyseg.sweep import finish, stale
+from keyseg.sweep import finish, reuse, stale
 from keyseg.sweep.cells import Cell, cell_of, frozen
 from keyseg.sweep.design import SINGLE, Point, folder_name
 from keyseg.sweep.launcher import (
@@ -21,6 +21,7 @@ from keyseg.sweep.launcher import (
     EXIT_INTERRUPTED,
     command,
     prepare,
+    print_missing,
     sigterm_is_ctrl_c,
 )
 from keyseg.sweep.overrides import fail, one_line_errors
@@ -40,7 +41,7 @@ def run_single(cfg: DictConfig) -> None:
         config = frozen(cfg)
         label = str(config.fusion["name"])
         point = Point(label, {"fusion": label}, config.seed, [])
-        cell = cell_of(config, point, folder_name(config.name or SINGLE))
+        cell = cell_of(config, point, folder_name(SINGLE if config.name is None else config.name))
         console = Console()
         if process_rank.rank():
             _take_part(cell, dry=cfg.dry)
@@ -49,11 +50,14 @@ def run_single(cfg: DictConfig) -> None:
             finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
             for line in stale.summary_lines([cell], stale.find([cell])):
                 finish.print_line(console, f"stale: {line}")
+            print_missing([cell], console)
             return
-        (cell,), lines = stale.decide([cell], cfg)
-        for line in lines:
+        lines = reuse.take_over([cell], wanted=bool(cfg.reuse))
+        (cell,), more = stale.decide([cell], cfg)
+        for line in [*lines, *more]:
             finish.print_line(console, line)
         prepare([cell], console)
+        reuse.take_over([cell], wanted=bool(cfg.reuse), create=True)
         outcome = _done(cell) or _run(cell, console)
     problem = finish.finish_mlflow(cell.path.parent, [outcome], None)
     finish.print_end(
@@ -68,12 +72,17 @@ def run_single(cfg: DictConfig) -> None:
 
 
 def _done(cell: Cell) -> Outcome | None:
-    run = cell.create()
+    if cell.rerun and cell.path.is_symlink():
+        cell.path.unlink()  # to the run of another sweep, which keeps its results
+    run = cell.open()
     if run.busy:
         fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
-    if cell.rerun:
+    if cell.rerun and run.path.exists():
         run.begin_anew()
         trunk.forget(run, cell.config)
+    cell.create()
+    if told := run.info.get("damaged"):
+        fail(str(told), EXIT_FAILED)
     run.freeze(cell.config)
     if run.status != DONE:
         return None
@@ -97,8 +106,8 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
 
 def _take_threads(cell: Cell) -> int:
     """This process's threads; before torch is loaded, which reads the variables once."""
-    share = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or share
+    cores_each = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or cores_each
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         os.environ.setdefault(name, str(threads))
     return threads

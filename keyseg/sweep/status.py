@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from keyseg.config import ConfigError
 from keyseg.runs import convergence, sweep_directory
 from keyseg.runs.run_directory import (
     DONE,
     FAILED,
     QUEUED,
     RUNNING,
+    DamagedError,
     Row,
     RunDirectory,
     now,
     parse_rows,
+    stored_config,
 )
 
 TESTING, STOPPED, LOST = "testing", "stopped", "lost"
@@ -72,6 +73,7 @@ class Watch:
         self._curve: list[Row] = []  # what tells whether it has converged
         self._steps = steps
         self._tests = tests
+        self._damaged: str | None = None
 
     def read(self, state: str | None = None) -> CellStatus:
         """The status now. `state`: what the caller knows better than run.json."""
@@ -106,7 +108,7 @@ class Watch:
             val_step=val_step,
             left=self._left(step, steps, speed) if state == RUNNING else None,
             seconds=_seconds(attempts),
-            error=str(info.get("error") or "") if status == FAILED else None,
+            error=str(info.get("error") or "") if status == FAILED else self._damaged,
             training=self._training(info) if val_step > 0 or status in (DONE, FAILED) else "",
         )
 
@@ -138,7 +140,13 @@ class Watch:
         except FileNotFoundError:
             self._file, self._last, self._first, self._curve = (0, 0), {}, None, []
             return
-        for row in parse_rows(self.run.metrics_file, new):
+        try:
+            rows = parse_rows(self.run.metrics_file, new)
+        except DamagedError as error:  # of this run; the others are shown
+            self._damaged = str(error)
+            return
+        self._damaged = None
+        for row in rows:
             self._last[row.name] = row
             if row.name in (convergence.SCORE, convergence.RATE):
                 self._curve.append(row)
@@ -149,9 +157,12 @@ class Watch:
 
     def _read_steps(self) -> int | None:
         if self._steps is None and self.run.config_file.exists():
-            loaded = OmegaConf.load(self.run.config_file)
-            self._steps = OmegaConf.select(loaded, "optim.steps")
-            self._tests = bool(OmegaConf.select(loaded, "evaluation.protocols"))
+            try:
+                loaded = stored_config(self.run.config_file)
+                self._steps = loaded["optim"]["steps"]
+                self._tests = bool(loaded["evaluation"]["protocols"])
+            except (ConfigError, KeyError, TypeError):  # whoever works on the run says so
+                return None
         return self._steps
 
 
@@ -159,6 +170,8 @@ def watches(sweep_dir: Path) -> list[Watch]:
     """One watch per cell of a sweep; of a tuning and of single runs, one per run in the folder."""
     sweep = sweep_directory.read(sweep_dir)
     cells = sweep.get("cells")
+    if cells is not None:
+        cells = [*cells, *sweep.get("earlier", [])]
     if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
         labels = [(str(r.info.get("label") or r.path.name), r.info.get("seed"), r) for r in runs]

@@ -66,13 +66,19 @@ class Supervisor:
 
     def add(self, cell: Cell) -> None:
         """Take a cell in; it starts with one of the next calls of `step`."""
-        run = cell.create()
+        if cell.rerun and cell.path.is_symlink():
+            cell.path.unlink()  # to the run of another sweep, which keeps its results
+        run = cell.open()
         if run.busy:
             self._elsewhere[cell.path] = cell
             return
-        if cell.rerun:
+        if cell.rerun and run.path.exists():
             run.begin_anew()
             trunk.forget(run, cell.config)
+        cell.create()
+        if "damaged" in run.info:
+            self._end(cell, FAILED)
+            return
         if run.status in (DONE, PRUNED):
             self._end(cell, run.status, found=True)
             return

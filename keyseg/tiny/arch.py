@@ -26,7 +26,7 @@ PATCH = 8
 GRID = IMAGE_SIDE // PATCH
 """Locations are words of a GRID x GRID board, one for each image patch."""
 
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+_SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 TALK = (
     "user",
     "assistant",
@@ -59,7 +59,7 @@ def cell_word(x: float, y: float, side: float) -> str:
 def make_processor() -> LlavaProcessor:
     """A word-level tokenizer over all that scenes can say, and a CLIP image processor."""
     cells = [f"p{r}{c}" for r in range(GRID) for c in range(GRID)]
-    vocabulary = list(dict.fromkeys([*SPECIAL, *TALK, *words(), *cells]))
+    vocabulary = list(dict.fromkeys([*_SPECIAL, *TALK, *words(), *cells]))
     tokenizer = Tokenizer(
         models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>")
     )

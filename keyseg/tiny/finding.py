@@ -14,7 +14,7 @@ from keyseg.tiny.arch import GRID
 from keyseg.tiny.corpus import Corpus
 from keyseg.tiny.llava import Template, states
 
-IMAGES = 32
+_IMAGES = 32
 
 
 @torch.no_grad()
@@ -35,8 +35,8 @@ def found(
     names = tokenizer.convert_ids_to_tokens(cells)
     centres = np.array([(int(w[2]), int(w[1])) for w in names]) + 0.5
     hits: dict[str, list[float]] = {style: [] for style in (*STYLES, "chance")}
-    for begin in range(0, images, IMAGES):
-        picks = range(begin, min(images, begin + IMAGES))
+    for begin in range(0, images, _IMAGES):
+        picks = range(begin, min(images, begin + _IMAGES))
         scenes = [corpus.scene(i) for i in picks]
         asked = [
             express(s, tuple(STYLES), np.random.default_rng([7, i]))

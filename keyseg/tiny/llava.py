@@ -50,9 +50,9 @@ def meet(llava: LlavaForConditionalGeneration) -> None:
         for layer in llava.model.language_model.layers[: FINDER + 1]:
             attention = layer.self_attn
             attention.q_proj.weight[:size] *= 0.05
-            shared = torch.randn(len(dimensions), config.hidden_size) / config.hidden_size**0.5
+            direction = torch.randn(len(dimensions), config.hidden_size) / config.hidden_size**0.5
             for projection in (attention.q_proj, attention.k_proj):
-                projection.weight[dimensions] = shared
+                projection.weight[dimensions] = direction
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ KINDS = (
 )
 """What a phrase may say of an object, in the order of speech; twice where it is more common."""
 
-ANSWERS = (
+_ANSWERS = (
     ("sure , a {name} at {cell} .", 0.3),
     ("sure , at {cell} , a {name} .", 0.15),
     ("sure , a at {cell} .", 0.3),
@@ -68,11 +68,11 @@ def phrases(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
 def questions(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     """Two expressions of each style, four phrases, a place and a purpose."""
     turns = phrases(scene, rng)[: PHRASES // 3]
-    shares = np.array([share for _, share in ANSWERS])
+    chances = np.array([share for _, share in _ANSWERS])
     for e in express(scene, (*STYLES, *STYLES), rng):
         o = scene.objects[e.target]
         question = e.query if e.style == "reasoning" else f"find {e.query} ."
-        form = ANSWERS[int(rng.choice(len(ANSWERS), p=shares))][0]
+        form = _ANSWERS[int(rng.choice(len(_ANSWERS), p=chances))][0]
         cell = cell_word(o.x, o.y, SIZE)
         answer = form.format(name=o.category, cell=cell, colour=o.colour)
         turns.append(QuestionAnswer(question, answer, cell, (e.target + 1,)))

@@ -16,7 +16,7 @@ from torchvision.ops import sigmoid_focal_loss
 from keyseg.model.backbones.sam import preprocess
 from keyseg.tiny.corpus import Corpus
 
-IMAGES, PROMPTS = 12, 4
+IMAGES, _PROMPTS = 12, 4
 
 
 def draw_prompts(
@@ -28,7 +28,7 @@ def draw_prompts(
     targets, points, boxes = [], [], []
     for i in picks:
         owner = corpus.owners[i]
-        wanted = rng.integers(1, len(corpus.objects[i]) + 1, PROMPTS)
+        wanted = rng.integers(1, len(corpus.objects[i]) + 1, _PROMPTS)
         masks = owner[None] == wanted[:, None, None]
         targets.append(torch.from_numpy(masks))
         spots, frames = [], []

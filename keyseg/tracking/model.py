@@ -20,7 +20,7 @@ from keyseg.model.backbones.weights import is_hub_id
 from keyseg.runs.private_files import holds_a_key, looks_secret
 from keyseg.runs.run_directory import RunDirectory
 
-NAME = "model"
+ARTIFACT = "model"
 """Of the artifact: runs:/ID/model."""
 
 _NEEDS = (

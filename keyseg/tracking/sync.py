@@ -60,7 +60,7 @@ class _Sent(dict[str, Any]):
         self.file = run.path / "mlflow.json"
         try:
             super().__init__(json.loads(self.file.read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):  # the store is asked what it has
             super().__init__()
         if self.get("store") != store_uri():
             self.start_over(None)
@@ -352,12 +352,12 @@ def _send_file(
 
 def _log_model(client: MlflowClient, run_id: str, run: RunDirectory) -> None:
     """runs:/ID/model, once."""
-    if not run.best_file.exists() or client.list_artifacts(run_id, model.NAME):
+    if not run.best_file.exists() or client.list_artifacts(run_id, model.ARTIFACT):
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / model.NAME
+        folder = Path(temporary) / model.ARTIFACT
         model.write(run, folder)
-        client.log_artifacts(run_id, str(folder), model.NAME)
+        client.log_artifacts(run_id, str(folder), model.ARTIFACT)
 
 
 def _signature(run: RunDirectory, info: dict[str, Any]) -> str:

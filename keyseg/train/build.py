@@ -264,8 +264,12 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     made = targets.find_class("fusion._target_", target, nn.Module)
     try:
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
-    except (AttributeError, TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {error}") from error
+        reads = (variant.uses_seg, variant.uses_key, variant.uses_context)
+    except Exception as error:  # a variant is anybody's class
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {reason}") from error
+    if not any(reads):
+        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): it reads nothing")
     if variant.uses_key and not cfg.model.tokens.n_keys:
         raise ConfigError(
             f"fusion={cfg.fusion['name']} reads KEY, and model.tokens.n_keys=0 leaves none in the "

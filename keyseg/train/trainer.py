@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from keyseg.config import OptimConfig, RunConfig
@@ -31,10 +30,10 @@ from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
 from keyseg.model.resample import at_decoder, to_original
-from keyseg.runs import disk
 from keyseg.runs.convergence import settled
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
+from keyseg.train.checkpoints import read_best, read_last, write_best, write_last
 from keyseg.train.distributed import ALONE, Processes, accumulating, shard_like, unsharded, whole
 from keyseg.train.losses import (
     Losses,
@@ -86,11 +85,11 @@ class Counts(NamedTuple):
         return Counts(*(mine / max(all_, 1) for mine, all_ in zip(self, total, strict=True)))
 
 
-WHOLE = Counts(1.0, 1.0, 1.0)
+_WHOLE = Counts(1.0, 1.0, 1.0)
 
 
 def compute_losses(
-    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = WHOLE
+    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = _WHOLE
 ) -> Losses:
     """The four losses of a batch, times its share of the step's.
 
@@ -181,11 +180,15 @@ class Trainer:
         self._written: Future[None] | None = None
 
     def resume(self) -> int:
-        """Load the last checkpoint if there is one; return its step."""
+        """Load the last checkpoint if there is one; return its step.
+
+        Raises:
+            DamagedError: it is not what was written.
+        """
         path = self.folder / "last.pt"
 
         def read() -> dict[str, Any] | None:
-            return torch.load(path, "cpu", weights_only=True) if path.exists() else None
+            return read_last(path) if path.exists() else None
 
         if (state := self.processes.led(read)) is not None:
             load_trainable(self.model, state["model"])
@@ -293,7 +296,7 @@ class Trainer:
 
     def load_best(self) -> None:
         """The weights with the best val score."""
-        best = self.processes.led(lambda: load_file(self.folder / "best.safetensors"))
+        best = self.processes.led(lambda: read_best(self.folder / "best.safetensors"))
         load_trainable(self.model, best)
 
     def _make_batches(self, step: int) -> list[Batch]:
@@ -404,8 +407,7 @@ class Trainer:
             return
 
         def write() -> None:
-            with disk.replacing(self.folder / "last.pt") as file:
-                torch.save(state, file)
+            write_last(self.folder / "last.pt", state)
             self.saved_step = state["step"]
 
         self._written = self._writer.submit(write)
@@ -419,7 +421,7 @@ class Trainer:
     def _save_best(self) -> None:
         state = {k: whole(v.detach()).contiguous() for k, v in trainable(self.model).items()}
         if self.processes.first:
-            disk.replace(self.folder / "best.safetensors", save(state))
+            write_best(self.folder / "best.safetensors", state)
 
 
 def load_trainable(model: nn.Module, state: dict[str, Tensor]) -> None:

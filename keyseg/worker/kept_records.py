@@ -32,9 +32,12 @@ class KeptRecords:
         for file in _files(self.folder):
             content = file.read_bytes()
             for text in content[: content.rfind(b"\n") + 1].splitlines():  # the last may be torn
-                line = json.loads(text)
-                if (line["of"], line["protocol"]) == (self.of, protocol):
-                    records[int(line["start"])] = line["records"]
+                try:
+                    line = json.loads(text)
+                    if (line["of"], line["protocol"]) == (self.of, protocol):
+                        records[int(line["start"])] = line["records"]
+                except (ValueError, KeyError, TypeError):  # damaged: that batch is read again
+                    continue
         return records
 
     def add(self, protocol: str, start: int, records: list[dict[str, Any]]) -> None:

@@ -77,7 +77,6 @@ def work(
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
     _tell(parameter_counts(rows))
-    weights = weights_fingerprint(cfg)
     run.update(
         manifest=rows,
         trainable_parameters=trained,
@@ -137,7 +136,8 @@ def work(
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
     test_groups = groups(e for s in data.test for e in scored(s.examples, texts))
     checkpoint = fingerprint(run.best_file)
-    read_of = f"{checkpoint} {data.fingerprint} {weights}"
+    by = (run.info.get("code") or {}).get("fingerprint")
+    read_of = f"{checkpoint} {data.fingerprint} {weights} {by}"
     kept = KeptRecords(run.checkpoints, read_of, processes.rank)
     with unsharded(parts.model):
         samples = {

@@ -16,7 +16,7 @@ import psutil
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import Row, RunDirectory, now
 
-SHORTEST, LONGEST = 5.0, 60.0
+SHORTEST, _LONGEST = 5.0, 60.0
 """Seconds between two samples: a tenth of the run so far, within these."""
 
 MEGABYTE = 1e6
@@ -69,7 +69,7 @@ def watch(run: RunDirectory, *, shortest: float = SHORTEST) -> Iterator[None]:
         sampler = Sampler()  # psutil remembers the call before by thread
         started, last, stopped = now(), -1, False
         while not stopped:
-            stopped = stop.wait(min(max(shortest, (now() - started) / 10), LONGEST))
+            stopped = stop.wait(min(max(shortest, (now() - started) / 10), _LONGEST))
             moment = now()
             second = int(moment - begun)
             if second > last:

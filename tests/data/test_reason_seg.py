@@ -66,7 +66,7 @@ def test_a_wording_with_an_entry_of_its_own_keeps_it(folder):
     assert found["the animal that barks"] == "hound"
 
 
-@pytest.mark.parametrize("name", [reason_seg.KEYWORDS, reason_seg.ANSWERS])
+@pytest.mark.parametrize("name", [reason_seg._KEYWORDS, reason_seg._ANSWERS])
 def test_public_files_lie_inside_reasonseg_first_and_beside_it_second(tmp_path, name):
     inside, beside = tmp_path / "ReasonSeg" / name, tmp_path / name
     assert reason_seg.public_file(tmp_path, name) == inside  # what a message names
@@ -157,7 +157,7 @@ def fails(folder, match, split="train", **arguments):
 
 
 def test_missing_root(reason_folder):
-    assert reason_seg.PAGE in fails(reason_folder, "ReasonSeg folder is missing")
+    assert reason_seg._PAGE in fails(reason_folder, "ReasonSeg folder is missing")
 
 
 def test_unknown_split(folder):
@@ -176,7 +176,7 @@ def test_missing_images(folder):
 
 
 def test_missing_keyword_file(folder):
-    reason_seg.public_file(folder.root, reason_seg.KEYWORDS).unlink()
+    reason_seg.public_file(folder.root, reason_seg._KEYWORDS).unlink()
     message = fails(folder, "keyword file is missing")
     assert "keywords: null" in message
     assert {e.keyword for e in reason_seg.read(folder.root, "train", keywords=None)} == {None}
@@ -184,7 +184,7 @@ def test_missing_keyword_file(folder):
 
 @pytest.mark.parametrize("content", ['{"a": 1}', "[3]", '[{"json": "a", "query": "b"}]'])
 def test_broken_keyword_file(folder, content):
-    reason_seg.public_file(folder.root, reason_seg.KEYWORDS).write_text(content)
+    reason_seg.public_file(folder.root, reason_seg._KEYWORDS).write_text(content)
     fails(folder, r"keyword_outputs\.json: item 0 needs json, query and keyword")
 
 

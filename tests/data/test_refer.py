@@ -140,7 +140,7 @@ def fails(folder, match, *, split="train", dataset="refcoco", split_by="unc"):
 def test_missing_folders_and_files(refer_folder, tmp_path):
     message = fails(refer_folder, r"data set 'refcoco\+' is missing", dataset="refcoco+")
     assert "holds images, refcoco" in message
-    assert refer.PAGE in message
+    assert refer._PAGE in message
     message = fails(refer_folder, r"refs\(google\)\.p", split_by="google")
     assert "holds instances.json, refs(unc).p" in message
     (refer_folder.root / "refcoco" / "instances.json").unlink()

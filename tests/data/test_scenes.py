@@ -10,7 +10,7 @@ from PIL import Image
 
 from keyseg.config import ConfigError
 from keyseg.data import reason_seg, refer
-from keyseg.data.scenes import DONE, prepare
+from keyseg.data.scenes import MARKER_FILE, prepare
 from keyseg.data.scenes.draw import draw_scene
 from keyseg.data.scenes.queries import STYLES, express, words
 from keyseg.data.scenes.world import (
@@ -92,7 +92,7 @@ def test_a_folder_of_other_arguments_is_refused(scenes_folder, change):
     with pytest.raises(ConfigError, match=r"holds other scenes .*set data\.root") as caught:
         prepare(scenes_folder, **arguments)
     assert str(scenes_folder) in str(caught.value)
-    assert json.loads((scenes_folder / DONE).read_text())["seed"] == 0
+    assert json.loads((scenes_folder / MARKER_FILE).read_text())["seed"] == 0
 
 
 def test_splits_and_corpus_share_no_picture(tmp_path):

@@ -324,11 +324,11 @@ def test_code_that_is_not_the_same_for_all_runs_is_named(store: Callable[..., Pa
     runs = [RunDirectory(p) for p in sorted(sweep.iterdir()) if p.is_dir()]
     today = code.of(("keyseg.model.fusion.Full",))
     for run in runs:
-        (run.path / code.FILE).write_text(json.dumps(today.parts))
+        (run.path / code.CODE_FILE).write_text(json.dumps(today.parts))
         run.update(code={"fingerprint": today.fingerprint, "targets": today.targets})
     assert not {"Mixed code.", "Stale."} & {n.title for n in check(load(sweep))}
     other = {**today.parts, "keyseg/train/losses.py: dice_loss": "another"}
-    (runs[0].path / code.FILE).write_text(json.dumps(other))
+    (runs[0].path / code.CODE_FILE).write_text(json.dumps(other))
     runs[0].update(code={"fingerprint": "another", "targets": today.targets})
     notices = {n.title: n for n in check(load(sweep))}
     (line,) = notices["Mixed code."].detail.splitlines()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.report.figures.style import COLOURS, TARGET, look, wrap
+from keyseg.report.figures.style import PALETTE, TARGET, look, wrap
 from keyseg.report.page.render import _markdown
 from keyseg.report.tables import printed, tex
 from keyseg.report.tables.table import Entry, Line, Table, percent, quantity
@@ -67,7 +67,7 @@ def test_markdown_cells() -> None:
 
 def test_looks_differ_and_leave_the_targets_colour() -> None:
     assert len({(x.colour, str(x.dash), x.marker) for x in map(look, range(48))}) == 48
-    assert TARGET not in COLOURS
+    assert TARGET not in PALETTE
     assert len({look(i).colour for i in range(12)}) == 12
 
 
@@ -93,7 +93,9 @@ def test_a_bad_published_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("table,data\n1,a\n")
     with pytest.raises(ValueError, match=r"x\.csv lacks the columns split"):
         printed.load(tmp_path)
-    (tmp_path / "x.csv").write_text(f"{','.join(printed.COLUMNS)}\n1,d,s,r,v,giou,many,s,p,b\n")
+    (tmp_path / "x.csv").write_text(
+        f"{','.join(printed.PRINTED_COLUMNS)}\n1,d,s,r,v,giou,many,s,p,b\n"
+    )
     with pytest.raises(ValueError, match=r"x\.csv, column value_percent"):
         printed.load(tmp_path)
     assert printed.load(tmp_path / "absent").empty

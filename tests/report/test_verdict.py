@@ -20,7 +20,7 @@ CLEAR = Evidence(
     n_images=400,
     images=0.00002,
     seeds=0.00004,
-    shared=0.00001,
+    interaction=0.00001,
     hours=0.5,
 )
 SMALL = {"difference": 0.004, "low": -0.004, "high": 0.012, "p": 0.3, "equivalence": 0.01}
@@ -39,8 +39,8 @@ OPEN = replace(CLEAR, difference=0.005, low=-0.03, high=0.04, p=0.6)
         ({**SMALL, "n_seeds": 1}, "inconclusive"),
         ({**SMALL, "low": 0.001}, "smaller than"),
         ({**SMALL, "low": 0.001, "p": 0.01}, "better"),
-        ({"n_seeds": 1, "seeds": NAN, "shared": NAN}, "one seed (better)"),
-        ({"n_seeds": 1, "seeds": NAN, "shared": NAN, "p": 0.4}, "inconclusive"),
+        ({"n_seeds": 1, "seeds": NAN, "interaction": NAN}, "one seed (better)"),
+        ({"n_seeds": 1, "seeds": NAN, "interaction": NAN, "p": 0.4}, "inconclusive"),
         ({"difference": NAN}, "no interval"),
         ({"difference": 0.0, "images": 0.0, "seeds": 0.0, "p": NAN}, "no difference"),
     ],
@@ -69,7 +69,9 @@ def test_words_follow_the_sense_of_the_measure(measure: Measure, seeds: int) -> 
 
 
 def test_one_seed_speaks_of_its_weights_only() -> None:
-    one = replace(CLEAR, n_seeds=1, seeds=NAN, shared=NAN, difference=-0.03, low=-0.05, high=-0.01)
+    one = replace(
+        CLEAR, n_seeds=1, seeds=NAN, interaction=NAN, difference=-0.03, low=-0.05, high=-0.01
+    )
     assert word(one) == "one seed (worse)"
     assert sentence(one) == (
         "these weights are worse: −3.0 points [−5.0, −1.0], p = 0.010 over test images; to judge "
@@ -138,7 +140,7 @@ def test_no_interval_says_why(changes: dict[str, float], reason: str) -> None:
 
 
 def test_inconclusive_says_what_it_takes() -> None:
-    few = replace(OPEN, images=0.000002, seeds=0.0001, shared=0.0)
+    few = replace(OPEN, images=0.000002, seeds=0.0001, interaction=0.0)
     need = seeds_needed(few)
     assert need is not None
     assert need > 6
@@ -150,7 +152,7 @@ def test_inconclusive_says_what_it_takes() -> None:
 
 def test_more_contrasts_need_more_seeds() -> None:
     """Holm's first step asks for a smaller p, and power is counted at that level."""
-    few = replace(OPEN, images=0.000002, seeds=0.0001, shared=0.0)
+    few = replace(OPEN, images=0.000002, seeds=0.0001, interaction=0.0)
     one, eleven = seeds_needed(few), seeds_needed(replace(few, contrasts=11))
     assert one is not None
     assert eleven is not None
@@ -158,7 +160,7 @@ def test_more_contrasts_need_more_seeds() -> None:
 
 
 def test_two_seeds_only_guess_at_what_it_takes() -> None:
-    two = replace(OPEN, n_seeds=2, images=0.000002, seeds=0.0001, shared=0.0)
+    two = replace(OPEN, n_seeds=2, images=0.000002, seeds=0.0001, interaction=0.0)
     assert sentence(two).endswith("(a guess: 2 seeds hardly show their spread)")
     assert "guess" not in sentence(replace(two, n_seeds=3))
 

@@ -174,8 +174,8 @@ def test_the_code_of_a_run(tmp_path, run_config, monkeypatch):
     assert code.changes(run.info, run.path) == []
     parts = code.parts_of(run.path)
     parts["keyseg/model/fusion.py: Full"] = "other"
-    (run.path / code.FILE).write_text(json.dumps(parts))
+    (run.path / code.CODE_FILE).write_text(json.dumps(parts))
     run.update(code=run.info["code"] | {"fingerprint": "f" * 16})
     assert code.changes(run.info, run.path) == ["keyseg/model/fusion.py: Full"]
-    (run.path / code.FILE).unlink()  # that it is other code is known, if not where
+    (run.path / code.CODE_FILE).unlink()  # that it is other code is known, if not where
     assert len(code.changes(run.info, run.path)) > 100

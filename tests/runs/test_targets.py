@@ -16,7 +16,7 @@ from keyseg.train.build import build_fusion
 
 @pytest.fixture(autouse=True)
 def nothing_allowed(monkeypatch):
-    monkeypatch.delenv(targets.PACKAGES, raising=False)
+    monkeypatch.delenv(targets.PACKAGES_VARIABLE, raising=False)
 
 
 @pytest.fixture
@@ -100,13 +100,13 @@ def test_a_package_is_not_even_imported_before_it_is_allowed(
     with pytest.raises(ConfigError, match=r"export KEYSEG_PACKAGES=lab_of_somebody"):
         build_fusion(cfg, 8)
     assert not lab.exists()
-    monkeypatch.setenv(targets.PACKAGES, "other, lab_of_somebody")
+    monkeypatch.setenv(targets.PACKAGES_VARIABLE, "other, lab_of_somebody")
     assert isinstance(build_fusion(cfg, 8), Full)
     assert lab.exists()
 
 
 def test_what_is_handed_on_from_a_library_is_no_class_of_the_package(lab, monkeypatch):
-    monkeypatch.setenv(targets.PACKAGES, "lab_of_somebody")
+    monkeypatch.setenv(targets.PACKAGES_VARIABLE, "lab_of_somebody")
     with pytest.raises(ConfigError, match="another package"):
         targets.find("fusion._target_", "lab_of_somebody.gate.nn")
 

@@ -146,6 +146,26 @@ def test_a_condition_that_is_dropped_drops_what_hangs_on_it():
     ]
 
 
+def test_what_folds_says_so():
+    """Two variants under one name, two cells in one place, a baseline and a contrast of nothing."""
+    same_name = grid("a.weight=1", "b.weight=1")
+    with pytest.raises(ConfigError, match=r"two variants are called 'weight=1.*': a.weight=1"):
+        read_design(same_name, {"factors": ["a.weight", "b.weight"]})
+    with pytest.raises(ConfigError, match="two variants are called 'x=1': x=1 and x=1"):
+        read_design(grid("x=1", "x='1'"))
+    apart = grid("fusion=full optim.lr=1", "fusion=full optim.lr=2")
+    with pytest.raises(ConfigError, match=r"two cells are .full. with one seed: optim.lr=1, optim"):
+        read_design(apart, {"factors": ["fusion"]})
+    corner = grid("fusion=cross x=1", "fusion=full x=2")
+    with pytest.raises(ConfigError, match=r"baseline=fusion=full, x=1: the sweep has no cell with"):
+        read_design(corner, {"baseline": {"fusion": "full", "x": 1}})
+    entry = {"of": {"fusion": "full"}, "against": {"fusion": "cross"}}
+    with pytest.raises(ConfigError, match="fits no two cells of the sweep"):
+        read_design(corner, {"contrasts": [entry]})
+    with pytest.raises(ConfigError, match="the sweep has no cells"):
+        read_design([])
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
@@ -191,6 +211,24 @@ def test_a_condition_that_is_dropped_drops_what_hangs_on_it():
             r"interaction: w is no factor",
         ),
         ({"name": "a/b"}, r"name=a/b: use letters"),
+        ({"name": ""}, r"name=: use letters"),
+        ({"name": "x" * 101}, r"up to 100"),
+        ({"metrics": ["gIoU"]}, r"ablation.metrics: gIoU is no measure. Did you mean giou\?"),
+        ({"metrics": ["P@0.5"]}, r"P@0.5 is no measure. Did you mean precision@0.5\?"),
+        ({"metrics": ["zzz"]}, r"zzz is no measure. One of giou, ciou"),
+        ({"metrics": "giou"}, r"ablation.metrics=giou: give a list of names"),
+        ({"metrics": []}, r"ablation.metrics=\[\]: give a list of names"),
+        ({"metrics": ["giou", "giou"]}, r"one is given twice"),
+        ({"replicate": "sed"}, r"ablation.replicate=sed: the sweep does not set it; it sets fus"),
+        (
+            {"contrasts": [{"of": {"fusion": "full"}, "against": {"fusion": "full"}}]},
+            r"contrasts\[0\]: fusion=full against fusion=full compares a variant with itself",
+        ),
+        (
+            {"contrasts": [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}] * 2},
+            r"contrasts\[1\]: fusion=full against fusion=cross is ablation.contrasts\[0\] again",
+        ),
+        ({"path": [{"fusion": "cross"}]}, r"path\[0\]=fusion=cross: changes nothing"),
         ({"name": ".hidden"}, r"name=.hidden: use letters"),
     ],
 )

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from keyseg.config import ConfigError
+from keyseg.config import PROJECT, ConfigError
+from keyseg.data.prompts import add_tokens
 from keyseg.model.backbones import weights
-from keyseg.sweep import preflight
+from keyseg.sweep import buildable, preflight
 from keyseg.train.build import build_fusion
 
 
@@ -125,6 +126,100 @@ def test_a_variant_that_reads_key_needs_one_in_the_answer(compose_run):
             preflight.check([compose_run(f"fusion={name}", "model.tokens.n_keys=0")])
     with pytest.raises(ConfigError, match=r"fusion=no_key.*n_keys=1 .*take fusion=seg_only"):
         build_fusion(compose_run("fusion=no_key", "model.tokens.n_keys=1"), 16)
+
+
+BUILT = [
+    (
+        "fusion._target_=keyseg.model.fusion.Fulll",
+        r"Fulll.*Did you mean keyseg.model.fusion.Full\?",
+    ),
+    ("fusion._target_=keyseg.model.fuson.Full", "No module named 'keyseg.model.fuson'"),
+    ("fusion._target_=torch.nn.Identity", "torch.nn.Identity: a stored config may name"),
+    ("fusion.heads=5", "fusion dim 64 is not a multiple of 5 heads"),
+    ("fusion.mlp_ratio=-1", "fusion=full .*: RuntimeError"),
+    ("+fusion.widht=3", "fusion=full .*: TypeError: .*widht"),
+    ("prompt.answers=['Sure.']", r"prompt.answers: 'Sure.' needs \{tokens\}"),
+    ("prompt.answers=[]", "prompt.answers is empty"),
+    ("prompt.short=['a {thing}']", r"prompt.short: 'a \{thing\}' needs \{query\}"),
+    ("prompt.user='{question}'", "prompt.user=.*needs <image> once"),
+    ("prompt.assistant='{x}'", "prompt.assistant: .* has no fields"),
+    ("prompt.system='<image>'", "prompt.system: .* holds <image>"),
+    ("model.tokens.key='sure'", "model.tokens.key=sure: "),
+    ("model.tokens.key=star", "model.tokens.key=star: is a word of the base's vocabulary"),
+    ("model.tokens.seg='<pad>'", "model.tokens.seg=<pad>: is one of the base's own tokens"),
+    ("model.tokens.key='<unk>'", "is one of the base's own tokens"),
+    ("model.tokens.key='</s>'", "model.tokens.key=</s>: the prompt has it, too"),
+    ("model.tokens.key='<image>'", "model.tokens.key=<image>: the prompt has it, too"),
+    ("model.tokens.key_init=zebrafish", "model.tokens.key_init='zebrafish': must be one known"),
+    ("model.tokens.seg_init='a ball'", "model.tokens.seg_init='a ball': must be one known"),
+    (
+        "model.lora.targets=[q_proj,nope]",
+        "model.lora.targets=nope: .* has no such layer; it has .*",
+    ),
+    ("model.lora.targets=['(']", r"model.lora.targets=\(: "),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), BUILT)
+def test_what_cannot_be_built_is_known_before_a_job(compose_run, tmp_path, override, message):
+    cfg = compose_run(override, f"paths.data={tmp_path}")
+    for look in (preflight.missing, preflight.check):
+        with pytest.raises(ConfigError, match=message) as caught:
+            look([cfg])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_was_added_to_the_base_stays_allowed(compose_run, llava_folder, tmp_path):
+    import shutil
+
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "llava"
+    shutil.copytree(llava_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<seg>"])
+    tokenizer.save_pretrained(folder)
+    named = (f"model.llava={folder}", "model.tokens.seg='<seg>'", f"paths.data={tmp_path}")
+    buildable.check([compose_run(*named)])
+    add_tokens(AutoTokenizer.from_pretrained(folder), compose_run(*named).model.tokens)
+
+
+@pytest.mark.parametrize("seg", ["star", "<pad>"])
+def test_where_the_tokenizer_is_no_file_the_worker_says_it(compose_run, llava_folder, seg):
+    from transformers import AutoTokenizer
+
+    tokens = compose_run(f"model.tokens.seg='{seg}'").model.tokens
+    with pytest.raises(ConfigError, match=f"model.tokens.seg={seg}: "):
+        add_tokens(AutoTokenizer.from_pretrained(llava_folder), tokens)
+
+
+def test_every_variant_can_be_built_and_is_built_once(compose_run, tmp_path, monkeypatch):
+    options = sorted(f.stem for f in (PROJECT / "experiments/fusion").glob("*.yaml"))
+    cells = [
+        compose_run(f"fusion={name}", f"seed={seed}", f"paths.data={tmp_path}")
+        for name in options
+        for seed in (0, 1)
+        if name != "no_key"
+    ]
+    buildable.check(cells)
+    monkeypatch.setattr("keyseg.train.build.build_fusion", None)  # remembered: not built again
+    buildable.check(cells)
+
+
+def test_what_is_missing_is_a_line_each(compose_run, tmp_path):
+    lacking = compose_run(
+        "data=refcoco",
+        f"data.root={tmp_path}/none",
+        "model=llava_1_5_7b",
+        f"model.sam={tmp_path}/none.pth",
+        f"paths.data={tmp_path}",
+    )
+    weights_line, data_line = preflight.missing([lacking, lacking])
+    assert "llava-hf/llava-1.5-7b-hf" in weights_line
+    assert "none.pth" in weights_line
+    assert f"{tmp_path}/none" in data_line
+    assert preflight.missing([compose_run(f"paths.data={tmp_path}/new")]) == []
+    assert not (tmp_path / "new" / "scenes").exists(), "scenes are made at the start"
 
 
 def test_variants_without_key_are_let_through(small_run):

@@ -9,7 +9,7 @@ from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
 from keyseg.sweep.slurm.pool import SlurmPool, Submission, cancelled_marker, why
-from keyseg.sweep.slurm.queue import WHOLE, Job, SlurmError, prepare_name
+from keyseg.sweep.slurm.queue import WHOLE_ARRAY, Job, SlurmError, prepare_name
 from keyseg.sweep.slurm.reconcile import Overview, state_of
 from keyseg.sweep.slurm.sbatch import SubmitLimit, script
 from keyseg.sweep.status import Watch
@@ -222,7 +222,7 @@ def test_cells_whose_array_was_cancelled_before_it_began_are_not_submitted_again
     (name,) = fake.submissions
     fake.jobs.clear()
     if by == "scancel":  # one record for all three
-        fake.jobs[(name, WHOLE)] = Job("7", "CANCELLED", "", "JobHeldUser")
+        fake.jobs[(name, WHOLE_ARRAY)] = Job("7", "CANCELLED", "", "JobHeldUser")
     elif by == "scancel, forgotten":  # of the other two SLURM keeps no record
         fake.jobs[(name, 0)] = Job("7_0", "CANCELLED", "", "CANCELLED by 12")
     else:
@@ -325,10 +325,10 @@ def test_a_job_that_prepares_and_fails_is_told_once(fake, start, tmp_path):
     (name,) = fake.submissions
     helper = prepare_name(name)
     (tmp_path / "t" / ".slurm" / helper).mkdir(parents=True)
-    fake.jobs[helper, WHOLE] = Job("6", "RUNNING")
+    fake.jobs[helper, WHOLE_ARRAY] = Job("6", "RUNNING")
     steps(supervisor, fake, 2)
     assert fake.said == []
-    fake.jobs[helper, WHOLE] = Job("6", "FAILED", "n1", exit_code="1:0")
+    fake.jobs[helper, WHOLE_ARRAY] = Job("6", "FAILED", "n1", exit_code="1:0")
     steps(supervisor, fake, 3)
     (text,) = fake.said
     assert "features are not computed beforehand (job 6 on n1 ended as FAILED" in text

@@ -3,7 +3,7 @@
 import pytest
 
 from keyseg.sweep.slurm import queue
-from keyseg.sweep.slurm.queue import WHOLE, Job, Jobs, SlurmError
+from keyseg.sweep.slurm.queue import WHOLE_ARRAY, Job, Jobs, SlurmError
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_squeue_first_and_sacct_for_what_it_forgot_or_ended(program, tmp_path):
     assert queue.look(["t-a", "t-b", "t-c", "t-d"]) == {
         ("t-a", 0): Job("7_0", "RUNNING", "n1", "None"),
         ("t-a", 1): Job("7_1", "PENDING", "", "Resources"),
-        ("t-b", WHOLE): Job("8", "FAILED", "n2", "NonZeroExitCode", "2:0"),
+        ("t-b", WHOLE_ARRAY): Job("8", "FAILED", "n2", "NonZeroExitCode", "2:0"),
         ("t-c", 3): Job("5_3", "CANCELLED", "n3", "CANCELLED by 12", "0:15"),
     }
     assert "--name t-b,t-c,t-d " in (tmp_path / "sacct.args").read_text()

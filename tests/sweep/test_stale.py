@@ -47,7 +47,7 @@ def orders(**values):
 def other_code(cell):
     run = cell.open()
     parts = code.parts_of(run.path) | {"keyseg/model/fusion.py: Full": "another"}
-    (run.path / code.FILE).write_text(json.dumps(parts))
+    (run.path / code.CODE_FILE).write_text(json.dumps(parts))
     run.update(code=run.info["code"] | {"fingerprint": "f" * 16})
 
 
@@ -170,7 +170,7 @@ def test_data_that_was_not_touched_is_not_read_again(cell, scenes, monkeypatch):
 def test_a_damaged_memory_is_as_none(cell, scenes, damage):
     memory = scenes.parent / "memory"
     then = identity.fingerprint(cell.config.data, memory)
-    (memory / identity.FILE).write_text(damage)
+    (memory / identity.FINGERPRINTS_FILE).write_text(damage)
     assert identity.fingerprint(cell.config.data, memory) == then
 
 

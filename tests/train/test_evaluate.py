@@ -13,7 +13,7 @@ from keyseg.data.example import Example
 from keyseg.data.masks import decode_rle, encode_rle
 from keyseg.data.mix import ImageGroup, groups, load
 from keyseg.metrics import intersection_union, summarise
-from keyseg.runs.samples import COLUMNS
+from keyseg.runs.samples import SAMPLE_COLUMNS
 from keyseg.train.distributed import Processes
 from keyseg.train.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
 
@@ -87,7 +87,7 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     assert set.intersection(*slices) == every
     assert set.union(*slices) == {*every, "slice_distractors"}
     for row, own in zip(rows, slices, strict=True):
-        assert row.keys() == {*COLUMNS, *own}
+        assert row.keys() == {*SAMPLE_COLUMNS, *own}
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}

@@ -149,7 +149,7 @@ def test_a_run_does_not_go_on_at_a_checkpoint_with_other_data_or_weights(
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
     run = RunDirectory.create(tmp_path / "run", small_run(*SHORT))
-    run.last_file.write_bytes(b"of step 4")
+    run.last_file.write_bytes(b"of step 4")  # it is not even read
     run.update(**{f"{what}_fingerprint": "before"})
     with pytest.raises(
         ConfigError, match=rf"the {what} changed .*before then, \w+ now.*rerun=true"

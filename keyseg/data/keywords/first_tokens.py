@@ -22,7 +22,7 @@ class Collisions:
     majority: int
 
 
-def shared_tokens(keywords: Iterable[str], tokens: Iterable[str]) -> dict[str, list[str]]:
+def ambiguous_tokens(keywords: Iterable[str], tokens: Iterable[str]) -> dict[str, list[str]]:
     """{first token: its keywords} where it has several; those with the most examples first."""
     by_token: dict[str, Counter[str]] = {}
     for keyword, token in zip(keywords, tokens, strict=True):
@@ -40,10 +40,10 @@ def shared_tokens(keywords: Iterable[str], tokens: Iterable[str]) -> dict[str, l
 def collisions(keywords: Iterable[str], tokens: Iterable[str]) -> Collisions:
     """Count keywords by their first tokens, given beside them."""
     words, firsts = list(keywords), list(tokens)
-    shared = shared_tokens(words, firsts)
+    ambiguous = ambiguous_tokens(words, firsts)
     return Collisions(
         keywords=len(words),
         distinct=len(set(words)),
-        colliding=sum(token in shared for token in firsts),
+        colliding=sum(token in ambiguous for token in firsts),
         majority=max(Counter(firsts).values(), default=0),
     )

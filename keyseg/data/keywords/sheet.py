@@ -16,12 +16,12 @@ from keyseg.data.keywords import settle
 from keyseg.data.keywords.file import replace
 from keyseg.data.keywords.journal import HUMAN, Journal, Word
 
-COLUMNS = ("checked", "keyword", "proposed", "now", "reason", "query", "answer", "image")
+_COLUMNS = ("checked", "keyword", "proposed", "now", "reason", "query", "answer", "image")
 _NEEDED = {"checked", "keyword", "proposed", "query", "image"}
 
 
 def rows(doubts: Iterable[settle.Doubt]) -> list[dict[str, str]]:
-    """The sheet's rows, by `COLUMNS`."""
+    """The sheet's rows, by `_COLUMNS`."""
     return [
         {
             "checked": "",
@@ -40,7 +40,7 @@ def rows(doubts: Iterable[settle.Doubt]) -> list[dict[str, str]]:
 def write(path: Path, sheet: Iterable[dict[str, str]]) -> None:
     """Write a sheet as CSV, with the mark by which spreadsheets know UTF-8."""
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS)
+    table = csv.DictWriter(text, _COLUMNS)
     table.writeheader()
     table.writerows(sheet)
     replace(path, "\ufeff" + text.getvalue())

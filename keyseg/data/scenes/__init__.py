@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from keyseg.config import PROJECT, ConfigError, resolve_path
 
-DONE = "scenes.json"
+MARKER_FILE = "scenes.json"
 """Written last: a folder without it is not complete."""
 
 
@@ -36,8 +36,8 @@ def prepare(
     wanted = {"seed": seed, **counts, "code": _code()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
-        if (folder / DONE).exists():
-            marker = json.loads((folder / DONE).read_text())
+        if (folder / MARKER_FILE).exists():
+            marker = json.loads((folder / MARKER_FILE).read_text())
             if marker != wanted:
                 raise ConfigError(
                     f"{folder} holds other scenes ({marker}) than asked for ({wanted}): "
@@ -53,7 +53,7 @@ def prepare(
         # fork would copy. (Workers by spawn would import the caller's main module again.)
         command = [sys.executable, "-m", "keyseg.data.scenes.write", str(temporary)]
         subprocess.run([*command, json.dumps(wanted)], check=True, cwd=PROJECT)
-        (temporary / DONE).write_text(json.dumps(wanted))
+        (temporary / MARKER_FILE).write_text(json.dumps(wanted))
         temporary.replace(folder)
 
 

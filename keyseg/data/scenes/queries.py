@@ -15,7 +15,7 @@ import numpy as np
 from keyseg.data.scenes.draw import Object, Scene
 from keyseg.data.scenes.world import AFFORDANCES, CATEGORIES, COLOURS, PLACES, RADIUS, RELATIONS
 
-MARGIN = 10.0
+_MARGIN = 10.0
 """Pixels by which a location or a relation must hold, and fail for every other candidate."""
 
 _LOCATED = ("{place} {thing}", "{thing} on the {place}", "{thing} at the {place}")
@@ -160,7 +160,7 @@ def _along(obj: Object, place: str) -> float:
 def _extreme(scene: Scene, target: int, rivals: list[int], place: str) -> bool:
     mine = _along(scene.objects[target], place)
     return all(
-        mine > _along(scene.objects[i], place) + MARGIN for i in rivals if i != target
+        mine > _along(scene.objects[i], place) + _MARGIN for i in rivals if i != target
     ) and mine > (-64 if place in ("left", "top") else 64)
 
 
@@ -175,10 +175,10 @@ def _holds(obj: Object, anchor: Object, relation: str) -> float:
 def _related(scene: Scene, target: int, anchor: int, rivals: list[int], relation: str) -> bool:
     a = scene.objects[anchor]
     fits = [_holds(scene.objects[i], a, relation) for i in rivals if i != target]
-    return _holds(scene.objects[target], a, relation) > MARGIN / 2 and all(f < -2.0 for f in fits)
+    return _holds(scene.objects[target], a, relation) > _MARGIN / 2 and all(f < -2.0 for f in fits)
 
 
 def _closest(scene: Scene, target: int, anchor: int, rivals: list[int]) -> bool:
     a = scene.objects[anchor]
     away = {i: np.hypot(scene.objects[i].x - a.x, scene.objects[i].y - a.y) for i in rivals}
-    return all(away[target] + MARGIN < d for i, d in away.items() if i != target)
+    return all(away[target] + _MARGIN < d for i, d in away.items() if i != target)

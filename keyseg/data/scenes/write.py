@@ -16,11 +16,11 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from keyseg.data.mix import SPLITS
 from keyseg.data.scenes.draw import Scene, draw_scene
 from keyseg.data.scenes.queries import Expression, express
 from keyseg.data.scenes.world import CATEGORIES, SIZE
 
-SPLITS = ("train", "val", "test")
 SPLIT_BY = "keyseg"
 REFER_SETS = {"scenes": "short+location", "scenes+": "short", "scenesg": "long"}
 """Data set by style, as refCOCO, refCOCO+ and refCOCOg differ."""

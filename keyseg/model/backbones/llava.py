@@ -31,7 +31,7 @@ from transformers.utils import logging
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.packing import Packed
 
-PUBLIC = "https://huggingface.co/llava-hf"
+_PUBLIC = "https://huggingface.co/llava-hf"
 
 
 def load_llava(
@@ -96,7 +96,7 @@ def load_llava(
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"LLaVA weights not found: {path} ({reason}). Set model.llava to a folder or hub id "
-            f"in the Hugging Face layout ({PUBLIC}); the bundled one: `python -m keyseg.tiny`"
+            f"in the Hugging Face layout ({_PUBLIC}); the bundled one: `python -m keyseg.tiny`"
         ) from error
 
 

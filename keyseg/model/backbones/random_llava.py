@@ -27,7 +27,7 @@ from transformers import (
 from keyseg.model.backbones.llava import set_layers
 from keyseg.model.backbones.sam import WeightsError
 
-SPECIAL = ("<s>", "</s>", "<unk>", "<pad>", "<image>")
+_SPECIAL = ("<s>", "</s>", "<unk>", "<pad>", "<image>")
 
 
 def random_llava(
@@ -99,7 +99,7 @@ def _from_sizes(sizes: dict[str, Any]) -> tuple[LlavaConfig, LlavaProcessor]:
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token for each byte."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *letters])}
+    vocabulary = {token: i for i, token in enumerate([*_SPECIAL, *letters])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from keyseg.model.resample import resized
 
-PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
+_PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 FOLDER_TYPE = "folder"
 """`sam_type` of a folder with config.json and model.safetensors; others are the registry's."""
 
@@ -113,7 +113,7 @@ def load_sam(path: Path, sam_type: str) -> Sam:
         )
     elif sam_type in sam_model_registry:
         file = path
-        remedy = f"Get {sam_type} from {PUBLIC} and set model.sam to the file"
+        remedy = f"Get {sam_type} from {_PUBLIC} and set model.sam to the file"
     else:
         known = ", ".join([FOLDER_TYPE, *sam_model_registry])
         raise WeightsError(f"model.sam_type={sam_type}: must be one of {known}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
 
-SIZES = {
+_SIZES = {
     "llava-hf/llava-1.5-7b-hf": "14 GB",
     "llava-hf/llava-1.5-13b-hf": "27 GB",
     "vit_b": "375 MB",
@@ -81,7 +81,7 @@ def _lacks(path: Path, files: Sequence[str]) -> str:
 def _missing_llava(cfg: RunConfig, lacks: str) -> str:
     name, file = cfg.model.llava, f"experiments/model/{cfg.model.name}.yaml"
     if is_hub_id(name):
-        size = SIZES.get(name, "size: see the page")
+        size = _SIZES.get(name, "size: see the page")
         return (
             f"model.llava={name} is not in the local Hugging Face cache. `hf download {name}` "
             f"gets it ({size}, https://huggingface.co/{name}), or set model.llava in {file} or on "
@@ -90,7 +90,7 @@ def _missing_llava(cfg: RunConfig, lacks: str) -> str:
     return (
         f"model.llava={name}: there is no {lacks}. Set model.llava in {file} or on "
         f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
-        f"{SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
+        f"{_SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
     )
 
 
@@ -100,7 +100,7 @@ def _missing_sam(cfg: RunConfig, lacks: str) -> str:
     remedy = (
         "`python -m keyseg.tiny` rebuilds the bundled one"
         if kind == "folder"
-        else f"{kind} is at {SAM_PAGE} ({SIZES.get(kind, 'size: see the page')})"
+        else f"{kind} is at {SAM_PAGE} ({_SIZES.get(kind, 'size: see the page')})"
     )
     return (
         f"model.sam={cfg.model.sam}: there is no {lacks}. {remedy}. Set "

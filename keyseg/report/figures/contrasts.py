@@ -16,12 +16,12 @@ from keyseg.report.stats.verdict import ALPHA, NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.runs.provenance import cost_unit
 
-PANELS = 5
+_PANELS = 5
 """Contrasts whose examples are drawn one by one."""
-COLUMNS = 3
-NEAR, FAR = 2, 10
+_COLUMNS = 3
+NEAR, _FAR = 2, 10
 """Points up to which a folded axis is linear; how many medians away a difference is far."""
-POINTS = 2000
+_POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
 
 
@@ -60,7 +60,7 @@ def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
 def _far(rows: pd.DataFrame) -> bool:
     """Whether a few differences are so large that the others could not be told from 0."""
     ends = rows[["low", "high"]].astype(float).abs().max(axis=1).dropna()
-    return len(ends) > 2 and bool(ends.max() > FAR * max(ends.median(), 0.01))
+    return len(ends) > 2 and bool(ends.max() > _FAR * max(ends.median(), 0.01))
 
 
 def _fold(ax: Any) -> None:
@@ -130,10 +130,10 @@ def paired(sweep: Sweep) -> Any:
     """IoU against IoU on every example, a panel a contrast; then the differences' ECDF."""
     import seaborn as sns
 
-    shown = [c for c in declared(sweep) if c.plain][:PANELS]
+    shown = [c for c in declared(sweep) if c.plain][:_PANELS]
     pairs = [(c, _both(c, sweep.headline)) for c in shown]
     pairs = [(c, both) for c, both in pairs if len(both)]
-    columns = min(len(pairs) + 1, COLUMNS)
+    columns = min(len(pairs) + 1, _COLUMNS)
     rows = -(-(len(pairs) + 1) // columns)
     figure = canvas(3.6 * columns, 3.3 * rows, [c.of for c, _ in pairs])
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -142,7 +142,7 @@ def paired(sweep: Sweep) -> Any:
         ax.set_axis_off()
     for ax, (contrast, both) in zip(axes, pairs, strict=False):
         style = look(contrast.of.index)
-        drawn = both.sample(min(len(both), POINTS), random_state=0)
+        drawn = both.sample(min(len(both), _POINTS), random_state=0)
         size, alpha = (12, 0.7) if len(drawn) < 500 else (4, 0.4)
         edge = {"s": size, "color": style.colour, "alpha": alpha, "linewidth": 0}
         ax.scatter(drawn["against"], drawn["of"], rasterized=True, **edge)

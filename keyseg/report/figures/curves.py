@@ -11,7 +11,7 @@ import pandas as pd
 from keyseg.report.figures.style import band, canvas, legend, look
 from keyseg.report.store import Sweep, VariantResult
 
-PANELS: tuple[tuple[str, str], ...] = (
+_PANELS: tuple[tuple[str, str], ...] = (
     ("val/giou", "val gIoU (%)"),
     ("val/ciou", "val cIoU (%)"),
     ("val/keyword_accuracy", "val keyword accuracy (%)"),
@@ -21,14 +21,14 @@ PANELS: tuple[tuple[str, str], ...] = (
     ("train/dice", "mask loss, Dice"),
     ("train/keyword", "keyword loss"),
 )
-POINTS = 50
+_POINTS = 50
 """A noisy curve is averaged in this many bins of steps, so that 12 of them can be read."""
 
 
 def curve(variant: VariantResult, name: str) -> pd.DataFrame:
     """step, mean, low, high over the seeds of a variant; all runs with rows, finished or not.
 
-    Values that are not finite are left out; more than `POINTS` steps are averaged in bins.
+    Values that are not finite are left out; more than `_POINTS` steps are averaged in bins.
     """
     parts = []
     for cell in variant.cells:
@@ -39,9 +39,9 @@ def curve(variant: VariantResult, name: str) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame({"step": [], "mean": [], "low": [], "high": []})
     steps = rows["step"].astype(float)
-    if steps.nunique() > POINTS:
-        width = (steps.max() - steps.min()) / POINTS
-        bins = ((steps - steps.min()) // width).clip(upper=POINTS - 1)
+    if steps.nunique() > _POINTS:
+        width = (steps.max() - steps.min()) / _POINTS
+        bins = ((steps - steps.min()) // width).clip(upper=_POINTS - 1)
         rows = rows.assign(step=steps.min() + (bins + 0.5) * width)
     by_seed = rows.groupby(["step", "seed"])["value"].mean()
     summary = by_seed.groupby("step").agg(["mean", "min", "max"])
@@ -53,7 +53,7 @@ def learning_curves(sweep: Sweep) -> Any:
     """A figure of all panels; a panel without rows says so."""
     figure = canvas(11, 5.2, sweep.variants)
     axes = figure.subplots(2, 4, sharex=True)
-    for ax, (name, title) in zip(axes.flat, PANELS, strict=True):
+    for ax, (name, title) in zip(axes.flat, _PANELS, strict=True):
         scale = 100 if title.endswith("(%)") else 1
         drawn = [_draw(ax, v, name, scale, len(sweep.variants)) for v in sweep.variants]
         ax.set_title(title)

@@ -16,11 +16,11 @@ from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import percent, word
 
-WIDE = 8
+_WIDE = 8
 """Up to this many steps of all metrics stand side by side, else a metric below the other."""
 WORD = 14
 """Letters in a line of a verdict: as wide as an interval."""
-GREY = "#8a8a8a"
+_GREY = "#8a8a8a"
 BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
 
 
@@ -37,7 +37,7 @@ def figure(sweep: Sweep, scores: pd.DataFrame, measured: pd.DataFrame) -> Any:
     """
     way = steps(sweep)
     metrics = sweep.metrics
-    aside = (len(way) - 1) * len(metrics) <= WIDE
+    aside = (len(way) - 1) * len(metrics) <= _WIDE
     rows, columns = (1, len(metrics)) if aside else (len(metrics), 1)
     drawing = canvas(11, 3.4 * rows, [])
     axes = drawing.subplots(rows, columns, squeeze=False).ravel()
@@ -64,7 +64,7 @@ def _one(
     differences: Mapping[tuple[str, str], Mapping[Any, Any]],
 ) -> None:
     values = 100 * own["value"].reindex([v.label for v in way]).to_numpy(float)
-    ax.plot(range(len(way)), values, color=GREY, linewidth=1, zorder=1)
+    ax.plot(range(len(way)), values, color=_GREY, linewidth=1, zorder=1)
     for place, (variant, value) in enumerate(zip(way, values, strict=True)):
         if not np.isfinite(value):
             continue

@@ -16,7 +16,7 @@ from typing import Any
 from keyseg.report.store import VariantResult
 from keyseg.runs.disk import file_name
 
-COLOURS = (
+PALETTE = (
     "#0072B2",
     "#D55E00",
     "#009E73",
@@ -34,7 +34,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "d")
 TARGET = "#F0E442"
 LEGEND_LETTERS = 42
-INK, RULE = "#222222", "#d5d5d5"
+INK, RULE_COLOUR = "#222222", "#d5d5d5"
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -85,9 +85,9 @@ SEVERAL = Look(INK, "-", "D")
 
 def look(index: int) -> Look:
     """The look of the variant at this place of the design; 144 differ."""
-    n = len(COLOURS)
+    n = len(PALETTE)
     return Look(
-        COLOURS[index % n],
+        PALETTE[index % n],
         DASHES[(index + index // n) % len(DASHES)],
         MARKERS[(index + index // n) % len(MARKERS)],
     )

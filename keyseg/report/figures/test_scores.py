@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import RIGHT_MASK, THRESHOLDS, with_keyword
-from keyseg.report.figures import contrasts, pathway
+from keyseg.report.figures import budget, contrasts, pathway
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.style import INK, band, canvas, figure_style, legend, look, save, wrap
 from keyseg.report.stats.verdict import NO_RESULT
@@ -22,7 +22,7 @@ OUTCOMES: tuple[tuple[str, str, str], ...] = (
     ("keyword wrong, mask right", "#b9d4e8", "...."),
     ("both wrong", "#e4e4e4", ""),
 )
-PANELS = 4
+_PANELS = 4
 """Slices that are drawn; the tables have all."""
 FEW = 5
 """A fifth with fewer examples than this has no keyword accuracy worth a point."""
@@ -64,6 +64,7 @@ def makers(
             any(len(c.metrics) for c in sweep.cells),
             lambda: learning_curves(sweep),
         ),
+        "budget": (budget.varies(sweep, scores), lambda: budget.figure(sweep, scores)),
         "precision": (bool(sweep.finished), lambda: precision(sweep)),
         "keyword": (any(c.key_asked for c in sweep.finished), lambda: keyword(sweep)),
     }
@@ -72,7 +73,7 @@ def makers(
 
 def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]]) -> Any:
     """gIoU of every variant in every slice, with intervals; one panel a slice, two in a row."""
-    names = list(slices)[:PANELS]
+    names = list(slices)[:_PANELS]
     variants = [v for v in sweep.variants if v.finished]
     part = scores[(scores["protocol"] == sweep.headline) & (scores["metric"] == "giou")]
     rows = [names[i : i + 2] for i in range(0, len(names), 2)]

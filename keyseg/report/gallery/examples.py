@@ -26,7 +26,7 @@ from keyseg.report.store import Sweep, VariantResult
 PER_KIND = 6
 PER_CONTRAST = 4
 CONTRASTS = 16
-WORDS = 3
+_WORDS = 3
 SEEDS_APART = 0.2
 """IoU between the best and the worst seed of a variant from which its seeds disagree."""
 FILTERS = ("style", "size", "length", "split", "distractors")
@@ -46,10 +46,10 @@ GENERAL: tuple[tuple[str, str, str], ...] = (
 
 @dataclass(frozen=True)
 class TopWord:
-    """One of KEY's top words. `share`: probability, 0..1; `right`: it is the keyword."""
+    """One of KEY's top words. `probability`: 0..1; `right`: it is the keyword."""
 
     word: str
-    share: float
+    probability: float
     right: bool
 
 
@@ -320,7 +320,7 @@ def top_words(stored: object, keyword: str) -> tuple[TopWord, ...]:
         pairs = json.loads(str(stored))
         return tuple(
             TopWord(str(word), float(share), bool(keyword) and str(word).strip() == keyword)
-            for word, share in pairs[:WORDS]
+            for word, share in pairs[:_WORDS]
         )
     except (ValueError, TypeError):
         return ()

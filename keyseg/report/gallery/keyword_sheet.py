@@ -18,7 +18,7 @@ from PIL import ImageOps
 from keyseg.data.files import DataError
 from keyseg.data.pictures import open_rgb
 from keyseg.report.gallery import overlay
-from keyseg.report.gallery.sheet import TARGET
+from keyseg.report.gallery.sheet import TARGET_OUTLINE
 
 if TYPE_CHECKING:
     from keyseg.data.example import Example
@@ -63,4 +63,6 @@ def _picture(example: Example) -> str:
     except DataError:
         return ""
     small = np.asarray(ImageOps.contain(picture, (SIDE, SIDE)))
-    return overlay.jpeg_uri(overlay.draw(small, None, TARGET, (example.mask() == 1, TARGET)))
+    return overlay.jpeg_uri(
+        overlay.draw(small, None, TARGET_OUTLINE, (example.mask() == 1, TARGET_OUTLINE))
+    )

@@ -14,10 +14,10 @@ from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle
 from keyseg.data.pictures import open_rgb
 
-SMALL, LARGE = 256, 320
-"""Longest side in pixels: smaller images are enlarged to about `SMALL`, larger ones reduced."""
+_SMALL, _LARGE = 256, 320
+"""Longest side in pixels: smaller images are enlarged to about `_SMALL`, larger ones reduced."""
 QUALITY = 84
-GREY = 200
+_GREY = 200
 
 
 @lru_cache(maxsize=64)
@@ -30,7 +30,7 @@ def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
     try:
         rgb = open_rgb(path)
     except DataError:
-        grey = Image.new("RGB", _size(width, height), (GREY, GREY, GREY))
+        grey = Image.new("RGB", _size(width, height), (_GREY, _GREY, _GREY))
         return np.asarray(grey), False
     return np.asarray(rgb.resize(_size(*rgb.size), Image.Resampling.BICUBIC)), True
 
@@ -84,7 +84,7 @@ def file_uri(file: Path) -> str:
 
 def _size(width: int, height: int) -> tuple[int, int]:
     side = max(width, height)
-    scale = max(1, round(SMALL / side)) if side < SMALL else min(1.0, LARGE / side)
+    scale = max(1, round(_SMALL / side)) if side < _SMALL else min(1.0, _LARGE / side)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

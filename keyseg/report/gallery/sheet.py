@@ -17,8 +17,8 @@ from keyseg.report.gallery import overlay
 if TYPE_CHECKING:
     from keyseg.data.example import Example
 
-TILE, MARGIN, LINE, LINES, COLUMNS = 300, 12, 16, 5, 4
-TARGET, IGNORED = "#0072b2", "#d55e00"
+TILE, _MARGIN, LINE, LINES, _COLUMNS = 300, 12, 16, 5, 4
+TARGET_OUTLINE, IGNORED = "#0072b2", "#d55e00"
 FONT_SIZE = 13
 
 
@@ -28,12 +28,12 @@ def contact_sheet(examples: Sequence[Example], n: int, seed: int) -> Image.Image
     Under each: the query, the keyword, whether the target is empty, and the example's id.
     """
     chosen = np.random.default_rng(seed).permutation(len(examples))[:n]
-    columns = min(COLUMNS, len(chosen))
+    columns = min(_COLUMNS, len(chosen))
     rows = math.ceil(len(chosen) / columns)
-    cell = (TILE + MARGIN, TILE + LINES * LINE + MARGIN)
-    sheet = Image.new("RGB", (columns * cell[0] + MARGIN, rows * cell[1] + MARGIN), "white")
+    cell = (TILE + _MARGIN, TILE + LINES * LINE + _MARGIN)
+    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), "white")
     for place, number in enumerate(sorted(chosen.tolist())):
-        left, top = (place % columns) * cell[0] + MARGIN, (place // columns) * cell[1] + MARGIN
+        left, top = (place % columns) * cell[0] + _MARGIN, (place // columns) * cell[1] + _MARGIN
         _tile(sheet, examples[number], left, top)
     return sheet
 
@@ -44,7 +44,10 @@ def _tile(sheet: Image.Image, example: Example, left: int, top: int) -> None:
     ignored = mask == VOID
     # The target keeps its colour, which queries speak of.
     drawn = overlay.draw(
-        np.asarray(picture), ignored if ignored.any() else None, IGNORED, (mask == 1, TARGET)
+        np.asarray(picture),
+        ignored if ignored.any() else None,
+        IGNORED,
+        (mask == 1, TARGET_OUTLINE),
     )
     sheet.paste(Image.fromarray(drawn), (left, top))
     empty = "" if (mask == 1).any() else " (empty mask)"

@@ -64,6 +64,13 @@ FIGURES: Mapping[str, tuple[str, str]] = {
         "there are several seeds: lowest to highest seed. Losses that fall by more than a factor "
         "of 20 stand on a logarithmic axis.",
     ),
+    "budget": (
+        "Score against budget",
+        "Each variant's score with its 95 % interval over test examples against the steps that "
+        "were made and against GPU-hours (CPU-hours where no run had a GPU) of training at the "
+        "median pace, without evaluations; means over seeds, headline protocol, the sweep's first "
+        "metric. Filled: every seed is at a plateau. Rings: the two lines cross.",
+    ),
     "precision": (
         "Precision curves",
         "Share of test examples with an IoU above X, for every X; markers at 0.5, 0.6, … 0.9. "
@@ -118,9 +125,9 @@ def write(
 
     html, markdown = out_dir / "index.html", out_dir / "report.md"
     loader = jinja2.FileSystemLoader(HERE)
-    shared: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True}
-    page = jinja2.Environment(loader=loader, autoescape=True, lstrip_blocks=True, **shared)
-    plain = jinja2.Environment(loader=loader, autoescape=False, lstrip_blocks=True, **shared)
+    options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True}
+    page = jinja2.Environment(loader=loader, autoescape=True, lstrip_blocks=True, **options)
+    plain = jinja2.Environment(loader=loader, autoescape=False, lstrip_blocks=True, **options)
     plain.filters["cell"] = _markdown
     values = _values(parts, figures)
     values["svg"] = {name: overlay.file_uri(files[1]) for name, files in figures.items()}

@@ -51,13 +51,13 @@ class Sources:
     """Variances of a difference (M,), by where they come from; NaN where one seed cannot tell.
 
     `images`: of the mean over these seeds on other images. `seeds`: of the mean over other seeds
-    on these images. `shared`: the interaction's part, which both contain. `image_freedom`: the
+    on these images. `interaction`: the interaction's part, which both contain. `image_freedom`: the
     degrees of freedom of `images`.
     """
 
     images: np.ndarray
     seeds: np.ndarray
-    shared: np.ndarray
+    interaction: np.ndarray
     image_freedom: np.ndarray
     n_images: int
     n_seeds: int
@@ -65,7 +65,7 @@ class Sources:
     @property
     def both(self) -> np.ndarray:
         """(M,) variance over other seeds and other images; never below either source alone."""
-        summed = self.images + self.seeds - self.shared
+        summed = self.images + self.seeds - self.interaction
         total: np.ndarray = np.maximum(summed, np.maximum(self.images, self.seeds))
         return total
 
@@ -81,7 +81,7 @@ class Sources:
         from scipy.stats import t
 
         level, few, many = (1 + CONFIDENCE) / 2, max(self.n_seeds - 1, 1), self.image_freedom
-        seeds = np.where(self.seeds > self.shared, self.seeds, 0 * self.seeds)
+        seeds = np.where(self.seeds > self.interaction, self.seeds, 0 * self.seeds)
         with np.errstate(divide="ignore", invalid="ignore"):
             satterthwaite = self.both**2 / (seeds**2 / few + self.images**2 / many)
             share = seeds / (seeds + self.images)
@@ -255,8 +255,13 @@ def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
 
     The images' variance is the sandwich of a ratio (Taylor linearisation, clusters = images).
     """
-    n, seeds = table.shape[:2]
     pull = _over_pairs(pulls(table), table, factor)
+    return sources_of(pull, differences(table, factor))
+
+
+def sources_of(pull: np.ndarray, by_seed: np.ndarray) -> Sources:
+    """The same from what each image adds (n, S, M), and the difference of every seed (S, M)."""
+    n, seeds = pull.shape[:2]
     mean = pull.mean(1)
     scale = n / max(n - 1, 1)
     images, freedom = scale * (mean**2).sum(0), image_freedom(mean)
@@ -264,8 +269,8 @@ def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
         nothing = np.full(images.shape, np.nan)
         return Sources(images, nothing, nothing.copy(), freedom, n, seeds)
     within = scale * ((pull - mean[:, None]) ** 2).sum(0).mean(0)
-    by_seed = differences(table, factor).var(0, ddof=1) / seeds
-    return Sources(images, by_seed, within / (seeds - 1), freedom, n, seeds)
+    spread = by_seed.var(0, ddof=1) / seeds
+    return Sources(images, spread, within / (seeds - 1), freedom, n, seeds)
 
 
 def _over_pairs(values: np.ndarray, table: np.ndarray, factor: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 from keyseg.metrics import BY_NAME, Measure
 
-SCORE = 0.02
+SCORE_MARGIN = 0.02
 """Two points: what two trainings of one variant often differ by."""
 FAILURE = 0.01
 """One point of rates of failure, which are a few percent themselves."""
@@ -20,7 +20,7 @@ FAILURE = 0.01
 
 def default(measure: Measure) -> float:
     """The margin of a measure that the sweep's file says nothing of."""
-    return FAILURE if measure.better < 0 else SCORE
+    return FAILURE if measure.better < 0 else SCORE_MARGIN
 
 
 def margins(design: Mapping[str, Any]) -> dict[str, float]:

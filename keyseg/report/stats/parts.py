@@ -16,7 +16,7 @@ SLICE = "slice_"
 """What names of columns begin with that tell examples apart."""
 Group = tuple[str, str]
 """A slice and a value of it; two empty texts are the whole test split."""
-WHOLE: Sequence[Group] = [("", "")]
+WHOLE_SPLIT: Sequence[Group] = [("", "")]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
-from keyseg.report.stats.parts import SLICE, WHOLE, images_of, part_of
+from keyseg.report.stats.parts import SLICE, WHOLE_SPLIT, images_of, part_of
 from keyseg.report.store import Sweep
 from keyseg.runs.provenance import cost_unit
 
@@ -122,7 +122,7 @@ def scores(sweep: Sweep, seed: int) -> pd.DataFrame:
                 continue
             images = images_of(parts)
             codes = [images.get_indexer(p.image_ids) for p in parts]
-            groups = [*WHOLE, *split] if protocol == sweep.headline else WHOLE
+            groups = [*WHOLE_SPLIT, *split] if protocol == sweep.headline else WHOLE_SPLIT
             for group in groups:
                 each = zip(parts, codes, strict=True)
                 table = np.stack([p.sums(len(images), at, p.within(group)) for p, at in each], 1)
@@ -220,7 +220,7 @@ def _row(
         n_images=held.sources.n_images,
         images=float(held.sources.images[m]),
         seeds=float(held.sources.seeds[m]),
-        shared=float(held.sources.shared[m]),
+        interaction=float(held.sources.interaction[m]),
         hours=hours,
         device=device,
         contrasts=contrasts,

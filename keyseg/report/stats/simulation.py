@@ -14,7 +14,7 @@ from keyseg.metrics import BY_NAME, COLUMNS, MEASURES, ratios
 from keyseg.report.stats import inference, verdict
 from keyseg.report.stats.collapse import Side, collapsed, with_collapse
 from keyseg.report.stats.inference import Estimate, Sources
-from keyseg.report.stats.margin import SCORE
+from keyseg.report.stats.margin import SCORE_MARGIN
 from keyseg.report.stats.resamples import draws
 from keyseg.report.stats.synthetic import GAP, METRICS, MU, ROWS, Results, World, draw, gap
 
@@ -22,11 +22,11 @@ PLAIN, MAIN, INTERACTION = ((0, 1),), ((0, 1), (2, 3)), ((2, 3), (1, 0))
 """Pairs (against, of) of a 2 x 2 design's variants; an interaction's factor is 2."""
 DESIGN = (MU, MU + GAP, MU + GAP, MU + 1.5 * GAP)
 """Scores of a 2 x 2 design whose factors hinder each other by half."""
-WIDE = 0.25
+_WIDE = 0.25
 """A difference of 10 points of gIoU."""
 BETTER = frozenset({"better", "worse"})
 OF_ONE_SEED = frozenset({"one seed (better)", "one seed (worse)"})
-SMALL = frozenset({"no difference", "smaller than"})
+_SMALL = frozenset({"no difference", "smaller than"})
 
 
 def coverage(
@@ -143,9 +143,9 @@ def alike(
     Of one seed the words "one seed (better)" and "one seed (worse)" are counted. They speak of
     the weights at hand, which are truly alike only in a world without seed effects (`tau=0`).
     """
-    means, margin = [MU] * variants, [SCORE] * len(METRICS)
+    means, margin = [MU] * variants, [SCORE_MARGIN] * len(METRICS)
     said = words(means, margin, seeds, repeats, seed, resamples, world or World())
-    return _claims(said, BETTER if seeds > 1 else OF_ONE_SEED, SMALL)
+    return _claims(said, BETTER if seeds > 1 else OF_ONE_SEED, _SMALL)
 
 
 def apart(
@@ -165,10 +165,10 @@ def apart(
     "better" is right. Each metric's margin is its own true difference.
     """
     place = world or World()
-    truth = draw([MU, MU + WIDE], 1, place, np.random.default_rng(seed)).both
-    means, margin = [MU] + [MU + WIDE] * (variants - 1), list(gap(truth, PLAIN))
+    truth = draw([MU, MU + _WIDE], 1, place, np.random.default_rng(seed)).both
+    means, margin = [MU] + [MU + _WIDE] * (variants - 1), list(gap(truth, PLAIN))
     said = words(means, margin, seeds, repeats, seed, resamples, place)
-    return _claims(said, SMALL | {"by less than"}, frozenset({"better"}))
+    return _claims(said, _SMALL | {"by less than"}, frozenset({"better"}))
 
 
 def _claims(said: np.ndarray, false: frozenset[str], right: frozenset[str]) -> Claims:
@@ -211,7 +211,7 @@ def words(
             n_images=world.images,
             images=float(judged["images"][at]),
             seeds=float(judged["spread"][at]),
-            shared=0.0,
+            interaction=0.0,
             hours=float("nan"),
             equivalence=float(small[place]),
             margin=float(margin[place[2]]),
@@ -267,7 +267,7 @@ def _judge(
 
 def _stack(each: Sequence[Sources]) -> Sources:
     """Sources (tables, METRICS) of tables of one size."""
-    parts = ("images", "seeds", "shared", "image_freedom")
+    parts = ("images", "seeds", "interaction", "image_freedom")
     arrays = {part: np.array([getattr(one, part)[ROWS] for one in each]) for part in parts}
     return Sources(**arrays, n_images=each[0].n_images, n_seeds=each[0].n_seeds)
 

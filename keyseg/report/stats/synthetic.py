@@ -29,7 +29,7 @@ METRICS = ("giou", "ciou", "precision@0.5")
 ROWS = [list(BY_NAME).index(name) for name in METRICS]
 SUMS = ("iou", "above_0.5", "intersection", "union")
 """What an expression adds to, beside one example."""
-TOP, WIDTH = 0.95, 0.35
+_TOP, WIDTH = 0.95, 0.35
 EXPRESSIONS = np.array([1, 2, 2, 3, 3, 4, 8])
 """Expressions of an image; each entry is as likely."""
 POPULATION = 200_000
@@ -111,8 +111,8 @@ def split(world: World, rng: np.random.Generator, images: int) -> Split:
     """A test split drawn from the world's images."""
     count = rng.choice(EXPRESSIONS, images)
     image = np.repeat(np.arange(images), count)
-    shared, own = rng.standard_normal((2, images)), rng.standard_normal((2, len(image)))
-    size, other = shared[:, image] / np.sqrt(2), own / np.sqrt(2)
+    of_image, own = rng.standard_normal((2, images)), rng.standard_normal((2, len(image)))
+    size, other = of_image[:, image] / np.sqrt(2), own / np.sqrt(2)
     apart = np.sqrt(1 - world.ease**2)
     hard = np.sqrt(2) * np.array([world.image, world.expression])
     ease = sum(
@@ -127,7 +127,7 @@ def outcome(z: np.ndarray) -> np.ndarray:
     """(4, ...) `SUMS` of a score; intersection and union of a target of area 1."""
     from scipy.special import ndtr
 
-    iou = TOP * ndtr(z / WIDTH)
+    iou = _TOP * ndtr(z / WIDTH)
     union = 2 / (1 + iou)
     return np.stack([iou, iou > 0.5, iou * union, union])
 

@@ -35,10 +35,10 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
     """
     if contrast.open:
         return Reach("")
-    shared, lost = contrast.shared_seeds, left_out or {}
+    common, lost = contrast.shared_seeds, left_out or {}
 
     def counts(cell: CellResult) -> bool:
-        return (not shared or cell.seed in shared) and cell.seed not in lost.get(cell.label, ())
+        return (not common or cell.seed in common) and cell.seed not in lost.get(cell.label, ())
 
     sides = {v.label: [c for c in v.finished if counts(c)] for v in contrast.variants}
     words = {label: [c.convergence.word for c in cells] for label, cells in sides.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite, sqrt
 
 from keyseg.metrics import Measure
-from keyseg.report.stats.margin import SCORE, counted
+from keyseg.report.stats.margin import SCORE_MARGIN, counted
 
 ALPHA = 0.05
 POWER = 0.8
@@ -20,7 +20,7 @@ DETECT = 0.01
 """The difference that an inconclusive contrast should be able to show: one point."""
 SIGNS = 6
 """Seeds below which their signs alone cannot reach `ALPHA`: 2 / 2^6 = 0.031, 2 / 2^5 = 0.063."""
-FEWEST = 3
+_FEWEST = 3
 """Seeds from which intervals cover (docs/statistics.md)."""
 MOST_SEEDS = 200
 NO_RESULT = "no result"
@@ -52,7 +52,7 @@ class Evidence:
 
     `low`, `high`: 95 % interval over seeds and images, over images alone where there is one seed;
     `p`: Holm-corrected, over the same sources; `equivalence`: that of a difference as large as
-    `margin`, either way, corrected likewise. `images`, `seeds`, `shared`: variances, see
+    `margin`, either way, corrected likewise. `images`, `seeds`, `interaction`: variances, see
     `inference.Sources`. `hours`: of one more seed of both variants. `contrasts`: how many Holm's
     correction runs over.
     """
@@ -66,12 +66,12 @@ class Evidence:
     n_images: int
     images: float
     seeds: float
-    shared: float
+    interaction: float
     hours: float
     device: str = "GPU"
     contrasts: int = 1
     equivalence: float = float("nan")
-    margin: float = SCORE
+    margin: float = SCORE_MARGIN
 
     @property
     def small(self) -> bool:
@@ -178,7 +178,7 @@ def _why_none(e: Evidence) -> str:
 
 def _first_seeds(e: Evidence) -> str:
     """What it takes to speak of variants, where there is one seed."""
-    more = FEWEST - e.n_seeds
+    more = _FEWEST - e.n_seeds
     cost = hours_text(more * e.hours, e.device)
     return f"to judge the variant takes at least {more} more seeds{cost}"
 
@@ -196,13 +196,13 @@ def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
     """
     from scipy.stats import nct, t
 
-    seed_only = max(e.seeds - e.shared, 0.0) * e.n_seeds
-    shared = e.shared * e.n_seeds
-    images = max(e.images - e.shared, 0.0)
+    seed_only = max(e.seeds - e.interaction, 0.0) * e.n_seeds
+    interaction = e.interaction * e.n_seeds
+    images = max(e.images - e.interaction, 0.0)
 
     def power(n: int) -> float:
-        seeds = (seed_only + shared) / n
-        both = images + shared / n
+        seeds = (seed_only + interaction) / n
+        both = images + interaction / n
         total = both + seed_only / n
         if total <= 0:
             return 1.0
@@ -225,7 +225,7 @@ def images_needed(e: Evidence, gap: float = DETECT) -> float:
     from scipy.stats import norm
 
     reach = norm.isf(e.level / 2) + norm.ppf(POWER)
-    return float(max(e.images - e.shared, 0.0) * (reach / gap) ** 2)
+    return float(max(e.images - e.interaction, 0.0) * (reach / gap) ** 2)
 
 
 def hours_text(hours: float, device: str) -> str:
@@ -245,7 +245,7 @@ def _needs(e: Evidence) -> str:
         if times > 1:
             from scipy.stats import norm
 
-            left = 100 * norm.isf(ALPHA / 2) * sqrt(max(e.images - e.shared, 0.0))
+            left = 100 * norm.isf(ALPHA / 2) * sqrt(max(e.images - e.interaction, 0.0))
             return (
                 f"{e.n_images} test images leave ±{left:.1f} points whatever the number of seeds; "
                 f"{aim} needs about {ceil(times + 0.5)} times as many images"
@@ -259,7 +259,9 @@ def _needs(e: Evidence) -> str:
         )
     noun = "seed" if more == 1 else "seeds"
     cost = hours_text(more * e.hours, e.device)
-    rough = "" if e.n_seeds >= FEWEST else f" (a guess: {e.n_seeds} seeds hardly show their spread)"
+    rough = (
+        "" if e.n_seeds >= _FEWEST else f" (a guess: {e.n_seeds} seeds hardly show their spread)"
+    )
     return f"{aim} needs about {more} more {noun}{cost}{rough}"
 
 
@@ -272,14 +274,14 @@ def caveat(e: Evidence) -> str:
     if e.n_seeds < 2:
         return (
             "One seed cannot show whether the variant or the training run makes the difference: "
-            f"these are intervals of the weights at hand. From {FEWEST} seeds on intervals hold "
+            f"these are intervals of the weights at hand. From {_FEWEST} seeds on intervals hold "
             "over training runs, if seed effects are roughly normal; for the signs of the seeds "
             f"to reach p = {ALPHA} without that, {SIGNS} are needed."
         )
     few = (
         "Two seeds are too few for more than a first look: of their intervals over both sources "
         "fewer than 95 % hold the truth. "
-        if e.n_seeds < FEWEST
+        if e.n_seeds < _FEWEST
         else ""
     )
     return (

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.collapse import SHARE, rate
+from keyseg.report.stats.collapse import FALLEN_SHARE, rate
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import sentence
 from keyseg.report.stats.verdict import NO_RESULT, p_text
@@ -222,8 +222,8 @@ def rule(sweep: Sweep, answers: Sequence[Conclusion]) -> str:
         "verdict follows p. A difference counts as none where two one-sided tests, corrected in "
         "the same way, show it to be smaller than a margin either way, and the interval holds 0: "
         f"{sentence(sweep.design, sweep.metrics)}. Verdicts are about trainings that succeed: one "
-        f"whose gIoU is below {100 * SHARE:.0f} % of its variant's best seed counts as collapsed "
-        f"and is told of beside them.{_unseen(sweep)}"
+        f"whose gIoU is below {100 * FALLEN_SHARE:.0f} % of its variant's best seed counts as "
+        f"collapsed and is told of beside them.{_unseen(sweep)}"
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table
 
-COLUMNS = (
+PRINTED_COLUMNS = (
     "table",
     "data",
     "split",
@@ -41,15 +41,19 @@ def load(folder: Path, names: object = None) -> pd.DataFrame:
         if isinstance(wanted, list) and file.stem not in wanted:
             continue
         frame = pd.read_csv(file, dtype=str, keep_default_na=False)
-        missing = [column for column in COLUMNS if column not in frame]
+        missing = [column for column in PRINTED_COLUMNS if column not in frame]
         if missing:
             raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
         try:
             frame["value_percent"] = frame["value_percent"].astype(float)
         except ValueError as error:
             raise ValueError(f"{file}, column value_percent: {error}") from error
-        frames.append(frame[list(COLUMNS)])
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+        frames.append(frame[list(PRINTED_COLUMNS)])
+    return (
+        pd.concat(frames, ignore_index=True)
+        if frames
+        else pd.DataFrame(columns=list(PRINTED_COLUMNS))
+    )
 
 
 def of(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:

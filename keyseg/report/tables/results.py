@@ -26,7 +26,7 @@ from keyseg.report.tables.table import (
 from keyseg.runs.provenance import cost_unit
 
 MASKS = ("giou", "ciou", *(f"precision@{x}" for x in (0.5, 0.6, 0.7, 0.8, 0.9)))
-WORDS = (
+_WORDS = (
     "keyword_accuracy",
     "discrepancy_keyword_right_mask_wrong",
     "discrepancy_keyword_wrong_mask_right",
@@ -46,9 +46,9 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     floor = (
         f" ({percent(chance.iloc[0])} by always naming the most frequent)" if len(chance) else ""
     )
-    shared = next((colliding(cell.samples) for cell in sweep.finished), nan)
-    if isfinite(shared) and shared:
-        floor += f"; {percent(shared)} of the keywords share their first token with another"
+    collide = next((colliding(cell.samples) for cell in sweep.finished), nan)
+    if isfinite(collide) and collide:
+        floor += f"; {percent(collide)} of the keywords share their first token with another"
     words = (
         f"Keyword acc.: KEY's top word is the keyword{floor}. Key right, mask wrong: share of "
         "examples with the right keyword and IoU < 0.5; key wrong, mask right: a wrong keyword and "
@@ -65,7 +65,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         )
     return [
         _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
-        _panel(sweep, whole, "results_words", "Keywords and failures", words, WORDS),
+        _panel(sweep, whole, "results_words", "Keywords and failures", words, _WORDS),
         _cost(sweep),
     ]
 

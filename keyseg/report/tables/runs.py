@@ -12,7 +12,7 @@ import pandas as pd
 from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.runs.provenance import cost_unit
 
-COLUMNS = (
+_COLUMNS = (
     "signature",
     "variant",
     "seed",
@@ -63,7 +63,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
                 cell.log_file.as_posix(),
             )
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def protocol(cell: CellResult) -> str:

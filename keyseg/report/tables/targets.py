@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from keyseg.data.keywords.first_tokens import shared_tokens
+from keyseg.data.keywords.first_tokens import ambiguous_tokens
 from keyseg.metrics import with_keyword
 from keyseg.report.stats.parts import SLICE
 from keyseg.report.store import Sweep
@@ -44,12 +44,12 @@ def count(samples: pd.DataFrame, every: pd.DataFrame | None = None) -> Targets:
         nothing = float("nan")
         size = len(own), own["keyword"].nunique()
         return Targets(*size, None, nothing, _top(own["keyword"]), ("", nothing))
-    shared = _shared(samples if every is None else every)
+    ambiguous = _ambiguous(samples if every is None else every)
     return Targets(
         len(own),
         own["keyword"].nunique(),
         own["keyword_token"].nunique(),
-        float(own["keyword_token"].isin(list(shared)).mean()) if len(own) else float("nan"),
+        float(own["keyword_token"].isin(list(ambiguous)).mean()) if len(own) else float("nan"),
         _top(own["keyword"]),
         _top(own["keyword_token"]),
     )
@@ -92,19 +92,19 @@ def table(sweep: Sweep, slices: Mapping[str, Sequence[str]]) -> Table | None:
     )
 
 
-def _shared(samples: pd.DataFrame) -> dict[str, list[str]]:
+def _ambiguous(samples: pd.DataFrame) -> dict[str, list[str]]:
     own = samples[with_keyword(samples)]
-    return shared_tokens(own["keyword"], own["keyword_token"])
+    return ambiguous_tokens(own["keyword"], own["keyword_token"])
 
 
 def _named(rows: pd.DataFrame) -> str:
     if "keyword_token" not in rows:
         return " These runs did not record first tokens."
-    shared = _shared(rows)
-    if not shared:
+    ambiguous = _ambiguous(rows)
+    if not ambiguous:
         return " No two keywords begin alike."
     parts = []
-    for token, words in list(shared.items())[:SHOWN]:
+    for token, words in list(ambiguous.items())[:SHOWN]:
         more = ", …" if len(words) > SHOWN else ""
         parts.append(f"“{token}” ({', '.join(words[:SHOWN])}{more})")
     return f" Shared first tokens, most frequent first: {'; '.join(parts)}."

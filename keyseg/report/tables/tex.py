@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keyseg.report.tables.table import Entry, Line, Table
 
-LONGEST = 24
+_LONGEST = 24
 """Lines, of two rows each, that a page of a paper holds under a caption."""
 EVERY = 6
 TEXT = "p{42mm}"
@@ -89,7 +89,7 @@ def document(title: str, tables: Sequence[Path], figures: Sequence[tuple[Path, s
 
 
 def render(table: Table) -> str:
-    """Whole `table` environments, one for each `LONGEST` lines; needs booktabs and graphicx.
+    """Whole `table` environments, one for each `_LONGEST` lines; needs booktabs and graphicx.
 
     A table that is wider than the text is scaled down to it.
     """
@@ -107,10 +107,10 @@ def _pages(lines: Sequence[Line]) -> list[list[Line]]:
     pages: list[list[Line]] = [[]]
     for _, members in groupby(lines, key=lambda line: line.group):
         rest = list(members)
-        if pages[-1] and len(pages[-1]) + len(rest) > LONGEST:
+        if pages[-1] and len(pages[-1]) + len(rest) > _LONGEST:
             pages.append([])
         while rest:
-            room = LONGEST - len(pages[-1])
+            room = _LONGEST - len(pages[-1])
             pages[-1] += rest[:room]
             rest = rest[room:]
             if rest:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keyseg.report.figures.style import COLOURS, INK
+from keyseg.report.figures.style import INK, PALETTE
 from keyseg.report.tuning.space import contour, parallel, slices
 from keyseg.report.tuning.style import BEST, GOOD, QUIET, new_figure
 from keyseg.report.tuning.timeline import timeline as time_of
@@ -16,7 +16,7 @@ from keyseg.report.tuning.trials import Study, Trial, TuningResults
 STATES = {"complete": GOOD, "pruned": QUIET, "fail": BEST}
 
 
-def shared(tuning: TuningResults) -> dict[str, Any]:
+def common(tuning: TuningResults) -> dict[str, Any]:
     """Figures of all studies together; None for one that there is no data for."""
     return {"best_of_n": best_of_n(tuning.studies), "timeline": timeline(tuning)}
 
@@ -43,9 +43,9 @@ def history(study: Study) -> Any:
     shown = [t for t in study.trials if t.values and t.state in ("complete", "pruned")]
     kinds = {
         "drawn": ("o", GOOD),
-        "known point": ("s", COLOURS[4]),
+        "known point": ("s", PALETTE[4]),
         "pruned": ("X", QUIET),
-        "beyond a constraint": ("v", COLOURS[3]),
+        "beyond a constraint": ("v", PALETTE[3]),
     }
     data = pd.DataFrame(
         {
@@ -103,7 +103,7 @@ def best_of_n(studies: Sequence[Study]) -> Any:
     several = len(studies) > 1
     sns.lineplot(
         data, x="n completed trials", y=objective, hue="study", style="study",
-        palette=[COLOURS[i % len(COLOURS)] for i in range(data["study"].nunique())],
+        palette=[PALETTE[i % len(PALETTE)] for i in range(data["study"].nunique())],
         legend=several, ax=ax,
     )  # fmt: skip
     if several:
@@ -148,7 +148,7 @@ def importances(study: Study) -> Any:
     ax = figure.subplots()
     sns.barplot(
         data, y="parameter", x="importance", hue="method", orient="h", saturation=1,
-        palette=[GOOD, COLOURS[5]][: len(importances_by)], ax=ax,
+        palette=[GOOD, PALETTE[5]][: len(importances_by)], ax=ax,
     )  # fmt: skip
     ax.set(ylabel="", xlabel="importance (shares of 1)")
     ax.legend(loc="lower right", title=None)

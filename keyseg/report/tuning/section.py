@@ -115,7 +115,7 @@ def section(tuning: TuningResults, folder: Path, prefix: str = "") -> Section:
             drawn = _save(figures.single(study), folder, [prefix, study.label])
             label = study.label if several else None
             parts.append(StudySection(label, summary(study), _rows(study), drawn))
-        common = _save(figures.shared(tuning), folder, [prefix])
+        common = _save(figures.common(tuning), folder, [prefix])
     workers = sorted({call.workers for call in tuning.invocations})
     method = f"Sampler {tuning.sampler}, pruner {tuning.pruner}"
     method += f", {' or '.join(map(str, workers))} at a time." if workers else "."

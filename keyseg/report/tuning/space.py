@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keyseg.report.figures.style import COLOURS, INK
+from keyseg.report.figures.style import INK, PALETTE
 from keyseg.report.tuning.style import BEST, GOOD, QUIET, new_figure
 from keyseg.report.tuning.trials import Study, Trial
 
@@ -86,7 +86,7 @@ def contour(study: Study) -> Any:
                 markersize=8, label="best")  # fmt: skip
     if _has_default(study, x) and _has_default(study, y):
         ax.plot(_place(study, x, study.default[x]), _place(study, y, study.default[y]), "*",
-                color=COLOURS[4], markeredgecolor=INK, markersize=11, label="default")  # fmt: skip
+                color=PALETTE[4], markeredgecolor=INK, markersize=11, label="default")  # fmt: skip
     for axis, key, limit in ((ax.xaxis, x, ax.set_xlim), (ax.yaxis, y, ax.set_ylim)):
         low, high = (_place(study, key, end) for end in study.ends(key))
         limit(low - 0.03 * (high - low), high + 0.03 * (high - low))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyseg.report.figures.style import COLOURS
+from keyseg.report.figures.style import PALETTE
 
-GOOD, BEST, QUIET = COLOURS[0], COLOURS[1], "#9a9a9a"
+GOOD, BEST, QUIET = PALETTE[0], PALETTE[1], "#9a9a9a"
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -75,7 +75,7 @@ class LocalLauncher(SweepLauncher):
     def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> LocalPool:
         """The pool for these cells.
 
-        The share of each depends on all cells of the design, not on those that are left: the last
+        The threads of each depend on all cells of the design, not on those that are left: the last
         bits of a result depend on the number of threads, and a sweep that goes on must give the
         same bits as one that was never stopped.
         """

@@ -1,4 +1,4 @@
-"""The pool on this machine: worker processes, each with its share of cores and GPUs.
+"""The pool on this machine: worker processes, each with some of the cores and GPUs.
 
 A worker takes one cell, or several that it works on one after the other (`cells_per_job`).
 

@@ -78,7 +78,7 @@ class SlurmOptions:
         return shlex.split(self.python) if self.python else [sys.executable]
 
 
-POSITIVE = (
+_POSITIVE = (
     "cpus_per_task",
     "time",
     "cells_per_job",
@@ -96,7 +96,7 @@ def check(options: SlurmOptions) -> None:
     Raises:
         ConfigError: one does not; names the key.
     """
-    for name in POSITIVE:
+    for name in _POSITIVE:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ConfigError(f"hydra.launcher.{name}={value}: must be above 0")

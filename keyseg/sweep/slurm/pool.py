@@ -35,7 +35,7 @@ from keyseg.sweep.pool import WORKER, Ended, same_threads
 from keyseg.sweep.slurm import queue, reasons
 from keyseg.sweep.slurm.job import CellJob
 from keyseg.sweep.slurm.nodes import Nodes
-from keyseg.sweep.slurm.queue import ENDED, LOST, WAITING, Job, Jobs, Key, SlurmError
+from keyseg.sweep.slurm.queue import ENDED, LOST_STATES, WAITING, Job, Jobs, Key, SlurmError
 from keyseg.sweep.slurm.sbatch import SubmitLimit, job_folder
 from keyseg.sweep.supervise import NO_SPACE, last_lines
 
@@ -104,7 +104,7 @@ class Submission:
         """The record of a run; None where it was never submitted."""
         try:
             return cls(**json.loads((run.path / "job.json").read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, TypeError):  # none, or one that cannot be read
             return None
 
     def write(self, run: RunDirectory) -> None:
@@ -270,7 +270,8 @@ class SlurmPool:
 
     def _submit_all(self) -> None:
         """One array for all runs that have no job yet; no other process does so meanwhile."""
-        with sweep_directory.lock(self._sweep_dir, "submit"), _no_interruption():
+        # of all sweeps: a cell may be a link to that of another
+        with sweep_directory.lock(self._sweep_dir.parent, "submit"), _no_interruption():
             known = {run.path: Submission.read(run) for run, _ in self._asked}
             alive = Jobs(self._look({record.name for record in known.values() if record}))
             fresh = []
@@ -312,16 +313,16 @@ class SlurmPool:
                 return
             self._asked = self._asked[sum(map(len, batch)) :]
 
-    def _submit_array(self, packed: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
+    def _submit_array(self, jobs_of_runs: Sequence[Sequence[tuple[RunDirectory, int]]]) -> None:
         name = f"{self._sweep_dir.name}-{secrets.token_hex(3)}"
         records, jobs = [], []
-        for index, pack in enumerate(packed):
-            for run, _ in pack:
+        for index, together in enumerate(jobs_of_runs):
+            for run, _ in together:
                 record = Submission(name, index, now(), len(run.info.get("attempts") or []))
                 record.write(run)
                 records.append((run, record))
-            paths = [str(run.path.absolute()) for run, _ in pack]
-            jobs.append(CellJob(paths, self.worker, pack[0][1], self.minutes))
+            paths = [str(run.path.absolute()) for run, _ in together]
+            jobs.append(CellJob(paths, self.worker, together[0][1], self.minutes))
         try:
             self._submit(name, jobs)
         except SlurmError:
@@ -431,7 +432,7 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
     if job.state == "CANCELLED":
         says_by = job.reason.startswith("CANCELLED ")  # by whom, or when
         return f"{where} was {job.reason.lower() if says_by else 'cancelled'}", False
-    if job.state in LOST:
+    if job.state in LOST_STATES:
         return f"{where} was lost ({job.state})", True
     if _CUT_OFF in log:
         return f"{where} found no work: who submitted it was killed while doing so", True

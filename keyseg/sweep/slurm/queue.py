@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 Key = tuple[str, int]
 """Name of a submission, and the place of a job in its array."""
 
-WHOLE = -1
+WHOLE_ARRAY = -1
 """The place of a record that names no task: a job that is no array, or all of an array's tasks that
 have no record of their own. SLURM keeps one such record of tasks cancelled before they began."""
 
@@ -38,7 +38,7 @@ ENDED = frozenset(
         "REVOKED",
     )
 )
-LOST = frozenset(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "REVOKED"))
+LOST_STATES = frozenset(("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "TIMEOUT", "REVOKED"))
 """Ways to end that say nothing against the cell: it may be submitted again."""
 
 _TIMEOUT, _NO_ACCOUNTING = 30.0, 60.0  # seconds
@@ -76,7 +76,7 @@ class Jobs(dict[Key, Job]):
         SLURM keeps no record at all: one that is missing from an array that is known was cancelled.
         """
         name, index = key
-        job = self.get(key) or self.get((name, WHOLE))
+        job = self.get(key) or self.get((name, WHOLE_ARRAY))
         if job is not None or begun or name not in self._arrays:
             return job
         array = self._arrays[name]
@@ -239,7 +239,7 @@ def _places(job: str) -> Iterator[int]:
     for part in places.strip("[]").partition("%")[0].split(","):
         first, _, last = part.partition("-")
         if not (first.isdigit() and (last or first).isdigit()):  # a long list ends in "..."
-            yield WHOLE
+            yield WHOLE_ARRAY
         else:
             yield from range(int(first), int(last or first) + 1)
 

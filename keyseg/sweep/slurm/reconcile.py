@@ -29,7 +29,7 @@ class Overview:
     def read(self) -> list[CellStatus]:
         """The cells as they are now; SLURM is asked once, and only if a cell went there."""
         records = [Submission.read(watch.run) for watch in self.watches]
-        shared = Counter(record.key for record in records if record)
+        runs_of = Counter(record.key for record in records if record)
         jobs = Jobs()
         self.trouble = None
         try:
@@ -37,18 +37,20 @@ class Overview:
         except SlurmError as error:
             self.trouble = str(error)
         return [
-            self._row(watch, record, jobs, packed=record is not None and shared[record.key] > 1)
+            self._row(
+                watch, record, jobs, behind_others=record is not None and runs_of[record.key] > 1
+            )
             for watch, record in zip(self.watches, records, strict=True)
         ]
 
     def _row(
-        self, watch: Watch, record: Submission | None, jobs: Jobs, *, packed: bool
+        self, watch: Watch, record: Submission | None, jobs: Jobs, *, behind_others: bool
     ) -> CellStatus:
         if record is None:
             return watch.read()
         job = record.job(jobs, watch.run)
         state = state_of(watch.run, job, asked=self.trouble is None)
-        if packed and state == RUNNING and not record.begun(watch.run):
+        if behind_others and state == RUNNING and not record.begun(watch.run):
             state = QUEUED  # behind the others of its job
         row = watch.read(state)
         log = log_end(watch.run.path.parent, record) if state == LOST else ""

@@ -39,7 +39,7 @@ def parameters(options: SlurmOptions, name: str, code: Path) -> dict[str, Any]:
         *(["set -e", *options.setup, "set +e"] if options.setup else []),
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # the folder of the submission is no place to import from",
-        f"export {targets.PACKAGES}={shlex.quote(','.join(targets.allowed()))}",
+        f"export {targets.PACKAGES_VARIABLE}={shlex.quote(','.join(targets.allowed()))}",
         f"export {ROOT}={shlex.quote(os.environ.get(ROOT) or str(PROJECT))}",
     ]
     cores = None if options.cpus_per_gpu else options.cpus_per_task

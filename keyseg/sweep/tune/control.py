@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyseg.config import ConfigError
-from keyseg.runs.run_directory import DONE, FAILED, PRUNED
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED, DamagedError
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.supervise import Outcome, Supervisor
@@ -162,7 +162,7 @@ class Controller:
             try:
                 numbers = values(run, list(arm.options.objectives))
                 beyond = violations(run, arm.options.constraints)
-            except NoValue as error:
+            except (NoValue, DamagedError) as error:
                 self._fail(arm, trial, str(error))
                 return
             for name, value in beyond.items():

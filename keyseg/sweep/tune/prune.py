@@ -38,9 +38,9 @@ class WilcoxonTest:
         """Whether `mine` (IoU by example) is worse than `best`."""
         from scipy.stats import wilcoxon
 
-        shared = sorted(mine.keys() & best.keys())
-        differences = [mine[key] - best[key] for key in shared]
-        if len(shared) < self.n_min or not any(differences) or sum(differences) >= 0:
+        in_both = sorted(mine.keys() & best.keys())
+        differences = [mine[key] - best[key] for key in in_both]
+        if len(in_both) < self.n_min or not any(differences) or sum(differences) >= 0:
             return False
         test: Any = wilcoxon(differences, alternative="less", zero_method="zsplit")
         return bool(test.pvalue < self.p_threshold)

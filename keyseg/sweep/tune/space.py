@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LOG = "log"
 """The only tag that means something here."""
 
-NOT_TUNED = ("seed", "name", "rerun", "stale")
+NOT_TUNED = ("seed", "name", "rerun", "stale", "reuse")
 """Keys that are no hyperparameter: the best seed is luck."""
 
 

@@ -14,11 +14,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
+from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import FAILED
 from keyseg.sweep import finish, stale
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.design import folder_name
-from keyseg.sweep.launcher import EXIT_FAILED, SweepLauncher, prepare, start_parent, supervise
+from keyseg.sweep.launcher import (
+    EXIT_FAILED,
+    SweepLauncher,
+    prepare,
+    print_missing,
+    start_parent,
+    supervise,
+)
 from keyseg.sweep.overrides import fail
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
@@ -54,7 +62,9 @@ class Tuning:
         self.console = console
         if config.get("detach"):
             raise ConfigError("detach=true: a tuner stays, it chooses each trial from those before")
-        self.name = folder_name(str(config.get("name") or config.ablation.get("name") or "tune"))
+        asked = config.get("name")
+        named = (config.ablation.get("name") or "tune") if asked is None else asked
+        self.name = folder_name(str(named))
         space, fixed = split(overrides)
         self.questions = questions(space, fixed, options.tune_per)
         self.hook = load_hook(options.space)
@@ -88,11 +98,15 @@ class Tuning:
         """The whole of it; with dry=true only what it would be."""
         if self.config.get("dry"):
             self._show()
+            if self.launcher.prepare:
+                print_missing(self.probes, self.console)
             return []
         stale.check_study(self.sweep_dir, str(self.config.get("stale")))
         if self.launcher.prepare:
             prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        with sweep_directory.held(self.sweep_dir, [self.name]):
+            pass  # no sweep of this name is at work
         lock = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
             lock.acquire(timeout=1)

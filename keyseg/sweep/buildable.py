@@ -1,0 +1,173 @@
+"""Whether a cell's model can be built, before a job finds out: fusion, prompt, tokens, LoRA.
+
+Torch is loaded for fusion variants only, and only for those that were not built here before: what
+was built is remembered under paths.data, by config and code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.model.backbones.weights import weights_path
+from keyseg.runs import code, disk
+
+FILE = "variants.json"
+"""Under paths.data: keys of the fusion variants that were built."""
+
+_CHANNELS = 256
+"""Of SAM's prompts, at its public sizes."""
+
+_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token")
+
+
+def check(configs: Iterable[RunConfig]) -> None:
+    """Look at what every config builds, each different one once.
+
+    Raises:
+        ConfigError: something cannot be built; names the key.
+    """
+    from keyseg.data.templates import check_templates
+
+    seen = set()
+    for cfg in configs:
+        choice = cfg.model
+        parts = [cfg.fusion, vars(cfg.prompt), vars(choice.tokens), vars(choice.lora)]
+        key = json.dumps([*parts, choice.llava, choice.sam, choice.init, choice.sizes], default=str)
+        if key not in seen:
+            seen.add(key)
+            check_templates(cfg.prompt, choice.tokens)
+            check_tokenizer(cfg)
+            check_lora(cfg)
+            check_fusion(cfg)
+
+
+def check_tokenizer(cfg: RunConfig) -> None:
+    """Whether KEY and SEG are tokens of their own in the base's tokenizer, and start from a word.
+
+    Nothing where the tokenizer is not there, or not in one file: `build` looks again.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    from tokenizers import Tokenizer
+
+    from keyseg.data.templates import IMAGE_TOKEN, check_tokens
+
+    folder = _tokenizer_folder(cfg)
+    if folder is None or not (folder / "tokenizer.json").exists():
+        return
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises the plain class
+        raise ConfigError(f"{folder}: its tokenizer cannot be read ({_line(error)})") from error
+    named = [settings.get(role) for role in _ROLES]
+    roles = [name.get("content") if isinstance(name, dict) else name for name in named]
+    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    tokens = cfg.model.tokens
+    check_tokens(tokens, list(tokenizer.get_vocab()), added, [*roles, IMAGE_TOKEN])
+    unknown = tokenizer.token_to_id(str(roles[_ROLES.index("unk_token")]))
+    for name, word in (("key_init", tokens.key_init), ("seg_init", tokens.seg_init)):
+        if word is None or (name == "key_init" and not tokens.n_keys):
+            continue
+        ids = tokenizer.encode(word, add_special_tokens=False).ids
+        if len(ids) != 1 or ids[0] == unknown:
+            raise ConfigError(
+                f"model.tokens.{name}={word!r}: must be one known token of the tokenizer, or null "
+                "for the mean of all"
+            )
+
+
+def check_lora(cfg: RunConfig) -> None:
+    """Whether the language model has layers of the names in `model.lora.targets`.
+
+    Raises:
+        ConfigError: one of them is none.
+    """
+    names = _language_layers(Path(weights_path(cfg.model.llava)))
+    for target in cfg.model.lora.targets if names else ():
+        try:
+            found = any(re.fullmatch(target, name) for name in names)
+        except re.error as error:
+            raise ConfigError(f"model.lora.targets={target}: {error}") from error
+        if not found:
+            raise ConfigError(
+                f"model.lora.targets={target}: the language model of {cfg.model.llava} has no such "
+                f"layer; it has {', '.join(sorted(names))}"
+            )
+
+
+def check_fusion(cfg: RunConfig) -> None:
+    """Whether the fusion variant can be built. No memory is taken for it.
+
+    Raises:
+        ConfigError: it cannot, or it reads KEY where answers hold none.
+    """
+    n_keys, dim = cfg.model.tokens.n_keys, _channels(cfg)
+    target = str(cfg.fusion["_target_"])
+    known = resolve_path(cfg.paths.data) / FILE
+    look = [cfg.fusion, n_keys, dim, code.of((target,)).fingerprint]
+    key = hashlib.sha256(json.dumps(look, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    if key in _read(known):
+        return
+    import torch
+
+    from keyseg.train.build import build_fusion
+
+    with torch.device("meta"):
+        build_fusion(cfg, dim=dim)
+    known.parent.mkdir(parents=True, exist_ok=True)
+    disk.replace(known, json.dumps(sorted({*_read(known), key})).encode())
+
+
+def _tokenizer_folder(cfg: RunConfig) -> Path | None:
+    """Where the tokenizer is; None where it is made of bytes."""
+    if cfg.model.init == "random" and cfg.model.sizes:
+        named = cfg.model.sizes.get("tokenizer")
+        return Path(weights_path(str(named))) if named else None
+    return Path(weights_path(cfg.model.llava))
+
+
+def _language_layers(folder: Path) -> set[str]:
+    """Names of the language model's linear layers, as its files have them; empty if unknown."""
+    keys: Iterable[str] = ()
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    try:
+        if index.exists():
+            keys = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        elif whole.exists():
+            with whole.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                keys = json.loads(file.read(min(size, 2**26)))
+    except (OSError, ValueError, KeyError):  # whoever loads it, says so
+        return set()
+    modules = [key.removesuffix(".weight") for key in keys if key.endswith(".weight")]
+    inside = [name for name in modules if "language_model" in name and ".layers." in name]
+    return {leaf for name in inside if not (leaf := name.rpartition(".")[2]).endswith("norm")}
+
+
+def _channels(cfg: RunConfig) -> int:
+    """Channels of SAM's prompts: a folder says its own."""
+    file = resolve_path(cfg.model.sam) / "config.json"
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["prompt_dim"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _CHANNELS
+
+
+def _read(file: Path) -> set[str]:
+    try:
+        found: Any = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return set(map(str, found)) if isinstance(found, list) else set()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,124 @@
+"""What in a design folds together: two cells under one name, a contrast that compares nothing.
+
+Each is read off the design before anything runs: a report would leave it out, or add up what does
+not belong together, without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from keyseg.config import ConfigError
+from keyseg.sweep.conditional import identity
+
+Factors = Mapping[str, Any]
+
+
+class Place(Protocol):
+    """What is asked of a cell (`design.Point`)."""
+
+    @property
+    def label(self) -> str:
+        """Name of the variant."""
+
+    @property
+    def factors(self) -> Factors:
+        """What makes the variant."""
+
+    @property
+    def seed(self) -> int | None:
+        """Which repetition it is."""
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """All that is set."""
+
+
+def check(
+    points: Sequence[Place],
+    baseline: Factors,
+    contrasts: Sequence[Mapping[str, Any]],
+    path: Sequence[Factors],
+) -> None:
+    """Look at cells, baseline, contrasts and path of a design.
+
+    Raises:
+        ConfigError: something folds; says what, and with what.
+    """
+    _check_cells(points)
+    variants = list({p.label: p.factors for p in points}.values())
+    if not any(_matches(v, baseline) for v in variants):
+        raise ConfigError(
+            f"ablation.baseline={_shown(baseline)}: the sweep has no cell with all of that"
+        )
+    _check_contrasts(contrasts, variants)
+    here = dict(baseline)
+    for i, step in enumerate(path):
+        if all(str(here.get(key)) == str(value) for key, value in step.items()):
+            raise ConfigError(
+                f"ablation.path[{i}]={_shown(step)}: changes nothing; the variant before it has it"
+            )
+        here |= step
+
+
+def _check_cells(points: Sequence[Place]) -> None:
+    by_label: dict[str, Place] = {}
+    by_place: dict[tuple[str, Any], Place] = {}
+    for point in points:
+        other = by_label.setdefault(point.label, point)
+        if identity(other.factors) != identity(point.factors):
+            raise ConfigError(
+                f"two variants are called '{point.label}': {_shown(other.factors)} and "
+                f"{_shown(point.factors)}; sweep one of the keys, or give values that read apart"
+            )
+        twin = by_place.setdefault((point.label, point.seed), point)
+        if twin is not point and sorted(twin.overrides) != sorted(point.overrides):
+            apart = sorted({*twin.overrides} ^ {*point.overrides})
+            raise ConfigError(
+                f"two cells are '{point.label}' with one seed: {', '.join(apart)} tell them apart, "
+                "and ablation.factors does not name that key"
+            )
+
+
+def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Factors]) -> None:
+    told: dict[tuple[str, str], int] = {}
+    for i, entry in enumerate(entries):
+        where = f"ablation.contrasts[{i}]"
+        of, against = dict(entry["of"]), dict(entry["against"])
+        pairs = _pairs(of, against, variants)
+        if not pairs:
+            same = _shown(of) == _shown(against)
+            why = "compares a variant with itself" if same else "fits no two cells of the sweep"
+            raise ConfigError(f"{where}: {_shown(of)} against {_shown(against)} {why}")
+        before = {told[pair] for pair in pairs if pair in told}
+        if all(pair in told for pair in pairs):
+            raise ConfigError(
+                f"{where}: {_shown(of)} against {_shown(against)} is ablation.contrasts"
+                f"[{min(before)}] again"
+            )
+        for pair in pairs:
+            told.setdefault(pair, i)
+
+
+def _pairs(of: Factors, against: Factors, variants: Sequence[Factors]) -> list[tuple[str, str]]:
+    """Variants that an entry compares, as a report reads it: what it does not name is equal."""
+    found = []
+    for one in variants:
+        if not _matches(one, of):
+            continue
+        rest = {k: v for k, v in one.items() if k not in {*of, *against}}
+        found += [
+            (identity(one), identity(other))
+            for other in variants
+            if other is not one and _matches(other, {**rest, **against})
+        ]
+    return found
+
+
+def _matches(variant: Factors, wanted: Factors) -> bool:
+    return all(str(variant[key]) == str(value) for key, value in wanted.items() if key in variant)
+
+
+def _shown(factors: Factors) -> str:
+    return ", ".join(f"{key}={value}" for key, value in factors.items())
