@@ -6,6 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from keyseg.runs.text_encoding import in_utf8
 from keyseg.sweep.overrides import one_line_errors, plain_flags, whole_mappings
 
 # Hydra then raises errors instead of printing them: ours are one line, bugs show a traceback.
@@ -21,6 +22,7 @@ def app(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.argv[1:] = whole_mappings(plain_flags(sys.argv[1:]))
     with one_line_errors(sys.argv[1:]):
         app()

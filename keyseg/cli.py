@@ -21,6 +21,7 @@ from keyseg.commands import (
 )
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
+from keyseg.runs.text_encoding import in_utf8
 
 COMMANDS = (
     report,
@@ -39,6 +40,8 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 1 if something failed, with 2 for a wrong command line."""
+    if arguments is None:
+        in_utf8()
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes a list of arguments in one piece only: what follows an option is left over.

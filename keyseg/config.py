@@ -13,8 +13,9 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -385,14 +386,22 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"config key '{error.full_key or '?'}': {reason}") from error
-    flat = flatten(raw)
+    check(run)
+    return run
+
+
+def check(run: RunConfig) -> None:
+    """Check a typed config: its values, and that its open groups say what they are.
+
+    Raises:
+        ConfigError: a value outside its range, or one that is missing.
+    """
     check_values(run)
-    for group in ("fusion", "data"):
-        if f"{group}.name" not in flat:
+    for group, values in (("fusion", run.fusion), ("data", run.data)):
+        if "name" not in values:
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
-    return run
 
 
 def check_values(run: RunConfig) -> None:
@@ -470,18 +479,33 @@ def signed(cfg: RunConfig) -> dict[str, Any]:
     return {
         key: _meaning(key, value)
         for key, value in flat.items()
-        if not any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
-        and not any(fnmatch(key, added) and value == _plain(v) for added, v in ADDED.items())
+        if not _left_out(key)
+        and not any(value == _plain(v) for v in _idle_values(key))
         and not any(key == term or key.startswith(f"{term}.") for term in idle)
     }
+
+
+@cache
+def _left_out(key: str) -> bool:
+    return any(fnmatch(key, pattern) for pattern in NOT_IN_SIGNATURE)
+
+
+@cache
+def _idle_values(key: str) -> tuple[Any, ...]:
+    """Values of a newer key that do nothing."""
+    return tuple(value for added, value in ADDED.items() if fnmatch(key, added))
 
 
 def _meaning(key: str, value: Any) -> Any:
     """A value as a signature counts it."""
     if key.endswith("._target_"):
         return _target_name(value)
-    told = (now for pattern, (v, now) in REDEFINED.items() if fnmatch(key, pattern) and v == value)
-    return next(told, value)
+    return next((now for v, now in _redefined(key) if v == value), value)
+
+
+@cache
+def _redefined(key: str) -> tuple[tuple[Any, Any], ...]:
+    return tuple(change for pattern, change in REDEFINED.items() if fnmatch(key, pattern))
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:
@@ -508,7 +532,7 @@ def _plain(value: Any) -> Any:
 def flatten(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> dict[str, Any]:
     """`{"loss.keyword.weight": 0.5, ...}`: leaves by dotted name; lists stay whole."""
     if isinstance(cfg, RunConfig):
-        cfg = asdict(cfg)
+        return dict(_leaves(vars(cfg), ""))
     plain = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg
     return dict(_leaves(cast(Mapping[str, Any], plain), ""))
 
@@ -517,8 +541,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if prefix == "" and key == "hydra":
             continue
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+        below = vars(value) if is_dataclass(value) else value
+        if isinstance(below, Mapping) and below:
+            yield from _leaves(below, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -56,8 +56,8 @@ def _check(options: argparse.Namespace) -> int:
     cfg = _config(options)
     first = _first_token(options.tokenizer)
     result = check(cfg.data, first, decode=options.images)
+    print_table(options.data, result)
     console = Console()
-    console.print(_table(options.data, result))
     if result.policies:
         console.print(_policies(cfg.data["keyword"], result))
     print(_overlap(result))
@@ -106,12 +106,31 @@ def _first_token(tokenizer: str | None) -> Callable[[str], str]:
         return lambda keyword: keyword.split()[0].lower()
     from transformers import AutoTokenizer
 
+    from keyseg.model.backbones.weights import is_hub_id
+
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"--tokenizer {tokenizer}: cannot be loaded ({reason})") from error
+        hint = ""
+        if is_hub_id(tokenizer):
+            hint = f"; `hf download {tokenizer} --include '*token*' config.json` gets it"
+        raise ConfigError(f"--tokenizer {tokenizer}: cannot be loaded ({reason}){hint}") from error
     return lambda keyword: str(loaded.tokenize(keyword)[0])
+
+
+def print_table(name: str, result: Result) -> None:
+    """The counts; a table that is wider than the terminal is wrapped by it, rather than cut."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console, endless = Console(), Console(width=10_000)
+    table = _table(name, result)
+    gaps = 2 * len(table.columns)
+    needed = Measurement.get(endless, endless.options, table).minimum + gaps
+    if needed > console.width:
+        console = Console(width=needed)
+    console.print(table)
 
 
 def _table(name: str, result: Result) -> Table:
@@ -153,7 +172,8 @@ def _table(name: str, result: Result) -> Table:
     table.caption_justify = "left"
     for title in (k for k in (lines[0] if lines else ()) if k in shown):
         left = title in ("split", "source")
-        table.add_column(title, justify="left" if left else "right", no_wrap=left)
+        widest = max(map(len, title.split()))
+        table.add_column(title, justify="left" if left else "right", no_wrap=left, min_width=widest)
     for line in lines:
         table.add_row(*(v for k, v in line.items() if k in shown))
     return table

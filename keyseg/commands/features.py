@@ -34,14 +34,24 @@ def register(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from keyseg.data.files import DataError
+    from keyseg.model.backbones.weights import check_weights
 
     cfg = compose_config([f"data={options.data}", *options.overrides])
+    images: list[Path] = []
+    problems: list[ConfigError | DataError] = []
+    try:
+        check_weights(cfg)
+    except ConfigError as error:
+        problems.append(error)
     try:
         images = _images(cfg, options.split)
-        features = _build(cfg)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (ConfigError, DataError) as error:
+        problems.append(error)
+    for problem in problems:  # all that is missing, at once
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
+        return 2 if any(isinstance(problem, ConfigError) for problem in problems) else 1
+    features = _build(cfg)
     if features.store is None:
         reason = "model.init=random" if cfg.model.init == "random" else "runtime.features=false"
         raise ConfigError(f"{reason}: no features are stored")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs.spreadsheet import guarded
 
 if TYPE_CHECKING:
     from keyseg.predict.predictor import Prediction, Predictor
@@ -337,6 +338,8 @@ def _table(requests: Sequence[Request], file: Path) -> Path:
             if content:
                 words = content["top_words"]
                 content["probability"] = words[0]["probability"] if words else None
-                writer.writerow([*(content[c] for c in columns), f"{request.name}.json"])
+                cells = [content[c] for c in columns]
+                texts = [guarded(c) if isinstance(c, str) else c for c in cells]
+                writer.writerow([*texts, f"{request.name}.json"])
     aside.replace(file)
     return file

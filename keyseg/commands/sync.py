@@ -17,6 +17,9 @@ def register(commands: Any) -> None:
     sync = commands.add_parser("sync", help="bring MLflow level with the run directories")
     sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")
     sync.add_argument("--out", default="reports/out", help="where reports are (reports/out)")
+    sync.add_argument(
+        "--all", action="store_true", help="ask the store for every run, those that were level, too"
+    )
     sync.set_defaults(run=_sync)
 
 
@@ -34,7 +37,7 @@ def _sync(options: argparse.Namespace) -> int:
             in_sweep = bool(sweep_directory.read(sweep_dir))
             if in_sweep:
                 tracking.start_parent(sweep_dir)
-            problems = tracking.sync_all(runs)
+            problems = tracking.sync_all(runs if options.all else tracking.behind(runs))
             if in_sweep:
                 page = resolve_path(options.out) / name
                 tracking.finish_parent(sweep_dir, page if page.is_dir() else None)

@@ -112,7 +112,9 @@ class RunDirectory:
         with run._updating():
             if not run.info:
                 base = {"signature": signature(cfg), "status": QUEUED, "seed": cfg.seed}
-                run._write_info({**base, "attempts": [], **info})
+                # known here, too: who shows a thousand runs does not read a thousand configs
+                length = {"steps": cfg.optim.steps, "tests": bool(cfg.evaluation.protocols)}
+                run._write_info({**base, **length, "attempts": [], **info})
         return run
 
     # -- config and state -------------------------------------------------------------------
@@ -242,7 +244,7 @@ class RunDirectory:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         if not self.info:  # it was damaged; `create` makes a new one
             return
-        kept = ("signature", "factors", "label", "seed", "sweep")
+        kept = ("signature", "factors", "label", "seed", "sweep", "steps", "tests")
         with self._updating():
             info = self.info
             old = [*info.get("mlflow_superseded", []), info.get("mlflow_run_id")]

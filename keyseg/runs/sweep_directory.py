@@ -40,6 +40,33 @@ def read(sweep_dir: Path) -> dict[str, Any]:
     return content
 
 
+class Members:
+    """Which runs in a sweep's folder belong to it, asked of many runs: sweep.json is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, ...], str | None, frozenset[str] | None]] = {}
+
+    def parent(self, sweep_dir: Path, signature: str) -> str | None:
+        """The parent run in MLflow of a run; None where it belongs to no sweep."""
+        file = sweep_dir / "sweep.json"
+        try:
+            stat = file.stat()
+        except FileNotFoundError:
+            return None
+        seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)  # a file that is replaced is another
+        if self._known.get(sweep_dir, (None,))[0] != seen:
+            sweep = read(sweep_dir)
+            cells = None if sweep.get("tune") else frozenset(_signatures(sweep))
+            self._known[sweep_dir] = (seen, sweep.get("mlflow_parent"), cells)
+        _, parent, cells = self._known[sweep_dir]
+        # every run in the folder of a tuning is a trial of it
+        return parent if cells is None or signature in cells else None
+
+
+def _signatures(sweep: dict[str, Any]) -> list[str]:
+    return [cell["signature"] for cell in sweep.get("cells", [])]
+
+
 def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[str, Any]]:
     """Cells of a sweep.json that is about to be replaced and that the new one does not have."""
     found = {}

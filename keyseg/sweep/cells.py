@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,28 @@ from keyseg.runs import targets, trunk
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.design import Design, Point
 
-Compose = Callable[[Sequence[str]], DictConfig]
-"""From the overrides of a cell to its composed config."""
+Composed = Callable[[Sequence[str]], DictConfig | RunConfig]
+"""From the overrides of a cell to its config, composed, or checked, too."""
+
+Say = Callable[[str], None]
+"""Shows a line to the user."""
+
+
+class Progress:
+    """Says how far something has come that goes over many things, every few seconds."""
+
+    every = 3.0  # seconds
+
+    def __init__(self, what: str, total: int, say: Say) -> None:
+        self._what, self._total, self._say = what, total, say
+        self._count, self._said = 0, time.monotonic()
+
+    def step(self) -> None:
+        """The next one begins."""
+        if time.monotonic() - self._said > self.every:
+            self._said = time.monotonic()
+            self._say(f"{self._what}: {self._count} of {self._total}")
+        self._count += 1
 
 
 @dataclass(frozen=True)
@@ -58,15 +79,17 @@ class Cell:
         )
 
 
-def freeze(design: Design, compose: Compose) -> list[Cell]:
-    """Compose and check the config of every cell.
+def freeze(design: Design, compose: Composed, say: Say = lambda text: None) -> list[Cell]:
+    """Compose and check the config of every cell; `say` hears of it where that takes long.
 
     Raises:
         ConfigError: a cell's config is wrong, or two cells are the same run; names the overrides.
     """
     cells: list[Cell] = []
     first: dict[str, Point] = {}
+    progress = Progress("composing cells", len(design.points), say)
     for point in design.points:
+        progress.step()
         try:
             config = frozen(compose(point.overrides))
         except ConfigError as error:
@@ -98,13 +121,14 @@ def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
     return Cell(key, point.label, point, config, resolve_path(config.paths.outputs) / sweep / key)
 
 
-def frozen(composed: DictConfig) -> RunConfig:
+def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
-    `rerun`, `stale`, `reuse`, `dry` and `detach` are orders to whoever starts the run; a worker
-    that goes on after it was killed must not read them again.
+    One that is typed has been checked, and is changed in place. `rerun`, `stale`, `reuse`, `dry`
+    and `detach` are orders to whoever starts the run; a worker that goes on after it was killed
+    must not read them again.
     """
-    config = validate(composed)
+    config = composed if isinstance(composed, RunConfig) else validate(composed)
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
     config.stale, config.reuse = "ask", True

@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def short_path(path: Path) -> str:
 
 def _percent(scores: dict[str, Any] | None, name: str) -> str:
     value = (scores or {}).get(name)
-    return "-" if value is None else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}" if isinstance(value, int | float) and isfinite(value) else "-"
 
 
 def _time(info: dict[str, Any]) -> str:

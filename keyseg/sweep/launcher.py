@@ -31,7 +31,8 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish, preflight, ranges, reuse, stale
-from keyseg.sweep.cells import Cell, freeze
+from keyseg.sweep.cells import Cell, Say, freeze
+from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
@@ -43,6 +44,10 @@ from keyseg.tracking import sync
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 _TICK, _REDRAW = 0.1, 0.5  # seconds
+_SHARE = 0.01
+"""Of a core's time that drawing may take."""
+_FEW = 100
+"""Cells up to which the table is drawn anew whenever one of them ended."""
 
 
 class GridSweeper(BasicSweeper):
@@ -91,7 +96,11 @@ class SweepLauncher(Launcher):
         """Get all cells done, report, and end the program with 1 if a cell failed."""
         with one_line_errors(), sigterm_is_ctrl_c(), ExitStack() as held:
             console = Console()
-            design, cells = self.design_and_cells(job_overrides)
+
+            def say(text: str) -> None:
+                finish.print_line(console, text)
+
+            design, cells = self.design_and_cells(job_overrides, say)
             if self.config.detach and not self.can_detach:
                 raise ConfigError(
                     "detach=true: cells on this machine end with the command; "
@@ -139,8 +148,10 @@ class SweepLauncher(Launcher):
             raise SystemExit(EXIT_FAILED)
         return [_job_return(cell, status[cell.path]) for cell in cells]
 
-    def design_and_cells(self, job_overrides: Sequence[Sequence[str]]) -> tuple[Design, list[Cell]]:
-        """Design and frozen cells.
+    def design_and_cells(
+        self, job_overrides: Sequence[Sequence[str]], say: Say = lambda text: None
+    ) -> tuple[Design, list[Cell]]:
+        """Design and frozen cells; `say` hears of it where that takes long.
 
         Raises:
             ConfigError: something in the config of some cell is wrong; nothing was written yet.
@@ -153,7 +164,7 @@ class SweepLauncher(Launcher):
             name=self.config.get("name"),
             fusion=str(OmegaConf.select(self.config, "fusion.name")),
         )
-        return design, freeze(design, self.compose)
+        return design, freeze(design, Composer(self.compose), say)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of one cell, as Hydra composes it for a job."""
@@ -257,18 +268,21 @@ def supervise(
     titles = unique_titles((c.label, c.config.seed, c.signature) for c in cells)
     watches = [Watch(cell.open(), title) for cell, title in zip(cells, titles, strict=True)]
 
-    def draw() -> None:
+    def draw() -> float:
+        """Show all cells; when to do so again: the more of them there are, the later."""
+        began = time.monotonic()
         states = supervisor.states()
         view.update([watch.read(states.get(watch.run.path)) for watch in watches])
+        took = time.monotonic() - began
+        return began + max(_REDRAW, took / _SHARE)
 
     with open_view(heading, console, slots=pool.slots, table=show) as view:
-        drawn = 0.0
+        again = 0.0
         try:
             while supervisor.active:
                 changed = supervisor.step()
-                if changed or time.monotonic() - drawn > _REDRAW:
-                    draw()
-                    drawn = time.monotonic()
+                if (changed and len(watches) <= _FEW) or time.monotonic() > again:
+                    again = draw()
                 time.sleep(_TICK)
             draw()
         except KeyboardInterrupt:

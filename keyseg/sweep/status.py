@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from keyseg.config import ConfigError
 from keyseg.runs import convergence, sweep_directory
 from keyseg.runs.run_directory import (
     DONE,
     FAILED,
+    PRUNED,
     QUEUED,
     RUNNING,
     DamagedError,
@@ -25,6 +26,12 @@ from keyseg.runs.run_directory import (
 TESTING, STOPPED, LOST = "testing", "stopped", "lost"
 """States beyond run.json's: the steps are done and the test split is read; nobody works on it;
 its job ended without a word."""
+
+_TAIL = 4096
+"""Bytes at the end of metrics.jsonl that show how a run ended."""
+
+_LASTING = (DONE, PRUNED, FAILED, QUEUED, LOST, STOPPED)
+"""States of which nothing changes while the files do not."""
 
 LOSSES = ("loss", "text", "bce", "dice", "keyword")
 
@@ -71,17 +78,30 @@ class Watch:
         self._last: dict[str, Row] = {}
         self._first: Row | None = None
         self._curve: list[Row] = []  # what tells whether it has converged
+        self._tail_only = False
         self._steps = steps
         self._tests = tests
+        self._info_file = run.path / "run.json"
+        self._shown: tuple[Any, CellStatus] | None = None
         self._damaged: str | None = None
 
     def read(self, state: str | None = None) -> CellStatus:
         """The status now. `state`: what the caller knows better than run.json."""
+        seen = (state, _stamp(self._info_file), _stamp(self.run.metrics_file))
+        if self._shown is None or self._shown[0] != seen:
+            status = self._read(state)
+            lasting = status.state in _LASTING and (state, status.state) != (None, STOPPED)
+            self._shown = (seen, status) if lasting else None
+            return status
+        return self._shown[1]
+
+    def _read(self, state: str | None) -> CellStatus:
         info = self.run.info
         attempts = info.get("attempts") or []
-        self._read_rows(since=float((attempts or [{}])[-1].get("started") or 0))
         status = str(info.get("status", QUEUED))
-        steps = info.get("steps") or self._read_steps()
+        ended = status in (DONE, PRUNED, FAILED) and "convergence" in info
+        self._read_rows(since=float((attempts or [{}])[-1].get("started") or 0), ended=ended)
+        steps = self._read_steps(info)
         step = max([row.step for row in self._last.values()] or [0])
         if state is None:
             state = status
@@ -113,6 +133,8 @@ class Watch:
         )
 
     def _training(self, info: Mapping[str, Any]) -> str:
+        if self._tail_only:
+            return str(info["convergence"].get("word") or "")
         return convergence.of_rows(self._curve, info).word or ""
 
     def _value(self, name: str) -> float | None:
@@ -128,17 +150,17 @@ class Watch:
             speed = (last.time - self._first.time) / (last.step - self._first.step)
         return (steps - step) * speed if speed is not None else None
 
-    def _read_rows(self, since: float) -> None:
+    def _read_rows(self, since: float, *, ended: bool = False) -> None:
         try:
             with self.run.metrics_file.open("rb") as file:
                 stat = self.run.metrics_file.stat()
                 inode, offset = self._file
-                if stat.st_ino != inode or stat.st_size < offset:  # truncated: all anew
-                    offset, self._last, self._first, self._curve = 0, {}, None, []
-                file.seek(offset)
-                new = file.read()
+                anew = stat.st_ino != inode or stat.st_size < offset  # truncated
+                if anew or (self._tail_only and not ended):
+                    self._forget()
+                new = self._new_lines(file, stat.st_size, ended=ended)
         except FileNotFoundError:
-            self._file, self._last, self._first, self._curve = (0, 0), {}, None, []
+            self._forget()
             return
         try:
             rows = parse_rows(self.run.metrics_file, new)
@@ -153,17 +175,35 @@ class Watch:
             first_is_old = self._first is None or self._first.time < since
             if row.name == "train/loss" and row.time >= since and first_is_old:
                 self._first = row
-        self._file = (stat.st_ino, offset + new.rfind(b"\n") + 1)
+        self._file = (stat.st_ino, self._file[1] + new.rfind(b"\n") + 1)
 
-    def _read_steps(self) -> int | None:
-        if self._steps is None and self.run.config_file.exists():
+    def _forget(self) -> None:
+        self._file, self._last, self._first, self._curve = (0, 0), {}, None, []
+        self._tail_only = False
+
+    def _new_lines(self, file: BinaryIO, size: int, *, ended: bool) -> bytes:
+        """What was not read yet; of a run that ended its last lines, where they show enough."""
+        inode, offset = self._file
+        if ended and offset == 0 and size > _TAIL:
+            file.seek(size - _TAIL)
+            tail = file.read().partition(b"\n")[2]
+            if b'"val/' in tail and b'"train/loss"' in tail:
+                self._tail_only, self._file = True, (inode, size - len(tail))
+                return tail
+        file.seek(offset)
+        return file.read()
+
+    def _read_steps(self, info: Mapping[str, Any]) -> int | None:
+        if self._steps is None and "tests" in info:
+            self._tests = info["tests"]
+        elif self._steps is None and self.run.config_file.exists():  # a run from before that
             try:
                 loaded = stored_config(self.run.config_file)
                 self._steps = loaded["optim"]["steps"]
                 self._tests = bool(loaded["evaluation"]["protocols"])
             except (ConfigError, KeyError, TypeError):  # whoever works on the run says so
-                return None
-        return self._steps
+                return info.get("steps")
+        return info.get("steps") or self._steps
 
 
 def watches(sweep_dir: Path) -> list[Watch]:
@@ -191,6 +231,15 @@ def unique_titles(cells: Iterable[tuple[str, object, str]]) -> list[str]:
     if len(set(seeded)) == len(seeded):
         return seeded
     return [f"{title} · {name[:6]}" for title, (_, _, name) in zip(seeded, rows, strict=True)]
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    """Tells a file from what it was before, and from what replaces it."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _seconds(attempts: list[dict[str, float]]) -> float | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,32 @@ def is_level(run: RunDirectory) -> bool:
     if store_uri() == OFF:
         return True
     return bool(_Sent(run)["level"] == _fingerprint(run))
+
+
+def behind(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
+    """Those of a sweep's runs that need `sync`.
+
+    A run that was level is taken for that if the store has the first and the last of them: it asks
+    for two runs instead of all. A store that was emptied, or another one, gets everything.
+
+    Raises:
+        Exception: whatever MLflow or the network raises.
+    """
+    if store_uri() == OFF:
+        return list(runs)
+    ids = {run.path: _Sent(run)["run_id"] for run in runs if _is_level(run)}
+    client = client_of(store_uri())
+    ends = list(ids.values())[:1] + list(ids.values())[-1:]
+    if any(run_id is None or get_run(client, run_id) is None for run_id in ends):
+        return list(runs)
+    return [run for run in runs if run.path not in ids]
+
+
+def _is_level(run: RunDirectory) -> bool:
+    try:
+        return is_level(run)
+    except ValueError:  # a file of it that cannot be read: sync says which
+        return False
 
 
 # -- the parent run of a sweep -------------------------------------------------------------------
@@ -364,12 +390,11 @@ def _signature(run: RunDirectory, info: dict[str, Any]) -> str:
     return str(info.get("signature") or run.path.name)
 
 
+_members = sweep_directory.Members()
+
+
 def _parent_of(run: RunDirectory, signature: str) -> str | None:
-    sweep = sweep_directory.read(run.path.parent)
-    in_design = any(cell["signature"] == signature for cell in sweep.get("cells", []))
-    if in_design or sweep.get("tune"):  # every run in the folder of a tuning is a trial of it
-        return sweep.get("mlflow_parent")
-    return None
+    return _members.parent(run.path.parent, signature)
 
 
 def _fingerprint(run: RunDirectory) -> list[Any]:

@@ -3,6 +3,10 @@ import pytest
 from PIL import Image
 
 from keyseg import cli
+from keyseg.commands.data import print_table
+from keyseg.data.check import Result, SplitCounts
+from keyseg.data.files import IMAGE, UNANNOTATED, DataError
+from keyseg.metrics import Collisions
 
 COUNTS = "{train: 6, val: 3, test: 3}"
 
@@ -25,7 +29,9 @@ def test_check(keyseg, capsys):
     out = capsys.readouterr().out
     assert "images that train shares: 0 of val, 0 of test" in out
     assert "reasoning" in out
-    assert "none: published, no target, empty masks, missing images" in " ".join(out.split())
+    assert "none: published, no target, no shapes, empty masks, missing images" in " ".join(
+        out.split()
+    )
     assert "…" not in out
     assert "problem" not in out
 
@@ -35,6 +41,43 @@ def test_check_with_sub_tokens(keyseg, capsys, llava_folder):
     capsys.readouterr()
     assert keyseg("check", "--tokenizer", "/no/such") == 2
     assert "--tokenizer /no/such: cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_tokenizer_on_the_hub_is_read_from_the_cache_or_not_at_all(keyseg, capsys, monkeypatch):
+    """Without a network, asking for it takes two minutes."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def touched(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.create_connection", touched)
+    monkeypatch.setattr("socket.getaddrinfo", touched)
+    assert keyseg("check", "--tokenizer", "keyseg-no/such-tokenizer") == 2
+    error = capsys.readouterr().err
+    assert "hf download keyseg-no/such-tokenizer --include '*token*' config.json" in error
+
+
+def test_no_header_is_cut_at_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = SplitCounts(
+        split="train",
+        source="short_location",
+        source_split="train",
+        targets=42226,
+        published=42404,
+        images=16994,
+        expressions=120191,
+        no_target=12,
+        shapeless=["a.jpg"],
+        empty=["b.jpg", "c.jpg"],
+        keywords=Collisions(1, 1, 1, 1),
+        errors=[DataError("x", kind) for kind in (IMAGE, UNANNOTATED, "damaged")],
+    )
+    print_table("refcoco", Result([row], {}))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    for word in ("published", "annotation", "keywords", "majority", "42404", "100%"):
+        assert word in out
 
 
 def test_check_of_a_data_set_with_a_hole(keyseg, capsys, scenes_folder):

@@ -33,6 +33,15 @@ def test_filled_once_and_mended(call, tmp_path):
     assert "24 images: 1 features computed, 1 of them damaged before" in said.out
 
 
+def test_all_that_is_missing_is_named_at_once(call, tmp_path):
+    weights = ("model.sam=/nowhere", "model.llava=/none")
+    code, said = call(*weights, f"data.root={tmp_path}/x", "data.prepare=null")
+    assert code == 2
+    for name in ("model.sam=/nowhere", "model.llava=/none", f"{tmp_path}/x"):
+        assert name in said.err
+    assert said.err.count("error: ") == 2
+
+
 def test_what_cannot_be_stored_is_an_error(call, tmp_path):
     code, said = call("runtime.features=false")
     assert (code, "runtime.features=false: no features are stored" in said.err) == (2, True)

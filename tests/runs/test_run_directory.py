@@ -28,6 +28,8 @@ def test_create_freezes_the_config_and_keeps_what_is_there(run, run_config):
         "signature": signature(run_config),
         "status": "queued",
         "seed": 0,
+        "steps": run_config.optim.steps,
+        "tests": True,
         "attempts": [],
         "label": "full",
     }

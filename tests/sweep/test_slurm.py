@@ -359,6 +359,31 @@ def test_a_node_on_which_cells_fail_one_after_the_other_is_left_out(fake, start,
     assert supervisor.pool.nodes.avoided == ["n1"]
 
 
+def test_files_are_read_again_only_where_something_may_have_changed(fake, start, monkeypatch):
+    supervisor = start("self", "cross")
+    fake.all_become("RUNNING")
+    steps(supervisor, fake, 2)
+    read: list[str] = []
+    info = RunDirectory.info.fget
+    monkeypatch.setattr(
+        RunDirectory, "info", property(lambda run: read.append(run.path.name) or info(run))
+    )
+    steps(supervisor, fake, 5)
+    assert read == []
+    (first, _) = supervisor.states()
+    ends(RunDirectory(first), "done")
+    steps(supervisor, fake, 1)
+    assert [o.status for o in supervisor.outcomes] == ["done"]
+
+
+def test_a_cell_that_waits_and_was_done_by_somebody_else_is_found(fake, start):
+    supervisor = start("self", "cross")
+    (first, _) = supervisor.states()
+    ends(RunDirectory(first), "done")
+    steps(supervisor, fake, 7)  # 14 s
+    assert [o.status for o in supervisor.outcomes] == ["done"]
+
+
 def test_stopping_leaves_jobs_at_work(fake, start):
     supervisor = start("self")
     supervisor.stop()

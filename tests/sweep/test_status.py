@@ -1,4 +1,5 @@
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -47,6 +48,36 @@ def test_a_run_at_work(run):
         assert watch.read().state == "testing"
         assert Watch(run, "trial", 10, tests=False).read().state == "running"
     assert watch.read().state == "stopped"  # nobody holds it any more
+
+
+def test_files_that_did_not_change_are_not_read_again(run, monkeypatch):
+    """Of a thousand cells most are done, or wait."""
+    steps = range(1, 400)
+    run.log([row for step in steps for row in train(step, now(), 1 / step)])
+    run.log([Row("val/giou", 0.4, 399, now())])
+    run.update(status="done", convergence={"word": "converged"})
+    watch = Watch(run, "full")
+    first = watch.read()
+    assert (first.state, first.step, first.val, first.steps) == ("done", 399, {"giou": 0.4}, 10)
+    assert first.training == "converged"
+    for name in ("info", "config"):
+        monkeypatch.setattr(RunDirectory, name, property(lambda run: pytest.fail("read again")))
+    assert watch.read() is first
+    monkeypatch.undo()
+    run.update(status="queued", attempts=[*run.info["attempts"], {"started": now()}])
+    run.log(train(400, now(), 0.5))  # it is run on, and now all of its curve counts
+    again = watch.read("running")
+    assert (again.state, again.step, again.losses) == ("testing", 400, {"loss": 0.5})
+    assert len(watch._curve) == 1
+    assert watch._last["train/loss"].step == 400
+
+
+def test_a_thousand_cells_are_drawn_in_a_moment(tmp_path):
+    cells = [CellStatus(f"full · seed {n}", tmp_path / str(n), "done", 9, 9) for n in range(1000)]
+    began = time.process_time()
+    text = drawn(cells, 100)
+    assert time.process_time() - began < 1.0
+    assert sum("done" in line for line in text) == 1001  # the foot has the count
 
 
 def test_whether_it_has_converged(run):

@@ -268,6 +268,26 @@ def test_a_run_deleted_in_mlflow_comes_back(store, run):
     assert history(store, run) == expected(1, 2)
 
 
+def test_runs_that_are_level_are_not_asked_for_again(store, sweep, run_config, monkeypatch):
+    runs = [RunDirectory.create(sweep / f"{n:012}", run_config) for n in range(4)]
+    for one in runs:
+        one.update(attempts=[{"started": 1000.0}])
+        log(one, 1)
+        done(one)
+    assert sync.behind(runs) == runs
+    assert sync.sync_all(runs) == []
+    asked = []
+    get_run = sync.get_run
+    monkeypatch.setattr(sync, "get_run", lambda *given: asked.append(given) or get_run(*given))
+    assert sync.behind(runs) == []
+    assert len(asked) == 2
+    log(runs[1], 2)
+    (runs[2].path / "mlflow.json").write_text("{")
+    assert sync.behind(runs) == runs[1:3]
+    store.delete_run(runs[3].info["mlflow_run_id"])
+    assert sync.behind(runs) == runs  # who knows what else is gone
+
+
 def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkeypatch):
     log(run, 1, 2)
     done(run)

@@ -15,6 +15,7 @@ from keyseg.data.files import DataError
 from keyseg.data.keywords import settle
 from keyseg.data.keywords.file import replace
 from keyseg.data.keywords.journal import HUMAN, Journal, Word
+from keyseg.runs.spreadsheet import guarded, unguarded
 
 _COLUMNS = ("checked", "keyword", "proposed", "now", "reason", "query", "answer", "image")
 _NEEDED = {"checked", "keyword", "proposed", "query", "image"}
@@ -38,11 +39,14 @@ def rows(doubts: Iterable[settle.Doubt]) -> list[dict[str, str]]:
 
 
 def write(path: Path, sheet: Iterable[dict[str, str]]) -> None:
-    """Write a sheet as CSV, with the mark by which spreadsheets know UTF-8."""
+    """Write a sheet as CSV, with the mark by which spreadsheets know UTF-8.
+
+    Queries and answers are others' words: what begins like a formula is guarded from being one.
+    """
     text = io.StringIO()
     table = csv.DictWriter(text, _COLUMNS)
     table.writeheader()
-    table.writerows(sheet)
+    table.writerows({key: guarded(text) for key, text in row.items()} for row in sheet)
     replace(path, "\ufeff" + text.getvalue())
 
 
@@ -67,7 +71,7 @@ def read(path: Path) -> list[dict[str, str]]:
             f"{path} is no review sheet: it has no column {', '.join(missing)}. A sheet is what "
             "the page's Save button downloads, or what `review --out FILE.csv` wrote"
         )
-    return [{k: v or "" for k, v in row.items() if k is not None} for row in table]
+    return [{k: unguarded(v or "") for k, v in row.items() if k is not None} for row in table]
 
 
 def apply(

@@ -72,7 +72,7 @@ def load_llava(
                 ],
             )
             more = {"quantization_config": bits, "device_map": {"": device}}
-        config = LlavaConfig.from_pretrained(path)
+        config = LlavaConfig.from_pretrained(path, local_files_only=True)
         layers = set_layers(config, part, 0)
         with _quiet():
             model, info = LlavaForConditionalGeneration.from_pretrained(
@@ -81,6 +81,7 @@ def load_llava(
                 dtype=dtype,
                 attn_implementation=attention,
                 output_loading_info=True,
+                local_files_only=True,
                 **more,
             )
         set_layers(model.config, part, layers)
@@ -91,7 +92,7 @@ def load_llava(
                 module.support_avx512bf16_for_cpu = False
         if missing := sorted(info["missing_keys"]):
             raise ValueError(f"{len(missing)} weights are missing: {', '.join(missing[:3])} ...")
-        return model, AutoProcessor.from_pretrained(path)
+        return model, AutoProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(

@@ -50,8 +50,8 @@ def random_llava(
         if sizes:
             config, processor = _from_sizes(sizes)
         else:
-            config = LlavaConfig.from_pretrained(path)
-            processor = AutoProcessor.from_pretrained(path)
+            config = LlavaConfig.from_pretrained(path, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(path, local_files_only=True)
         layers = set_layers(config, part, 0)
         model = AutoModelForImageTextToText.from_config(
             config, dtype=dtype, attn_implementation=attention
@@ -68,7 +68,10 @@ def random_llava(
 def _from_sizes(sizes: dict[str, Any]) -> tuple[LlavaConfig, LlavaProcessor]:
     vision = CLIPVisionConfig(**sizes["vision"])
     named = sizes.get("tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(named) if named else byte_tokenizer()
+    if named:
+        tokenizer = AutoTokenizer.from_pretrained(named, local_files_only=True)
+    else:
+        tokenizer = byte_tokenizer()
     side, patch = vision.image_size, vision.patch_size
     text = LlamaConfig(
         **sizes["text"],

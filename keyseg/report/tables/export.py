@@ -12,6 +12,7 @@ from keyseg.metrics import MEASURES, NO_TARGET
 from keyseg.report.store import Sweep
 from keyseg.report.tables import tex
 from keyseg.report.tables.table import Table
+from keyseg.runs.spreadsheet import guarded
 
 
 def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
@@ -68,6 +69,7 @@ def write(
     files = []
     for name, frame in frames.items():
         files.append(folder / f"{name}.csv")
+        frame = frame.map(lambda value: guarded(value) if isinstance(value, str) else value)
         frame.to_csv(files[-1], index=False, float_format="%.6g", lineterminator="\n")
     for table in tables:
         files.append(folder / f"{table.name}.tex")

@@ -65,7 +65,8 @@ _LATE, _TRY_AGAIN = 2.0, 60.0
 """Seconds that the end of a run, or sacct's word on it, may come after the end of its job; and
 until jobs that were too many are offered again."""
 
-_SOON = 0.2  # seconds between two looks at run directories
+_SOON, _ROUND = 0.2, 10.0
+"""Seconds between two looks at run directories, and at those of cells that wait."""
 
 Submit = Callable[[str, Sequence[CellJob]], None]
 """Submits jobs as one array under a name."""
@@ -160,8 +161,10 @@ class SlurmPool:
         """All runs of a job that we have seen, those that have ended, too."""
         self._seen = Jobs()
         self._gone: dict[Path, float] = {}
+        self._unended: dict[Path, tuple[int, int]] = {}
+        """What run.json was when it was last seen to say nothing of an end."""
         self._answered = False
-        self._next_look = self._next_read = -1.0
+        self._next_look = self._next_read = self._next_round = -1.0
         self._trouble: str | None = None
         self._most: int | None = None
         """Jobs that SLURM was seen to take in one array."""
@@ -199,8 +202,13 @@ class SlurmPool:
             self._ask()
         elif moment < self._next_read:
             return []
+        every = moment >= self._next_round
+        if every:
+            self._next_round = moment + _ROUND
         ended = []
         for path, record in list(self._jobs.items()):
+            if self._goes_on(path, record, waiting=every):
+                continue
             end = self._ended(RunDirectory(path), record)
             if end is not None:
                 del self._jobs[path]
@@ -411,6 +419,27 @@ class SlurmPool:
             return Ended(run.path, EXIT_STOPPED)
         reason, lost = why(job, log_end(self._sweep_dir, record))
         return Ended(run.path, 1, reason=reason, lost=lost)
+
+    def _goes_on(self, path: Path, record: Submission, *, waiting: bool) -> bool:
+        """Whether a run's job is queued or at work, and its run.json as it was before it ended.
+
+        `waiting`: look at the files of those that wait, too, which somebody else may have done.
+        """
+        job = self._seen.get(record.key)
+        if not self._answered or job is None or job.state in ENDED:
+            return False
+        if job.state in WAITING and not waiting:
+            return True
+        try:
+            stat = (path / "run.json").stat()
+        except FileNotFoundError:
+            return False
+        seen = (stat.st_ino, stat.st_mtime_ns)  # a file that is replaced is another
+        if self._unended.get(path) == seen:
+            return True
+        if exit_code(RunDirectory(path)) is None:
+            self._unended[path] = seen
+        return False
 
     def _spared(self, run: RunDirectory, record: Submission) -> bool:
         """Whether a job died of another of its runs, before this one began."""

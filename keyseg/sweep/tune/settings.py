@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from keyseg.config import RunConfig
-from keyseg.sweep.cells import Cell, Compose, cell_of, frozen
+from keyseg.sweep.cells import Cell, cell_of, frozen
+from keyseg.sweep.compose import Compose
 from keyseg.sweep.design import Point
 from keyseg.sweep.tune.space import exact
 from keyseg.sweep.tune.studies import Arm, Question

@@ -89,6 +89,24 @@ def test_a_missing_model_is_one_line(keywords, capsys, model, parts, monkeypatch
     assert all(part in error for part in parts), error
 
 
+def test_a_query_that_begins_like_a_formula_is_text_in_a_sheet(keywords, reason_data, tmp_path):
+    """And is found again by what the sheet says of it."""
+    formula = '=HYPERLINK("http://x","what barks ?")'
+    note = reason_data / "reason_seg" / "ReasonSeg" / "train" / "a.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"text": [formula]}))
+    entry = {"query": formula, "outputs": "-the dog .", "image": "a.jpg", "keyword": "dogs"}
+    file.write(keywords.file, [entry])
+    sheet = tmp_path / "sheet.csv"
+    assert keywords("review", "--out", str(sheet)) == 0
+    (row,) = csv.DictReader(sheet.read_text(encoding="utf-8-sig").splitlines())
+    assert row["query"] == f"'{formula}"
+    assert row["answer"] == "'-the dog ."
+    sheet.write_text(sheet.read_text(encoding="utf-8").replace(",dog,", ",puppy,", 1))
+    assert keywords("review", "--apply", str(sheet)) == 0
+    (item,) = json.loads(keywords.file.read_text())
+    assert (item["query"], item["keyword"]) == (formula, "puppy")
+
+
 def test_review_by_csv(keywords, capsys, tmp_path):
     say(keywords.file, a="dogs", b="cat", c="bird", d="wooden", e="dog")
     sheet = tmp_path / "sheet.csv"
