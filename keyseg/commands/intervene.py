@@ -12,16 +12,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.runs import HELP, find_all_finished
-from keyseg.config import GENERATED, TEACHER_FORCED, ConfigError, resolve_path
+from keyseg.config import PROTOCOLS, ConfigError, resolve_path
 from keyseg.runs import interventions
-from keyseg.runs.interventions import KINDS, TOKENS, Intervention, Stored
+from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention, Stored
 
 if TYPE_CHECKING:
     from keyseg.runs.run_directory import RunDirectory
 
 # Imported late: what only this command needs, so that no other waits for it.
 
-PROTOCOLS = (TEACHER_FORCED, GENERATED)
 _DIFFERS = 0.002
 """Of gIoU, from what the run itself measured: more than another machine's rounding."""
 
@@ -32,7 +31,7 @@ def register(commands: Any) -> None:
         "intervene",
         help="read the test split of finished runs again with KEY's or SEG's state replaced",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {kind:7} {meaning}" for kind, meaning in KINDS.items()),
+        epilog="\n".join(f"  {kind:7} {meaning}" for kind, meaning in REPLACEMENTS.items()),
     )
     parser.add_argument(
         "run_names",
@@ -40,12 +39,12 @@ def register(commands: Any) -> None:
         nargs="+",
         help=f"{HELP}; a sweep or SWEEP/LABEL means all its finished runs",
     )
-    for token in TOKENS:
+    for token in REPLACED:
         parser.add_argument(
             f"--{token}",
             metavar="KINDS",
             default="",
-            help=f"what {token.upper()}'s state is replaced by: {', '.join(KINDS)}; several with ,",
+            help=f"what {token.upper()}'s state is replaced by: {', '.join(REPLACEMENTS)}; several with ,",
         )
     parser.add_argument(
         "--protocol", choices=PROTOCOLS, default=PROTOCOLS[0], help=f"({PROTOCOLS[0]})"
@@ -57,7 +56,7 @@ def register(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    wanted = [i for token in TOKENS for i in _wanted(token, getattr(options, token))]
+    wanted = [i for token in REPLACED for i in _wanted(token, getattr(options, token))]
     if not wanted:
         raise ConfigError("nothing to replace: give --key or --seg, such as --key swap,zero")
     outputs = resolve_path(options.outputs)
@@ -74,8 +73,8 @@ def _run(options: argparse.Namespace) -> int:
 def _wanted(token: str, kinds: str) -> list[Intervention]:
     found = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     for kind in found:
-        if kind not in KINDS:
-            raise ConfigError(f"--{token} {kind}: must be one of {', '.join(KINDS)}")
+        if kind not in REPLACEMENTS:
+            raise ConfigError(f"--{token} {kind}: must be one of {', '.join(REPLACEMENTS)}")
     return [Intervention(token, kind) for kind in dict.fromkeys(found)]
 
 

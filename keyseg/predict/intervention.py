@@ -39,7 +39,7 @@ class States:
     of: dict[str, Tensor] = field(default_factory=dict)
 
     def replaced(self, kind: str) -> dict[str, Tensor]:
-        """By example, what its state is replaced by: `keyseg.runs.interventions.KINDS`.
+        """By example, what its state is replaced by: `keyseg.runs.interventions.REPLACEMENTS`.
 
         Raises:
             ConfigError: no answer holds the token. DataError: no other image to swap with.

@@ -20,8 +20,8 @@ from keyseg.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     import pandas as pd
 
-TOKENS = ("key", "seg")
-KINDS = {
+REPLACED = ("key", "seg")
+REPLACEMENTS = {
     "swap": "the state of another test expression: another image, another category where there is",
     "zero": "zeros",
     "mean": "the mean state over the test split",
@@ -33,7 +33,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Intervention:
-    """A token whose state is replaced, and by what: one of `TOKENS`, one of `KINDS`."""
+    """A token whose state is replaced, and by what: one of `REPLACED`, one of `REPLACEMENTS`."""
 
     token: str
     kind: str
@@ -77,8 +77,8 @@ def read(run: RunDirectory) -> Iterator[Stored]:
     """All that is there, KEY before SEG, by kind."""
     import pandas as pd
 
-    for token in TOKENS:
-        for kind in KINDS:
+    for token in REPLACED:
+        for kind in REPLACEMENTS:
             intervention = Intervention(token, kind)
             for about in sorted(run.interventions.glob(f"{intervention.name}.*.json")):
                 protocol = about.name.split(".")[1]

@@ -19,7 +19,7 @@ from keyseg.report.stats import interventions as paired
 from keyseg.report.store import load as load_sweep
 from keyseg.report.tables import interventions as tables
 from keyseg.runs import interventions
-from keyseg.runs.interventions import KINDS, TOKENS, Intervention
+from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention
 from keyseg.runs.run_directory import RunDirectory
 
 
@@ -40,8 +40,8 @@ def read(make_parts, test_images):
             reading = Reading(parts, test_images, cfg, protocol)
             made[key] = {"untouched": reading.untouched()} | {
                 f"{token}_{kind}": reading.under(Intervention(token, kind))
-                for token in TOKENS
-                for kind in KINDS
+                for token in REPLACED
+                for kind in REPLACEMENTS
             }
         return made[key]
 
@@ -56,7 +56,7 @@ def test_key_moves_the_mask_where_the_fusion_reads_it(read):
     """And nowhere else: in seg_only and self KEY's state has no way to the mask."""
     for variant, reads in (("full", True), ("seg_only", False), ("self", False), ("cross", True)):
         found = read(f"fusion={variant}")
-        for kind in KINDS:
+        for kind in REPLACEMENTS:
             same = masks(found[f"key_{kind}"]) == masks(found["untouched"])
             assert same != reads, (variant, kind)
         assert masks(found["seg_zero"]) != masks(found["untouched"]) or variant == "cross"
@@ -209,7 +209,7 @@ def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypa
     files = build(finished / "fusion", tmp_path / "report", formats=("md", "csv"))
     page = files.markdown.read_text()
     assert "full: KEY swap" in page
-    assert KINDS["swap"].split(":")[0] in page
+    assert REPLACEMENTS["swap"].split(":")[0] in page
     [table] = [f for f in files.tables if f.name == "interventions.csv"]
     assert {"key"} <= set(pd.read_csv(table)["token"])
 

@@ -15,10 +15,10 @@ from keyseg.metrics import MEASURES, OF_KEY, ratios
 from keyseg.report.stats import inference
 from keyseg.report.stats.parts import ProtocolSamples, images_of, on_common_examples, part_of
 from keyseg.report.store import CellResult, Sweep, VariantResult
-from keyseg.runs.interventions import KINDS, TOKENS, Intervention, Stored, read
+from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention, Stored, read
 from keyseg.runs.run_directory import RunDirectory
 
-COLUMNS = (
+INTERVENTION_COLUMNS = (
     "protocol",
     "label",
     "token",
@@ -55,7 +55,7 @@ def interventions(sweep: Sweep, seed: int) -> pd.DataFrame:
     correction runs over all interventions of a protocol and measure.
     """
     rows = [row for variant in sweep.variants for row in _of(variant, seed)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS))
     if len(frame):
         groups = frame.groupby(["protocol", "metric"], sort=False)["p"]
         frame["holm"] = groups.transform(lambda p: inference.holm(p.tolist()))
@@ -65,8 +65,8 @@ def interventions(sweep: Sweep, seed: int) -> pd.DataFrame:
 def _of(variant: VariantResult, seed: int) -> Iterator[dict[str, object]]:
     stored = [(cell, fresh(cell)) for cell in variant.finished]
     present = [(s.intervention, s.protocol) for _, found in stored for s in found]
-    for token in TOKENS:
-        for kind in KINDS:
+    for token in REPLACED:
+        for kind in REPLACEMENTS:
             for protocol in dict.fromkeys(p for i, p in present if i == Intervention(token, kind)):
                 pairs = [
                     _pair(cell, s)

@@ -10,7 +10,7 @@ from keyseg.metrics import BY_NAME
 from keyseg.report.stats.verdict import p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table, percent, protocols
-from keyseg.runs.interventions import KINDS
+from keyseg.runs.interventions import REPLACEMENTS
 
 SHOWN = ("giou", "ciou", "precision@0.5", "keyword_accuracy")
 
@@ -42,7 +42,7 @@ def table(sweep: Sweep, found: pd.DataFrame) -> Table | None:
             )
         )
     kinds = dict.fromkeys(found["kind"])
-    told = "; ".join(f"{kind}: {KINDS[str(kind)]}" for kind in kinds)
+    told = "; ".join(f"{kind}: {REPLACEMENTS[str(kind)]}" for kind in kinds)
     over = "seeds and test images" if found["seeds"].max() > 1 else "test images, of these weights"
     caption = (
         "Finished models read the test split again; what the language model hands on at the place "
