@@ -83,8 +83,14 @@ def _check_cells(points: Sequence[Place]) -> None:
 
 def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Factors]) -> None:
     told: dict[tuple[str, str], int] = {}
+    effects: dict[str, int] = {}
     for i, entry in enumerate(entries):
         where = f"ablation.contrasts[{i}]"
+        if "of" not in entry:  # a main effect or an interaction
+            what = {key: value for key, value in entry.items() if key != "name"}
+            if (first := effects.setdefault(identity(what), i)) != i:
+                raise ConfigError(f"{where}: {_shown(what)} is ablation.contrasts[{first}] again")
+            continue
         of, against = dict(entry["of"]), dict(entry["against"])
         pairs = _pairs(of, against, variants)
         if not pairs:

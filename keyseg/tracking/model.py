@@ -39,7 +39,18 @@ _NEEDS = (
     "pyyaml",
     "filelock",
 )
-_NOT_COPIED = ("__pycache__", "weights", "commands", "report", "scenes", "sweep", "tiny")
+_NOT_COPIED = (
+    "__pycache__",
+    "weights",
+    "commands",
+    "dialects",
+    "report",
+    "scenes",
+    "sweep",
+    "tiny",
+    "tracking",
+    "worker",
+)
 """Folders of the code that no prediction needs."""
 _KEPT = ("signature", "label", "seed", "weights_fingerprint")
 """Of run.json."""

@@ -79,7 +79,7 @@ def test_mlflow_models_predict_gives_the_same_mask(run, group, wanted, store):
 def test_what_is_logged_is_small_and_logged_once(run, store, monkeypatch):
     sync.sync(run)
     client = client_of(sync.store_uri())
-    sizes, folders = [], [sync.model.NAME]
+    sizes, folders = [], [sync.model.ARTIFACT]
     while folders:
         for file in client.list_artifacts(run.info["mlflow_run_id"], folders.pop()):
             folders += [file.path] if file.is_dir else []
@@ -99,7 +99,7 @@ def test_a_run_that_logs_no_model(run, store, monkeypatch):
     monkeypatch.setattr(type(run), "config", quiet)
     sync.sync(run)
     client = client_of(sync.store_uri())
-    assert not client.list_artifacts(run.info["mlflow_run_id"], sync.model.NAME)
+    assert not client.list_artifacts(run.info["mlflow_run_id"], sync.model.ARTIFACT)
 
 
 def test_an_image_as_text(model, group, wanted):

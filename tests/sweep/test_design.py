@@ -228,6 +228,10 @@ def test_what_folds_says_so():
             {"contrasts": [{"of": {"fusion": "full"}, "against": {"fusion": "cross"}}] * 2},
             r"contrasts\[1\]: fusion=full against fusion=cross is ablation.contrasts\[0\] again",
         ),
+        (
+            {"contrasts": [{"main": "fusion"}, {"main": "fusion", "name": "x"}]},
+            r"contrasts\[1\]: main=fusion is ablation.contrasts\[0\] again",
+        ),
         ({"path": [{"fusion": "cross"}]}, r"path\[0\]=fusion=cross: changes nothing"),
         ({"name": ".hidden"}, r"name=.hidden: use letters"),
     ],
