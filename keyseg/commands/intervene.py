@@ -44,7 +44,7 @@ def register(commands: Any) -> None:
             f"--{token}",
             metavar="KINDS",
             default="",
-            help=f"what {token.upper()}'s state is replaced by: {', '.join(REPLACEMENTS)}; several with ,",
+            help=f"what {token.upper()}'s state becomes: {', '.join(REPLACEMENTS)}; several with ,",
         )
     parser.add_argument(
         "--protocol", choices=PROTOCOLS, default=PROTOCOLS[0], help=f"({PROTOCOLS[0]})"
