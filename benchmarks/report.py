@@ -130,12 +130,12 @@ def main() -> None:
     facts["peak_gb"] = peak()
     print(f"peak memory: {facts['peak_gb']:.2f} GB", flush=True)
     if options.figures:
-        from keyseg.report.figures import test_scores
+        from keyseg.report.figures import drawing
 
         def draw() -> pd.DataFrame:
             with tempfile.TemporaryDirectory() as folder:
                 return pd.DataFrame(
-                    list(test_scores.draw_all(made, measured, held, slices(made), Path(folder)))
+                    list(drawing.draw_all(made, measured, held, slices(made), Path(folder)))
                 )
 
         timed("figures", draw)

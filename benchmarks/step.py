@@ -48,7 +48,7 @@ from keyseg.model.resample import to_original
 from keyseg.train.batch import NO_LABEL, Batch, Collator
 from keyseg.train.build import DTYPES, autocast, build, load_backbones, pick_device
 from keyseg.train.evaluate import evaluate
-from keyseg.train.losses import bce_loss, dice_loss, keyword_logits, keyword_loss, weigh
+from keyseg.train.losses import bce_loss, dice_loss, named_keyword, weigh, weighted_terms
 from keyseg.train.trainer import compute_losses, make_optimizer
 
 GAINS = {
@@ -190,17 +190,14 @@ class Bench:
                 logits = to_original(output.mask_logits[n : n + 1], self.parts.model.side, size)
                 bce.append(bce_loss(logits, target[None]))
                 dice.append(dice_loss(logits, target[None]))
-            keyword = self.cfg.loss.keyword
-            scores = keyword_logits(
-                output.key_query, output.table, keyword.similarity, keyword.temperature
-            )
-            return weigh(
-                text,
-                torch.cat(bce).mean(),
-                torch.cat(dice).mean(),
-                keyword_loss(scores, batch.keyword_ids, keyword.target),
-                self.cfg.loss,
-            ).total
+            terms = {term.name: term for term in weighted_terms(self.cfg.loss)}
+            values = {
+                "text": text,
+                "bce": torch.cat(bce).mean(),
+                "dice": torch.cat(dice).mean(),
+                "keyword": named_keyword(output, batch, **terms["keyword"].options),
+            }
+            return weigh(values, {name: terms[name].weight for name in values}).total
 
     def train_step(self, ours: Ours) -> float:
         """One optimiser step; returns the loss."""

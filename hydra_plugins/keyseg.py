@@ -8,16 +8,19 @@ from dataclasses import fields, make_dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from keyseg import report
-from keyseg.config import PROJECT
+from keyseg.config import NAMED, PROJECT
+from keyseg.runs import packages
 from keyseg.sweep import group_help, launcher
 from keyseg.sweep.local import launcher as local_launcher
 from keyseg.sweep.slurm import launcher as slurm_launcher
@@ -59,8 +62,30 @@ class OptunaSweeper(tune_sweeper.OptunaSweeper):
     """`hydra/sweeper=optuna`."""
 
 
-class SweepsSource(FileConfigSource):
-    """The project's root as a place of configs, of which only the folder `sweeps` is seen.
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Config files, of which an option of a group is called what its file is called.
+
+    So a file that was copied and changed does not run under the old name. Of two classes with one
+    scheme and one name Hydra keeps the one that came first.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """A file, with `name` in it where the group has names."""
+        loaded = super().load_config(config_path)
+        group, _, option = config_path.rpartition("/")
+        if group in NAMED:
+            whole = loaded.header.get("package") == "_global_"
+            options = OmegaConf.select(loaded.config, group) if whole else loaded.config
+            if isinstance(options, DictConfig):
+                options["name"] = option.removesuffix(".yaml")
+        return loaded
+
+
+SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+
+
+class SweepsSource(file_config_source.FileConfigSource):
+    """A root of which only the folder `sweeps` is seen as a place of configs.
 
     A plain `file://` entry would make groups of all other folders there, in completion and help.
     """
@@ -84,11 +109,17 @@ class SweepsSource(FileConfigSource):
 
 
 class SweepsSearchPath(SearchPathPlugin):
-    """Makes `+sweeps=NAME` find sweeps/NAME.yaml, from any working directory."""
+    """Makes `+sweeps=NAME` find sweeps/NAME.yaml, from any working directory, and group options and
+    sweeps of other people's packages as well.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the project's root."""
+        """Append the project's root, and what packages bring."""
         search_path.append(provider="keyseg", path=f"keyseg://{PROJECT}")
+        for folder in packages.folders("experiments"):
+            search_path.append(provider="package", path=f"file://{folder}")
+        for folder in packages.folders("sweeps"):
+            search_path.append(provider="package", path=f"keyseg://{folder.parent}")
 
 
 def _visible(config_path: str) -> bool:

@@ -21,6 +21,7 @@ from keyseg.commands import (
 )
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
+from keyseg.runs import packages
 from keyseg.runs.text_encoding import in_utf8
 
 COMMANDS = (
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if rest:
         options.overrides += rest
     try:
+        packages.load()
         code: int = options.run(options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -25,6 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 PROJECT = Path(__file__).resolve().parent.parent
 """Root of the checkout: where experiments/, sweeps/ and reports/ lie."""
 
+NAMED = ("model", "fusion", "data", "prompt", "loss")
+"""Groups whose options are recorded by `name`, which is that of the file."""
+
 NOT_IN_SIGNATURE = (
     "name",
     "rerun",
@@ -42,6 +45,7 @@ NOT_IN_SIGNATURE = (
 """Keys that cannot change a result, as patterns over dotted names."""
 
 ADDED: dict[str, Any] = {
+    "loss.terms": {},
     "data.train_images": "all",
     "data.texts": "all",
     "optim.decay": 0.2,
@@ -56,14 +60,14 @@ the run that it was before there was the key. At that value it is no part of the
 cells made before it are found. Terms of the loss need no line: at weight 0 they do not count.
 """
 
+OWN_TERMS = ("text", "bce", "dice", "keyword")
+"""Terms of the loss with keys of their own; the first cells had them, so they count at weight 0."""
+
 REDEFINED: dict[str, tuple[Any, Any]] = {
     "model.tokens.*_init": (None, "drawn"),  # was the mean of the table, for KEY and SEG alike
 }
 """Values that do something else than for the first cells: pattern over dotted names, the value, and
 what it counts as in a signature, so that a cell of then is not taken for one of today."""
-
-_FIRST_LOSS = ("name", "text", "bce", "dice", "resolution", "keyword")
-"""Keys of `loss` that the first cells had: they count at weight 0, too."""
 
 _FIRST_TARGETS = {
     **{
@@ -160,9 +164,11 @@ class KeywordLossConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the four losses. Weight 0: measured and logged, not trained.
+    """Weights of the terms of the loss. Weight 0: measured and logged, not trained.
 
     `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
+    `terms`: more of them by name: a weight, or {weight, options}; with a `_target_` the function
+    is that one, else the term of that name (`keyseg.train.losses`).
     """
 
     name: str = MISSING
@@ -171,6 +177,7 @@ class LossConfig:
     dice: float = MISSING
     resolution: str = MISSING
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
+    terms: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -386,6 +393,7 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> RunConfig:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"config key '{error.full_key or '?'}': {reason}") from error
+    run.loss.terms = {name: _term(name, spec) for name, spec in run.loss.terms.items()}
     check(run)
     return run
 
@@ -402,6 +410,21 @@ def check(run: RunConfig) -> None:
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
+
+
+def _term(name: str, spec: Any) -> dict[str, Any]:
+    """A value of `loss.terms` as {weight, options}."""
+    if name in OWN_TERMS:
+        key = "keyword.weight" if name == "keyword" else name
+        raise ConfigError(f"loss.terms.{name}: the weight of this term is loss.{key}")
+    if not name.isidentifier() or name == "loss":
+        raise ConfigError(f"loss.terms.{name}: give a term a name that a function could have")
+    given = dict(spec) if isinstance(spec, Mapping) else {"weight": spec}
+    weight = given.get("weight")
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not (number and 0 <= cast(float, weight) < math.inf):
+        raise ConfigError(f"loss.terms.{name}: needs a weight, a number from 0 up, not {weight}")
+    return given
 
 
 def check_values(run: RunConfig) -> None:
@@ -437,7 +460,8 @@ def check_values(run: RunConfig) -> None:
     if images != ALL and not (type(images) is int and images > 0):
         raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
-    if not any((run.loss.text, run.loss.bce, run.loss.dice, keyword)):
+    own = (run.loss.text, run.loss.bce, run.loss.dice, keyword)
+    if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     if run.model.quantization != "none":
         four = f"model.quantization={run.model.quantization}"
@@ -464,9 +488,9 @@ def signature(cfg: DictConfig | Mapping[str, Any] | RunConfig) -> str:
     """12 hex digits that identify a cell: a hash of the resolved config.
 
     Keys in `NOT_IN_SIGNATURE` do not count, nor do those of `ADDED` at the value listed there, nor
-    terms of the loss that are newer than the first cells at weight 0. A `_target_` counts by its
-    name without the path to it, so that code may move. The order of keys does not count; every
-    other value does, defaults included, so that a changed default gives a new signature.
+    `loss.terms` at weight 0. A `_target_` counts by its name without the path to it, so that code
+    may move. The order of keys does not count; every other value does, defaults included, so that
+    a changed default gives a new signature.
     """
     counted = signed(cfg if isinstance(cfg, RunConfig) else validate(cfg))
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
@@ -509,11 +533,9 @@ def _redefined(key: str) -> tuple[tuple[Any, Any], ...]:
 
 
 def _idle_terms(flat: Mapping[str, Any]) -> Iterator[str]:
-    """Newer terms of the loss at weight 0: `loss.edge: 0`, or `loss.edge.weight: 0`."""
+    """Terms at weight 0 among those that the first cells did not have."""
     for key, value in flat.items():
-        weight = key.endswith(".weight") or key.count(".") == 1
-        newer = key.startswith("loss.") and key.split(".")[1] not in _FIRST_LOSS
-        if newer and weight and value == 0:
+        if key.startswith("loss.terms.") and key.endswith(".weight") and value == 0:
             yield key.removesuffix(".weight")
 
 

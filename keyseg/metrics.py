@@ -195,7 +195,7 @@ def _above(threshold: float) -> Term:
 EXAMPLES = Term("examples", lambda e: e.counted)
 _KEYWORDS = Term("has_keyword", lambda e: e.has_keyword)
 
-MEASURES: tuple[Measure, ...] = (
+_OWN: tuple[Measure, ...] = (
     Measure("giou", "gIoU", Term("iou", lambda e: e.iou), EXAMPLES, 1, "mean IoU over examples"),
     Measure(
         "ciou",
@@ -286,14 +286,50 @@ MEASURES: tuple[Measure, ...] = (
 )
 NO_TARGET = ("n_acc", "t_acc")
 """Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
-OF_KEY = frozenset(m.name for m in MEASURES if m.denominator.name in ("has_keyword", "key_asked"))
-"""Measures of KEY and its keyword: not asked where answers hold no KEY."""
-BY_NAME = {measure.name: measure for measure in MEASURES}
 
-TERMS = {term.name: term for m in MEASURES for term in (m.numerator, m.denominator)}
-COLUMNS = tuple(TERMS)
-NUMERATORS = np.array([COLUMNS.index(m.numerator.name) for m in MEASURES])
-DENOMINATORS = np.array([COLUMNS.index(m.denominator.name) for m in MEASURES])
+# All of these grow with every measure; nobody holds a copy.
+MEASURES: list[Measure] = []
+BY_NAME: dict[str, Measure] = {}
+OF_KEY: set[str] = set()
+"""Measures of KEY and its keyword: not asked where answers hold no KEY."""
+TERMS: dict[str, Term] = {}
+COLUMNS: list[str] = []
+"""Names of the terms, in the order of the sums' columns."""
+NUMERATORS: list[int] = []
+DENOMINATORS: list[int] = []
+"""Columns of each measure's two terms."""
+
+
+def register(measure: Measure) -> None:
+    """Add a measure: from then on summaries, tables and bootstrap have it.
+
+    Raises:
+        ValueError: another measure has the name, or another term has that of one of its terms.
+    """
+    if BY_NAME.get(measure.name) == measure:
+        return
+    if measure.name in BY_NAME:
+        title = BY_NAME[measure.name].title
+        raise ValueError(f"measure {measure.name}: there is one of this name, '{title}'")
+    for term in (measure.numerator, measure.denominator):
+        if TERMS.setdefault(term.name, term) != term:
+            raise ValueError(f"measure {measure.name}: its term {term.name} is another's as well")
+    COLUMNS[:] = TERMS
+    MEASURES.append(measure)
+    BY_NAME[measure.name] = measure
+    if measure.denominator.name in ("has_keyword", "key_asked"):
+        OF_KEY.add(measure.name)
+    NUMERATORS.append(COLUMNS.index(measure.numerator.name))
+    DENOMINATORS.append(COLUMNS.index(measure.denominator.name))
+
+
+for _measure in _OWN:
+    register(_measure)
+
+
+def further() -> list[Measure]:
+    """Measures that are not keyseg's own."""
+    return MEASURES[len(_OWN) :]
 
 
 def terms(samples: pd.DataFrame) -> pd.DataFrame:

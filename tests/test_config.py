@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from keyseg.config import (
     CHOICES,
+    NAMED,
     NOT_NEGATIVE,
     POSITIVE,
     PROJECT,
@@ -245,3 +246,17 @@ def test_relative_paths_start_at_the_project(monkeypatch, tmp_path):
     assert resolve_path("cache/x") == PROJECT / "cache" / "x"
     assert resolve_path(tmp_path) == tmp_path
     assert resolve_path("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    "file",
+    sorted(f for g in NAMED for f in (PROJECT / "experiments" / g).glob("*.yaml")),
+    ids=lambda f: f"{f.parent.name}={f.stem}",
+)
+def test_an_option_is_called_what_its_file_is_called(compose_run, file):
+    group = file.parent.name
+    run = compose_run(f"{group}={file.stem}")
+    chosen = getattr(run, group)
+    assert (chosen["name"] if isinstance(chosen, dict) else chosen.name) == file.stem
+    assert run.name is None
+    assert f"name: {file.stem}" not in file.read_text()

@@ -92,17 +92,22 @@ def test_another_reader_is_another_cell(first):
 
 
 @pytest.mark.parametrize("term", [0, 0.0, {"weight": 0, "width": 3}])
-def test_a_new_term_of_the_loss_at_weight_0_does_not_count(first, monkeypatch, term):
-    flat = config.flatten(validate(first))
-    monkeypatch.setattr(config, "flatten", lambda cfg: flat | leaves("loss.edge", term))
+def test_a_new_term_of_the_loss_at_weight_0_does_not_count(first, term):
+    first["loss"]["terms"] = {"edge": term}
     assert signature(first) == FIRST["signature"]
 
 
 @pytest.mark.parametrize("term", [0.5, {"weight": 1, "width": 3}])
-def test_a_new_term_of_the_loss_counts_above_0(first, monkeypatch, term):
-    flat = config.flatten(validate(first))
-    monkeypatch.setattr(config, "flatten", lambda cfg: flat | leaves("loss.edge", term))
+def test_a_new_term_of_the_loss_counts_above_0(first, term):
+    first["loss"]["terms"] = {"edge": term}
     assert signature(first) != FIRST["signature"]
+
+
+def test_a_term_that_is_a_number_is_its_weight(first):
+    first["loss"]["terms"] = {"edge": 0.5}
+    short = signature(first)
+    first["loss"]["terms"] = {"edge": {"weight": 0.5}}
+    assert signature(first) == short
 
 
 def test_the_first_terms_count_at_0(first):
@@ -116,7 +121,3 @@ def test_a_key_of_a_later_day_counts_at_any_value_but_its_neutral_one(first, mon
     assert signature(first) == FIRST["signature"]
     first["fusion"]["dropout"] = 0.1
     assert signature(first) != FIRST["signature"]
-
-
-def leaves(key, value):
-    return {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}

@@ -10,9 +10,10 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,8 +292,26 @@ def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return dict(cfg)
 
 
+def check_readers(data_cfg: Mapping[str, Any]) -> None:
+    """Look whether all readers of a config can be called with what it gives them.
+
+    Raises:
+        DataError: one cannot be found, or does not take these arguments.
+    """
+    cfg = _plain(data_cfg)
+    if spec := cfg.get("prepare"):
+        _bound("prepare", spec)
+    for source, spec in (cfg.get("sources") or {}).items():
+        _bound(f"sources.{source}", spec, split="train")
+
+
 def _call(what: str, spec: Mapping[str, Any], **extra: Any) -> Any:
     """Call the function that `_target_` names with the other keys; `root` is made absolute."""
+    return _bound(what, spec, **extra)()
+
+
+def _bound(what: str, spec: Mapping[str, Any], **extra: Any) -> Callable[[], Any]:
+    """`_call`, but for the call."""
     target = str(spec.get("_target_", ""))
     takes = ("root",) if what == "prepare" else ("root", "split")
     try:
@@ -309,4 +328,4 @@ def _call(what: str, spec: Mapping[str, Any], **extra: Any) -> Any:
         form.bind(**arguments)
     except TypeError as error:
         raise DataError(f"data.{what}: {error}; {target} takes {form}") from error
-    return function(**arguments)
+    return partial(function, **arguments)

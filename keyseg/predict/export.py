@@ -29,6 +29,7 @@ from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
 from keyseg.predict import exported_script
 from keyseg.predict.model_card import card
 from keyseg.predict.predictor import load_model, refuse_controls
+from keyseg.runs import packages
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.train.build import DTYPES, Parts, load_backbones
 
@@ -144,5 +145,16 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "temperature": cfg.loss.keyword.temperature,
         "sam": sam,
         "sam_type": cfg.model.sam_type,
+        "needs": _needs(cfg),
         "fusion": {**options, "dim": parts.model.dim, "n_keys": tokens.n_keys},
     }
+
+
+def _needs(cfg: RunConfig) -> list[str]:
+    """Packages with the fusion's class, beside keyseg, with their versions."""
+    own = str(cfg.fusion["_target_"]).partition(".")[0]
+    return [
+        f"{package.name}=={package.version}" if package.version else package.name
+        for package in packages.of(cfg)
+        if package.name == own
+    ]

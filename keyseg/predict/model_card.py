@@ -29,6 +29,7 @@ def card(cfg: RunConfig, info: dict[str, Any], about: dict[str, Any], dtype: str
     """README.md of an export. `info`: run.json; `about`: keyseg.json."""
     choice = cfg.model
     loads = _LOAD + (_SAM_FOLDER if choice.sam_type == FOLDER_TYPE else _SAM)
+    needs = "".join(f", {package}" for package in about["needs"])
     commit = (info.get("git") or {}).get("commit") or "unknown"
     return f"""\
 # keyseg {info.get("label") or cfg.fusion["name"]}, seed {cfg.seed}
@@ -49,7 +50,7 @@ two, and SAM's mask decoder draws.
 
 A query that ends with `.`, `?` or `!` is asked as it stands; anything else is taken for a phrase
 and put into a question. `predict.py` shows the whole way; it needs torch, transformers,
-segment-anything and keyseg (for the class of the fusion variant).
+segment-anything{needs} and keyseg (for the class of the fusion variant).
 
 ## Load the parts
 

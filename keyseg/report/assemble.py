@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keyseg.config import PROJECT
-from keyseg.report import joined
-from keyseg.report.figures import test_scores
+from keyseg.report import joined, sections
+from keyseg.report.data import ReportData
+from keyseg.report.figures import drawing
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import checks, render
@@ -30,6 +31,7 @@ from keyseg.report.tables import (
     targets,
 )
 from keyseg.report.tuning import section as tuning
+from keyseg.runs import packages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +56,7 @@ def build(
     folders: Sequence[Path], out_dir: Path, asked: Asked, *, seed: int, published: Path | None
 ) -> ReportFiles:
     """See `keyseg.report.build`."""
+    packages.load()
     sweep = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
     log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
     log.info("scores with their intervals")
@@ -78,6 +81,7 @@ def build(
         manifest=export.manifest(sweep),
         gallery=examples.build(sweep, seed),
         tunings=tuning.sections(folders, out_dir / "figures"),
+        added=sections.filled(ReportData(sweep, measured, differences, slices)),
     )
     frames = {
         "results": export.results(sweep, measured),
@@ -90,7 +94,7 @@ def build(
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = test_scores.draw_all(sweep, measured, differences, slices, out_dir / "figures")
+    figures = drawing.draw_all(sweep, measured, differences, slices, out_dir / "figures")
     html, markdown = render.write(out_dir, parts, figures)
     set_too = figures if "pdf" in asked.formats else {}
     written += (render.write_tex(out_dir, parts, written, set_too),)
@@ -117,12 +121,12 @@ def _results(
     slices: Mapping[str, Sequence[str]],
     replaced: pd.DataFrame,
 ) -> list[table.Table]:
-    """Masks, keywords, what there was to name beside the keywords, interventions, cost,
-    learning speed, and which variant overtakes which.
+    """Masks, keywords, what there was to name beside the keywords, further measures,
+    interventions, cost, learning speed, and which variant overtakes which.
     """
-    masks, words, cost = results.results(sweep, measured)
+    *scored, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
     crossed = crossings.table(sweep, measured)
     replacing = interventions.table(sweep, replaced)
-    some = [masks, words, named, replacing, cost, *speed.tables(sweep), crossed]
+    some = [*scored, named, replacing, cost, *speed.tables(sweep), crossed]
     return [found for found in some if found is not None]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import GENERATED, PROJECT
+from keyseg.runs import packages
 from keyseg.runs.private_files import has_a_key, holds_a_key, looks_secret
 from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
@@ -228,6 +229,10 @@ def described(info: Mapping[str, Any]) -> dict[str, str]:
             ]
         ),
         "versions": " · ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
+        "packages": " · ".join(
+            f"{name} {found['version'] or ''} ({found['source'] or 'installed'})"
+            for name, found in (info.get("packages") or {}).items()
+        ),
         "slurm_partition": slurm.get("SLURM_JOB_PARTITION"),
         "gpu_hours": f"{info['gpu_hours']:.3f}" if info.get("gpu_hours") else None,
     }
@@ -251,6 +256,7 @@ def record(run: RunDirectory) -> Git:
     run.update(
         git={"commit": state.commit, "dirty": state.dirty},
         versions=versions(),
+        packages=packages.described(run.config),
         hardware=hardware(),
         slurm=slurm(),
     )

@@ -80,6 +80,11 @@ class Row(NamedTuple):
     time: float
 
 
+def is_loss(name: str) -> bool:
+    """Whether rows of this name are the loss that is trained, or a term of it."""
+    return name.startswith("train/") and name not in ("train/lr", "train/seconds_per_step")
+
+
 class RunBusy(RuntimeError):  # noqa: N818 (a state, not a mistake)
     """Another process works on this run."""
 

@@ -1,7 +1,8 @@
 """A copy of the code that a job runs, so that an edit after submit changes no queued job.
 
 Tracked files as they are in the checkout, and new files that git does not ignore (without those
-that look like secrets: private_files.py). Snapshots are
+that look like secrets: private_files.py); beside them other people's packages that the configs
+need, since it is the first place to import from. Snapshots are
 named by their content: sweeps that run the same code share one, and none is ever written twice.
 """
 
@@ -12,11 +13,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from keyseg.config import PROJECT, ConfigError
+from keyseg.runs.packages import Package
 from keyseg.runs.private_files import holds_a_key, looks_secret
 from keyseg.runs.provenance import CODE, SNAPSHOT, git
 
@@ -41,34 +43,34 @@ def files(root: Path = PROJECT) -> list[str]:
     )
 
 
-def name_of(root: Path = PROJECT) -> str:
-    """12 hex digits over commit, names and contents.
+def name_of(root: Path = PROJECT, packages: Sequence[Package] = ()) -> str:
+    """12 hex digits over commit, names and contents, those of packages beside it included.
 
     Raises:
         ConfigError: a file is too large to be code; names it.
     """
     total = hashlib.sha256(str(git(root).commit).encode())
-    for name in files(root):
-        content = (root / name).read_bytes()
+    for name, file in _contents(root, packages):
+        content = file.read_bytes()
         if len(content) > _LARGEST:
             raise ConfigError(
-                f"{root / name}: {len(content) / 2**20:.0f} MiB is too large for a snapshot of the "
+                f"{file}: {len(content) / 2**20:.0f} MiB is too large for a snapshot of the "
                 f"code (at most {_LARGEST / 2**20:.0f}): move it out of the code or into .gitignore"
             )
         total.update(f"{name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()[:12]
 
 
-def take(folder: Path, root: Path = PROJECT) -> Path:
+def take(folder: Path, root: Path = PROJECT, packages: Sequence[Package] = ()) -> Path:
     """Copy the code into `folder`/NAME and return that; one that is there already is kept."""
-    target = folder / name_of(root)
+    target = folder / name_of(root, packages)
     if target.exists():
         return target
     temporary = folder / f".{target.name}.{os.getpid()}"
     try:
-        for name in files(root):
+        for name, file in _contents(root, packages):
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, temporary / name)
+            shutil.copy2(file, temporary / name)
         (temporary / SNAPSHOT).write_text(json.dumps(asdict(git(root))))
         try:
             temporary.rename(target)
@@ -78,6 +80,12 @@ def take(folder: Path, root: Path = PROJECT) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _contents(root: Path, packages: Sequence[Package]) -> Iterator[tuple[str, Path]]:
+    """Names in the snapshot, and where each file is now."""
+    yield from ((name, root / name) for name in files(root))
+    yield from (named for package in packages for named in package.files())
 
 
 def _walk(root: Path) -> Iterator[str]:

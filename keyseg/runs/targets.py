@@ -1,9 +1,9 @@
 """The classes and functions that a config names by `_target_`, and whose code that may be.
 
 A run directory may come from somebody else. What its config names is looked up in keyseg, and in
-the packages that this user allowed: those that a config composed here names (the command line and
-the checkout are trusted), and those in the environment variable KEYSEG_PACKAGES. Anything else is
-refused before it is imported.
+the packages that this user allowed: those that joined keyseg by an entry point, those that a config
+composed here names (the command line and the checkout are trusted), and those in the environment
+variable KEYSEG_PACKAGES. Anything else is refused before it is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig
-from keyseg.runs import code
+from keyseg.runs import code, packages
 
 PACKAGES_VARIABLE = "KEYSEG_PACKAGES"
 """Environment variable: packages whose classes configs may name, separated by commas."""
@@ -25,8 +25,9 @@ PACKAGES_VARIABLE = "KEYSEG_PACKAGES"
 
 def allowed() -> list[str]:
     """Packages whose classes and functions a config may name."""
-    named = os.environ.get(PACKAGES_VARIABLE, "").split(",")
-    return list(dict.fromkeys(["keyseg", *(name.strip() for name in named if name.strip())]))
+    named = [name.strip() for name in os.environ.get(PACKAGES_VARIABLE, "").split(",")]
+    joined = [package.name for package in packages.joined()]
+    return list(dict.fromkeys(name for name in ("keyseg", *joined, *named) if name))
 
 
 def trust(cfg: RunConfig) -> None:

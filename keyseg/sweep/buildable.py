@@ -1,7 +1,7 @@
-"""Whether a cell's model can be built, before a job finds out: fusion, prompt, tokens, LoRA.
+"""Whether a cell can be built, before a job finds out: fusion, loss, prompt, tokens, LoRA.
 
-Torch is loaded for fusion variants only, and only for those that were not built here before: what
-was built is remembered under paths.data, by config and code.
+Torch is loaded for terms of the loss that are not keyseg's own, and for fusion variants that were
+not built here before: what was built is remembered under paths.data, by config and code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ def check(configs: Iterable[RunConfig]) -> None:
     seen = set()
     for cfg in configs:
         choice = cfg.model
-        parts = [cfg.fusion, vars(cfg.prompt), vars(choice.tokens), vars(choice.lora)]
+        parts = [
+            cfg.fusion,
+            cfg.loss.terms,
+            vars(cfg.prompt),
+            vars(choice.tokens),
+            vars(choice.lora),
+        ]
         key = json.dumps([*parts, choice.llava, choice.sam, choice.init, choice.sizes], default=str)
         if key not in seen:
             seen.add(key)
@@ -45,6 +51,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             check_tokenizer(cfg)
             check_lora(cfg)
             check_fusion(cfg)
+            check_terms(cfg)
 
 
 def check_tokenizer(cfg: RunConfig) -> None:
@@ -118,12 +125,24 @@ def check_fusion(cfg: RunConfig) -> None:
         return
     import torch
 
-    from keyseg.train.build import build_fusion
+    from keyseg.model.variant import build_fusion
 
     with torch.device("meta"):
         build_fusion(cfg, dim=dim)
     known.parent.mkdir(parents=True, exist_ok=True)
     disk.replace(known, json.dumps(sorted({*_read(known), key})).encode())
+
+
+def check_terms(cfg: RunConfig) -> None:
+    """Whether `loss.terms` names terms, and gives them options that they take.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if cfg.loss.terms:
+        from keyseg.train.losses import weighted_terms  # loads torch
+
+        weighted_terms(cfg.loss)
 
 
 def _tokenizer_folder(cfg: RunConfig) -> Path | None:

@@ -9,25 +9,19 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT
+from keyseg.runs import packages
 
 
 def groups(root: Path = PROJECT) -> str:
     """Every group with its options; `*` marks the default; the text is each file's first line."""
     chosen = _defaults(root / "experiments" / "config.yaml")
-    experiments = [f for f in sorted((root / "experiments").iterdir()) if f.is_dir()]
     columns = max(60, shutil.get_terminal_size().columns)
     lines = []
-    own = [f for f in experiments if f.name != "hydra"]
-    folders = sorted([*own, *(f for e in own for f in e.iterdir() if f.is_dir())])
-    for folder in [*folders, root / "sweeps"]:
-        files = sorted(folder.glob("*.yaml"))
-        if not files:
-            continue
-        group = folder.relative_to(root / "experiments") if folder.name != "sweeps" else "+sweeps"
-        lines.append(str(group))
+    for group, files in _files(root).items():
+        lines.append(group)
         width = max(len(file.stem) for file in files)
         for file in files:
-            mark = "*" if chosen.get(folder.name) == file.stem else " "
+            mark = "*" if chosen.get(group) == file.stem else " "
             head = f"  {mark} {file.stem:<{width}}  "
             lines += textwrap.wrap(
                 first_line(file),
@@ -36,6 +30,19 @@ def groups(root: Path = PROJECT) -> str:
                 subsequent_indent=" " * len(head),
             ) or [head.rstrip()]
     return "\n".join(lines)
+
+
+def _files(root: Path) -> dict[str, list[Path]]:
+    """The option files of each group, sweeps last: the checkout's, then those of packages."""
+    options: dict[str, list[Path]] = {}
+    for place in [root / "experiments", *packages.folders("experiments")]:
+        for file in sorted([*place.glob("*/*.yaml"), *place.glob("*/*/*.yaml")]):
+            group = file.parent.relative_to(place).as_posix()
+            if group.split("/")[0] != "hydra":
+                options.setdefault(group, []).append(file)
+    places = [root / "sweeps", *packages.folders("sweeps")]
+    sweeps = [file for place in places for file in sorted(place.glob("*.yaml"))]
+    return dict(sorted(options.items())) | ({"+sweeps": sweeps} if sweeps else {})
 
 
 def first_line(file: Path) -> str:

@@ -10,8 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.config import PROJECT, ConfigError, RunConfig
+from keyseg.config import NAMED, PROJECT, ConfigError, RunConfig
 from keyseg.data.files import DataError
+from keyseg.runs import packages
 from keyseg.runs.disk import DiskFullError
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ EXIT_USAGE = 2
 
 CONFIGS = PROJECT / "experiments"
 
-_OPEN = ("fusion", "data", "ablation", "hydra")
+_OPEN = ("fusion", "data", "loss.terms", "ablation", "hydra")
 """Groups whose keys are free: they are the arguments of whatever `_target_` names."""
+
+SEARCHPATH = "hydra.searchpath"
+"""Hydra's key for more places of configs: [file:///folder, pkg://package.folder]."""
 
 
 FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
@@ -67,7 +71,9 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
     try:
         overrides = task_overrides(arguments)
         if overrides:
-            check(overrides, configs)
+            check(overrides, configs, _config_dir(arguments))
+        if overrides or not arguments:  # else it asks for help
+            packages.load()
         yield
     except (ConfigError, DataError) as error:
         fail(str(error))
@@ -115,8 +121,21 @@ def task_overrides(arguments: Sequence[str]) -> list[str]:
     return list(get_args_parser().parse_args(list(arguments)).overrides)
 
 
-def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
+def _config_dir(arguments: Sequence[str]) -> str | None:
+    """Hydra's `--config-dir`: one more folder of groups."""
+    from hydra._internal.utils import get_args_parser
+
+    folder: str | None = get_args_parser().parse_args(list(arguments)).config_dir
+    return folder
+
+
+def check(overrides: Sequence[str], configs: Path = CONFIGS, config_dir: str | None = None) -> None:
     """Check that every override names a group and option, or a key, that exists.
+
+    Args:
+        overrides: as Hydra takes them.
+        configs: the folder with config.yaml.
+        config_dir: one more folder of groups (`--config-dir`).
 
     Raises:
         ConfigError: it does not; the message has the nearest name and the valid ones.
@@ -135,13 +154,19 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS) -> None:
         ) from error
     with initialize_config_dir(str(configs.absolute()), version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
+        _search(loader, parsed, config_dir)
         groups = _groups(loader)
         chosen: list[str] = []
         for override in parsed:
             key = override.key_or_group
             added = override.is_add() or override.is_force_add()
             if key == "sweeps" and not (key in groups and added):
-                raise _unknown_sweep(override)
+                raise _unknown_sweep(override, _options(loader, key))
+            if key.removesuffix(".name") in NAMED and key.endswith(".name"):
+                raise ConfigError(
+                    f"{override.input_line}: an option is called what its file is called; copy "
+                    f"the file to give it another name"
+                )
             if key in groups:
                 chosen += _check_options(override, _options(loader, key))
         config = compose("config", chosen, return_hydra_config=True)
@@ -212,9 +237,40 @@ def _unknown(override: Override, key: str, groups: list[str], keys: list[str]) -
     return ConfigError(f"{override.input_line}: no such key '{key}'.{hint} {listed}")
 
 
-def _unknown_sweep(override: Override) -> ConfigError:
+def _search(loader: Any, parsed: Sequence[Override], config_dir: str | None) -> None:
+    """Let the loader search where the command line says, as Hydra itself will.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
+    places = [("--config-dir", f"file://{Path(config_dir).absolute()}")] if config_dir else []
+    given = [o.value() for o in parsed if o.key_or_group == SEARCHPATH]
+    for value in given[:1]:
+        if not isinstance(value, list):
+            raise ConfigError(f"{SEARCHPATH}={value}: give a list, like [file:///a/folder]")
+        places += [(SEARCHPATH, str(place)) for place in map(_text, value)]
+    if not places:
+        return
+    path = loader.get_search_path()
+    schema = path.get_path().pop(-1)  # stays the last one
+    for provider, place in places:
+        path.append(provider, place)
+    path.get_path().append(schema)
+    loader.repository.initialize_sources(path)
+    for source in loader.get_sources():
+        if not source.available():
+            raise ConfigError(f"{source.provider}: there is no folder {source.path}")
+
+
+def _text(value: Any) -> Any:
+    from hydra.core.override_parser.types import QuotedString
+
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def _unknown_sweep(override: Override, known: Sequence[str]) -> ConfigError:
     value = override.get_value_element_as_str()
-    files = ", ".join(sorted(file.stem for file in (PROJECT / "sweeps").glob("*.yaml")))
+    files = ", ".join(known)
     listed = f"sweeps: {files}" if files else "there is no file in sweeps/ yet"
     return ConfigError(f"{override.input_line}: write +sweeps={value or 'NAME'}; {listed}")
 
@@ -233,8 +289,7 @@ def _may_be_added(key: str) -> bool:
     from omegaconf import OmegaConf
 
     schema = OmegaConf.structured(RunConfig)
-    top = key.split(".")[0]
-    return top in _OPEN or key in _keys(schema)
+    return any(key == name or key.startswith(f"{name}.") for name in _OPEN) or key in _keys(schema)
 
 
 def _in_list(key: str, config: DictConfig) -> bool:

@@ -41,7 +41,7 @@ def missing(configs: Sequence[RunConfig]) -> list[str]:
     """What weights and data are not there, a line each. Nothing is made or written.
 
     Raises:
-        ConfigError: something cannot be built.
+        ConfigError: something cannot be built. DataError: a reader cannot be called.
     """
     from keyseg.data import mix
     from keyseg.data.files import DataError
@@ -55,6 +55,7 @@ def missing(configs: Sequence[RunConfig]) -> list[str]:
             lines[str(error)] = None
     data = {json.dumps(cfg.data, sort_keys=True): cfg for cfg in configs}
     for cfg in data.values():
+        mix.check_readers(cfg.data)
         if cfg.data.get("prepare") and not Path(resolve_path(str(cfg.data["root"]))).exists():
             continue  # is made at the start
         try:

@@ -13,9 +13,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from keyseg.config import OWN_TERMS
 from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
-from keyseg.sweep.status import LOSSES, LOST, STOPPED, TESTING, CellStatus
+from keyseg.sweep.status import LOST, STOPPED, TESTING, CellStatus
 
 _STYLES = {
     RUNNING: "cyan",
@@ -99,7 +100,8 @@ def render(
     """The table of a sweep for a terminal of this size; None: as many lines as it takes."""
     total, everyone = progress(cells, slots), cells
     cells, hidden = _fitting(cells, height)
-    losses = [name for name in LOSSES if name == "loss" or width >= _WIDE]
+    every = dict.fromkeys(name for cell in cells for name in ("loss", *OWN_TERMS, *cell.losses))
+    losses = [name for name in every if name == "loss" or width >= _WIDE]
     headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
     rows = [_row(cell, losses) for cell in cells]
     if any(cell.training for cell in cells):

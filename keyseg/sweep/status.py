@@ -18,6 +18,7 @@ from keyseg.runs.run_directory import (
     DamagedError,
     Row,
     RunDirectory,
+    is_loss,
     now,
     parse_rows,
     stored_config,
@@ -32,8 +33,6 @@ _TAIL = 4096
 
 _LASTING = (DONE, PRUNED, FAILED, QUEUED, LOST, STOPPED)
 """States of which nothing changes while the files do not."""
-
-LOSSES = ("loss", "text", "bce", "dice", "keyword")
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,11 @@ class Watch:
             step=step,
             steps=steps,
             seconds_per_step=speed,
-            losses={n: r.value for n in LOSSES if (r := self._last.get(f"train/{n}"))},
+            losses={
+                name.removeprefix("train/"): row.value
+                for name, row in self._last.items()
+                if is_loss(name)
+            },
             val={
                 name.removeprefix("val/"): row.value
                 for name, row in self._last.items()

@@ -15,8 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import keyseg
-from keyseg.config import GENERATED, resolve_path
+from keyseg.config import GENERATED, LossConfig, resolve_path
 from keyseg.model.backbones.weights import is_hub_id
+from keyseg.runs import packages
 from keyseg.runs.private_files import holds_a_key, looks_secret
 from keyseg.runs.run_directory import RunDirectory
 
@@ -84,19 +85,36 @@ def write(run: RunDirectory, folder: Path) -> None:
             for name in (cfg.model.llava, cfg.model.sam)
         )
         kept = RunDirectory(data)
-        kept.freeze(replace(cfg, model=replace(cfg.model, llava=llava, sam=sam)))
+        terms = _by_target(cfg.loss)
+        kept.freeze(replace(cfg, model=replace(cfg.model, llava=llava, sam=sam), loss=terms))
         kept.checkpoints.mkdir()
         shutil.copyfile(run.best_file, kept.best_file)
         info = {key: run.info.get(key) for key in _KEPT}
         (data / "run.json").write_text(json.dumps(info))
         package = Path(keyseg.__file__).parent
         shutil.copytree(package, code, ignore=_left_out)
+        others = Path(temporary) / "others"
+        needed = [str(package.copy(others)) for package in packages.carried([cfg])]
         mlflow.pyfunc.save_model(
             folder,
             loader_module="keyseg.predict.pyfunc",
             data_path=str(data),
-            code_paths=[str(code)],
+            code_paths=[str(code), *needed],
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
             signature=ModelSignature(inputs=inputs, params=params),
             input_example=pd.DataFrame({"image": ["street.jpg"], "query": ["the red car"]}),
         )
+
+
+def _by_target(cfg: LossConfig) -> LossConfig:
+    """Terms by the path to their function: where the model is loaded, no package has joined."""
+    if not cfg.terms:
+        return cfg
+    from keyseg.train.losses import weighted_terms  # loads torch
+
+    functions = {term.name: term.term.function for term in weighted_terms(cfg)}
+    terms = {
+        name: {**spec, "_target_": f"{functions[name].__module__}.{functions[name].__qualname__}"}
+        for name, spec in cfg.terms.items()
+    }
+    return replace(cfg, terms=terms)

@@ -22,10 +22,11 @@ from keyseg.model.backbones.random_llava import random_llava
 from keyseg.model.backbones.sam import WeightsError, load_sam, preprocess, random_sam
 from keyseg.model.backbones.weights import fingerprint, weights_path
 from keyseg.model.features import FrozenFeatures, Store
-from keyseg.model.fusion import NAME, OTHER, FusionVariant
+from keyseg.model.fusion import NAME, OTHER
 from keyseg.model.keyseg import KeySeg
-from keyseg.runs import targets
+from keyseg.model.variant import build_fusion
 from keyseg.train.batch import Collator, Others
+from keyseg.train.losses import weighted_terms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -253,37 +254,12 @@ def load_backbones(
     return sam, llava, processor
 
 
-def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
-    """The variant that `fusion._target_` names, for prompts of `dim` channels.
-
-    Raises:
-        ConfigError: it cannot be built, or reads KEY where answers hold none.
-    """
-    options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
-    target = str(cfg.fusion["_target_"])
-    made = targets.find_class("fusion._target_", target, nn.Module)
-    try:
-        variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
-        reads = (variant.uses_seg, variant.uses_key, variant.uses_context)
-    except Exception as error:  # a variant is anybody's class
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {reason}") from error
-    if not any(reads):
-        raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): it reads nothing")
-    if variant.uses_key and not cfg.model.tokens.n_keys:
-        raise ConfigError(
-            f"fusion={cfg.fusion['name']} reads KEY, and model.tokens.n_keys=0 leaves none in the "
-            "answer: set model.tokens.n_keys=1, or take fusion=no_key, or a variant that does not "
-            "read KEY (self, mlp, random_key)"
-        )
-    return variant
-
-
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
-    if model.keyword_head is not None and not cfg.loss.keyword.weight:
+    pulled = {term.term.over for term in weighted_terms(cfg.loss) if term.weight}
+    if model.keyword_head is not None and "keywords" not in pulled:
         model.keyword_head.requires_grad_(False)
-    if not cfg.loss.bce and not cfg.loss.dice:
+    if not pulled & {"masks", "expressions"}:
         drawn = (
             model.mask_head,
             model.fusion,

@@ -1,29 +1,93 @@
-"""The four losses, as pure functions, and their weighted sum.
+"""The terms of the loss, as pure functions, and their weighted sum.
+
+A term is a function under `@term`, which says what it is the mean over; the config gives it a
+weight (`loss.terms: {edge: 0.5}`). The four of the paper have keys of their own in `loss`.
 
 Shapes: N expressions, M supervised positions, K KEY tokens, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from keyseg.config import ConfigError, LossConfig
 from keyseg.data.example import VOID
+from keyseg.runs import targets
 
 if TYPE_CHECKING:
-    from keyseg.config import LossConfig
+    from keyseg.model.keyseg import Output
+    from keyseg.train.batch import Batch
+
+TAKES = {
+    "tokens": ("logits", "labels"),
+    "masks": ("logits", "targets"),
+    "keywords": ("output", "batch"),
+    "expressions": ("output", "batch"),
+}
+"""What a term can be the mean over, and what its function takes before its options.
+
+tokens: logits (M, V), labels (M) -> (). masks: logits (N, H, W), targets uint8 (N, H, W) in
+{0, 1, 255 = ignore}, of one size -> (N,). keywords, expressions: the model's Output and the Batch
+-> (), the mean over the expressions with a keyword, or over all.
+"""
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of the loss. over: a key of `TAKES`."""
+
+    name: str
+    over: str
+    function: Callable[..., Tensor]
+
+
+LOSS_TERMS: dict[str, LossTerm] = {}
+"""Every term that is defined, by name."""
+
+
+def term(over: str, name: str | None = None) -> Callable[[Function], Function]:
+    """Make a function a term of the loss, called like the function if `name` does not say.
+
+    Raises:
+        ValueError: `over` is no key of `TAKES`, or another function has the name.
+    """
+    if over not in TAKES:
+        raise ValueError(f"a term is over {', '.join(TAKES)}, not {over}")
+
+    def define(function: Function) -> Function:
+        made = LossTerm(name or function.__name__, over, function)
+        known = LOSS_TERMS.get(made.name)
+        if known is not None and _place(known.function) != _place(function):
+            raise ValueError(
+                f"{_place(function)}: there is a term '{made.name}', {_place(known.function)}"
+            )
+        LOSS_TERMS[made.name] = made
+        return function
+
+    return define
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+@term("tokens", name="text")
 def text_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the answer: logits (M, V), labels (M)."""
     return F.cross_entropy(logits.float(), labels)
 
 
+@term("masks", name="bce")
 def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Per mask, mean over its pixels: logits (N, H, W), targets (N, H, W) uint8 -> (N,)."""
     valid = targets != VOID
@@ -33,6 +97,7 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return (each * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
 
+@term("masks", name="dice")
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """`1 - 2 |p t| / (|p| + |t|)` per mask: logits (N, H, W), targets (N, H, W) -> (N,).
 
@@ -70,27 +135,91 @@ def keyword_loss(logits: Tensor, keywords: Sequence[Sequence[int]], target: str)
     return torch.stack(each).mean()
 
 
+@term("keywords", name="keyword")
+def named_keyword(
+    output: Output, batch: Batch, *, temperature: float, similarity: str, target: str
+) -> Tensor:
+    """Cross-entropy of the keyword at KEY: `keyword_loss` of `keyword_logits`."""
+    scores = keyword_logits(output.key_query, output.table, similarity, temperature)
+    return keyword_loss(scores, batch.keyword_ids, target)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A term as a config asks for it. options: what its function takes beside the data."""
+
+    term: LossTerm
+    weight: float
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the term."""
+        return self.term.name
+
+    def __call__(self, *given: Any) -> Tensor:
+        """The function's value, for what `TAKES` lists."""
+        return self.term.function(*given, **self.options)
+
+
+def weighted_terms(cfg: LossConfig) -> list[Weighted]:
+    """The terms of a config, those of the paper first.
+
+    Raises:
+        ConfigError: a term that is not defined, or an option that its function does not take.
+    """
+    keyword = cfg.keyword
+    heard = {name: getattr(keyword, name) for name in ("temperature", "similarity", "target")}
+    own: list[tuple[str, float, dict[str, Any]]] = [
+        ("text", cfg.text, {}),
+        ("bce", cfg.bce, {}),
+        ("dice", cfg.dice, {}),
+    ]
+    found = [Weighted(LOSS_TERMS[name], weight, options) for name, weight, options in own]
+    found.append(Weighted(LOSS_TERMS["keyword"], keyword.weight, heard))
+    return found + [_asked(name, spec) for name, spec in cfg.terms.items()]
+
+
+def _asked(name: str, spec: Mapping[str, Any]) -> Weighted:
+    """A term of `loss.terms`: {weight, perhaps _target_, options}."""
+    options = {k: v for k, v in spec.items() if k not in ("weight", "_target_")}
+    if target := spec.get("_target_"):
+        function = targets.find(f"loss.terms.{name}._target_", str(target))
+        defined = {id(known.function): known.over for known in LOSS_TERMS.values()}
+        if id(function) not in defined:
+            raise ConfigError(
+                f"loss.terms.{name}: {target} is no term of the loss; write @term(over=...) above "
+                "it (from keyseg.train.losses import term)"
+            )
+        made = LossTerm(name, defined[id(function)], function)
+    elif name in LOSS_TERMS:
+        made = LOSS_TERMS[name]
+    else:
+        near = get_close_matches(name, LOSS_TERMS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(
+            f"loss.terms.{name}: no such term.{hint} There are: {', '.join(LOSS_TERMS)}; "
+            "another function goes by {_target_: package.module.function, weight: ...}"
+        )
+    try:
+        inspect.signature(made.function).bind(*TAKES[made.over], **options)
+    except TypeError as error:
+        raise ConfigError(f"loss.terms.{name}: {error}") from error
+    return Weighted(made, float(spec["weight"]), options)
+
+
 @dataclass(frozen=True)
 class Losses:
-    """Scalars of one step. `total` is what is trained."""
+    """Scalars of one step: each term by name, not weighted, and `total`, which is trained."""
 
-    text: Tensor
-    bce: Tensor
-    dice: Tensor
-    keyword: Tensor
+    terms: dict[str, Tensor]
     total: Tensor
 
 
-def weigh(text: Tensor, bce: Tensor, dice: Tensor, keyword: Tensor, cfg: LossConfig) -> Losses:
-    """The weighted sum. A weight of 0 measures a loss without training it."""
-    pairs = (
-        (text, cfg.text),
-        (bce, cfg.bce),
-        (dice, cfg.dice),
-        (keyword, cfg.keyword.weight),
-    )
-    total = torch.zeros((), device=text.device)
-    for value, weight in pairs:
-        if weight:  # not `0 * value`: that would still run its backward pass, and spread NaN
-            total = total + weight * value
-    return Losses(text.detach(), bce.detach(), dice.detach(), keyword.detach(), total)
+def weigh(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Losses:
+    """The weighted sum. A weight of 0 measures a term without training it."""
+    total = torch.zeros((), device=next(iter(values.values())).device)
+    for name, value in values.items():
+        if weights[name]:  # not `0 * value`: that would still run its backward pass, and spread NaN
+            total = total + weights[name] * value
+    return Losses({name: value.detach() for name, value in values.items()}, total)

@@ -35,15 +35,7 @@ from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.checkpoints import read_best, read_last, write_best, write_last
 from keyseg.train.distributed import ALONE, Processes, accumulating, shard_like, unsharded, whole
-from keyseg.train.losses import (
-    Losses,
-    bce_loss,
-    dice_loss,
-    keyword_logits,
-    keyword_loss,
-    text_loss,
-    weigh,
-)
+from keyseg.train.losses import Losses, Weighted, weigh, weighted_terms
 from keyseg.train.schedule import decay_start, end_after, learning_rate
 from keyseg.train.selection import SELECTED_BY
 
@@ -80,6 +72,10 @@ class Counts(NamedTuple):
         keywords = sum(bool(ids) for ids in batch.keyword_ids)
         return cls(len(batch.supervised), len(batch.examples), keywords)
 
+    def over(self, kind: str) -> float:
+        """Of what a term is the mean over."""
+        return {"tokens": self.tokens, "keywords": self.keywords}.get(kind, self.masks)
+
     def share(self, total: Counts) -> Counts:
         """Of `total`; nothing of nothing is 0."""
         return Counts(*(mine / max(all_, 1) for mine, all_ in zip(self, total, strict=True)))
@@ -91,29 +87,40 @@ _WHOLE = Counts(1.0, 1.0, 1.0)
 def compute_losses(
     output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = _WHOLE
 ) -> Losses:
-    """The four losses of a batch, times its share of the step's.
+    """The terms of the loss on a batch, times its share of the step's.
 
     Masks are compared at the images' own sizes (as LISA does), or at the decoder's resolution:
     a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
     """
-    bce, dice = [], []
+    terms = weighted_terms(cfg.loss)
+    masks = _compared(output, batch, cfg.loss.resolution, side)
+    given: dict[str, tuple[Any, ...]] = {
+        "tokens": (output.text_logits, batch.labels.flatten()[batch.supervised]),
+        "keywords": (output, batch),
+        "expressions": (output, batch),
+    }
+
+    def value(term: Weighted) -> Tensor:
+        if term.term.over == "masks":
+            return torch.cat([term(logits, targets) for logits, targets in masks]).mean()
+        return term(*given[term.term.over])
+
+    values = {term.name: share.over(term.term.over) * value(term) for term in terms}
+    return weigh(values, {term.name: term.weight for term in terms})
+
+
+def _compared(
+    output: Output, batch: Batch, resolution: str, side: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size."""
+    pairs = []
     for picked, size in by_size(batch):
         logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
-        if cfg.loss.resolution == "decoder":
-            logits, targets = at_decoder(logits, targets, side)
+        if resolution == "decoder":
+            pairs.append(at_decoder(logits, targets, side))
         else:
-            logits = to_original(logits, side, size)
-        bce.append(bce_loss(logits, targets))
-        dice.append(dice_loss(logits, targets))
-    keyword = cfg.loss.keyword
-    scores = keyword_logits(output.key_query, output.table, keyword.similarity, keyword.temperature)
-    return weigh(
-        share.tokens * text_loss(output.text_logits, batch.labels.flatten()[batch.supervised]),
-        share.masks * torch.cat(bce).mean(),
-        share.masks * torch.cat(dice).mean(),
-        share.keywords * keyword_loss(scores, batch.keyword_ids, keyword.target),
-        cfg.loss,
-    )
+            pairs.append((to_original(logits, side, size), targets))
+    return pairs
 
 
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
@@ -171,7 +178,8 @@ class Trainer:
             for name, module in self.model.named_modules()
             if isinstance(module, Attention) and not module.single
         }
-        self._window = torch.zeros(5, device=self.device)
+        self._losses = ["loss", *(term.name for term in weighted_terms(cfg.loss))]
+        self._window = torch.zeros(len(self._losses), device=self.device)
         self._entropies = torch.zeros(len(self._attentions), device=self.device)
         self._count = 0
         if not processes.first:  # dropout differs between processes; all else is the first one's
@@ -199,7 +207,8 @@ class Trainer:
             self._curve = state.get("curve", [])  # not in checkpoints that are older than it
             if self.cfg.optim.until == "plateau":  # a trunk's is that of another budget
                 self.end = state.get("end", self.end)
-            self._window, self._count = state["window"].to(self.device), state["count"]
+            kept, self._count = state["window"], state["count"]
+            self._window[: len(kept)] = kept.to(self.device)  # a term at weight 0 may have come
             self._load_random(state["random"])
         return self.step
 
@@ -316,13 +325,14 @@ class Trainer:
         counts = [Counts.of(batch) for batch in batches]
         total = Counts(*self.processes.sum([sum(column) for column in zip(*counts, strict=True)]))
         self.optimizer.zero_grad(set_to_none=True)
-        row = torch.zeros(5 + len(self._attentions), device=self.device)
+        row = torch.zeros(len(self._losses) + len(self._attentions), device=self.device)
         for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
             with accumulating(self.forward, more=number < len(batches)):
                 row += self._backward(batch.to(self.device), count.share(total))
         row = self.processes.add_up(row)
-        self._window += row[:5]  # stays on the device: read once per logging interval
-        self._entropies = row[5:]
+        losses = len(self._losses)
+        self._window += row[:losses]  # stays on the device: read once per logging interval
+        self._entropies = row[losses:]
         self._count += 1
         factor = learning_rate(self.step, cfg.optim, self.end)
         for group in self.optimizer.param_groups:
@@ -344,7 +354,7 @@ class Trainer:
         loss = losses.total * self.processes.count
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         entropies = [share.masks * module.entropy for module in self._attentions.values()]
-        row = (losses.total.detach(), losses.text, losses.bce, losses.dice, losses.keyword)
+        row = (losses.total.detach(), *losses.terms.values())
         return torch.stack([value.float() for value in (*row, *entropies)])
 
     def _validate(self, validate: Callable[[], dict[str, float]]) -> Iterator[Value]:
@@ -362,7 +372,7 @@ class Trainer:
             self._save_best()
 
     def _log(self, seconds: float) -> Iterator[Value]:
-        names = [f"train/{name}" for name in ("loss", "text", "bce", "dice", "keyword")]
+        names = [f"train/{name}" for name in self._losses]
         means = dict(zip(names, self._window / self._count, strict=True))
         if not self.cfg.model.tokens.n_keys:
             del means["train/keyword"]  # not asked

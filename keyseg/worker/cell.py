@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from keyseg.data import reading
-from keyseg.runs import code, convergence, disk, garbage_collector, provenance
+from keyseg.runs import code, convergence, disk, garbage_collector, packages, provenance
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -70,6 +70,7 @@ def run_cell(run: RunDirectory) -> None:
             return
         mine = run if processes.first else WatchedRun(run.path)
         try:
+            packages.load()
             results = work(mine, run.config, processes, _stop.is_set)
         except Stopped as stopped:
             _close(mine, QUEUED, outcome=str(stopped))

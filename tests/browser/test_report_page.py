@@ -16,7 +16,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.report import build
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -50,7 +50,7 @@ def store_maker() -> object:
 
 
 def test_the_page_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     sweep = store_maker().make_store(tmp_path, images=8)  # type: ignore[attr-defined]
     page = build(sweep, tmp_path / "report").html
     worked = page.with_name("worked.html")

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from keyseg.config import PROJECT, ConfigError
-from keyseg.train.build import build_fusion
+from keyseg.model.variant import build_fusion
 
 VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
 WITHOUT_KEY = ("no_key",)

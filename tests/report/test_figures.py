@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import inference, scores
 from keyseg.report.store import CellResult, Sweep, VariantResult, variants_of
@@ -163,7 +163,7 @@ def test_every_figure(case: str) -> None:
     made = sweep(variants, seeds, holes)
     measured, held = scores.scores(made, 0), scores.contrasts(made, 0)
     with figure_style():
-        makers = test_scores.makers(made, measured, held, scores.slices(made))
+        makers = drawing.makers(made, measured, held, scores.slices(made))
         for name, make in makers.items():
             figure = make()
             figure.set_dpi(60)
@@ -187,7 +187,7 @@ def test_a_variant_looks_the_same_everywhere() -> None:
     made = sweep(3, 1, {(0, 0): "failed"})
     measured, held = scores.scores(made, 0), scores.contrasts(made, 0)
     with figure_style():
-        makers = test_scores.makers(made, measured, held, scores.slices(made))
+        makers = drawing.makers(made, measured, held, scores.slices(made))
         for name in ("precision", "cost", "slices"):
             legend = makers[name]().legends[0]
             entries = dict(

@@ -12,7 +12,7 @@ import pytest
 from keyseg import cli
 from keyseg.config import ConfigError
 from keyseg.report import build
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing
 from keyseg.report.joined import asked, join
 from keyseg.report.store import load
 
@@ -67,7 +67,7 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     outputs, out = str(two[0].parent), str(tmp_path / "out")
@@ -92,7 +92,7 @@ def test_the_command(
 def test_a_report_over_two_sweeps(
     two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     page = build(two[0], tmp_path / "r", joined=two[1:]).html.read_text(encoding="utf-8")
     assert "full\u00a0· loss=lisa" in page
     assert "And the loss?" in page

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from keyseg.report import ReportFiles, build
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing, test_scores
 from keyseg.report.figures.style import figure_style, save
 from keyseg.report.gallery import overlay
 from keyseg.report.page.checks import check
@@ -47,7 +47,7 @@ def seeds(
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a build; these tests look at the rest."""
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
 
 
 class Resources(HTMLParser):
@@ -389,7 +389,7 @@ def test_two_builds_are_the_same(
     assert {f.name for f in again} < {f.name for f in first.figures}
     for file in again:
         assert file.read_bytes() == (first.html.parent / "figures" / file.name).read_bytes()
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     first, second = (build(sweep, tmp_path / name) for name in ("a", "b"))
     for left, right in zip(first.tables, second.tables, strict=True):
         assert left.read_bytes() == right.read_bytes(), left.name

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from keyseg.report import build
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing
 from keyseg.report.stats import scores
 from keyseg.report.store import load
 from keyseg.report.tables import contrasts
@@ -109,7 +109,7 @@ def test_an_untold_training_is_no_plateau(store):
 
 
 def test_the_page_says_it_in_every_place(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     sweep = store(seeds=(0, 1))
     recurve(sweep, "cross", FLOOR)
     recurve(sweep, "full", FALLS)
@@ -136,7 +136,7 @@ def test_figures_are_drawn_of_a_contrast_that_says_nothing(store, tmp_path):
     from keyseg.report.figures.style import figure_style
 
     with figure_style():
-        makers = test_scores.makers(loaded, scores.scores(loaded, 0), held_, {})
+        makers = drawing.makers(loaded, scores.scores(loaded, 0), held_, {})
         figure = makers["forest"]()
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "says nothing" in texts

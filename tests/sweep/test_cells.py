@@ -2,8 +2,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, ConfigError, signature
-from keyseg.sweep.cells import freeze
-from keyseg.sweep.design import read_design
+from keyseg.sweep.cells import cell_of, freeze, in_turn
+from keyseg.sweep.design import Point, read_design
 
 
 @pytest.fixture
@@ -40,3 +40,19 @@ def test_a_run_that_stands_twice_in_a_sweep_is_an_error(composer, key):
         ConfigError, match=rf"same run: 'fusion=full {name}=3' and 'fusion=full {key}'"
     ):
         freeze(read_design([["fusion=full", f"{name}=3"], ["fusion=full", key]]), composer)
+
+
+def test_small_budgets_of_a_trunk_start_first(compose_run):
+    def cell(fusion, *overrides):
+        point = Point(fusion, {"fusion": fusion}, 0, [])
+        return cell_of(compose_run(f"fusion={fusion}", *overrides), point, "sweep")
+
+    wsd = [
+        cell(fusion, "optim.schedule=wsd", f"optim.steps={steps}")
+        for fusion in ("cross", "full")
+        for steps in (400, 100)
+    ]
+    order = [(c.label, c.config.optim.steps) for c in in_turn(wsd)]
+    assert order == [("cross", 100), ("full", 100), ("cross", 400), ("full", 400)]
+    cosine = [cell("cross", f"optim.steps={steps}") for steps in (400, 100)]
+    assert in_turn(cosine) == cosine  # nothing to go on from

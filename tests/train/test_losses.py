@@ -12,6 +12,7 @@ from keyseg.train.losses import (
     keyword_loss,
     text_loss,
     weigh,
+    weighted_terms,
 )
 
 BIG = 100.0
@@ -163,11 +164,15 @@ def set_weight(cfg, name, value):
         setattr(cfg, name, value)
 
 
+def numbers(cfg):
+    return {term.name: term.weight for term in weighted_terms(cfg)}
+
+
 def test_weighted_sum(weights):
-    values = [torch.tensor(v) for v in (1.0, 10.0, 100.0, 1000.0)]
-    losses = weigh(*values, weights)
+    values = dict(zip(NAMES, map(torch.tensor, (1.0, 10.0, 100.0, 1000.0)), strict=True))
+    losses = weigh(values, numbers(weights))
     assert float(losses.total) == 0.5 + 20 + 300 + 4000
-    assert [float(getattr(losses, n)) for n in NAMES] == [1, 10, 100, 1000]
+    assert [float(losses.terms[n]) for n in NAMES] == [1, 10, 100, 1000]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -175,9 +180,9 @@ def test_weight_0_is_logged_but_not_trained(weights, name):
     cfg = deepcopy(weights)
     set_weight(cfg, name, 0.0)
     values = {n: torch.tensor(2.0, requires_grad=True) for n in NAMES}
-    losses = weigh(**values, cfg=cfg)
+    losses = weigh(values, numbers(cfg))
     losses.total.backward()
-    assert float(getattr(losses, name)) == 2
+    assert float(losses.terms[name]) == 2
     assert values[name].grad is None
     assert all(values[n].grad > 0 for n in NAMES if n != name)
 
@@ -188,8 +193,8 @@ def test_weight_0_does_not_spread_nan(weights, name):
     set_weight(cfg, name, 0.0)
     values = {n: torch.tensor(2.0, requires_grad=True) for n in NAMES}
     values[name] = torch.tensor(math.nan, requires_grad=True)
-    losses = weigh(**values, cfg=cfg)
+    losses = weigh(values, numbers(cfg))
     losses.total.backward()
     assert bool(losses.total.detach().isfinite())
     assert all(values[n].grad.isfinite() for n in NAMES if n != name)
-    assert math.isnan(float(getattr(losses, name)))
+    assert math.isnan(float(losses.terms[name]))

@@ -183,7 +183,7 @@ def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):
 def test_what_is_loaded_for_several_runs_leaves_gpus_to_those_who_are_forked():
     """bitsandbytes, which the tests have, would ask for them when peft imports it."""
     code = (
-        "import os, sys; from keyseg import cell; cell.load([]); import torch\n"
+        "import os, sys; from keyseg.worker import cell; cell.load([]); import torch\n"
         "if child := os.fork(): sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
         "os._exit(int(torch.cuda._is_in_bad_fork()))"
     )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from keyseg.report.figures.style import band, canvas, legend, look
 from keyseg.report.store import Sweep, VariantResult
+from keyseg.runs.run_directory import is_loss
 
 _PANELS: tuple[tuple[str, str], ...] = (
     ("val/giou", "val gIoU (%)"),
@@ -21,6 +22,7 @@ _PANELS: tuple[tuple[str, str], ...] = (
     ("train/dice", "mask loss, Dice"),
     ("train/keyword", "keyword loss"),
 )
+_COLUMNS = 4
 _POINTS = 50
 """A noisy curve is averaged in this many bins of steps, so that 12 of them can be read."""
 
@@ -49,11 +51,23 @@ def curve(variant: VariantResult, name: str) -> pd.DataFrame:
     return summary.reset_index()
 
 
+def panels(sweep: Sweep) -> list[tuple[str, str]]:
+    """`_PANELS`, and one for each further term of the loss that a cell logged."""
+    logged = {str(name) for cell in sweep.cells for name in cell.metrics["name"].unique()}
+    known = {name for name, _ in _PANELS}
+    more = sorted(name for name in logged - known if is_loss(name))
+    return [*_PANELS, *((name, f"{name.removeprefix('train/')} loss") for name in more)]
+
+
 def learning_curves(sweep: Sweep) -> Any:
-    """A figure of all panels; a panel without rows says so."""
-    figure = canvas(11, 5.2, sweep.variants)
-    axes = figure.subplots(2, 4, sharex=True)
-    for ax, (name, title) in zip(axes.flat, _PANELS, strict=True):
+    """A figure of all panels, four in a row; a panel without rows says so."""
+    shown = panels(sweep)
+    rows = -(-len(shown) // _COLUMNS)
+    figure = canvas(11, 2.6 * rows, sweep.variants)
+    axes = figure.subplots(rows, _COLUMNS, sharex=True, squeeze=False)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_axis_off()
+    for ax, (name, title) in zip(axes.flat, shown, strict=False):
         scale = 100 if title.endswith("(%)") else 1
         drawn = [_draw(ax, v, name, scale, len(sweep.variants)) for v in sweep.variants]
         ax.set_title(title)
@@ -62,7 +76,8 @@ def learning_curves(sweep: Sweep) -> Any:
             _empty(ax)
         elif name.startswith("train/"):
             _log_scale(ax)
-    for ax in axes[1]:
+    for ax in axes.flat[max(0, len(shown) - _COLUMNS) : len(shown)]:
+        ax.tick_params(labelbottom=True)
         ax.set_xlabel("optimiser step")
     legend(figure, sweep.variants)
     return figure

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from keyseg.metrics import RIGHT_MASK, THRESHOLDS, with_keyword
-from keyseg.report.figures import budget, contrasts, pathway
-from keyseg.report.figures.curves import learning_curves
-from keyseg.report.figures.style import INK, band, canvas, figure_style, legend, look, save, wrap
-from keyseg.report.stats.verdict import NO_RESULT
+from keyseg.report.figures.style import INK, band, canvas, legend, look, wrap
 from keyseg.report.store import Sweep, VariantResult
 
 OUTCOMES: tuple[tuple[str, str, str], ...] = (
@@ -26,49 +22,6 @@ _PANELS = 4
 """Slices that are drawn; the tables have all."""
 FEW = 5
 """A fifth with fewer examples than this has no keyword accuracy worth a point."""
-
-
-def draw_all(
-    sweep: Sweep,
-    scores: pd.DataFrame,
-    differences: pd.DataFrame,
-    slices: Mapping[str, Sequence[str]],
-    folder: Path,
-) -> dict[str, tuple[Path, ...]]:
-    """Write every figure; {name: (png, svg, pdf)}. A figure without data is left out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with figure_style():
-        drawn = makers(sweep, scores, differences, slices)
-        return {name: save(make(), folder, name) for name, make in drawn.items()}
-
-
-def makers(
-    sweep: Sweep,
-    scores: pd.DataFrame,
-    differences: pd.DataFrame,
-    slices: Mapping[str, Sequence[str]],
-) -> dict[str, Callable[[], Any]]:
-    """What draws each figure that this sweep has data for; to be called in `figure_style`."""
-    known = bool((differences["verdict"] != NO_RESULT).any())
-    made: dict[str, tuple[bool, Callable[[], Any]]] = {
-        "forest": (known, lambda: contrasts.forest(sweep, differences)),
-        "path": (bool(pathway.steps(sweep)), lambda: pathway.figure(sweep, scores, differences)),
-        "paired": (known and contrasts.pictured(sweep), lambda: contrasts.paired(sweep)),
-        "interaction": (
-            bool(sweep.finished and contrasts.two_factors(sweep)),
-            lambda: contrasts.interaction(sweep, scores),
-        ),
-        "cost": (bool(sweep.finished), lambda: contrasts.cost(sweep, scores)),
-        "slices": (bool(slices), lambda: by_slice(sweep, scores, slices)),
-        "learning_curves": (
-            any(len(c.metrics) for c in sweep.cells),
-            lambda: learning_curves(sweep),
-        ),
-        "budget": (budget.varies(sweep, scores), lambda: budget.figure(sweep, scores)),
-        "precision": (bool(sweep.finished), lambda: precision(sweep)),
-        "keyword": (any(c.key_asked for c in sweep.finished), lambda: keyword(sweep)),
-    }
-    return {name: make for name, (wanted, make) in made.items() if wanted}
 
 
 def by_slice(sweep: Sweep, scores: pd.DataFrame, slices: Mapping[str, Sequence[str]]) -> Any:

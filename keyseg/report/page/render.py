@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.report.figures.registry import FIGURE_PLACES, FIGURES
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.gallery.examples import Gallery
 from keyseg.report.page.checks import Notice
+from keyseg.report.sections import FilledSection
 from keyseg.report.store import Sweep, shown
 from keyseg.report.tables import contrasts as contrast_tables
 from keyseg.report.tables import runs, tex
@@ -24,72 +26,6 @@ from keyseg.report.tuning.section import Section
 from keyseg.runs.provenance import cost_unit
 
 HERE = Path(__file__).parent
-
-FIGURES: Mapping[str, tuple[str, str]] = {
-    "forest": (
-        "Differences",
-        "Every contrast with its 95 % intervals, not corrected: thick, over seeds and images (over "
-        "images alone where there is one seed); thin with caps, over test images with these "
-        "weights; dotted with caps, over seeds on these images. Filled: Holm's p is at most 0.05. "
-        "Few seeds alone leave more doubt than both sources together, where much of the whole is "
-        "the well-known part of the images. A contrast of which one variant has no finished cell "
-        "keeps its line. Headline protocol.",
-    ),
-    "path": (
-        "From the baseline to the whole",
-        "One change a step: each variant with its 95 % interval over test examples, and above each "
-        "step by how many points it changes the score, with a 95 % interval over seeds and images "
-        "(over images alone where there is one seed) and the verdict. Headline protocol.",
-    ),
-    "paired": (
-        "Example by example",
-        "Left: IoU of both variants of a contrast on every test example (mean over common seeds); "
-        "above the diagonal the first one is better. Right: share of examples whose difference is "
-        "at most x. The first five contrasts; headline protocol.",
-    ),
-    "interaction": (
-        "Interaction",
-        "gIoU in percent for both factors of the design (mean over seeds and over what else "
-        "varies); headline protocol. An empty field has no result.",
-    ),
-    "slices": (
-        "gIoU by slice",
-        "gIoU of every variant by slice, under the headline protocol. Bars: 95 % interval over "
-        "test examples (bootstrap over images); n: examples.",
-    ),
-    "learning_curves": (
-        "Learning curves",
-        "Against the optimiser step: val scores (teacher-forced) and train losses as logged, "
-        "before weighting; curves with many points are averaged in bins of steps. Bands, where "
-        "there are several seeds: lowest to highest seed. Losses that fall by more than a factor "
-        "of 20 stand on a logarithmic axis.",
-    ),
-    "budget": (
-        "Score against budget",
-        "Each variant's score with its 95 % interval over test examples against the steps that "
-        "were made and against GPU-hours (CPU-hours where no run had a GPU) of training at the "
-        "median pace, without evaluations; means over seeds, headline protocol, the sweep's first "
-        "metric. Filled: every seed is at a plateau. Rings: the two lines cross.",
-    ),
-    "precision": (
-        "Precision curves",
-        "Share of test examples with an IoU above X, for every X; markers at 0.5, 0.6, … 0.9. "
-        "Bands, where there are several seeds: lowest to highest seed.",
-    ),
-    "keyword": (
-        "Keyword against mask",
-        "Left: accuracy of KEY's top word among examples of like IoU (no point for fewer than "
-        "five); a line that rises says that keyword and mask go together. Right: how often "
-        "keyword and mask are right or wrong together. The two middle parts are the discrepancy "
-        "rates. Headline protocol, seeds pooled.",
-    ),
-    "cost": (
-        "Cost against quality",
-        "gIoU with its 95 % interval over test images against GPU-hours (CPU-hours where no run "
-        "had a GPU) of a whole run and against trained parameters; means over seeds, headline "
-        "protocol.",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -109,10 +45,16 @@ class PageContent:
     manifest: pd.DataFrame
     gallery: Gallery | None
     tunings: Sequence[Section] = ()
+    added: Sequence[FilledSection] = ()
 
     @property
     def tables(self) -> list[Table]:
         """Every table that is also written as a file."""
+        return [*self.own_tables, *(table for section in self.added for table in section.tables)]
+
+    @property
+    def own_tables(self) -> list[Table]:
+        """Those that are in no added section."""
         some = [self.published, *self.verdicts, self.contrasts, *self.slices]
         return [self.headline, *self.results, *(table for table in some if table is not None)]
 
@@ -148,8 +90,8 @@ def write_tex(
 ) -> Path:
     """Write report.tex, which sets all tables and figures; its path."""
     drawn = [
-        (file.relative_to(out_dir), f"{FIGURES[name][0]}. {FIGURES[name][1]}")
-        for name in FIGURES
+        (file.relative_to(out_dir), f"{FIGURES[name].title}. {FIGURES[name].caption}")
+        for name in _order(parts, figures)
         for file in figures.get(name, ())
         if file.suffix == ".pdf"
     ]
@@ -172,8 +114,11 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
         "rule": contrast_tables.rule(sweep, parts.answers),
         "answers": [(m, list(g)) for m, g in groupby(parts.answers, key=lambda a: a.metric)],
         "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
-        "figures": [(n, *FIGURES[n], figures[n]) for n in FIGURES if n in figures],
-        "figure_numbers": {n: i for i, n in enumerate((f for f in FIGURES if f in figures), 1)},
+        "figures": [
+            (n, FIGURES[n].title, FIGURES[n].caption, figures[n], place)
+            for n, place in _order(parts, figures).items()
+        ],
+        "figure_numbers": {n: i for i, n in enumerate(_order(parts, figures), 1)},
         "protocols": PROTOCOL_TITLES,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
@@ -184,6 +129,15 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
         "unit": cost_unit(cell.info for cell in sweep.finished),
         "stated": runs.protocols(sweep),
     }
+
+
+def _order(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
+    """The figures that were drawn in the order of the page, each with its place there."""
+    absent = {"verdicts": not parts.answers, "slices": not parts.slices}
+    last = FIGURE_PLACES[-1]
+    placed = [(n, last if absent.get(f.place) else f.place) for n, f in FIGURES.items()]
+    drawn = [(name, place) for name, place in placed if name in figures]
+    return dict(sorted(drawn, key=lambda pair: FIGURE_PLACES.index(pair[1])))
 
 
 def _head(sweep: Sweep) -> list[tuple[str, str]]:
@@ -218,6 +172,7 @@ def _numbers(parts: PageContent) -> dict[str, str]:
     compared = [*parts.verdicts, *([parts.contrasts] if parts.contrasts else [])]
     chapters += [compared] if compared else []
     chapters += [parts.slices] if parts.slices else []
+    chapters += [section.tables for section in parts.added if section.tables]
     return {
         table.name: f"{i}{chr(ord('a') + k) if len(chapter) > 1 else ''}"
         for i, chapter in enumerate(chapters, 1)

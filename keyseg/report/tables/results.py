@@ -7,7 +7,7 @@ from math import isfinite, nan
 
 import pandas as pd
 
-from keyseg.metrics import NO_TARGET, colliding
+from keyseg.metrics import NO_TARGET, colliding, further
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import (
     BRIEF,
@@ -37,7 +37,7 @@ _WORDS = (
 
 
 def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
-    """The result table in three panels: masks; keywords and failures; cost."""
+    """The result table in panels: masks; keywords and failures; further measures; cost."""
     whole = scores[scores["slice"] == ""]
     how = INTERVALS
     if whole["sd"].notna().any():
@@ -63,9 +63,14 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
             " N-acc: share of the examples without a target for which nothing is predicted; "
             "T-acc: share of the others for which something is."
         )
+    more = further()
+    named = "; ".join(f"{measure.title}: {measure.explanation}" for measure in more)
+    names = tuple(measure.name for measure in more)
+    added = [_panel(sweep, whole, "results_further", "Further measures", f"{named}. {how}", names)]
     return [
         _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, _WORDS),
+        *(added if more else []),
         _cost(sweep),
     ]
 

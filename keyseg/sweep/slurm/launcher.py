@@ -13,7 +13,7 @@ import filelock
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
-from keyseg.runs import snapshot, sweep_directory
+from keyseg.runs import packages, snapshot, sweep_directory
 from keyseg.runs.run_directory import DONE, PRUNED
 from keyseg.sweep import finish
 from keyseg.sweep.cells import Cell, in_turn
@@ -96,7 +96,8 @@ class SlurmLauncher(SweepLauncher):
             return
         sweep_dir = cells[0].path.parent
         name = f"{design.name}-NAME"
-        code = code_folder(sweep_dir) / snapshot.name_of()
+        needed = packages.carried(cell.config for cell in cells)
+        code = code_folder(sweep_dir) / snapshot.name_of(packages=needed)
         text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
         finish.print_line(console, text)
         first = self.prepare_job(waiting)
@@ -117,7 +118,8 @@ class SlurmLauncher(SweepLauncher):
             )
         sweep_dir = cells[0].path.parent
         nodes = Nodes(self.options.exclude)
-        sbatch = Sbatch(self.options, sweep_dir, nodes=nodes)
+        needed = packages.carried(cell.config for cell in cells)
+        sbatch = Sbatch(self.options, sweep_dir, packages=needed, nodes=nodes)
         sbatch.prepare = self.prepare_job(cells)
         return SlurmPool(
             sbatch,
@@ -165,7 +167,9 @@ class SlurmLauncher(SweepLauncher):
                 waiting = queue.look([name])
                 if all(job.state in queue.ENDED for job in waiting.values()):
                     job = CommandJob(commands, self.options.threads)
-                    Sbatch(self.options, sweep_dir).report(name, job, sorted(arrays.values()))
+                    needed = packages.carried(cell.config for cell in cells)
+                    sbatch = Sbatch(self.options, sweep_dir, packages=needed)
+                    sbatch.report(name, job, sorted(arrays.values()))
         except (SlurmError, ConfigError, filelock.Timeout) as error:
             text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
             finish.print_line(console, f"warning: {text}", "yellow")

@@ -14,6 +14,7 @@ from typing import Any
 
 from keyseg.config import PROJECT, ROOT, ConfigError
 from keyseg.runs import snapshot, targets
+from keyseg.runs.packages import Package
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CellJob, CommandJob
 from keyseg.sweep.slurm.nodes import Nodes
@@ -102,18 +103,23 @@ class SubmitLimit(ConfigError):  # noqa: N818 (a limit, not a mistake)
 
 
 class Sbatch:
-    """Submissions through submitit. `sweep_dir`: where its files go, on a shared file system."""
+    """Submissions through submitit. `sweep_dir`: where its files go, on a shared file system.
+
+    `packages`: other people's, which the cells need.
+    """
 
     def __init__(
         self,
         options: SlurmOptions,
         sweep_dir: Path,
         *,
+        packages: Sequence[Package] = (),
         cancel: Callable[[list[str]], None] = queue.cancel,
         nodes: Nodes | None = None,
     ) -> None:
         self.options = options
         self.sweep_dir = sweep_dir
+        self.packages = packages
         self.nodes = nodes or Nodes(options.exclude)
         self.prepare: CommandJob | None = None
         """Runs once, before the first cells are submitted; those wait for it."""
@@ -158,7 +164,7 @@ class Sbatch:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        code = snapshot.take(code_folder(self.sweep_dir))
+        code = snapshot.take(code_folder(self.sweep_dir), packages=self.packages)
         options = replace(options, exclude=self.nodes.exclude)
         asked = parameters(options, name, code)
         if after:
