@@ -5,6 +5,7 @@
     metrics.jsonl     every row (name, value, step, time), append-only
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
+    interventions/    the same with KEY's or SEG's state replaced, a file for each kind
     checkpoints/      best.safetensors; last.pt until the run is done
     gallery/  log.txt  run.lock  code.json (what computed it)
     before/           results that a run which began anew is to replace
@@ -60,6 +61,7 @@ _RESULTS = (
     "samples.parquet",
     "mlflow.json",
     "val_iou.jsonl",
+    "interventions",
     "prune.json",
     "code.json",
     "code.diff",
@@ -379,6 +381,11 @@ class RunDirectory:
     def samples_file(self) -> Path:
         """Per-example results of the test split."""
         return self.path / "samples.parquet"
+
+    @property
+    def interventions(self) -> Path:
+        """Where results with KEY's or SEG's state replaced lie (`keyseg.runs.interventions`)."""
+        return self.path / "interventions"
 
     def samples(self) -> pd.DataFrame:
         """Per-example results.
