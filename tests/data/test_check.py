@@ -73,11 +73,9 @@ def test_counts(config, written):
 
 def test_as_published_is_no_problem(config, written, monkeypatch, reason_folder):
     written()
-    for module, counts in (
-        ("refer", {("refcoco", "unc"): {"train": 2, "testA": 1}}),
-        ("reason_seg", {"train": 4}),
-    ):
-        monkeypatch.setattr(f"keyseg.data.{module}.PUBLISHED", counts)
+    refer = {("refcoco", "unc"): {"train": 2, "testA": 1}}
+    monkeypatch.setattr("keyseg.data.refer.PUBLISHED", refer)
+    monkeypatch.setattr("keyseg.data.reason_seg._PUBLISHED", {"train": 4})
     reason_folder.add("c", ["what sings"], [TARGET])  # d has no shapes, which is as published
     assert list(check(config, first_word).problems()) == []
 

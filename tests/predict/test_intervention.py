@@ -14,7 +14,7 @@ from keyseg.data.derangement import derangement
 from keyseg.data.mix import groups, load
 from keyseg.predict.intervention import Reading, States
 from keyseg.report import build
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing
 from keyseg.report.stats import interventions as paired
 from keyseg.report.store import load as load_sweep
 from keyseg.report.tables import interventions as tables
@@ -205,7 +205,7 @@ def test_the_command_reads_once_and_the_report_pairs(finished, capsys):
 
 def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypatch):
     assert intervene(finished, "fusion/full", "--key", "swap") == 0
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     files = build(finished / "fusion", tmp_path / "report", formats=("md", "csv"))
     page = files.markdown.read_text()
     assert "full: KEY swap" in page
@@ -215,6 +215,7 @@ def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypa
 
 
 def test_interventions_on_other_weights_are_left_out(finished):
+    assert intervene(finished, "fusion/full", "--key", "swap") == 0
     sweep = load_sweep(finished / "fusion")
     [cell, _] = sweep.finished
     run = RunDirectory(cell.directory)

@@ -10,7 +10,7 @@ import pytest
 
 from keyseg.metrics import OF_KEY
 from keyseg.report import build
-from keyseg.report.figures import test_scores
+from keyseg.report.figures import drawing, test_scores
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import scores
 from keyseg.report.store import Sweep, load
@@ -69,7 +69,7 @@ def test_the_tables_say_not_asked(loaded: Sweep) -> None:
 def test_the_page_says_so_and_the_keyword_figure_leaves_it_out(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
     files = build(sweep, tmp_path / "report", formats=("md",))
     assert NOT_ASKED in files.markdown.read_text()
     with figure_style():
