@@ -147,7 +147,7 @@ def test_an_answer_must_hold_the_tokens_and_known_fields_only(talk, answer):
 
 @pytest.mark.parametrize("user", ["{question}", "<image>", "{question} <image>"])
 def test_the_users_turn_needs_image_then_question(talk, user):
-    with pytest.raises(ConfigError, match=r"prompt\.user=.*needs <image>, then"):
+    with pytest.raises(ConfigError, match=r"prompt\.user=.*needs <image> once, then"):
         talk(user=user)
 
 
