@@ -26,7 +26,7 @@ from keyseg.report.stats.sequential_simulation import (  # noqa: E402
     DIFFERS,
     EQUIVALENT,
     FUTILE,
-    Ended,
+    Endings,
     Read,
     fixed,
     read,
@@ -87,7 +87,7 @@ def cell(job: Job) -> dict[str, dict[str, float]]:
     }
 
 
-def _ended(seen: Read, design: str) -> Ended:
+def _ended(seen: Read, design: str) -> Endings:
     return stopped(seen, design) if design in FAMILIES else fixed(seen, int(design.split()[0]))
 
 

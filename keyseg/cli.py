@@ -1,4 +1,4 @@
-"""The command line `keyseg`: what there is to do beside runs; a module of `commands` each."""
+"""The command line `keyseg`; each command is a module of `commands`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from keyseg.commands import (
     data,
     export,
     features,
+    intervene,
     keywords,
     plan,
     predict,
@@ -23,7 +24,19 @@ from keyseg.data.files import DataError
 from keyseg.runs import packages
 from keyseg.runs.text_encoding import in_utf8
 
-COMMANDS = (report, status, plan, sync, predict, score, export, data, features, keywords)
+COMMANDS = (
+    report,
+    status,
+    plan,
+    sync,
+    predict,
+    score,
+    export,
+    intervene,
+    data,
+    features,
+    keywords,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

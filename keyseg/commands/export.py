@@ -1,4 +1,4 @@
-"""`keyseg export RUN DIR`: a run's model as plain transformers and segment_anything read it."""
+"""`keyseg export RUN DIR`: a run's model in the formats of transformers and segment_anything."""
 
 from __future__ import annotations
 

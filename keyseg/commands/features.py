@@ -1,4 +1,4 @@
-"""`keyseg features DATA`: compute what the frozen encoders see of a data set, ahead of a sweep."""
+"""`keyseg features DATA`: compute the frozen features of a data set before a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`keyseg predict RUN IMAGE QUERY`: what a finished run says of any image; or of a table of them.
+"""`keyseg predict RUN IMAGE QUERY`: a finished run on any image, or on a table of images.
 
 For each query NAME.json, NAME-mask.png and NAME-overlay.png, and a table of all for a table. The
 JSON is written last, so where it is, all is: the same command again goes on where it was stopped.

@@ -52,6 +52,19 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
     return run
 
 
+def find_all_finished(outputs: Path, name: str) -> list[RunDirectory]:
+    """Finished runs that a name may mean; a sweep's name, or SWEEP/LABEL, means several.
+
+    Raises:
+        ConfigError: there is none that is finished, or one of them cannot be used.
+    """
+    whole = _runs(outputs / name) if name in sweep_names(outputs) else _matches(outputs, name)
+    done = [run for _, run in whole if run.status == DONE]
+    if len(done) > 1 or (done and name in sweep_names(outputs)):
+        return [find_finished(outputs, str(run.path)) for run in done]
+    return [find_finished(outputs, name)]
+
+
 def find_run(outputs: Path, name: str, *, finished: bool = False) -> RunDirectory:
     """A run by any of its names; it may be in any state. `finished`: one that is done is meant.
 

@@ -1,0 +1,1 @@
+"""Examples and where they come from: readers, mixes, masks, keywords, the embedded data set."""

@@ -1,4 +1,4 @@
-"""Work done in the background while the last piece of it is used."""
+"""Work on the next piece in the background while the last one is used."""
 
 from __future__ import annotations
 

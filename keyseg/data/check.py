@@ -1,4 +1,4 @@
-"""What a data set on disk holds, and what is wrong with it: nothing stops at the first problem.
+"""What a data set on disk holds and what is wrong with it: all problems, not only the first.
 
 One row for each split of each source; keywords and overlap are counted over the whole mix.
 """

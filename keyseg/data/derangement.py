@@ -1,4 +1,4 @@
-"""Another expression for each of a split, the same for every run: whose KEY a control is given.
+"""For a control: gives every expression of a split the KEY of another, the same in every run.
 
 A permutation without fixed points: no expression keeps its own, every one is given once, so that
 what is given is as often this or that as before. The other is of another image, and of another

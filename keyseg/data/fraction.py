@@ -1,4 +1,4 @@
-"""A part of the training images: how much a variant needs of them."""
+"""A part of the training images, to see how much data a variant needs."""
 
 from __future__ import annotations
 

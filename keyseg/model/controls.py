@@ -1,4 +1,4 @@
-"""Variants that are not the paper's rows: the released code's fusion, parts left out, controls.
+"""Variants beside the paper's: the released code's fusion, variants with a part left out, controls.
 
 Shapes and rules as in `keyseg.model.fusion`: N expressions, K KEY tokens, T context positions, C
 channels; seg (N, C), key (N, K, C), context (N, T, C), context_mask (N, T) -> (N, C).

@@ -29,6 +29,14 @@ class Elsewhere:
         return Elsewhere(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """States that are put in the place of the language model's own: key (N, K, D), seg (N, D)."""
+
+    key: Tensor | None = None
+    seg: Tensor | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """B images with N expressions in all, in B rows of L tokens; K KEY tokens an expression.
@@ -38,7 +46,8 @@ class Inputs:
     rows whose next token is part of an answer; key_at (N, K), seg_at (N,): places of the tokens in
     their row, below 0 where an answer lacks one.
     keyword_ids: sub-tokens of each keyword, may be empty; what a variant reads for which KEY is
-    the true name. elsewhere: for a variant that is given another expression's KEY.
+    the true name. elsewhere: for a variant that is given another expression's KEY. exchanged: an
+    intervention; all that reads KEY's or SEG's state after the language model reads these.
     """
 
     packed: Packed
@@ -49,3 +58,4 @@ class Inputs:
     seg_at: Tensor
     keyword_ids: list[list[int]]
     elsewhere: Elsewhere | None = None
+    exchanged: Exchanged | None = None

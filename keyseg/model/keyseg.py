@@ -114,6 +114,8 @@ class KeySeg(nn.Module):
         """Expressions whose answer lacks a token are computed from its row's first state."""
         states = self.vlm(inputs.packed, inputs.features.clip)
         text_logits = self.vlm.logits(states.flatten(0, 1)[inputs.supervised])
+        if inputs.exchanged is not None:
+            states = self._exchange(inputs, states)
         rows = inputs.image_of
         seg_at = (inputs.seg_at - self.shift).clamp(min=0)
         key_at = (inputs.key_at - self.shift).clamp(min=0)
@@ -128,6 +130,27 @@ class KeySeg(nn.Module):
             mask_logits=drawn,
             predicted_iou=expected,
         )
+
+    def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """What is read of KEY (N, K, D) and SEG (N, D); of any state where an answer lacks one."""
+        states, rows = self.vlm(inputs.packed, inputs.features.clip), inputs.image_of
+        key_at, seg_at = ((at - self.shift).clamp(min=0) for at in (inputs.key_at, inputs.seg_at))
+        return states[rows[:, None], key_at], states[rows, seg_at]
+
+    def _exchange(self, inputs: Inputs, states: Tensor) -> Tensor:
+        """The states with others where KEY's and SEG's are read, where there are such tokens."""
+        assert inputs.exchanged is not None
+        key, seg = inputs.exchanged.key, inputs.exchanged.seg
+        states = states.clone()
+        for at, given in (
+            (inputs.key_at, key),
+            (inputs.seg_at[:, None], None if seg is None else seg[:, None]),
+        ):
+            if given is not None:
+                there = at >= 0
+                rows = inputs.image_of[:, None].expand_as(at)[there]
+                states[rows, at[there] - self.shift] = given[there].to(states.dtype)
+        return states
 
     def _prompt(
         self, inputs: Inputs, states: Tensor, rows: Tensor, seg_at: Tensor, key_states: Tensor

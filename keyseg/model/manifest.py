@@ -1,4 +1,4 @@
-"""What is trained, by module: written for every run, and checked after its first step.
+"""Which modules are trained: written for every run, and checked after its first step.
 
 A module that is meant to train but never gets a gradient is silent otherwise: in one published
 code base the ablated module was never trained (paper.md section 2).

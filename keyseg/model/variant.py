@@ -21,6 +21,7 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
     try:
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
         reads = (variant.uses_seg, variant.uses_key, variant.uses_context)
+        _ = (variant.key_in_context, variant.key_from)  # missing, unless it is a `Variant`
     except Exception as error:  # a variant is anybody's class
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise ConfigError(f"fusion={cfg.fusion['name']} ({target}): {reason}") from error

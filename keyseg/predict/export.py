@@ -1,4 +1,4 @@
-"""A trained model as plain transformers and segment_anything read it: LoRA merged, tokens in.
+"""A trained model in the formats of transformers and segment_anything: LoRA merged, tokens added.
 
 DIR/README.md            model card: what it is, its scores, how to load it
 DIR/llava/               LlavaForConditionalGeneration and processor; KEY and SEG are words

@@ -104,15 +104,20 @@ class Predictor:
         return Prediction(record["query"], record["answer"], words, mask, counts, expected)
 
 
-def load_model(cfg: RunConfig, weights: Path, device: torch.device) -> Parts:
-    """Backbones and what a run trained on top of them. Features of images are not stored.
+def load_model(
+    cfg: RunConfig, weights: Path, device: torch.device, *, features: bool = False
+) -> Parts:
+    """Backbones and what a run trained on top of them.
+
+    `features`: what the frozen encoders see of images is kept as the run's config says.
 
     Raises:
         WeightsError: a backbone, or the run's own file, is missing or does not fit.
         ConfigError: what `build` says.
     """
     torch.manual_seed(cfg.seed)  # a control may hold frozen random weights
-    parts = build(replace(cfg, runtime=replace(cfg.runtime, features=False)), device)
+    kept = features and cfg.runtime.features
+    parts = build(replace(cfg, runtime=replace(cfg.runtime, features=kept)), device)
     try:
         load_trainable(parts.model, read_best(weights))
     except (DamagedError, KeyError, RuntimeError) as error:

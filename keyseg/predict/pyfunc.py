@@ -1,4 +1,4 @@
-"""What MLflow loads of a model that a run logged: rows of image and query in, predictions out.
+"""The logged model as MLflow loads it: rows of image and query in, predictions out.
 
     model = mlflow.pyfunc.load_model("runs:/ID/model")
     model.predict(pd.DataFrame({"image": ["street.jpg"], "query": ["the car that must wait"]}))

@@ -15,12 +15,14 @@ from keyseg.report.figures import drawing
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import checks, render
+from keyseg.report.stats import interventions as stats_interventions
 from keyseg.report.stats import scores
 from keyseg.report.tables import (
     contrasts,
     crossings,
     export,
     headline,
+    interventions,
     printed,
     results,
     runs,
@@ -59,6 +61,7 @@ def build(
     log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
     log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
+    replaced = stats_interventions.interventions(sweep, seed)
     log.info("contrasts with their intervals and p values")
     differences = scores.contrasts(sweep, seed)
     log.info("tables and gallery")
@@ -69,7 +72,7 @@ def build(
         notices=checks.check(sweep),
         headline=headline.table(sweep, measured, in_print),
         answers=contrasts.answers(sweep, differences),
-        results=_results(sweep, measured, slices),
+        results=_results(sweep, measured, slices, replaced),
         verdicts=contrasts.verdicts(sweep, differences),
         contrasts=contrasts.contrasts(sweep, differences),
         slices=[results.by_slice(sweep, measured, n, values) for n, values in slices.items()],
@@ -87,6 +90,7 @@ def build(
         "published": in_print,
         "runs": parts.runs,
         "manifest": parts.manifest,
+        **({"interventions": replaced} if len(replaced) else {}),
     }
     log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
@@ -112,13 +116,17 @@ def build(
 
 
 def _results(
-    sweep: Sweep, measured: pd.DataFrame, slices: Mapping[str, Sequence[str]]
+    sweep: Sweep,
+    measured: pd.DataFrame,
+    slices: Mapping[str, Sequence[str]],
+    replaced: pd.DataFrame,
 ) -> list[table.Table]:
-    """Masks, keywords, what there was to name beside the keywords, further measures, cost, learning
-    speed, and which variant overtakes which.
+    """Masks, keywords, what there was to name beside the keywords, further measures,
+    interventions, cost, learning speed, and which variant overtakes which.
     """
     *scored, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
     crossed = crossings.table(sweep, measured)
-    some = [*scored, named, cost, *speed.tables(sweep), crossed]
+    replacing = interventions.table(sweep, replaced)
+    some = [*scored, named, replacing, cost, *speed.tables(sweep), crossed]
     return [found for found in some if found is not None]

@@ -1,4 +1,4 @@
-"""Several sweeps read as one: a factor table over all of them, each run counted once."""
+"""Several sweeps read as one, with each run counted once."""
 
 from __future__ import annotations
 

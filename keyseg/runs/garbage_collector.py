@@ -1,4 +1,4 @@
-"""Python's garbage collector, held off while what is made stays: imports, data that is read."""
+"""Pauses Python's garbage collector while only lasting things are made: imports, read data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the processes of a run this one is, as whoever started it says.
+"""Which of a run's processes this one is, as the program that started it says.
 
 torchrun and `accelerate launch` set RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and
 MASTER_PORT; `srun` says the same in words of its own. Light: torch is not needed.

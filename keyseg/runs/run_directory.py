@@ -1,10 +1,11 @@
-"""The run directory: everything a run leaves behind, and the truth that all else is rebuilt from.
+"""The run directory: everything that a run leaves behind, from which all else can be rebuilt.
 
     config.yaml       the resolved config, frozen
     run.json          status, attempts, summary and whatever else is known of the run
     metrics.jsonl     every row (name, value, step, time), append-only
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
+    interventions/    the same with KEY's or SEG's state replaced, a file for each kind
     checkpoints/      best.safetensors; last.pt until the run is done
     gallery/  log.txt  run.lock  code.json (what computed it)
     before/           results that a run which began anew is to replace
@@ -60,6 +61,7 @@ _RESULTS = (
     "samples.parquet",
     "mlflow.json",
     "val_iou.jsonl",
+    "interventions",
     "prune.json",
     "code.json",
     "code.diff",
@@ -120,6 +122,15 @@ class RunDirectory:
                 length = {"steps": cfg.optim.steps, "tests": bool(cfg.evaluation.protocols)}
                 run._write_info({**base, **length, "attempts": [], **info})
         return run
+
+    @property
+    def sweep_dir(self) -> Path:
+        """The folder of the sweep that it was made for; a link to it from another changes nothing.
+
+        MLflow shows a run once, in that sweep.
+        """
+        there = self.path.parent / self.path.readlink() if self.path.is_symlink() else self.path
+        return there.parent
 
     # -- config and state -------------------------------------------------------------------
 
@@ -370,6 +381,11 @@ class RunDirectory:
     def samples_file(self) -> Path:
         """Per-example results of the test split."""
         return self.path / "samples.parquet"
+
+    @property
+    def interventions(self) -> Path:
+        """Where results with KEY's or SEG's state replaced lie (`keyseg.runs.interventions`)."""
+        return self.path / "interventions"
 
     def samples(self) -> pd.DataFrame:
         """Per-example results.

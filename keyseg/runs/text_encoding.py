@@ -1,4 +1,4 @@
-"""In which encoding this program writes and reads text, whatever the locale is."""
+"""The encoding in which text is written and read, whatever the locale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trainings of several budgets have in common: the beginning, trained once.
+"""The beginning that trainings of several budgets have in common, trained once.
 
 With `optim.schedule=wsd` two cells that differ in `optim.steps` alone are the same training up to
 where the shorter one begins to decay. There it leaves its state in the sweep's folder,

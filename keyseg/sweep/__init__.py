@@ -1,4 +1,4 @@
-"""From a question to finished runs: design, frozen cells, the launcher, and what it shows.
+"""From a question to finished runs: the design, its cells, and the launchers that get them done.
 
     design      overrides or a file in sweeps/ -> factors, baseline, replicate, cells, labels
     cells       every cell of a design -> its frozen, checked config and its signature

@@ -1,4 +1,4 @@
-"""Whether a cell can be built, before a job finds out: fusion, loss, prompt, tokens, LoRA.
+"""Checks, before any job, that a cell can be built: fusion, loss, prompt, tokens, LoRA.
 
 Torch is loaded for terms of the loss that are not keyseg's own, and for fusion variants that were
 not built here before: what was built is remembered under paths.data, by config and code.

@@ -1,4 +1,4 @@
-"""Keys that matter in a part of a design only, as a temperature does where its loss has weight.
+"""Keys that matter in some cells only, as a temperature does where its loss has weight.
 
     only_where: {loss.keyword.temperature: {loss.keyword.weight: 0.5}}
 

@@ -1,4 +1,4 @@
-"""What in a design folds together: two cells under one name, a contrast that compares nothing.
+"""What a design says twice: two cells under one name, a contrast that compares nothing.
 
 Each is read off the design before anything runs: a report would leave it out, or add up what does
 not belong together, without a word.

@@ -1,4 +1,4 @@
-"""The Hydra plugins: a grid of cells, and what all launchers share that get it done.
+"""The Hydra plugins: the grid of cells, and what every launcher does with it.
 
 hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
 hydra/launcher=local    worker processes on this machine, in parallel (local/launcher.py)
@@ -111,6 +111,8 @@ class SweepLauncher(Launcher):
                 )
             if self.config.dry:
                 print_cells(design, cells, console)
+                for line in reuse.others(cells) if self.config.reuse else []:
+                    finish.print_line(console, line)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
                 if self.prepare:

@@ -1,4 +1,4 @@
-"""Misspelt overrides, told in one line with the nearest name, before anything is built."""
+"""Misspelt overrides end in one line with the nearest name, before anything is built."""
 
 from __future__ import annotations
 

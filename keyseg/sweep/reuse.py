@@ -8,7 +8,7 @@ runs a linked cell works in that one directory, under its one lock, whichever sw
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import filelock
@@ -18,6 +18,16 @@ from keyseg.sweep.cells import Cell
 from keyseg.sweep.stale import StaleCheck
 
 _WAIT = 60.0  # seconds
+
+
+def others(cells: Sequence[Cell]) -> list[str]:
+    """What `take_over` would say, before anything is written."""
+    outputs, look = cells[0].path.parent.parent, StaleCheck()
+    by: dict[str, list[str]] = {}
+    for cell in cells:
+        if not cell.path.exists() and (other := _other(cell, outputs, look)):
+            by.setdefault(other.parent.name, []).append(cell.title)
+    return _lines(by)
 
 
 def take_over(cells: Sequence[Cell], *, wanted: bool, create: bool = False) -> list[str]:
@@ -31,7 +41,7 @@ def take_over(cells: Sequence[Cell], *, wanted: bool, create: bool = False) -> l
     outputs = cells[0].path.parent.parent
     outputs.mkdir(parents=True, exist_ok=True)
     look = StaleCheck()
-    found: dict[str, list[str]] = {}
+    by: dict[str, list[str]] = {}
     with filelock.FileLock(outputs / ".reuse.lock", timeout=_WAIT):
         for cell in cells:
             if cell.path.is_symlink() and not cell.path.exists():
@@ -41,10 +51,14 @@ def take_over(cells: Sequence[Cell], *, wanted: bool, create: bool = False) -> l
             other = _other(cell, outputs, look) if wanted else None
             if other is not None:
                 _link(cell.path, other)
-                found.setdefault(other.parent.name, []).append(cell.title)
+                by.setdefault(other.parent.name, []).append(cell.title)
             elif create:
                 cell.create()
-    return [f"taken over from {sweep} (links): {', '.join(c)}" for sweep, c in found.items()]
+    return _lines(by)
+
+
+def _lines(by: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"taken over from {sweep} (links): {', '.join(titles)}" for sweep, titles in by.items()]
 
 
 def _other(cell: Cell, outputs: Path, look: StaleCheck) -> Path | None:

@@ -73,6 +73,6 @@ class _Mirror(threading.Thread):
             )
 
     def warn(self, what: str) -> None:
-        sweep = self.run_directory.path.parent.name
+        sweep = self.run_directory.sweep_dir.name
         later = f"and `keyseg sync {sweep}` sends them later"
         log.warning("MLflow at %s %s, %s", store_uri(), what, later)

@@ -236,7 +236,7 @@ def _find(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run | None:
     if mlflow_run is None:
         wanted = f"tags.`keyseg.signature` = '{_signature(run, info)}'"
         superseded = info.get("mlflow_superseded", [])
-        candidates = client.search_runs([experiment(client, run.path.parent.name)], wanted)
+        candidates = client.search_runs([experiment(client, run.sweep_dir.name)], wanted)
         mlflow_run = next((c for c in candidates if c.info.run_id not in superseded), None)
     if mlflow_run is None:
         return None
@@ -253,7 +253,7 @@ def _create(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run:
     info = run.info
     started = (info.get("attempts") or [{}])[0].get("started")
     created = client.create_run(
-        experiment(client, run.path.parent.name),
+        experiment(client, run.sweep_dir.name),
         start_time=int(started * 1000) if started else None,
         tags=_tags(run, info),
     )
@@ -276,12 +276,13 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         "mlflow.parentRunId": _parent_of(run, _signature(run, info)),
         "mlflow.source.git.commit": (info.get("git") or {}).get("commit"),
         "keyseg.signature": _signature(run, info),
-        "keyseg.sweep": run.path.parent.name,
+        "keyseg.sweep": run.sweep_dir.name,
         "keyseg.label": label,
         "keyseg.keyword": None if run.config.model.tokens.n_keys else "not asked",
         "keyseg.git_dirty": (info.get("git") or {}).get("dirty"),
         "keyseg.data_fingerprint": info.get("data_fingerprint"),
         "keyseg.weights_fingerprint": info.get("weights_fingerprint"),
+        "keyseg.code_fingerprint": (info.get("code") or {}).get("fingerprint"),
         "keyseg.slurm_job_id": attempts[-1].get("slurm_job_id"),
         **{f"keyseg.{name}": value for name, value in described(info).items()},
         "keyseg.attempts": len(info.get("attempts") or []),
@@ -394,7 +395,7 @@ _members = sweep_directory.Members()
 
 
 def _parent_of(run: RunDirectory, signature: str) -> str | None:
-    return _members.parent(run.path.parent, signature)
+    return _members.parent(run.sweep_dir, signature)
 
 
 def _fingerprint(run: RunDirectory) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from typing import Any
@@ -57,13 +57,15 @@ def evaluate_batches(
     protocol: str,
     processes: Processes = ALONE,
     done: Container[int] = (),
+    answered: Callable[[Batch], Batch] | None = None,
 ) -> Generator[tuple[int, list[Record]]]:
     """Score examples under one protocol, batch by batch, each with its position.
 
     Puts the model into eval mode for good. Images with rows of like length make a batch, the
     longest first, so that little is padded and a memory too small shows at once: see `in_order`.
     Several processes take turns at the batches, which are the same for any number of them; those at
-    the positions `done` are left out.
+    the positions `done` are left out. `answered` gives a batch its answers, or changes what else is
+    read of it (an intervention); None = as the protocol says.
     """
     model = parts.model.eval()
     device = next(model.parameters()).device
@@ -76,15 +78,21 @@ def evaluate_batches(
         for start, batch in zip(starts, collated, strict=True):
             batch = batch.to(device)
             with autocast(cfg, device):
-                if protocol == GENERATED:
-                    answers = _generate(parts, batch, cfg)
-                    batch = parts.collator.with_answers(batch, answers).to(device)
+                batch = answered(batch) if answered else as_asked(parts, batch, cfg, protocol)
                 output = model(batch)
             keyword = cfg.loss.keyword
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
             yield start, _records(parts, batch, output, scores, protocol)
+
+
+def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
+    """The batch with its answers under a protocol: as given, or as the model writes them."""
+    if protocol != GENERATED:
+        return batch
+    answers = _generate(parts, batch, cfg)
+    return parts.collator.with_answers(batch, answers).to(batch.labels.device)
 
 
 def _length(group: ImageGroup) -> int:
@@ -130,7 +138,7 @@ def _records(
     pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
     expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()
-    answers = _answers(batch)
+    answers = answers_of(batch)
     talk = parts.conversation
     name = cache(lambda token: talk.text([token]))
     rows = []
@@ -231,7 +239,7 @@ def encode_rles(columns: Tensor) -> list[str]:
     return encode_columns(columns.to("cpu", torch.uint8).contiguous().numpy())
 
 
-def _answers(batch: Batch) -> list[list[int]]:
+def answers_of(batch: Batch) -> list[list[int]]:
     """Tokens of each expression's answer, read off the labels."""
     labels, segments = batch.labels.tolist(), batch.packed.segments.tolist()
     numbers = Counter[int]()

@@ -1,4 +1,4 @@
-"""What the frozen encoders see, computed once for all cells before they start.
+"""Frozen features, computed once for all cells before they start.
 
     python -m keyseg.worker.precompute RUN_DIR ...
 

@@ -172,4 +172,4 @@ def test_the_whole_report_is_written(crossed: Path) -> None:
     page = files.html.read_text()
     assert "main effect of fusion, full − seg_only" in page
     assert "order × fusion, key_first − seg_first at full less at seg_only" in page
-    assert render.FIGURES["forest"][0] in page
+    assert render.FIGURES["forest"].title in page

@@ -73,6 +73,25 @@ def sweep(tmp_path):
     return Sweep(tmp_path)
 
 
+def test_a_second_command_with_other_cells_waits_or_takes_another_name(sweep):
+    first = sweep.start("fusion=cross,self", HANG="cross,self")
+    sweep.wait_for("cross")
+    code, out, err = sweep.run("fusion=full,self")
+    assert code == 2
+    assert "at work on the sweep 't' with other cells" in err
+    assert "name=OTHER" in err
+    assert [cell["label"] for cell in sweep.written["cells"]] == ["cross", "self"]
+    for cell in ("cross", "self"):
+        sweep.wait_for(cell)
+        (sweep.cells[cell].path / "go").touch()
+    out, err = first.communicate(timeout=120)
+    assert first.returncode == 0, err
+    code, out, err = sweep.run("fusion=full,self")
+    assert code == 0, err
+    assert "t also holds 1 cell of other commands" in out
+    assert sweep.starts("self") == 1
+
+
 def test_a_sweep_and_the_same_command_again(sweep):
     command = ("fusion=cross,self", "hydra.launcher.report=true")
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{sweep.root / 'mlflow.db'}"}

@@ -45,9 +45,13 @@ def starts(cell):
 
 def test_a_finished_cell_of_another_sweep_is_taken_over(done, in_sweep, pool, finish):
     cell = in_sweep("table4")
+    assert reuse.others([cell]) == ["taken over from table3 (links): full · seed 0"]
+    assert not cell.path.exists()
     assert reuse.take_over([cell], wanted=True) == ["taken over from table3 (links): full · seed 0"]
     assert cell.path.is_symlink()
     assert cell.path.resolve() == done.path.resolve()
+    assert cell.open().sweep_dir.resolve() == done.path.parent.resolve()  # MLflow shows it there
+    assert cell.open().sweep_dir.name == done.open().sweep_dir.name == "table3"
     assert run(cell, pool, finish) == "found"
     assert starts(done) == 1
     assert reuse.take_over([cell], wanted=True) == []  # it is there now

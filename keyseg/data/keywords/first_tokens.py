@@ -1,4 +1,4 @@
-"""First tokens of keywords, which the keyword loss takes for targets: how far they tell apart."""
+"""How many keywords share their first token, which is all that the keyword loss sees of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keyword an expression of a refer data set has: the paper leaves it undefined.
+"""Which word is the keyword of a referring expression; the paper does not say.
 
 category: the target's name in COCO. head_noun: the expression's own word for it, from a keyword
 file or by rules. expression: the whole expression, which is what the released code trains on; its

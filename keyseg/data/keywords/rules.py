@@ -1,4 +1,4 @@
-"""From what a model wrote to a keyword: one form for one thing, and a reason where it is none.
+"""A language model's words as a keyword: one form for one thing, or the reason why there is none.
 
 The rules: lower case without punctuation; articles, numbers and possessives dropped; of a phrase
 its head noun with the words that belong to its name; adjectives before it dropped; an incomplete

@@ -1,1 +1,1 @@
-"""On either side of the fusion: LLaVA that answers, SAM that draws, and their weights."""
+"""The backbones on either side of the fusion: LLaVA answers, SAM draws; and their weights."""

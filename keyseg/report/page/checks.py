@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keyseg.metrics import BY_NAME, ratios
+from keyseg.report.stats.interventions import stale
 from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs import code
@@ -42,6 +43,7 @@ def check(sweep: Sweep) -> list[Notice]:
         *_code(sweep),
         *_unequal(sweep),
         *_disagreements(sweep),
+        *_stale_interventions(sweep),
         *_trainings(sweep),
         *_seeds(sweep),
     ]
@@ -212,6 +214,16 @@ def _trainings(sweep: Sweep) -> Iterator[Notice]:
             "untrained level it says nothing. More optim.steps, or more evaluations "
             "(optim.eval_every), tell more.",
             detail,
+        )
+
+
+def _stale_interventions(sweep: Sweep) -> Iterator[Notice]:
+    cells = [_name(cell) for cell in sweep.finished if stale(cell)]
+    if cells:
+        yield Notice(
+            "Interventions on other weights.",
+            "These runs were trained anew since; their interventions are left out. `keyseg "
+            f"intervene` reads them again. Runs: {'; '.join(cells)}.",
         )
 
 

@@ -1,4 +1,4 @@
-"""A second reading that one bad training cannot move: the median of the seeds' differences."""
+"""A second estimate that one bad training cannot move: the median of the seeds' differences."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Endings:
     """How R sweeps ended: `words` (R, K), `seeds` (R, V) that each variant got.
 
     `small` (R, K): whether the difference was shown to be smaller than the margin, beside whatever
@@ -137,16 +137,16 @@ def _read(
     return Read(READ, p, small, hope)
 
 
-def fixed(seen: Read, seeds: int) -> Ended:
+def fixed(seen: Read, seeds: int) -> Endings:
     """The verdicts of so many seeds for everyone, by Holm's method: the usual design."""
     at = seen.seeds.index(seeds)
     _, repeats, contrasts = seen.p.shape
     told = [_words(p, e) for p, e in zip(seen.p[at], seen.equivalence[at], strict=True)]
     words, small = (np.array(each) for each in zip(*told, strict=True))
-    return Ended(words, small, np.full((repeats, contrasts + 1), seeds))
+    return Endings(words, small, np.full((repeats, contrasts + 1), seeds))
 
 
-def stopped(seen: Read, family: str) -> Ended:
+def stopped(seen: Read, family: str) -> Endings:
     """The verdicts of looks at which contrasts that are decided, or futile, get no more seeds."""
     looks = sequential.LOOKS
     at_look = [seen.seeds.index(n) for n in looks]
@@ -170,7 +170,7 @@ def stopped(seen: Read, family: str) -> Ended:
             words[r][running] = told[running]
             hope = seen.chance[family][at_look[look], r]
             words[r][running & (told == OPEN) & (hope < sequential.FUTILE)] = FUTILE
-    return Ended(words, limits, seeds)
+    return Endings(words, limits, seeds)
 
 
 def _words(p: np.ndarray, equivalence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Do intervals cover and verdicts hold? Counted on synthetic sweeps, by the road a report takes.
+"""Do intervals cover and verdicts hold? Counted on synthetic sweeps, with the report's own code.
 
 Shapes: R sweeps, K contrasts, S seeds, V variants, METRICS of `synthetic`.
 """

@@ -1,4 +1,4 @@
-"""What a finished run is worth: the values of its trial, and if it keeps to the constraints."""
+"""The values of a trial, read off its finished run, and whether they keep to the constraints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tuning keeps on disk beside its study: sweep.json, and its trials as plain data."""
+"""What a tuning writes beside its study: sweep.json, and the trials as plain data."""
 
 from __future__ import annotations
 

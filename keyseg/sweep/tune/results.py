@@ -1,4 +1,4 @@
-"""What a tuning hands over: the best values as overrides to paste, and as a file for sweeps/."""
+"""The best values of a tuning: as overrides to paste, and as a file for sweeps/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arms of a tuning, one study each: the whole of it, or one per value of `tune_per`."""
+"""Arms of a tuning, a study each: one for the whole, or one for each value of `tune_per`."""
 
 from __future__ import annotations
 

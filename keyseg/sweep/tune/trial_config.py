@@ -1,4 +1,4 @@
-"""The config of a trial from the arm's checked config, without composing and checking it all anew.
+"""The config of a trial, made from its arm's checked config instead of composing it anew.
 
 Composing and merging a schema takes a tenth of a second, most of the work between two trials. A
 value that is put into a typed leaf needs neither: only the ranges have to be looked at.

@@ -1,0 +1,142 @@
+"""The test split read again by a trained model, with KEY's or SEG's state replaced.
+
+The causal question about a model that is done: does the mask follow what KEY says? The language
+model works as it was trained; what it hands on at KEY's (SEG's) place is exchanged, for all that
+reads it afterwards: the fusion's `key` (`seg`), the context, the keyword head. What KEY does inside
+the language model, by causal attention, stays.
+
+Shapes: N expressions, K KEY tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keyseg.config import ConfigError, RunConfig
+from keyseg.data.derangement import derangement
+from keyseg.data.example import Example
+from keyseg.data.mix import ImageGroup
+from keyseg.model.inputs import Exchanged
+from keyseg.runs.interventions import Intervention
+from keyseg.train.batch import MISSING, Batch
+from keyseg.train.build import Parts
+from keyseg.train.evaluate import Record, answers_of, as_asked, evaluate_batches, in_order
+
+
+@dataclass
+class States:
+    """A token's states by example, (K, D) or (1, D), on the CPU; none where an answer lacks it."""
+
+    examples: Sequence[Example]
+    of: dict[str, Tensor] = field(default_factory=dict)
+
+    def replaced(self, kind: str) -> dict[str, Tensor]:
+        """By example, what its state is replaced by: `keyseg.runs.interventions.REPLACEMENTS`.
+
+        Raises:
+            ConfigError: no answer holds the token. DataError: no other image to swap with.
+        """
+        if not self.of:
+            raise ConfigError("no answer holds the token: there is no state to replace")
+        every = torch.stack(list(self.of.values()))
+        mean, spread = every.mean(dim=0), every.std(dim=0)
+        names = [e.id for e in self.examples]
+        if kind == "swap":
+            others = derangement(self.examples)
+            return {name: self.of.get(others[name].id, mean) for name in names}
+        if kind == "zero":
+            return {name: torch.zeros_like(mean) for name in names}
+        if kind == "mean":
+            return dict.fromkeys(names, mean)
+        if kind == "noise":
+            return {name: mean + spread * _noise(name, mean) for name in names}
+        return self._of_the_same_name(mean)
+
+    def _of_the_same_name(self, mean: Tensor) -> dict[str, Tensor]:
+        """Mean over the other images' expressions with the same keyword, else over all."""
+        sums: dict[object, Tensor] = {}
+        counts: Counter[object] = Counter()
+        for e in self.examples:
+            if e.keyword is None or e.id not in self.of:
+                continue
+            for key in (e.keyword, (e.keyword, e.image_id)):
+                sums[key] = sums.get(key, torch.zeros_like(mean)) + self.of[e.id]
+                counts[key] += 1
+        found = {}
+        for e in self.examples:
+            own = (e.keyword, e.image_id)
+            left = counts[e.keyword] - counts[own]
+            total = sums.get(e.keyword, mean) - sums.get(own, torch.zeros_like(mean))
+            found[e.id] = total / left if left else mean
+        return found
+
+
+def _noise(name: str, like: Tensor) -> Tensor:
+    """Of an example: the same whatever is read with it."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Reading:
+    """A split under one protocol: read once as it is, then as often as there are interventions."""
+
+    def __init__(
+        self, parts: Parts, groups: Sequence[ImageGroup], cfg: RunConfig, protocol: str
+    ) -> None:
+        self.parts, self.groups, self.cfg, self.protocol = parts, groups, cfg, protocol
+        examples = [e for g in groups for e in g.examples]
+        self.states = {"key": States(examples), "seg": States(examples)}
+        self._answers: dict[str, list[int]] = {}
+
+    def untouched(self) -> list[Record]:
+        """Records of the model as it is; keeps its states and answers."""
+        return self._records(self._kept)
+
+    def under(self, intervention: Intervention) -> list[Record]:
+        """Records with one token's state replaced; after `untouched`."""
+        states = self.states[intervention.token].replaced(intervention.kind)
+        return self._records(partial(self._exchanged, intervention.token, states))
+
+    def _records(self, answered: Callable[[Batch], Batch]) -> list[Record]:
+        made = evaluate_batches(self.parts, self.groups, self.cfg, self.protocol, answered=answered)
+        return in_order(_flat(made), self.groups)
+
+    def _kept(self, batch: Batch) -> Batch:
+        batch = as_asked(self.parts, batch, self.cfg, self.protocol)
+        key, seg = self.parts.model.token_states(batch)
+        has_key = (batch.key_at != MISSING).all(dim=1).tolist()
+        has_seg = (batch.seg_at != MISSING).tolist()
+        answers = answers_of(batch)
+        for n, example in enumerate(batch.examples):
+            self._answers[example.id] = answers[n]
+            if has_key[n]:
+                self.states["key"].of[example.id] = key[n].float().cpu()
+            if has_seg[n]:
+                self.states["seg"].of[example.id] = seg[n : n + 1].float().cpu()
+        return batch
+
+    def _exchanged(self, token: str, states: Mapping[str, Tensor], batch: Batch) -> Batch:
+        device = batch.labels.device
+        answers = [self._answers[e.id] for e in batch.examples]
+        batch = self.parts.collator.with_answers(batch, answers).to(device)
+        given = torch.stack([states[e.id] for e in batch.examples]).to(device)
+        exchanged = Exchanged(key=given) if token == "key" else Exchanged(seg=given[:, 0])
+        return replace(batch, exchanged=exchanged)
+
+
+def _flat(made: Iterator[tuple[int, list[Record]]]) -> Iterator[Record]:
+    for _, records in made:
+        yield from records
+
+
+def mean_iou(records: Sequence[Record]) -> float:
+    """gIoU of some records."""
+    return float(np.mean([r["iou"] for r in records]))

@@ -1,0 +1,249 @@
+"""KEY's and SEG's states replaced in a trained model: what changes, and what must not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from keyseg import cli
+from keyseg.data.derangement import derangement
+from keyseg.data.mix import groups, load
+from keyseg.predict.intervention import Reading, States
+from keyseg.report import build
+from keyseg.report.figures import test_scores
+from keyseg.report.stats import interventions as paired
+from keyseg.report.store import load as load_sweep
+from keyseg.report.tables import interventions as tables
+from keyseg.runs import interventions
+from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention
+from keyseg.runs.run_directory import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def test_images(small_run):
+    return groups(e for s in load(small_run().data, "test") for e in s.examples)
+
+
+@pytest.fixture(scope="module")
+def read(make_parts, test_images):
+    """Records of a variant untouched and under every intervention, by name."""
+    made = {}
+
+    def make(*overrides, protocol="teacher_forced"):
+        key = (*overrides, protocol)
+        if key not in made:
+            parts, cfg = make_parts("model.precision=fp32", *overrides)
+            reading = Reading(parts, test_images, cfg, protocol)
+            made[key] = {"untouched": reading.untouched()} | {
+                f"{token}_{kind}": reading.under(Intervention(token, kind))
+                for token in REPLACED
+                for kind in REPLACEMENTS
+            }
+        return made[key]
+
+    return make
+
+
+def masks(records):
+    return [r["mask_rle"] for r in records]
+
+
+def test_key_moves_the_mask_where_the_fusion_reads_it(read):
+    """And nowhere else: in seg_only and self KEY's state has no way to the mask."""
+    for variant, reads in (("full", True), ("seg_only", False), ("self", False), ("cross", True)):
+        found = read(f"fusion={variant}")
+        for kind in REPLACEMENTS:
+            same = masks(found[f"key_{kind}"]) == masks(found["untouched"])
+            assert same != reads, (variant, kind)
+        assert masks(found["seg_zero"]) != masks(found["untouched"]) or variant == "cross"
+    assert masks(read("fusion=cross")["seg_swap"]) == masks(read("fusion=cross")["untouched"])
+
+
+def test_through_the_context_too(read):
+    found = read("fusion=self", "fusion.key_in_context=true")
+    assert masks(found["key_swap"]) != masks(found["untouched"])
+
+
+def test_the_answer_stays_and_the_keyword_head_reads_what_is_there_instead(read):
+    found = read("fusion=full")
+    for name, records in found.items():
+        for one, other in zip(records, found["untouched"], strict=True):
+            assert (one["id"], one["answer"], one["has_key"]) == (
+                other["id"],
+                other["answer"],
+                other["has_key"],
+            )
+            if name.startswith("seg"):
+                assert one["top_words"] == other["top_words"]
+    words = [r["predicted_keyword"] for r in found["key_mean"]]
+    assert len(set(words)) == 1  # one state, one word
+    assert len({r["predicted_keyword"] for r in found["untouched"]}) > 1
+
+
+def test_what_a_state_is_replaced_by(test_images):
+    examples = [e for g in test_images for e in g.examples]
+    rng = torch.Generator().manual_seed(0)
+    of = {e.id: torch.randn(2, 5, generator=rng) for e in examples}
+    states = States(examples, of)
+    every = torch.stack(list(of.values()))
+    others = derangement(examples)
+    assert all(torch.equal(s, of[others[n].id]) for n, s in states.replaced("swap").items())
+    assert all(not s.any() for s in states.replaced("zero").values())
+    assert all(torch.equal(s, every.mean(dim=0)) for s in states.replaced("mean").values())
+    noise = states.replaced("noise")
+    assert noise.keys() == of.keys()
+    assert len({tuple(s.flatten().tolist()) for s in noise.values()}) == len(of)
+    fewer = States(examples[::-1], of).replaced("noise")
+    assert all(torch.allclose(noise[n], fewer[n]) for n in noise)
+    oracle = states.replaced("oracle")
+    for e in examples:
+        same = [
+            of[o.id]
+            for o in examples
+            if o.keyword == e.keyword and o.image_id != e.image_id and e.keyword
+        ]
+        wanted = torch.stack(same).mean(dim=0) if same else every.mean(dim=0)
+        torch.testing.assert_close(oracle[e.id], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_generated_answers_are_written_once_and_kept(make_parts, test_images, monkeypatch):
+    parts, cfg = make_parts("fusion=full", "model.precision=fp32")
+    answer = parts.conversation.tokenizer("[KEY] [SEG]", add_special_tokens=False)["input_ids"]
+    asked = []
+
+    def generate(prefix, questions, *_):
+        asked.append(len(questions))
+        return [answer] * (len(questions) - 1) + [[]]  # one answer lacks both
+
+    monkeypatch.setattr(parts.model.vlm, "generate", generate)
+    reading = Reading(parts, test_images, cfg, "generated")
+    before = reading.untouched()
+    count = len(asked)
+    after = reading.under(Intervention("key", "zero"))
+    assert len(asked) == count
+    assert [r["answer"] for r in after] == [r["answer"] for r in before]
+    lacking = [n for n, r in enumerate(before) if not r["has_seg"]]
+    assert lacking
+    assert all(after[n]["mask_rle"] == before[n]["mask_rle"] for n in lacking)
+    assert masks(after) != masks(before)
+
+
+@pytest.fixture(scope="module")
+def finished(make_finished, test_images, tmp_path_factory):
+    """A sweep of one variant and two seeds with results on test, as trained runs leave them."""
+    from keyseg.predict.predictor import load_model
+    from keyseg.train.evaluate import evaluate, in_order
+    from keyseg.worker.run import fingerprint
+
+    outputs = tmp_path_factory.mktemp("outputs")
+    cells = []
+    for seed in (0, 1):
+        run = make_finished(
+            "fusion=full",
+            f"seed={seed}",
+            "evaluation.protocols=[teacher_forced]",
+            outputs=outputs,
+        )
+        parts = load_model(run.config, run.best_file, torch.device("cpu"))
+        records = in_order(evaluate(parts, test_images, run.config, "teacher_forced"), test_images)
+        run.write_samples(pd.DataFrame(records))
+        run.update(checkpoint_fingerprint=fingerprint(run.best_file), seed=seed)
+        cells.append(
+            {
+                "signature": run.path.name,
+                "label": "full",
+                "factors": {"fusion": "full"},
+                "seed": seed,
+            }
+        )
+    design = {"name": "fusion", "question": "why?", "command": "run", "cells": cells}
+    (outputs / "fusion" / "sweep.json").write_text(json.dumps(design))
+    return outputs
+
+
+def intervene(outputs, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--outputs", str(outputs), "intervene", *arguments, "--device", "cpu"])
+    return ended.value.code
+
+
+def test_the_command_reads_once_and_the_report_pairs(finished, capsys):
+    asked = ("fusion", "--key", "swap,zero", "--seg", "mean")
+    assert intervene(finished, *asked) == 0
+    said = capsys.readouterr().out
+    assert said.count("KEY swap: gIoU") == 2
+    assert "warning" not in said  # read again untouched, the model is what the run measured
+    assert "keyseg report fusion" in said
+    assert intervene(finished, *asked) == 0
+    assert capsys.readouterr().out.count("was read already") == 6
+    sweep = load_sweep(finished / "fusion")
+    found = paired.interventions(sweep, seed=0)
+    giou = found[found["metric"] == "giou"].set_index(["token", "kind"])
+    assert list(giou.index) == [("key", "swap"), ("key", "zero"), ("seg", "mean")]
+    for (token, kind), row in giou.iterrows():
+        gaps = []
+        for cell in sweep.finished:
+            [stored] = [
+                s for s in paired.fresh(cell) if s.intervention == Intervention(token, kind)
+            ]
+            assert stored.samples["id"].tolist() == cell.samples["id"].tolist()
+            gaps.append(stored.samples["iou"].mean() - cell.samples["iou"].mean())
+        assert row["difference"] == pytest.approx(np.mean(gaps))
+        assert row["replaced"] - row["untouched"] == pytest.approx(np.mean(gaps))
+        assert row["seeds"] == 2
+    table = tables.table(sweep, found)
+    assert [line.label for line in table.lines] == [
+        "full: KEY swap",
+        "full: KEY zero",
+        "full: SEG mean",
+    ]
+
+
+def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypatch):
+    assert intervene(finished, "fusion/full", "--key", "swap") == 0
+    monkeypatch.setattr(test_scores, "draw_all", lambda *_: {})
+    files = build(finished / "fusion", tmp_path / "report", formats=("md", "csv"))
+    page = files.markdown.read_text()
+    assert "full: KEY swap" in page
+    assert REPLACEMENTS["swap"].split(":")[0] in page
+    [table] = [f for f in files.tables if f.name == "interventions.csv"]
+    assert {"key"} <= set(pd.read_csv(table)["token"])
+
+
+def test_interventions_on_other_weights_are_left_out(finished):
+    sweep = load_sweep(finished / "fusion")
+    [cell, _] = sweep.finished
+    run = RunDirectory(cell.directory)
+    there = len(list(interventions.read(run)))
+    assert there
+    told = run.info["checkpoint_fingerprint"]
+    try:
+        run.update(checkpoint_fingerprint="another")
+        [again, other] = load_sweep(finished / "fusion").finished
+        assert (paired.fresh(again), paired.stale(again), paired.stale(other)) == ([], there, 0)
+    finally:
+        run.update(checkpoint_fingerprint=told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fusion/full/0",), "give --key or --seg"),
+        (("fusion/full/0", "--key", "swop"), "--key swop: must be one of swap"),
+        (("fusion/full/0", "--key", "swap", "--protocol", "generated"), "not read under"),
+        (("nothing", "--key", "swap"), "no run 'nothing'"),
+    ],
+)
+def test_what_cannot_be_asked_says_why(finished, capsys, arguments, message):
+    assert intervene(finished, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_without_key_has_none_to_replace(make_finished, tmp_path, capsys):
+    make_finished("fusion=no_key", outputs=tmp_path)
+    assert intervene(tmp_path, "fusion", "--key", "swap") == 2
+    assert "has no KEY in its answers" in capsys.readouterr().err
