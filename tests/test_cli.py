@@ -15,6 +15,7 @@ from keyseg import cli
 from keyseg.config import PROJECT
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
+from keyseg.sweep.slurm.queue import SlurmError
 
 
 @pytest.fixture
@@ -169,6 +170,17 @@ def test_failed_logs_are_shown_below_the_table(outputs, capsys):
     out = capsys.readouterr().out
     assert "self: failed: RuntimeError: no luck\n    one line\n    RuntimeError: no luck\n" in out
     assert f"log: {outputs / 'single' / 'xyz' / 'log.txt'}" in out
+
+
+def test_whose_sweep_it_is_that_one_may_not_cancel(outputs, capsys, monkeypatch):
+    def denied(sweep_dir):
+        raise SlurmError("scancel: error: Kill job error on job id 7: Access/permission denied")
+
+    monkeypatch.setattr("keyseg.sweep.slurm.reconcile.cancel", denied)
+    assert keyseg(outputs, "cancel", "fusion") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: fusion is {(outputs / 'fusion').owner()}'s: only they, or an op")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user for a moment")

@@ -167,7 +167,13 @@ def test_importances_name_the_parameter_that_matters():
     assert found.keys() == {"fANOVA", "PED-ANOVA"}
     assert all(max(shares, key=shares.get) == "loss.a" for shares in found.values())
     assert here.by_importance()[0] == "loss.a"
-    (ax,) = importances(here).axes
+    figure = importances(here)
+    (ax,) = figure.axes
+    figure.canvas.draw()
+    box = ax.get_legend().get_window_extent()
+    bars = [bar.get_window_extent() for group in ax.containers for bar in group]
+    assert not any(box.overlaps(bar) for bar in bars)
+    assert not box.overlaps(ax.get_window_extent().padded(-1))  # nor bars that are longer
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fANOVA", "PED-ANOVA"]
     widths = [bar.get_width() for bar in ax.containers[0]]
     assert widths == pytest.approx([found["fANOVA"][key] for key in here.by_importance()])

@@ -151,7 +151,8 @@ def importances(study: Study) -> Any:
         palette=[GOOD, PALETTE[5]][: len(importances_by)], ax=ax,
     )  # fmt: skip
     ax.set(ylabel="", xlabel="importance (shares of 1)")
-    ax.legend(loc="lower right", title=None)
+    # above the bars: within, it would cover those of a space of few parameters
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, title=None, frameon=False)
     return figure
 
 
