@@ -3,14 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test lint clean
+.PHONY: sweep test quick lint clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/run.stamp  ## three cells on the embedded default, then the report
 	$(BIN)/python run.py -m fusion=cross,self,full
 
 test: .venv/dev.stamp lint  ## lint, types, tests with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85 --durations=20
+
+quick: .venv/dev.stamp  ## the tests that neither train nor start a server
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow and not server"
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

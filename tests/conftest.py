@@ -1,6 +1,8 @@
 import json
+import os
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,24 @@ from keyseg.config import PROJECT, RunConfig, validate
 
 Compose = Callable[..., RunConfig]
 
+TESTS = Path(__file__).parent
+SERVER = ("browser", "slurm", "tracking/test_postgres.py")
+"""Folders and files whose tests start a server: the marker `server`."""
+SLOW = (
+    "predict",
+    "report/test_report.py",
+    "report/test_simulation.py",
+    "sweep/test_launcher.py",
+    "sweep/test_supervise.py",
+    "sweep/test_tune.py",
+    "test_extending.py",
+    "tiny",
+    "tracking",
+    "train",
+    "worker",
+)
+"""Folders and files whose tests train, or wait for processes that do: the marker `slow`."""
+
 
 def pytest_configure() -> None:
     """Processes of tests can be interrupted, also where the tests run in the background.
@@ -20,6 +40,31 @@ def pytest_configure() -> None:
     A shell starts `make test &` with SIGINT ignored, and whoever is started from there inherits it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make quick` leaves out."""
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        for marker, places in (("server", SERVER), ("slow", SLOW)):
+            if any(place == name or place.startswith(f"{name}/") for name in places):
+                item.add_marker(marker)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_checkout(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves anything in the checkout: tests write to `tmp_path`."""
+    before = _changed()
+    yield
+    left = sorted(_changed() - before)
+    assert not left, f"{request.node.name} changed the checkout: {', '.join(left)}"
+
+
+def _changed() -> set[str]:
+    """New files, and in CI changed ones, too: elsewhere somebody may edit while tests run."""
+    command = ["git", "-C", str(PROJECT), "status", "--porcelain"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    return {line for line in lines if line.startswith("??") or "CI" in os.environ}
 
 
 @pytest.fixture(scope="session")
