@@ -120,8 +120,16 @@ class SequenceAttention(nn.Module):
 
 
 def mlp(dim: int, ratio: float) -> nn.Sequential:
-    """C -> ratio * C -> C."""
+    """C -> ratio * C -> C.
+
+    Raises:
+        ValueError: nothing is left in between.
+    """
     hidden = int(dim * ratio)
+    if hidden < 1:
+        raise ValueError(
+            f"mlp_ratio={ratio} leaves no channel of {dim}: must be at least 1 / {dim}"
+        )
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from keyseg.config import flatten
+from keyseg.config import ConfigError, flatten
 from keyseg.runs import disk, sweep_directory
 from keyseg.runs.provenance import described
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
@@ -395,7 +395,12 @@ _members = sweep_directory.Members()
 
 
 def _parent_of(run: RunDirectory, signature: str) -> str | None:
-    return _members.parent(run.sweep_dir, signature)
+    try:
+        return _members.parent(run.sweep_dir, signature)
+    except ConfigError:
+        if run.path.is_symlink():  # a damaged sweep.json concerns its own sweep, which says so
+            return None
+        raise
 
 
 def _fingerprint(run: RunDirectory) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from keyseg.config import PROJECT, ConfigError
+from keyseg.model.fusion import mlp
 from keyseg.model.variant import build_fusion
 
 VARIANTS = sorted(p.stem for p in (PROJECT / "experiments" / "fusion").glob("*.yaml"))
@@ -288,3 +289,9 @@ def test_noise_is_the_same_for_every_seed(variant):
     other = build_fusion(variant("random_key", 2)[0], C)
     assert torch.equal(one.noise, other.noise)
     assert "noise" not in one.state_dict()
+
+
+def test_an_mlp_without_a_channel_is_refused():
+    """It would be found by the first step, which gives it no gradient."""
+    with pytest.raises(ValueError, match="mlp_ratio=0 leaves no channel of 8"):
+        mlp(8, 0)

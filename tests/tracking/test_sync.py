@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from keyseg.config import ConfigError
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.tracking import sqlite_file, sync
@@ -551,3 +552,14 @@ def test_a_parallel_start_makes_one_experiment(store, sweep, run_config):
     assert sorted(experiments) == ["Default", "fusion"]
     assert len(store.search_runs([store.get_experiment_by_name("fusion").experiment_id])) == 3
     assert all(json.loads((run.path / "mlflow.json").read_text())["run_id"] for run in runs)
+
+
+def test_a_damaged_sweep_stops_no_other_that_has_its_runs_by_link(small_run, tmp_path):
+    theirs, ours = tmp_path / "aa", tmp_path / "bb"
+    run = RunDirectory.create(theirs / "abc", small_run())
+    (theirs / "sweep.json").write_bytes(b"\xff\x00")
+    ours.mkdir()
+    (ours / "abc").symlink_to(Path("..") / "aa" / "abc")
+    assert sync._parent_of(RunDirectory(ours / "abc"), "abc") is None
+    with pytest.raises(ConfigError, match=r"aa/sweep\.json cannot be read"):
+        sync._parent_of(run, "abc")
