@@ -96,10 +96,10 @@ def overlap(predicted: Pixels, target: Pixels, empty: float) -> Counted:
     return Counted(iou, both, either, bool(target.any()), bool(predicted.any()))
 
 
-def without_ignored(masks: Masks, empty: float) -> Counted:
-    """`overlap` of the pixels that count."""
+def without_ignored(masks: Masks) -> Counted:
+    """LISA's rule: `overlap` of the pixels that count, 1 for nothing on nothing."""
     known = ~masks.ignored
-    return overlap(masks.predicted & known, masks.target & known, empty)
+    return overlap(masks.predicted & known, masks.target & known, empty=1.0)
 
 
 def with_no_target(masks: Masks) -> Counted:

@@ -2,19 +2,13 @@
 
 import operator
 
-from keyseg.dialects.dialect import PRECISIONS, Counted, Dialect, Masks, with_no_target
-
-
-def count(masks: Masks) -> Counted:
-    """One example; gRefCOCO has no pixels to ignore."""
-    return with_no_target(masks)
-
+from keyseg.dialects.dialect import PRECISIONS, Dialect, with_no_target
 
 DIALECT = Dialect(
     name="rela",
     used_by="ReLA, RMSIN",
     source="ReLA's public gRefCOCO evaluation",
-    count=count,
+    count=with_no_target,
     reaches=operator.ge,
     precision_of_targets=True,
     scores=("giou", "ciou", *PRECISIONS, "n_acc", "t_acc"),
