@@ -153,7 +153,7 @@ def _put(run: RunConfig, key: str, value: Any) -> None:
 def _reads(plain: Any) -> frozenset[str] | None:
     """Keys that the interpolations of a config read; None where they cannot all be known."""
     found: set[str] = set()
-    for text in _texts(plain):
+    for text in texts_in(plain):
         while inner := _INTERPOLATION.search(text):
             name = inner[1].strip()
             if ":" in name and not name.startswith("oc.env:"):
@@ -168,15 +168,16 @@ def _reads(plain: Any) -> frozenset[str] | None:
     return frozenset(found)
 
 
-def _texts(plain: Any) -> Iterator[str]:
+def texts_in(plain: Any) -> Iterator[str]:
+    """Every text of nested mappings and lists."""
     if isinstance(plain, str):
         yield plain
     elif isinstance(plain, Mapping):
         for value in plain.values():
-            yield from _texts(value)
+            yield from texts_in(value)
     elif isinstance(plain, list):
         for value in plain:
-            yield from _texts(value)
+            yield from texts_in(value)
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -7,13 +7,14 @@ value that is put into a typed leaf needs neither: only the ranges have to be lo
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from keyseg.config import RunConfig, check_values
+from keyseg.sweep.compose import texts_in
 
 
 def with_values(
@@ -27,7 +28,7 @@ def with_values(
     Raises:
         ConfigError: a value outside its range.
     """
-    references = [t for t in _texts(OmegaConf.to_container(composed, resolve=False)) if "${" in t]
+    references = [t for t in texts_in(OmegaConf.to_container(composed, resolve=False)) if "${" in t]
     config = copy.deepcopy(base)
     for key, value in params.items():
         *parents, leaf = key.split(".")
@@ -44,14 +45,3 @@ def with_values(
         setattr(node, leaf, value)
     check_values(config)
     return config
-
-
-def _texts(tree: Any) -> Iterator[str]:
-    if isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from _texts(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _texts(value)
-    elif isinstance(tree, str):
-        yield tree
