@@ -77,7 +77,7 @@ def targets(cfg: RunConfig) -> tuple[str, ...]:
 def of(named: tuple[str, ...]) -> Code:
     """The code of cells that name these classes and functions (`targets`), as it is now."""
     ours = ("keyseg", *(target.partition(".")[0] for target in named))
-    seen: dict[tuple[str, str], str] = {}
+    seen: set[tuple[str, str]] = set()
     todo = [_split(target) for target in (WORK, *named)]
     parts: dict[str, str] = {}
     while todo:
@@ -85,7 +85,7 @@ def of(named: tuple[str, ...]) -> Code:
         if (module_name, name) in seen or _left_out(module_name, ours):
             continue
         module = _module(module_name)
-        seen[module_name, name] = ""
+        seen.add((module_name, name))
         if module is None:
             continue
         for one in module.wanted(name):

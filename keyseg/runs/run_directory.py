@@ -431,7 +431,7 @@ class RunDirectory:
 
     @property
     def log_file(self) -> Path:
-        """What the worker printed, all attempts one after the other."""
+        """What happened, a line each, and what the worker printed, attempt after attempt."""
         return self.path / "log.txt"
 
     # -- inside -----------------------------------------------------------------------------

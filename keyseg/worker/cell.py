@@ -96,7 +96,7 @@ def run_cell(run: RunDirectory) -> None:
 
 
 def _begin(run: RunDirectory, processes: Processes, resources: ExitStack) -> bool:
-    """Whether there is something to do. Then the run is held, and mirrored, until `held` closes."""
+    """Whether there is something to do. Then the run is locked and mirrored until `resources` close."""
     resources.enter_context(run.lock())
     if run.status in (DONE, PRUNED):
         return False
@@ -104,7 +104,7 @@ def _begin(run: RunDirectory, processes: Processes, resources: ExitStack) -> boo
     resources.enter_context(log_to(run.log_file, cfg.runtime.log_level))
     disk.remove_leftovers(run.checkpoints)
     state = provenance.record(run)
-    computed_by = code.record(run, run.config)
+    computed_by = code.record(run, cfg)
     seen = len(run.info["hardware"].get("gpus", ()))
     gpus = max(seen, processes.count) if seen else 0  # each process may see its own only
     attempt = provenance.attempt(state, gpus) | {"processes": processes.count, "code": computed_by}
