@@ -20,18 +20,21 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 from optuna import Trial
 from optuna.trial import create_trial
 
 from keyseg.config import PROJECT, signature
 from keyseg.runs.run_directory import DONE, Row, RunDirectory, now
 from keyseg.sweep.cells import Cell, frozen
+from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Point
 from keyseg.sweep.pool import Ended
 from keyseg.sweep.tune import samplers, storage
@@ -39,7 +42,6 @@ from keyseg.sweep.tune.control import Controller
 from keyseg.sweep.tune.options import options
 from keyseg.sweep.tune.space import split
 from keyseg.sweep.tune.studies import WARM, Arm, questions
-from keyseg.sweep.tune.trial_config import with_values
 
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
 
@@ -117,9 +119,12 @@ def tune(
     given = options({"n_trials": len(durations)})
     space, fixed = split(OverridesParser.create().parse_overrides(list(SPACE)))
     (question,) = questions(space, fixed, None)
-    with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-        base = compose("config")
-    checked = frozen(base)
+
+    def composed(overrides: Sequence[str]) -> DictConfig:
+        with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
+            return compose("config", list(overrides))
+
+    base, composer = composed([]), Composer(composed)
     root.mkdir()
     store = storage.open_storage(root, None)
     pruner = samplers.pruner(given, 1, 1)
@@ -129,8 +134,7 @@ def tune(
 
     def make_cell(arm: Arm, trial: Trial) -> Cell:
         overrides = arm.draw(trial)
-        config = with_values(checked, base, trial.params)
-        assert config is not None
+        config = frozen(composer(overrides))
         key = signature(config)
         point = Point(f"trial {trial.number}", dict(trial.params), 0, overrides)
         return Cell(key, point.label, point, config, root / key)

@@ -96,7 +96,7 @@ def run_cell(run: RunDirectory) -> None:
 
 
 def _begin(run: RunDirectory, processes: Processes, resources: ExitStack) -> bool:
-    """Whether there is something to do. Then the run is locked and mirrored until `resources` close."""
+    """Whether there is something to do; the run is then locked and mirrored by `resources`."""
     resources.enter_context(run.lock())
     if run.status in (DONE, PRUNED):
         return False

@@ -9,7 +9,6 @@
     enqueue     points that are tried first: known ones, and all of a grid
     warm        finished cells of other sweeps as trials
     settings    parameters -> cells: those of trials, and of what is compared at the end
-    trial_config  the config of a trial, without composing it anew
     prune       rows of cells at work to the study, and its verdict to the workers
     control     asks, starts, watches, prunes and tells, with all workers always at work
     progress    the table while it runs

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from keyseg.config import RunConfig
 from keyseg.sweep.cells import Cell, cell_of, frozen
-from keyseg.sweep.compose import Compose
+from keyseg.sweep.compose import Compose, Composer
 from keyseg.sweep.design import Point
 from keyseg.sweep.tune.space import exact
 from keyseg.sweep.tune.studies import Arm, Question
-from keyseg.sweep.tune.trial_config import with_values
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -26,19 +24,19 @@ class Settings:
         self.compose = compose
         self.sweep = sweep
         self.trial_overrides = list(trial_overrides)
-        self._checked: dict[str, RunConfig] = {}
+        self._composed = Composer(compose)
 
     def base(self, question: Question) -> DictConfig:
         """What the parameters of a question are put into."""
         return self.compose([*question.fixed, *self.trial_overrides])
 
-    def probe(self, question: Question, base: DictConfig) -> Cell:
+    def probe(self, question: Question) -> Cell:
         """The trial that changes nothing: it is looked at, not run.
 
         Raises:
             ConfigError: the config is wrong before anything is searched.
         """
-        return self._cell(question, base, [], "default", {})
+        return self._cell(question, [], "default", {})
 
     def of_trial(self, arm: Arm, trial: Trial) -> Cell:
         """The cell of a trial.
@@ -49,7 +47,7 @@ class Settings:
         overrides = arm.draw(trial)
         label = f"{arm.label} · trial {trial.number}" if arm.label else f"trial {trial.number}"
         params = exact(trial.params, arm.question.space)
-        return self._cell(arm.question, arm.base, overrides, label, params)
+        return self._cell(arm.question, overrides, label, params)
 
     def compared(
         self, question: Question, overrides: Sequence[str], factors: Mapping[str, str]
@@ -61,24 +59,8 @@ class Settings:
         return cell_of(config, point, self.sweep)
 
     def _cell(
-        self,
-        question: Question,
-        base: DictConfig,
-        overrides: list[str],
-        label: str,
-        params: dict[str, Any],
+        self, question: Question, overrides: list[str], label: str, params: dict[str, Any]
     ) -> Cell:
-        config = self._config(question, base, overrides, params)
+        config = frozen(self._composed([*question.fixed, *self.trial_overrides, *overrides]))
         point = Point(label, params, config.seed, [*question.fixed, *overrides])
         return cell_of(config, point, self.sweep)
-
-    def _config(
-        self, question: Question, base: DictConfig, overrides: list[str], params: dict[str, Any]
-    ) -> RunConfig:
-        """The base with a trial's values in it; Hydra composes anew only where it has to."""
-        if question.label not in self._checked:
-            self._checked[question.label] = frozen(base)
-        quick = with_values(self._checked[question.label], base, params)
-        if quick is not None:
-            return quick
-        return frozen(self.compose([*question.fixed, *self.trial_overrides, *overrides]))

@@ -75,9 +75,7 @@ class Tuning:
             )
         self.settings = Settings(launcher.compose, self.name, options.trial_overrides)
         self.bases = [self.settings.base(q) for q in self.questions]
-        self.probes = [
-            self.settings.probe(q, base) for q, base in zip(self.questions, self.bases, strict=True)
-        ]
+        self.probes = [self.settings.probe(question) for question in self.questions]
         for question in self.questions:
             enqueue.check(question, options.enqueue)
         samplers.sampler(options, 0, 0)
