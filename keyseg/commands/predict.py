@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs import disk
 from keyseg.runs.spreadsheet import guarded
 
 if TYPE_CHECKING:
@@ -173,13 +173,11 @@ def _slug(text: str) -> str:
 
 def _identity(request: Request, run: RunDirectory, protocol: str) -> dict[str, str]:
     """What a prediction depends on: where the same stands in a file, it is not made again."""
-    with request.image.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "run": str(run.info.get("signature") or run.path.name),
         "protocol": protocol,
         "query": request.query,
-        "image_sha256": content,
+        "image_sha256": disk.sha256(request.image),
     }
 
 

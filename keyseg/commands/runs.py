@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 
 from keyseg.commands.sweeps import sweep_names
 from keyseg.config import ConfigError
-from keyseg.runs import sweep_directory
+from keyseg.runs import disk, sweep_directory
 from keyseg.runs.run_directory import DONE, RunDirectory
 
 HELP = "signature, run directory, SWEEP/LABEL or SWEEP/LABEL/SEED: fusion/full/0"
@@ -44,7 +43,7 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
     if not run.best_file.exists():
         raise ConfigError(f"run {run.path} holds no weights: {run.best_file} is missing")
     told = run.info.get("checkpoint_fingerprint")
-    if told and not _digest(run.best_file).startswith(told):
+    if told and not disk.sha256(run.best_file).startswith(told):
         raise ConfigError(
             f"{run.best_file} is not what the run left (checksum {told} in its run.json): "
             "put it back from a copy, or run the cell again with rerun=true"
@@ -98,11 +97,6 @@ def _unambiguous(found: Sequence[Named]) -> list[str]:
         full if count[full] == 1 else f"{full.partition('/')[0]}/{run.path.name} ({run.status})"
         for full, run in found
     ]
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 Named = tuple[str, RunDirectory]

@@ -112,6 +112,12 @@ def flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def sha256(path: Path) -> str:
+    """64 hex digits of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_name(text: str) -> str:
     """A text as the name of a file: as it is, or with a hash that tells it from others like it."""
     plain = re.sub(r"[^\w+=.@-]+", "-", text)[:80]

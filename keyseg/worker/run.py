@@ -6,13 +6,11 @@ calls `work`, and the first one writes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -136,7 +134,7 @@ def work(
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
     test_groups = groups(e for s in data.test for e in scored(s.examples, texts))
-    checkpoint = fingerprint(run.best_file)
+    checkpoint = disk.sha256(run.best_file)[:16]
     by = (run.info.get("code") or {}).get("fingerprint")
     read_of = f"{checkpoint} {data.fingerprint} {weights} {by}"
     kept = KeptRecords(run.checkpoints, read_of, processes.rank)
@@ -212,12 +210,6 @@ def pace(run: RunDirectory) -> float | None:
 def table(records: list[Record], images: list[ImageGroup]) -> pd.DataFrame:
     """Records of an evaluation as rows of samples.parquet, in the order of the examples."""
     return pd.DataFrame(in_order(records, images))
-
-
-def fingerprint(file: Path) -> str:
-    """16 hex digits of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def read_test(

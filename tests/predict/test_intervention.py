@@ -18,7 +18,7 @@ from keyseg.report.figures import drawing
 from keyseg.report.stats import interventions as paired
 from keyseg.report.store import load as load_sweep
 from keyseg.report.tables import interventions as tables
-from keyseg.runs import interventions
+from keyseg.runs import disk, interventions
 from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention
 from keyseg.runs.run_directory import RunDirectory
 
@@ -137,7 +137,6 @@ def finished(make_finished, test_images, tmp_path_factory):
     """A sweep of one variant and two seeds with results on test, as trained runs leave them."""
     from keyseg.predict.predictor import load_model
     from keyseg.train.evaluate import evaluate, in_order
-    from keyseg.worker.run import fingerprint
 
     outputs = tmp_path_factory.mktemp("outputs")
     cells = []
@@ -151,7 +150,7 @@ def finished(make_finished, test_images, tmp_path_factory):
         parts = load_model(run.config, run.best_file, torch.device("cpu"))
         records = in_order(evaluate(parts, test_images, run.config, "teacher_forced"), test_images)
         run.write_samples(pd.DataFrame(records))
-        run.update(checkpoint_fingerprint=fingerprint(run.best_file), seed=seed)
+        run.update(checkpoint_fingerprint=disk.sha256(run.best_file)[:16], seed=seed)
         cells.append(
             {
                 "signature": run.path.name,

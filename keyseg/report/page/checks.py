@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,27 +137,33 @@ def _code(sweep: Sweep) -> Iterator[Notice]:
             "them may be a difference of code.",
             "\n".join(lines),
         )
-    stale: dict[str, list[str]] = {}
-    for cell in sweep.finished:
-        if changed := code.changes(cell.info, cell.directory):
-            stale.setdefault(code.listed(changed), []).append(_name(cell))
+    changed = {c.signature: code.changes(c.info, c.directory) for c in sweep.finished}
+    stale = [cell for cell in sweep.finished if changed[cell.signature]]
     if stale:
         yield Notice(
             "Stale.",
             "The code has changed since these runs; `stale=rerun` with the sweep's command runs "
             "them again.",
-            "\n".join(f"{reason}: {'; '.join(cells)}" for reason, cells in stale.items()),
+            _lines(_by(stale, lambda cell: code.listed(changed[cell.signature]))),
         )
+
+
+def _by(cells: Iterable[CellResult], key: Callable[[CellResult], str]) -> dict[str, list[str]]:
+    """Names of cells by what they have in common."""
+    groups: dict[str, list[str]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(_name(cell))
+    return groups
+
+
+def _lines(groups: Mapping[str, Sequence[str]]) -> str:
+    return "\n".join(f"{value}: {'; '.join(names)}" for value, names in groups.items())
 
 
 def _unequal(sweep: Sweep) -> Iterator[Notice]:
     def differ(key: Callable[[CellResult], str]) -> str:
-        groups: dict[str, list[str]] = {}
-        for cell in sweep.finished:
-            groups.setdefault(key(cell), []).append(_name(cell))
-        if len(groups) < 2:
-            return ""
-        return "\n".join(f"{value}: {'; '.join(cells)}" for value, cells in groups.items())
+        groups = _by(sweep.finished, key)
+        return _lines(groups) if len(groups) > 1 else ""
 
     stated = [_protocol(cell) for cell in sweep.finished]
     keys = [k for k in dict.fromkeys(k for s in stated for k in s) if _several(stated, k)]
