@@ -20,6 +20,7 @@ from keyseg.data.pictures import check_size
 from keyseg.metrics import BY_NAME, key_asked, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs import samples as samples_file
+from keyseg.runs.factors import matches
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
@@ -148,12 +149,8 @@ class VariantResult:
         return all(cell.key_asked for cell in self.finished)
 
     def matches(self, factors: Mapping[str, Any]) -> bool:
-        """Whether it has these values; text and number are the same, as on a command line.
-
-        A factor that was dropped, because it cannot matter here, is as good with any value.
-        """
-        here = self.factors
-        return all(str(here[key]) == str(value) for key, value in factors.items() if key in here)
+        """Whether it has these values (`keyseg.runs.factors.matches`)."""
+        return matches(self.factors, factors)
 
     @property
     def fusion(self) -> str:

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from keyseg.config import ConfigError
+from keyseg.runs.factors import Factors, compared, matches
 from keyseg.sweep.conditional import identity
-
-Factors = Mapping[str, Any]
 
 
 class Place(Protocol):
@@ -48,7 +47,7 @@ def check(
     """
     _check_cells(points)
     variants = list({p.label: p.factors for p in points}.values())
-    if not any(_matches(v, baseline) for v in variants):
+    if not any(matches(v, baseline) for v in variants):
         raise ConfigError(
             f"ablation.baseline={_shown(baseline)}: the sweep has no cell with all of that"
         )
@@ -93,7 +92,8 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
                 raise ConfigError(f"{where}: {_shown(what)} is ablation.contrasts[{first}] again")
             continue
         of, against = dict(entry["of"]), dict(entry["against"])
-        pairs = _pairs(of, against, variants)
+        names = [identity(variant) for variant in variants]
+        pairs = [(names[i], names[j]) for i, j in compared(of, against, variants)]
         if not pairs:
             same = _shown(of) == _shown(against)
             why = "compares a variant with itself" if same else "fits no two cells of the sweep"
@@ -106,25 +106,6 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
             )
         for pair in pairs:
             told.setdefault(pair, i)
-
-
-def _pairs(of: Factors, against: Factors, variants: Sequence[Factors]) -> list[tuple[str, str]]:
-    """Variants that an entry compares, as a report reads it: what it does not name is equal."""
-    found = []
-    for one in variants:
-        if not _matches(one, of):
-            continue
-        rest = {k: v for k, v in one.items() if k not in {*of, *against}}
-        found += [
-            (identity(one), identity(other))
-            for other in variants
-            if other is not one and _matches(other, {**rest, **against})
-        ]
-    return found
-
-
-def _matches(variant: Factors, wanted: Factors) -> bool:
-    return all(str(variant[key]) == str(value) for key, value in wanted.items() if key in variant)
 
 
 def _shown(factors: Factors) -> str:

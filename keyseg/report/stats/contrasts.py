@@ -22,6 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 from keyseg.report.store import Sweep, VariantResult
+from keyseg.runs.factors import compared
 from keyseg.runs.sweep_directory import short_key
 
 Pair = tuple[VariantResult, VariantResult]
@@ -155,14 +156,11 @@ def _expand(sweep: Sweep, entry: Mapping[str, Any]) -> Iterator[Contrast]:
 def _differences(
     sweep: Sweep, of: dict[str, Any], against: dict[str, Any], about: str
 ) -> Iterator[Contrast]:
-    named = {*of, *against}
-    for variant in sweep.variants:
-        if not variant.matches(of):
-            continue
-        rest = {k: v for k, v in variant.factors.items() if k not in named}
-        for other in sweep.variants:
-            if other is not variant and other.matches({**rest, **against}):
-                yield Contrast(f"{about}{variant.label} − {other.label}", variant, other)
+    variants = sweep.variants
+    for i, j in compared(of, against, [v.factors for v in variants]):
+        yield Contrast(
+            f"{about}{variants[i].label} − {variants[j].label}", variants[i], variants[j]
+        )
 
 
 def _main(sweep: Sweep, key: str, about: str) -> Iterator[Contrast]:
