@@ -79,6 +79,21 @@ class Cell:
             sweep=self.path.parent.name,
         )
 
+    def begin(self) -> RunDirectory | None:
+        """`create`, with nothing in it where the cell is to run again.
+
+        None while another process works on it.
+        """
+        if self.rerun and self.path.is_symlink():
+            self.path.unlink()  # to the run of another sweep, which keeps its results
+        run = self.open()
+        if run.busy:
+            return None
+        if self.rerun and run.path.exists():
+            run.begin_anew()
+            trunk.forget(run, self.config)
+        return self.create()
+
 
 def freeze(design: Design, compose: Composed, say: Say = lambda text: None) -> list[Cell]:
     """Compose and check the config of every cell; `say` hears of it where that takes long.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from keyseg.config import NAMED, PROJECT, ConfigError, RunConfig
 from keyseg.data.files import DataError
@@ -97,7 +97,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def fail(message: str, code: int = EXIT_USAGE) -> None:
+def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     """End the program with one line on stderr."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -10,7 +10,7 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from keyseg.runs import process_rank, trunk
+from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
 from keyseg.sweep import finish, reuse, stale
@@ -72,15 +72,9 @@ def run_single(cfg: DictConfig) -> None:
 
 
 def _done(cell: Cell) -> Outcome | None:
-    if cell.rerun and cell.path.is_symlink():
-        cell.path.unlink()  # to the run of another sweep, which keeps its results
-    run = cell.open()
-    if run.busy:
-        fail(f"{finish.short_path(run.path)}: another process works on this run", EXIT_FAILED)
-    if cell.rerun and run.path.exists():
-        run.begin_anew()
-        trunk.forget(run, cell.config)
-    cell.create()
+    run = cell.begin()
+    if run is None:
+        fail(f"{finish.short_path(cell.path)}: another process works on this run", EXIT_FAILED)
     if told := run.info.get("damaged"):
         fail(str(told), EXIT_FAILED)
     run.freeze(cell.config)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyseg.runs import provenance, trunk
+from keyseg.runs import provenance
 from keyseg.runs.disk import DiskFullError
 from keyseg.runs.run_directory import (
     DONE,
@@ -66,16 +66,10 @@ class Supervisor:
 
     def add(self, cell: Cell) -> None:
         """Take a cell in; it starts with one of the next calls of `step`."""
-        if cell.rerun and cell.path.is_symlink():
-            cell.path.unlink()  # to the run of another sweep, which keeps its results
-        run = cell.open()
-        if run.busy:
+        run = cell.begin()
+        if run is None:
             self._elsewhere[cell.path] = cell
             return
-        if cell.rerun and run.path.exists():
-            run.begin_anew()
-            trunk.forget(run, cell.config)
-        cell.create()
         if "damaged" in run.info:
             self._end(cell, FAILED)
             return
