@@ -136,7 +136,7 @@ BUILT = [
     ("fusion._target_=keyseg.model.fuson.Full", "No module named 'keyseg.model.fuson'"),
     ("fusion._target_=torch.nn.Identity", "torch.nn.Identity: a stored config may name"),
     ("fusion.heads=5", "fusion dim 64 is not a multiple of 5 heads"),
-    ("fusion.mlp_ratio=-1", "fusion=full .*: RuntimeError"),
+    ("fusion.mlp_ratio=-1", "fusion=full .*: ValueError: mlp_ratio=-1 leaves no channel"),
     ("+fusion.widht=3", "fusion=full .*: TypeError: .*widht"),
     ("prompt.answers=['Sure.']", r"prompt.answers: 'Sure.' needs \{tokens\}"),
     ("prompt.answers=[]", "prompt.answers is empty"),

@@ -98,14 +98,21 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
 def test_a_process_that_is_killed_making_a_store_leaves_none(tmp_path):
     file = tmp_path / "mlflow.db"
     script = f"from keyseg.tracking.store import client_of; client_of('sqlite:///{file}')"
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not [f for f in tmp_path.glob(".mlflow.db.new-*") if f.stat().st_size > 100_000]:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.kill()
-    process.wait()
+
+    def begun() -> bool:
+        """Tables are being made; SQLite's journals beside the file come and go."""
+        sizes = (new.stat().st_size for new in tmp_path.glob(f".mlflow.db.new-{process.pid}"))
+        return any(size > 100_000 for size in sizes)
+
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not begun():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        finally:
+            process.kill()
     assert not file.exists()
     assert client_of(f"sqlite:///{file}").search_experiments()
     assert not list(tmp_path.glob(".mlflow.db.new-*"))  # what was left is gone
