@@ -120,9 +120,9 @@ def cpu_of(*command: str, store: str, progress: bool = False) -> dict[str, float
 def make_level(outputs: Path, cells: list[Cell], store: str) -> None:
     """Send two of the runs; the others are noted as if they had been sent, too."""
     os.environ[STORE] = store
-    from keyseg.tracking import sync
+    from keyseg.tracking import parent_run, sync
 
-    sync.start_parent(outputs / NAME)
+    parent_run.start(outputs / NAME)
     runs = [RunDirectory(file.parent) for file in sorted((outputs / NAME).glob("*/run.json"))]
     for run in (runs[0], runs[-1]):
         sync.sync(run)

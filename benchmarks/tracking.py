@@ -30,7 +30,7 @@ from hydra import compose, initialize_config_dir
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.tracking import sync
+from keyseg.tracking import parent_run, sync
 from keyseg.tracking.background import mirror
 
 sys.path.insert(0, str(PROJECT))
@@ -132,7 +132,7 @@ def at_once(sweep: Path, cfg: RunConfig, *, mirrored: bool) -> dict[str, float]:
     for run in runs:
         run.update(signature=run.path.name, status="running", attempts=[{"started": now()}])
     if mirrored:
-        sync.start_parent(sweep)
+        parent_run.start(sweep)
     took: list[float] = []
     late: list[float] = []
 

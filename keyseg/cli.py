@@ -18,10 +18,12 @@ from keyseg.commands import (
     score,
     status,
     sync,
+    ui,
 )
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 from keyseg.runs import packages
+from keyseg.runs.private_files import without_passwords
 from keyseg.runs.text_encoding import in_utf8
 
 COMMANDS = (
@@ -29,6 +31,7 @@ COMMANDS = (
     status,
     plan,
     sync,
+    ui,
     predict,
     score,
     export,
@@ -55,12 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         packages.load()
         code: int = options.run(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
+    except (ConfigError, DataError) as error:
+        print(f"error: {without_passwords(str(error))}", file=sys.stderr)
+        code = 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `keyseg status ... | head`

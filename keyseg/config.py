@@ -245,6 +245,7 @@ class RuntimeConfig:
     `accumulation`: micro-batches that a process makes of its share of a step's images, one after
     the other. `sharding`: with several GPUs "none" has each hold the model (DDP), "fsdp" a share.
     `log_model`: MLflow gets the model of a finished run (what was trained, not the backbones).
+    `log_variants`: MLflow gets a run a variant, with mean and spread over its seeds.
     `features`: keep what the frozen encoders see under paths.data, up to `features_gib` GiB.
     `log_level`: lines of log.txt from "debug", "info", "warning" or "error" up.
     """
@@ -255,6 +256,7 @@ class RuntimeConfig:
     log_level: str = "info"
     show_progress: bool = True
     log_model: bool = True
+    log_variants: bool = True
     features: bool = True
     features_gib: float = 50.0
     accumulation: int = 1

@@ -106,7 +106,7 @@ def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, caps
         lambda *_, **__: SimpleNamespace(html=out / "fusion" / "index.html"),
     )
     sent = []
-    monkeypatch.setattr("keyseg.tracking.sync.log_report", lambda *args: sent.append(args))
+    monkeypatch.setattr("keyseg.tracking.parent_run.log_report", lambda *args: sent.append(args))
     assert keyseg(outputs, "report", "fusion", "--out", str(out)) == 0
     assert sent == [(outputs / "fusion", out / "fusion")]
     for other in (("--format", "md"), ("--metric", "giou"), ("--baseline", "fusion=full")):
@@ -117,7 +117,7 @@ def test_a_report_goes_to_the_parent_run_or_says_why_not(outputs, tmp_path, caps
     def refuse(*_):
         raise ConnectionError("refused\nand more")
 
-    monkeypatch.setattr("keyseg.tracking.sync.log_report", refuse)
+    monkeypatch.setattr("keyseg.tracking.parent_run.log_report", refuse)
     assert keyseg(outputs, "report", "fusion", "--out", str(out)) == 0
     said = capsys.readouterr()
     assert said.out.strip() == str(out / "fusion" / "index.html")

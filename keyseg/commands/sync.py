@@ -25,7 +25,9 @@ def register(commands: Any) -> None:
 
 def _sync(options: argparse.Namespace) -> int:
     from keyseg.runs import sweep_directory
+    from keyseg.runs.private_files import without_passwords
     from keyseg.runs.run_directory import RunDirectory
+    from keyseg.tracking import parent_run, store
     from keyseg.tracking import sync as tracking
 
     outputs = resolve_path(options.outputs)
@@ -36,21 +38,21 @@ def _sync(options: argparse.Namespace) -> int:
         try:
             in_sweep = bool(sweep_directory.read(sweep_dir))
             if in_sweep:
-                tracking.start_parent(sweep_dir)
+                parent_run.start(sweep_dir)
             problems = tracking.sync_all(runs if options.all else tracking.behind(runs))
             if in_sweep:
                 page = resolve_path(options.out) / name
-                tracking.finish_parent(sweep_dir, page if page.is_dir() else None)
+                parent_run.finish(sweep_dir, page if page.is_dir() else None)
         except Exception as error:
             failed += 1
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            print(f"error: {name}: {tracking.store_uri()}: {reason}", file=sys.stderr)
+            told = f"error: {name}: {store.shown_store(sweep_dir)}: {without_passwords(reason)}"
+            print(told, file=sys.stderr)
             continue
         for problem in problems:
             failed += 1
             print(f"error: {name}/{problem}", file=sys.stderr)
         level = len(runs) - len(problems)
-        print(
-            f"{name}: {level} {'run' if level == 1 else 'runs'} level with {tracking.store_uri()}"
-        )
+        runs_level = f"{level} {'run' if level == 1 else 'runs'} level"
+        print(f"{name}: {runs_level} with {store.shown_store(sweep_dir)}")
     return 1 if failed else 0

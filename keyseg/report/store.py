@@ -21,6 +21,7 @@ from keyseg.metrics import BY_NAME, key_asked, terms
 from keyseg.runs import convergence, provenance
 from keyseg.runs import samples as samples_file
 from keyseg.runs.factors import matches
+from keyseg.runs.private_files import without_passwords
 from keyseg.runs.run_directory import Row, RunDirectory
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
@@ -250,6 +251,8 @@ def load(sweep_dir: Path) -> Sweep:
         raise ValueError(f"{file} is not JSON ({error}); start the sweep again") from error
     if not isinstance(design, dict):
         raise ValueError(f"{file} holds no JSON object; start the sweep again")
+    if design.get("command"):  # written before passwords were left out
+        design["command"] = without_passwords(str(design["command"]))
     cells = [_cell(sweep_dir, entry) for entry in design.get("cells") or []]
     return Sweep(sweep_dir, design, tuple(variants_of(cells)))
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from keyseg.runs.private_files import without_passwords
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -86,6 +90,27 @@ def replace(path: Path, content: bytes) -> None:
     """
     with replacing(path) as out:
         out.write(content)
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """A value as JSON that every reader takes, and everybody may read.
+
+    NaN and infinity, which JSON has not, are null; what JSON has no form for is its text; the
+    password of a URL is `***`.
+    """
+    return json.dumps(_publishable(content), indent=indent, default=str, allow_nan=False)
+
+
+def _publishable(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_passwords(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _publishable(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_publishable(held) for held in value]
+    return value
 
 
 def append(path: Path, content: bytes) -> None:

@@ -1,7 +1,11 @@
-"""Files that look like secrets: they go into no diff, no snapshot and no tracking store."""
+"""Files that look like secrets: they go into no diff, no snapshot and no tracking store.
+
+Nor does the password of a URL go into any file, message or page.
+"""
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -67,6 +71,28 @@ def looks_secret(name: str) -> bool:
 def holds_a_key(file: Path) -> bool:
     """Whether a small file has a private key in it."""
     return file.stat().st_size <= _SMALL and has_a_key(file.read_bytes())
+
+
+HIDDEN = "***"
+"""Stands where a password was."""
+
+_IN_ADDRESS = re.compile(r"(://[^\s:/?#@]*):(?:(?!://)[^\s\"'])*@")
+_IN_QUERY = re.compile(r"([?&][\w.-]*(?:password|passwd|pwd|token|secret)=)[^&#\s\"']+", re.I)
+
+
+def without_passwords(text: str) -> str:
+    """A text with `***` for the password of each URL: `https://me:***@host`, `?password=***`.
+
+    It may stand anywhere in the text: a command line, an error of a library, a line of a log.
+    """
+    if "://" not in text:
+        return text
+    return _IN_QUERY.sub(rf"\1{HIDDEN}", _IN_ADDRESS.sub(rf"\1:{HIDDEN}@", text))
+
+
+def without_user(address: str) -> str:
+    """An address without who it is asked as: `https://me:secret@host` is `https://host`."""
+    return re.sub(r"^([\w+.-]+://)[^/?#\s]*@", r"\1", without_passwords(address))
 
 
 def has_a_key(content: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import platform
@@ -9,14 +10,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from keyseg.config import GENERATED, PROJECT
 from keyseg.runs import packages
-from keyseg.runs.private_files import has_a_key, holds_a_key, looks_secret
+from keyseg.runs.private_files import has_a_key, holds_a_key, looks_secret, without_passwords
 from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
 _PACKAGES = (
@@ -49,11 +50,17 @@ _MOST_NEW_FILES = 200
 
 @dataclass(frozen=True)
 class Git:
-    """State of a checkout. `commit` is None outside of git. `diff`: what HEAD does not hold."""
+    """State of a checkout. `commit` is None outside of git. `diff`: what HEAD does not hold.
+
+    `branch` and `remote`, where there are any: what is checked out, and the address of `origin`
+    without its password.
+    """
 
     commit: str | None
     dirty: bool
     diff: str
+    branch: str | None = None
+    remote: str | None = None
 
 
 def git(root: Path = PROJECT) -> Git:
@@ -80,7 +87,28 @@ def git(root: Path = PROJECT) -> Git:
             continue
         parts.append(_git(root, "diff", "--no-index", "--", "/dev/null", name) or "")
     diff = "".join(parts)
-    return Git(commit.strip(), bool(diff), diff)
+    where = stated(root)
+    return Git(commit.strip(), bool(diff), diff, where["branch"], where["remote"])
+
+
+def stated(root: Path = PROJECT) -> dict[str, Any]:
+    """Commit, branch and remote of a checkout, as run.json has them; not whether it has changes."""
+    if (root / SNAPSHOT).exists():
+        known = asdict(git(root))
+        return {key: known[key] for key in ("commit", "branch", "remote")}
+    commit, branch, remote = (
+        (_git(root, *asked) or "").strip()
+        for asked in (
+            ("rev-parse", "HEAD"),
+            ("rev-parse", "--abbrev-ref", "HEAD"),
+            ("remote", "get-url", "origin"),
+        )
+    )
+    return {
+        "commit": commit or None,
+        "branch": None if branch in ("", "HEAD") else branch,
+        "remote": without_passwords(remote) or None,
+    }
 
 
 def _names(root: Path, *command: str) -> list[str]:
@@ -125,6 +153,14 @@ def hardware() -> dict[str, Any]:
     return machine
 
 
+def user() -> str:
+    """Who this process belongs to: the name, or the number where the machine knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return str(os.getuid())
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -148,6 +184,7 @@ def attempt(state: Git, gpus: int = 0) -> Attempt:
     return {
         "started": now(),
         "host": socket.gethostname(),
+        "user": user(),
         "pid": os.getpid(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "git_commit": state.commit,
@@ -254,7 +291,7 @@ def record(run: RunDirectory) -> Git:
     else:
         diff.unlink(missing_ok=True)
     run.update(
-        git={"commit": state.commit, "dirty": state.dirty},
+        git={key: value for key, value in asdict(state).items() if key != "diff"},
         versions=versions(),
         packages=packages.described(run.config),
         hardware=hardware(),

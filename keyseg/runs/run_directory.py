@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -117,7 +119,12 @@ class RunDirectory:
             run.freeze(cfg)
         with run._updating():
             if not run.info:
-                base = {"signature": signature(cfg), "status": QUEUED, "seed": cfg.seed}
+                base = {
+                    "id": _identity(),
+                    "signature": signature(cfg),
+                    "status": QUEUED,
+                    "seed": cfg.seed,
+                }
                 # known here, too: who shows a thousand runs does not read a thousand configs
                 length = {"steps": cfg.optim.steps, "tests": bool(cfg.evaluation.protocols)}
                 run._write_info({**base, **length, "attempts": [], **info})
@@ -208,6 +215,22 @@ class RunDirectory:
                 raise DamagedError(info["damaged"])
             self._write_info({**info, **fields})
 
+    @property
+    def identity(self) -> str:
+        """What tells this run from every other, also from those of the same config elsewhere.
+
+        It is made with run.json, and anew where the run begins anew. A run that was made before
+        runs had one gets it now.
+        """
+        if not self.info.get("id"):
+            with self._updating():
+                info = self.info
+                if "damaged" in info:
+                    raise DamagedError(info["damaged"])
+                if not info.get("id"):
+                    self._write_info({"id": _identity(), **info})
+        return str(self.info["id"])
+
     # -- one process at a time --------------------------------------------------------------
 
     @contextmanager
@@ -277,8 +300,7 @@ class RunDirectory:
         kept = ("signature", "factors", "label", "seed", "sweep", "steps", "tests")
         with self._updating():
             info = self.info
-            old = [*info.get("mlflow_superseded", []), info.get("mlflow_run_id")]
-            fresh = {"status": QUEUED, "mlflow_superseded": [run_id for run_id in old if run_id]}
+            fresh: dict[str, Any] = {"status": QUEUED, "id": _identity()}
             fresh["attempts"] = without_traces(info.get("attempts") or [])
             self._write_info({k: info[k] for k in kept if k in info} | fresh)
 
@@ -369,8 +391,7 @@ class RunDirectory:
         rows = self.rows()
         kept = [row for row in rows if row.step <= step and not row.name.startswith(TEST)]
         if len(kept) < len(rows):
-            lines = "".join(json.dumps(row._asdict()) + "\n" for row in kept)
-            disk.replace(self.metrics_file, lines.encode())
+            disk.replace(self.metrics_file, "".join(map(_line, kept)).encode())
 
     def write_samples(self, df: pd.DataFrame) -> None:
         """Write samples.parquet: one row per evaluated example and protocol."""
@@ -442,15 +463,10 @@ class RunDirectory:
             yield
 
     def _write_info(self, info: dict[str, Any]) -> None:
-        text = json.dumps(info, indent=1, default=str)
-        disk.replace(self.path / "run.json", text.encode())
+        disk.replace(self.path / "run.json", disk.json_text(info, indent=1).encode())
 
     def _append(self, file: Path, rows: Iterable[Row]) -> None:
-        lines = "".join(
-            json.dumps({"name": r.name, "value": float(r.value), "step": r.step, "time": r.time})
-            + "\n"
-            for r in rows
-        )
+        lines = "".join(map(_line, rows))
         if not lines:
             return
         if file not in self._appended:
@@ -459,6 +475,11 @@ class RunDirectory:
                 os.truncate(file, content.rfind(b"\n") + 1)
             self._appended.add(file)
         disk.append(file, lines.encode())
+
+
+def _line(row: Row) -> str:
+    """A row as it stands in a file; a value that is no number is null there."""
+    return disk.json_text({**row._asdict(), "value": float(row.value)}) + "\n"
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
@@ -492,6 +513,10 @@ def stored_config(file: Path) -> dict[str, Any]:
     if "${" in json.dumps(plain, default=str, ensure_ascii=False):
         raise ConfigError(f"{file} holds a reference (${{...}}), which a frozen config has not")
     return {str(key): value for key, value in plain.items()}
+
+
+def _identity() -> str:
+    return uuid.uuid4().hex
 
 
 def without_traces(attempts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -549,7 +574,8 @@ def parse_rows(file: Path, content: bytes) -> list[Row]:
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             raw = json.loads(line)
-            rows.append(Row(raw["name"], float(raw["value"]), int(raw["step"]), raw["time"]))
+            value = math.nan if raw["value"] is None else float(raw["value"])
+            rows.append(Row(raw["name"], value, int(raw["step"]), raw["time"]))
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(
                 f"{file}, line {number} cannot be read: {line[:80]!r}. Delete that line, or begin "

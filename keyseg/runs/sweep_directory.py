@@ -15,6 +15,9 @@ import filelock
 from keyseg.config import ConfigError
 from keyseg.runs import disk
 
+TRACKED = ("id", "mlflow_parent")
+"""Of sweep.json: what tells this sweep from others, and its run in MLflow."""
+
 TRIALS = "trials.json"
 """The trials of a tuning, beside sweep.json."""
 
@@ -40,27 +43,32 @@ def read(sweep_dir: Path) -> dict[str, Any]:
     return content
 
 
+Known = tuple[str | None, str | None]
+"""Parent run in MLflow, and command."""
+
+
 class Members:
     """Which runs in a sweep's folder belong to it, asked of many runs: sweep.json is read once."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, ...], str | None, frozenset[str] | None]] = {}
+        self._known: dict[Path, tuple[tuple[int, ...], Known, frozenset[str] | None]] = {}
 
-    def parent(self, sweep_dir: Path, signature: str) -> str | None:
-        """The parent run in MLflow of a run; None where it belongs to no sweep."""
+    def of(self, sweep_dir: Path, signature: str) -> Known:
+        """The parent run in MLflow of a run, and its command; None where it belongs to no sweep."""
         file = sweep_dir / "sweep.json"
         try:
             stat = file.stat()
         except FileNotFoundError:
-            return None
+            return None, None
         seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)  # a file that is replaced is another
         if self._known.get(sweep_dir, (None,))[0] != seen:
             sweep = read(sweep_dir)
             cells = None if sweep.get("tune") else frozenset(_signatures(sweep))
-            self._known[sweep_dir] = (seen, sweep.get("mlflow_parent"), cells)
-        _, parent, cells = self._known[sweep_dir]
+            known = (sweep.get("mlflow_parent"), sweep.get("command"))
+            self._known[sweep_dir] = (seen, known, cells)
+        _, known, cells = self._known[sweep_dir]
         # every run in the folder of a tuning is a trial of it
-        return parent if cells is None or signature in cells else None
+        return known if cells is None or signature in cells else (None, None)
 
 
 def _signatures(sweep: dict[str, Any]) -> list[str]:
@@ -115,7 +123,7 @@ def _free(file: Path) -> bool:
 
 def write(sweep_dir: Path, content: dict[str, Any]) -> None:
     """Replace sweep.json; a reader sees the old one or the new one."""
-    disk.replace(sweep_dir / "sweep.json", json.dumps(content, indent=1).encode())
+    disk.replace(sweep_dir / "sweep.json", disk.json_text(content, indent=1).encode())
 
 
 @contextmanager

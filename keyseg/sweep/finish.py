@@ -15,14 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from keyseg.config import TEACHER_FORCED, ConfigError
+from keyseg.config import TEACHER_FORCED, ConfigError, resolve_path
 from keyseg.runs import sweep_directory
+from keyseg.runs.private_files import without_passwords
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep.progress import duration
 from keyseg.sweep.status import unique_titles
 from keyseg.sweep.supervise import Outcome
-from keyseg.tracking import sync
+from keyseg.tracking import parent_run, sync
+from keyseg.tracking.store import shown_store
 
 _PATIENCE = 120.0
 """Seconds that the end of a sweep, or a report, waits for the tracking store."""
@@ -77,20 +79,20 @@ def finish_mlflow(
     """
     runs = [outcome.cell.open() for outcome in outcomes]
     nothing_ran = not failed and all(outcome.found for outcome in outcomes)
-    if sync.store_uri() == sync.OFF or (nothing_ran and all(map(sync.is_level, runs))):
+    if sync.store_uri(sweep_dir) == sync.OFF or (nothing_ran and all(map(sync.is_level, runs))):
         return None
 
     def work() -> list[str]:
         problems = sync.sync_all(r for r in runs if not sync.is_level(r))
         page = report.parent if report else None
-        sync.finish_parent(sweep_dir, page, failed=failed)
+        parent_run.finish(sweep_dir, page, failed=failed)
         return problems
 
     failure = _with_the_store(work)
     if not failure:
         return None
     return (
-        f"MLflow at {sync.store_uri()} is not level ({failure}). The results are complete "
+        f"MLflow at {shown_store(sweep_dir)} is not level ({failure}). The results are complete "
         f"in {short_path(sweep_dir)}; `keyseg sync {sweep_dir.name}` sends them later"
     )
 
@@ -99,14 +101,14 @@ def log_report(sweep_dir: Path, report: Path) -> str | None:
     """Put a report made by hand on the sweep's parent run; a message where that did not work."""
 
     def work() -> list[str]:
-        sync.log_report(sweep_dir, report.parent)
+        parent_run.log_report(sweep_dir, report.parent)
         return []
 
     failure = _with_the_store(work)
     if not failure:
         return None
     return (
-        f"MLflow at {sync.store_uri()} did not take the report ({failure}); "
+        f"MLflow at {shown_store(sweep_dir)} did not take the report ({failure}); "
         f"`keyseg sync {sweep_dir.name}` sends it later"
     )
 
@@ -126,7 +128,7 @@ def _with_the_store(work: Callable[[], list[str]]) -> str | None:
     thread.join(_PATIENCE)
     if thread.is_alive():
         return f"no answer in {_PATIENCE:.0f} s"
-    return failure[0] if failure else None
+    return without_passwords(failure[0]) if failure else None
 
 
 def result_table(outcomes: Sequence[Outcome], width: int) -> Table:
@@ -204,7 +206,8 @@ def print_end(
     if report is not None:
         print_line(console, f"report  {short_path(report)}")
     print_line(console, f"runs    {short_path(sweep_dir)}")
-    print_line(console, f"MLflow  {ui_command()}")
+    of = outcomes[0].cell.path.parent if outcomes else sweep_dir  # not the run of a single one
+    print_line(console, f"MLflow  {ui_command(of)}")
     for problem in problems:
         print_line(console, f"warning: {problem}", "yellow")
 
@@ -220,16 +223,13 @@ def _silence(outcome: Outcome) -> str:
     )
 
 
-def ui_command() -> str:
-    """The command that shows the tracking store."""
-    uri = sync.store_uri()
-    if uri == sync.OFF:
+def ui_command(sweep_dir: Path) -> str:
+    """The command that shows a sweep in MLflow."""
+    if sync.store_uri(sweep_dir) == sync.OFF:
         return "off (MLFLOW_TRACKING_URI=none)"
-    if uri.startswith("http"):
-        return f"open {uri}"
-    if uri.startswith("sqlite:///"):
-        uri = f"sqlite:///{short_path(Path(uri.removeprefix('sqlite:///')))}"
-    return f"mlflow ui --backend-store-uri {uri}"
+    outputs = sweep_dir.parent
+    elsewhere = "" if outputs == resolve_path("outputs") else f"--outputs {short_path(outputs)} "
+    return f"keyseg {elsewhere}ui {sweep_dir.name}"
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:

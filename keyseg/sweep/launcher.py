@@ -29,6 +29,7 @@ from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
+from keyseg.runs.private_files import without_passwords
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish, preflight, ranges, reuse, stale
 from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, freeze
@@ -39,7 +40,7 @@ from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
 from keyseg.sweep.status import Watch, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
-from keyseg.tracking import sync
+from keyseg.tracking import parent_run
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -312,7 +313,7 @@ def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> list[
             before = {}
         content["earlier"] = sweep_directory.earlier(before, signatures)
         if [c["signature"] for c in before.get("cells", [])] == signatures:
-            content["mlflow_parent"] = before.get("mlflow_parent")
+            content |= {key: before.get(key) for key in sweep_directory.TRACKED}
         sweep_directory.write(sweep_dir, content)
     count = len(content["earlier"])
     if not count:
@@ -325,8 +326,8 @@ def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> list[
 
 
 def command() -> str:
-    """The command line that started this process, as one would type it."""
-    return shlex.join(["python", *sys.argv])
+    """The command line that started this process, as one would type it; without passwords."""
+    return without_passwords(shlex.join(["python", *sys.argv]))
 
 
 @contextmanager
@@ -359,7 +360,7 @@ def start_parent(sweep_dir: Path, cells: Sequence[Cell] = ()) -> threading.Threa
             return
         # What goes wrong is told at the end, when the store is brought level.
         with suppress(Exception):
-            sync.start_parent(sweep_dir)
+            parent_run.start(sweep_dir)
 
     thread = threading.Thread(target=start, daemon=True, name="mlflow-parent")
     thread.start()

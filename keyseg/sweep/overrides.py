@@ -14,6 +14,7 @@ from keyseg.config import NAMED, PROJECT, ConfigError, RunConfig
 from keyseg.data.files import DataError
 from keyseg.runs import packages
 from keyseg.runs.disk import DiskFullError
+from keyseg.runs.private_files import without_passwords
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -99,7 +100,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     """End the program with one line on stderr."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {without_passwords(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from keyseg.runs.private_files import without_passwords
 from keyseg.runs.run_directory import RunDirectory
-from keyseg.tracking.sync import OFF, store_uri, sync
+from keyseg.tracking import parent_run
+from keyseg.tracking.store import OFF, shown_store, store_uri
+from keyseg.tracking.sync import sync
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ def mirror(run: RunDirectory, *, every: float = 5.0, patience: float = 20.0) -> 
     every `every` seconds. The end waits at most `patience` seconds for the last sync, and a quarter
     of that where the one before failed or has not come back.
     """
-    if store_uri() == OFF:
+    if store_uri(run.sweep_dir) == OFF:
         yield
         return
     thread = _Mirror(run, every, patience)
@@ -42,6 +45,7 @@ class _Mirror(threading.Thread):
         self.every = every
         self.patience = patience
         self.last_answer = time.monotonic()
+        self.first = True
         self.stop = threading.Event()
 
     def run(self) -> None:
@@ -50,6 +54,9 @@ class _Mirror(threading.Thread):
             last = self.stop.wait(self.every)
             try:
                 sync(self.run_directory)
+                if last or self.first:
+                    parent_run.update(self.run_directory.sweep_dir)
+                    self.first = False
                 self.last_answer = time.monotonic()
             except Exception as error:  # a broken window must not stop the run behind it
                 if not warned:
@@ -73,6 +80,6 @@ class _Mirror(threading.Thread):
             )
 
     def warn(self, what: str) -> None:
-        sweep = self.run_directory.sweep_dir.name
-        later = f"and `keyseg sync {sweep}` sends them later"
-        log.warning("MLflow at %s %s, %s", store_uri(), what, later)
+        sweep_dir = self.run_directory.sweep_dir
+        later = f"and `keyseg sync {sweep_dir.name}` sends them later"
+        log.warning("MLflow at %s %s, %s", shown_store(sweep_dir), without_passwords(what), later)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import filelock
 
 from keyseg.config import resolve_path
-from keyseg.tracking import sqlite_file
+from keyseg.runs import disk
+from keyseg.runs.private_files import HIDDEN, without_passwords
+from keyseg.tracking import pages, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,15 +27,44 @@ T = TypeVar("T")
 OFF = "none"
 """MLFLOW_TRACKING_URI=none: no MLflow at all."""
 
-LONGEST_PARAM, LONGEST_TAG = 6000, 5000
-"""Longest values that every MLflow store takes, in characters."""
+_TAGS = pages.experiment_tags(["test/teacher_forced/giou", "val/giou"])
+"""Of an experiment before anything is known of its design."""
 
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # opens on runs, not on chats
+_NAMED = ".mlflow_store"
+"""In a sweep's folder: the store that a command named for it, without its password."""
 
 
-def store_uri() -> str:
-    """The tracking store: MLFLOW_TRACKING_URI, or a SQLite file in the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{resolve_path('mlflow.db')}"
+def store_uri(sweep_dir: Path | None = None) -> str:
+    """The tracking store: MLFLOW_TRACKING_URI, or a SQLite file in the project's root.
+
+    `sweep_dir`: where the variable is not set, the store that was named for this sweep before. A
+    command in a shell that lacks the variable does not move the sweep to another store.
+    """
+    if named := os.environ.get("MLFLOW_TRACKING_URI"):
+        return named
+    if sweep_dir is not None:
+        with suppress(OSError):
+            return (sweep_dir / _NAMED).read_text()
+    return f"sqlite:///{resolve_path('mlflow.db')}"
+
+
+def shown_store(sweep_dir: Path | None = None) -> str:
+    """The tracking store as it may be shown and written down: without its password."""
+    return without_passwords(store_uri(sweep_dir))
+
+
+def remember(sweep_dir: Path) -> None:
+    """Note the store that MLFLOW_TRACKING_URI names as this sweep's; nothing where it is not set.
+
+    A folder that we may not write to stays as it is.
+    """
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named in (None, "", OFF):
+        return
+    file, told = sweep_dir / _NAMED, shown_store()
+    with suppress(OSError):
+        if not file.exists() or file.read_text() != told:
+            disk.replace(file, told.encode())
 
 
 def settings() -> None:
@@ -46,7 +77,13 @@ def settings() -> None:
 
 @functools.lru_cache(maxsize=4)
 def client_of(uri: str) -> MlflowClient:
-    """A client of the store; the first process to come makes the tables of a SQLite file."""
+    """A client of the store; the first process to come makes the tables of a SQLite file.
+
+    Raises:
+        LookupError: its password was left out where its address was written down.
+    """
+    if f":{HIDDEN}@" in uri:
+        raise LookupError("its password is kept nowhere: set MLFLOW_TRACKING_URI to all of it")
     settings()
     from mlflow import MlflowClient
 
@@ -85,17 +122,18 @@ def _make_tables(file: Path) -> None:
             engine.dispose()
 
 
-def experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment of a sweep; made where it is missing."""
+def experiment(client: MlflowClient, sweep_dir: Path) -> str:
+    """Id of the experiment of a sweep, which has the name of its folder; made where missing."""
     from mlflow.exceptions import MlflowException
 
+    name = sweep_dir.name
     known = client.get_experiment_by_name(name)
     if known is None:
-        database = _sqlite_file(store_uri())
+        database = _sqlite_file(store_uri(sweep_dir))
         # Without a place MLflow writes artifacts to ./mlruns of whatever the cwd is.
         place = (database.parent / "mlartifacts" / name).as_uri() if database else None
         try:
-            return str(client.create_experiment(name, artifact_location=place, tags=_KIND))
+            return str(client.create_experiment(name, artifact_location=place, tags=_TAGS))
         except MlflowException:  # another process was first
             known = client.get_experiment_by_name(name)
             if known is None:
@@ -127,8 +165,3 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
-
-
-def name_of(name: str) -> str:
-    """A name that MLflow takes: `precision@0.5` becomes `precision_at_0.5`."""
-    return re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_"))

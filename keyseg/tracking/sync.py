@@ -4,6 +4,7 @@ The run directory is written first and by itself; `sync` brings MLflow level wit
 once or many times. What was sent is kept in `mlflow.json` beside the rows:
 
     store, run_id   where this run lives in MLflow
+    run             which run that was: `id` in run.json, so that one which began anew starts over
     sent            highest step sent, by metric name: a row is never sent twice
     read            how far metrics.jsonl and system.jsonl were read: file and offset of each (a
                     truncated file is a new file, and read again)
@@ -11,7 +12,10 @@ once or many times. What was sent is kept in `mlflow.json` beside the rows:
 
 Rows that a killed run may still take back wait until they are settled, because MLflow cannot delete
 a metric: those after its last checkpoint (`checkpoint_step` in run.json), and those of the test
-split until it is done.
+split until it is done. A value that is no number is never sent: MLflow's filters take it for 0.
+
+A run is found again by its `id`, never by its signature: others may have run the same config, in
+another checkout or with other data, and their runs in MLflow stay theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,20 +32,19 @@ import filelock
 
 from keyseg.config import ConfigError, flatten
 from keyseg.runs import disk, sweep_directory
-from keyseg.runs.provenance import described
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
-from keyseg.tracking import model
+from keyseg.tracking import model, pictures, tags
+from keyseg.tracking.names import IDENTITY, LONGEST_PARAM, name_of
+from keyseg.tracking.store import OFF as OFF
 from keyseg.tracking.store import (
-    LONGEST_PARAM,
-    LONGEST_TAG,
     batched,
     client_of,
     experiment,
     get_run,
-    name_of,
+    remember,
     settings,
+    shown_store,
 )
-from keyseg.tracking.store import OFF as OFF
 from keyseg.tracking.store import store_uri as store_uri
 
 if TYPE_CHECKING:
@@ -48,8 +52,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _FINAL = {DONE: "FINISHED", FAILED: "FAILED", PRUNED: "KILLED"}
-_REPORT = "report"
-"""Folder of the report among the artifacts of a parent run."""
 _ARTIFACTS = ("config.yaml", "run.json", "samples.parquet", "code.diff", "log.txt")
 
 
@@ -62,15 +64,24 @@ class _Sent(dict[str, Any]):
             super().__init__(json.loads(self.file.read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):  # the store is asked what it has
             super().__init__()
-        if self.get("store") != store_uri():
+        self.of = run.info.get("id")
+        self.where = shown_store(run.sweep_dir)
+        if (self.get("store"), self.get("run", self.of)) != (self.where, self.of):
             self.start_over(None)
 
     def start_over(self, run_id: str | None) -> None:
         self.clear()
-        self.update(store=store_uri(), run_id=run_id, sent={}, read={}, level=None)
+        fresh: dict[str, Any] = {
+            "run_id": run_id,
+            "run": self.of,
+            "sent": {},
+            "read": {},
+            "level": None,
+        }
+        self.update(store=self.where, **fresh)
 
     def save(self) -> None:
-        disk.replace(self.file, json.dumps(self).encode())
+        disk.replace(self.file, disk.json_text(self).encode())
 
 
 def preload() -> None:
@@ -86,10 +97,12 @@ def sync(run: RunDirectory) -> None:
     Raises:
         Exception: whatever MLflow or the network raises; what was sent until then is remembered.
     """
-    if store_uri() == OFF:
+    if store_uri(run.sweep_dir) == OFF:
         return
     with filelock.FileLock(run.path / ".mlflow.lock", timeout=60):
-        client = client_of(store_uri())
+        client = client_of(store_uri(run.sweep_dir))
+        remember(run.sweep_dir)
+        _ = run.identity  # a run from before runs had one gets it now
         sent = _Sent(run)
         mlflow_run = _find(client, run, sent) or _create(client, run, sent)
         info = run.info
@@ -98,15 +111,19 @@ def sync(run: RunDirectory) -> None:
         if "keyseg.error" in mlflow_run.data.tags and not info.get("error"):
             client.delete_tag(mlflow_run.info.run_id, "keyseg.error")
         _log_params(client, mlflow_run, run)
+        _log_datasets(client, run, info, sent)
         _send_rows(client, run, info, sent)
         status = _FINAL.get(str(info.get("status")))
         if status is None:
             if mlflow_run.info.status != "RUNNING":
                 client.update_run(mlflow_run.info.run_id, status="RUNNING")
             return
+        _send_cost(client, run, info, sent)
         _log_artifacts(client, mlflow_run, run, _ARTIFACTS)
-        if status == _FINAL[DONE] and run.config.runtime.log_model:
-            _log_model(client, mlflow_run.info.run_id, run)
+        if status == _FINAL[DONE]:
+            _log_pictures(client, mlflow_run, run)
+            if run.config.runtime.log_model:
+                _log_model(client, mlflow_run, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
             client.log_artifacts(mlflow_run.info.run_id, str(run.gallery), "gallery")
         ended = (info.get("attempts") or [{}])[-1].get("ended")
@@ -132,7 +149,7 @@ def sync_all(runs: Iterable[RunDirectory]) -> list[str]:
 
 def is_level(run: RunDirectory) -> bool:
     """Whether this finished run needs no `sync`, judged without asking the store."""
-    if store_uri() == OFF:
+    if store_uri(run.sweep_dir) == OFF:
         return True
     return bool(_Sent(run)["level"] == _fingerprint(run))
 
@@ -146,10 +163,10 @@ def behind(runs: Sequence[RunDirectory]) -> list[RunDirectory]:
     Raises:
         Exception: whatever MLflow or the network raises.
     """
-    if store_uri() == OFF:
+    if not runs or store_uri(runs[0].sweep_dir) == OFF:
         return list(runs)
     ids = {run.path: _Sent(run)["run_id"] for run in runs if _is_level(run)}
-    client = client_of(store_uri())
+    client = client_of(store_uri(runs[0].sweep_dir))
     ends = list(ids.values())[:1] + list(ids.values())[-1:]
     if any(run_id is None or get_run(client, run_id) is None for run_id in ends):
         return list(runs)
@@ -163,83 +180,24 @@ def _is_level(run: RunDirectory) -> bool:
         return False
 
 
-# -- the parent run of a sweep -------------------------------------------------------------------
-
-
-def start_parent(sweep_dir: Path) -> None:
-    """Make the parent run of a sweep, or go on with the one that sweep.json names."""
-    if store_uri() == OFF:
-        return
-    with sweep_directory.lock(sweep_dir):
-        sweep = sweep_directory.read(sweep_dir)
-        client = client_of(store_uri())
-        known = sweep.get("mlflow_parent")
-        parent = get_run(client, known) if known else None
-        if parent is None:
-            tags = {
-                "mlflow.runName": f"sweep {sweep_dir.name}",
-                "keyseg.sweep": sweep_dir.name,
-                "keyseg.cells": str(len(sweep.get("cells", []))),
-                "keyseg.question": str(sweep.get("question") or ""),
-                "keyseg.command": str(sweep.get("command") or ""),
-                "mlflow.note.content": str(sweep.get("question") or ""),
-            }
-            tags = {key: value[:LONGEST_TAG] for key, value in tags.items()}
-            parent = client.create_run(experiment(client, sweep_dir.name), tags=tags)
-            sweep["mlflow_parent"] = parent.info.run_id
-            sweep_directory.write(sweep_dir, sweep)
-        elif parent.info.status != "RUNNING":
-            client.update_run(parent.info.run_id, status="RUNNING")
-
-
-def finish_parent(sweep_dir: Path, report_dir: Path | None, *, failed: bool = False) -> None:
-    """Put the report on the parent run and end it: failed if so told, or if a cell is not done."""
-    sweep = sweep_directory.read(sweep_dir)
-    parent = sweep.get("mlflow_parent")
-    if parent is None or store_uri() == OFF:
-        return
-    client = client_of(store_uri())
-    if report_dir is not None and report_dir.is_dir():
-        client.log_artifacts(parent, str(report_dir), _REPORT)
-    states = {RunDirectory(sweep_dir / c["signature"]).status for c in sweep.get("cells", [])}
-    failed = failed or not states <= {DONE, PRUNED}
-    client.set_terminated(parent, "FAILED" if failed else "FINISHED")
-
-
-def log_report(sweep_dir: Path, report_dir: Path) -> None:
-    """Put a report on the parent run, whose state stays as it is; nothing where there is none.
-
-    Raises:
-        LookupError: the store has no such run.
-    """
-    parent = sweep_directory.read(sweep_dir).get("mlflow_parent")
-    if parent is None or store_uri() == OFF:
-        return
-    client = client_of(store_uri())
-    if get_run(client, parent) is None:
-        raise LookupError(f"it has no run {parent}")
-    client.log_artifacts(parent, str(report_dir), _REPORT)
-
-
 # -- one run -------------------------------------------------------------------------------------
 
 
 def _find(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run | None:
-    """The MLflow run of this run directory: the one it remembers, else by its tags."""
+    """The MLflow run of this run directory: the one it remembers, else by its identity."""
     info = run.info
-    remembered = sent["run_id"]
-    mlflow_run = get_run(client, remembered) if remembered else None
-    if mlflow_run is not None:
+    for run_id in (sent["run_id"], info.get("mlflow_run_id")):
+        mlflow_run = get_run(client, run_id) if run_id else None
+        if mlflow_run is not None and _is_of(mlflow_run, info):
+            break
+    else:
+        wanted = f"tags.`{IDENTITY}` = '{info['id']}'"
+        mlflow_run = next(
+            iter(client.search_runs([experiment(client, run.sweep_dir)], wanted, max_results=1)),
+            None,
+        )
+    if mlflow_run is None or mlflow_run.info.run_id == sent["run_id"]:
         return mlflow_run
-    if info.get("mlflow_run_id"):
-        mlflow_run = get_run(client, info["mlflow_run_id"])
-    if mlflow_run is None:
-        wanted = f"tags.`keyseg.signature` = '{_signature(run, info)}'"
-        superseded = info.get("mlflow_superseded", [])
-        candidates = client.search_runs([experiment(client, run.sweep_dir.name)], wanted)
-        mlflow_run = next((c for c in candidates if c.info.run_id not in superseded), None)
-    if mlflow_run is None:
-        return None
     # What was sent is known to the store only: mlflow.json is lost, or another store's.
     sent.start_over(mlflow_run.info.run_id)
     for name in mlflow_run.data.metrics:
@@ -249,13 +207,18 @@ def _find(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run | None:
     return mlflow_run
 
 
+def _is_of(mlflow_run: Run, info: dict[str, Any]) -> bool:
+    """Whether a run that is remembered is this one's; one from before runs had an id has no tag."""
+    return mlflow_run.data.tags.get(IDENTITY) in (None, info["id"])
+
+
 def _create(client: MlflowClient, run: RunDirectory, sent: _Sent) -> Run:
     info = run.info
     started = (info.get("attempts") or [{}])[0].get("started")
     created = client.create_run(
-        experiment(client, run.sweep_dir.name),
+        experiment(client, run.sweep_dir),
         start_time=int(started * 1000) if started else None,
-        tags=_tags(run, info),
+        tags=_tags(run, info) | {"mlflow.user": tags.owner(info)},
     )
     sent.start_over(created.info.run_id)
     _remember(run, sent)
@@ -269,37 +232,13 @@ def _remember(run: RunDirectory, sent: _Sent) -> None:
 
 
 def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
-    label, seed = info.get("label") or run.config.fusion["name"], info.get("seed")
-    attempts = info.get("attempts") or [{}]
-    tags = {
-        "mlflow.runName": f"{label} · seed {seed}",
-        "mlflow.parentRunId": _parent_of(run, _signature(run, info)),
-        "mlflow.source.git.commit": (info.get("git") or {}).get("commit"),
-        "keyseg.signature": _signature(run, info),
-        "keyseg.sweep": run.sweep_dir.name,
-        "keyseg.label": label,
-        "keyseg.keyword": None if run.config.model.tokens.n_keys else "not asked",
-        "keyseg.git_dirty": (info.get("git") or {}).get("dirty"),
-        "keyseg.data_fingerprint": info.get("data_fingerprint"),
-        "keyseg.weights_fingerprint": info.get("weights_fingerprint"),
-        "keyseg.code_fingerprint": (info.get("code") or {}).get("fingerprint"),
-        "keyseg.slurm_job_id": attempts[-1].get("slurm_job_id"),
-        **{f"keyseg.{name}": value for name, value in described(info).items()},
-        "keyseg.attempts": len(info.get("attempts") or []),
-        "keyseg.state": info.get("status"),
-        "keyseg.steps": info.get("steps"),
-        "keyseg.training": (info.get("convergence") or {}).get("word"),
-        "keyseg.trial": info.get("trial"),
-        "keyseg.study": info.get("study"),
-        "keyseg.error": info.get("error"),
-    }
-    return {key: str(value)[:LONGEST_TAG] for key, value in tags.items() if value is not None}
+    return tags.of_run(run, info, *_known_of(run, _signature(run, info)))
 
 
-def _set_tags(client: MlflowClient, found: Run, tags: dict[str, str]) -> None:
+def _set_tags(client: MlflowClient, found: Run, given: dict[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    changed = [RunTag(key, v) for key, v in tags.items() if found.data.tags.get(key) != v]
+    changed = [RunTag(key, v) for key, v in given.items() if found.data.tags.get(key) != v]
     if changed:
         client.log_batch(found.info.run_id, tags=changed)
 
@@ -363,7 +302,7 @@ def _send_file(
                 waiting = True
                 break
             row = rows[0]
-            if row.step > sent["sent"].get(name_of(row.name), -1):
+            if isfinite(row.value) and row.step > sent["sent"].get(name_of(row.name), -1):
                 stamp = int(row.time * 1000)
                 metrics.append(Metric(name_of(row.name), row.value, stamp, row.step))
             offset += len(line)
@@ -377,14 +316,56 @@ def _send_file(
             return
 
 
-def _log_model(client: MlflowClient, run_id: str, run: RunDirectory) -> None:
-    """runs:/ID/model, once."""
-    if not run.best_file.exists() or client.list_artifacts(run_id, model.ARTIFACT):
+def _send_cost(client: MlflowClient, run: RunDirectory, info: dict[str, Any], sent: _Sent) -> None:
+    """What the run took, as metrics: a list of runs can be sorted by them. Anew with an attempt."""
+    from mlflow.entities import Metric
+
+    attempts = info.get("attempts") or []
+    ended = (attempts or [{}])[-1].get("ended")
+    if not ended or sent["sent"].get("minutes", 0) >= len(attempts):
+        return
+    spent = {name: info.get(name) for name in ("minutes", "gpu_hours")}
+    metrics = [Metric(k, v, int(ended * 1000), len(attempts)) for k, v in spent.items() if v]
+    client.log_batch(sent["run_id"], metrics=metrics)
+    sent["sent"] |= {metric.key: metric.step for metric in metrics}
+
+
+def _log_datasets(
+    client: MlflowClient, run: RunDirectory, info: dict[str, Any], sent: _Sent
+) -> None:
+    """The splits that the run reads, as MLflow's dataset inputs; once."""
+    if not info.get("data_counts") or sent.get("data") == info.get("data_fingerprint"):
+        return
+    client.log_inputs(sent["run_id"], datasets=tags.datasets(run, info))
+    sent["data"] = info["data_fingerprint"]
+    sent.save()
+
+
+def _log_pictures(client: MlflowClient, found: Run, run: RunDirectory) -> None:
+    """Examples as pictures, and keyword against mask as tables: what MLflow shows by itself."""
+    if not run.samples_file.exists():
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        pictures.write(run, Path(temporary))
+        client.log_artifacts(found.info.run_id, temporary)
+
+
+def _log_model(client: MlflowClient, found: Run, run: RunDirectory) -> None:
+    """A logged model of MLflow's, linked to its run: runs:/ID/model and models:/MODEL_ID. Once."""
+    from mlflow.entities import LoggedModelOutput
+
+    run_id, experiment_id = found.info.run_id, found.info.experiment_id
+    linked = found.outputs is not None and bool(found.outputs.model_outputs)
+    if linked or not run.best_file.exists() or client.list_artifacts(run_id, model.ARTIFACT):
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / model.ARTIFACT
         model.write(run, folder)
-        client.log_artifacts(run_id, str(folder), model.ARTIFACT)
+        logged = client.create_logged_model(experiment_id, model.ARTIFACT, source_run_id=run_id)
+        client.log_model_artifacts(logged.model_id, str(folder))
+        client.finalize_logged_model(logged.model_id, "READY")
+    step = int(run.info.get("steps") or 0)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step)])
 
 
 def _signature(run: RunDirectory, info: dict[str, Any]) -> str:
@@ -394,12 +375,13 @@ def _signature(run: RunDirectory, info: dict[str, Any]) -> str:
 _members = sweep_directory.Members()
 
 
-def _parent_of(run: RunDirectory, signature: str) -> str | None:
+def _known_of(run: RunDirectory, signature: str) -> sweep_directory.Known:
+    """The parent run of a run's sweep, and its command."""
     try:
-        return _members.parent(run.sweep_dir, signature)
+        return _members.of(run.sweep_dir, signature)
     except ConfigError:
         if run.path.is_symlink():  # a damaged sweep.json concerns its own sweep, which says so
-            return None
+            return None, None
         raise
 
 
@@ -407,5 +389,5 @@ def _fingerprint(run: RunDirectory) -> list[Any]:
     """What must be the same for a finished run to need no sync."""
     info = run.info
     size = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
-    parent = _parent_of(run, _signature(run, info))
+    parent, _ = _known_of(run, _signature(run, info))
     return [info.get("status"), len(info.get("attempts") or []), size, parent]

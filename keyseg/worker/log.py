@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keyseg.runs.private_files import without_passwords
+
 if TYPE_CHECKING:
     from keyseg.config import RunConfig
     from keyseg.data.mix import Source
@@ -41,6 +43,13 @@ class _File(logging.FileHandler):
             super().handleError(record)
 
 
+class _WithoutPasswords(logging.Formatter):
+    """Whoever logs may quote an error that quotes an address."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(super().format(record))
+
+
 @contextmanager
 def log_to(file: Path, level: str) -> Iterator[None]:
     """Inside, lines of ours from `level` up and warnings of everybody else go to `file`."""
@@ -49,7 +58,7 @@ def log_to(file: Path, level: str) -> Iterator[None]:
     except OSError:  # no room for a log: what needs room more will say so
         yield
         return
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(_WithoutPasswords(FORMAT))
     ours, root = logging.getLogger(_OURS), logging.getLogger()
     before = ours.level, ours.propagate
     ours.setLevel(level.upper())
@@ -98,14 +107,25 @@ def _job(info: Mapping[str, Any]) -> str:
     return f", SLURM job {job}" if job else ""
 
 
-def data_counts(splits: Mapping[str, Sequence[Source]], fingerprint: str) -> Iterator[str]:
-    """Examples and images of each split."""
+def counts(splits: Mapping[str, Sequence[Source]]) -> dict[str, dict[str, int]]:
+    """{split: {expressions, images, without_keyword}}."""
+    found = {}
     for split, sources in splits.items():
         examples = [e for source in sources for e in source.examples]
-        images = len({e.image for e in examples})
-        without = sum(e.keyword is None for e in examples)
+        found[split] = {
+            "expressions": len(examples),
+            "images": len({e.image for e in examples}),
+            "without_keyword": sum(e.keyword is None for e in examples),
+        }
+    return found
+
+
+def data_counts(splits: Mapping[str, Sequence[Source]], fingerprint: str) -> Iterator[str]:
+    """Examples and images of each split."""
+    for split, n in counts(splits).items():
+        without = n["without_keyword"]
         lacking = f", {without} without a keyword" if without else ""
-        yield f"data: {split} has {len(examples)} expressions of {images} images{lacking}"
+        yield f"data: {split} has {n['expressions']} expressions of {n['images']} images{lacking}"
     yield f"data: fingerprint {fingerprint}"
 
 

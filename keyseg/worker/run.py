@@ -33,7 +33,7 @@ from keyseg.train.schedule import decay_start
 from keyseg.train.selection import SELECTED_BY
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.kept_records import KeptRecords
-from keyseg.worker.log import data_counts, memory, parameter_counts, scores
+from keyseg.worker.log import counts, data_counts, memory, parameter_counts, scores
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def work(
         manifest=rows,
         trainable_parameters=trained,
         data_fingerprint=data.fingerprint,
+        data_counts=counts(splits),
         weights_fingerprint=weights,
         steps=cfg.optim.steps,
         protocol=protocol_keys(cfg),

@@ -1,4 +1,4 @@
-"""A real sweep, from the command to MLflow's own pages: parent, children, curves and report."""
+"""A real sweep, from the command to MLflow's own pages, as `keyseg ui` serves them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from keyseg.config import PROJECT
+from tests.tracking_server import free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -26,13 +23,15 @@ pytestmark = [
     pytest.mark.xdist_group("mlflow-page"),
 ]
 
+SAID = "document.body?.innerText.includes"
+
 
 @dataclass(frozen=True)
 class Served:
-    """A finished sweep and the address of MLflow. `children`: MLflow's run id by seed."""
+    """A finished sweep in MLflow. `pages`: addresses as `keyseg ui` prints them, by name."""
 
     url: str
-    parent: str
+    pages: dict[str, str]
     children: dict[int, str]
 
 
@@ -40,9 +39,9 @@ class Served:
 def served(
     tmp_path_factory: pytest.TempPathFactory, small_overrides: tuple[str, ...]
 ) -> Iterator[Served]:
-    """`python run.py -m seed=0,1`, four steps each, and `mlflow ui` on its store."""
+    """`python run.py -m seed=0,1`, four steps each, and `keyseg ui` on its store."""
     root = tmp_path_factory.mktemp("real")
-    store = f"sqlite:///{root / 'mlflow.db'}"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{root / 'mlflow.db'}"}
     done = subprocess.run(
         [
             sys.executable,
@@ -61,7 +60,7 @@ def served(
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, "MLFLOW_TRACKING_URI": store},
+        env=environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     sweep = json.loads((root / "outputs/real/sweep.json").read_text())
@@ -71,70 +70,84 @@ def served(
         )["run_id"]
         for cell in sweep["cells"]
     }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
+    command = [
+        "-m",
+        "keyseg",
+        "--outputs",
+        str(root / "outputs"),
+        "ui",
+        "real",
+        "--port",
+        str(port),
+    ]
+    del environment["MLFLOW_TRACKING_URI"]  # the sweep remembers its store
     with (
-        (root / "mlflow.txt").open("w") as log,
+        (root / "ui.txt").open("w") as errors,
         subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                "ui",
-                "--backend-store-uri",
-                store,
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--workers",
-                "1",
-            ],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-            start_new_session=True,  # it starts workers, which end with it
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            cwd=PROJECT,
         ) as server,
     ):
         try:
-            url = f"http://127.0.0.1:{port}"
-            _answers(url, server, root / "mlflow.txt")
-            yield Served(url, sweep["mlflow_parent"], children)
+            assert server.stdout is not None
+            pages = {}
+            for line in server.stdout:
+                if line.startswith("Ctrl-C"):
+                    break
+                name, _, address = line.strip().partition("  ")
+                pages[name] = address.strip()
+            assert pages.keys() >= {"sweep", "cells", "variants"}, (root / "ui.txt").read_text()
+            yield Served(f"http://127.0.0.1:{port}", pages, children)
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) == 0
 
 
-def _answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 300
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
+def errors(tab: Any) -> list[str]:
+    """MLflow's own question who is logged in finds nothing where nobody logs in."""
+    return [error for error in tab.errors if "users/current" not in error]
 
 
-def test_parent_children_curves_and_report(served: Served, tab: Any) -> None:
-    said = "document.body?.innerText.includes"
-    tab.goto(f"{served.url}/#/runs/{served.parent}")  # the address in a report's list of runs
-    tab.wait(f"{said}('sweep real') && {said}('Child runs')")
-    tab.wait(f"{said}('full · seed 0') && {said}('full · seed 1')")
-    parent = str(tab.run("location.href")).split("?")[0]
+def test_the_page_of_a_sweep(served: Served, tab: Any) -> None:
+    tab.goto(served.pages["sweep"])
+    tab.wait(f"{SAID}('sweep real') && {SAID}('2 of 2 cells done') && {SAID}('design.cells')")
+    assert tab.run(f"{SAID}('Model training')")
+    tab.wait(f"{SAID}('full · seed 0') && {SAID}('full · seed 1') && {SAID}('full · 2 seeds')")
+    tab.wait("[...document.images].some(i => i.src.includes('get-artifact') && i.naturalWidth)")
+    page = str(tab.run("location.href")).split("?")[0]
+    tab.goto(f"{page}/artifacts/report/index.html?workflowType=machine_learning")
+    tab.wait("document.querySelectorAll('iframe').length")
+    tab.wait(f"{SAID}('report.md') && {SAID}('index.html')")
+    assert errors(tab) == []
 
-    tab.goto(f"{served.url}/#/runs/{served.children[1]}")
-    tab.wait(f"{said}('full · seed 1') && {said}('optim.steps')")
+
+def test_the_lists_of_cells_and_variants(served: Served, tab: Any) -> None:
+    tab.goto(served.pages["cells"])
+    tab.wait(f"{SAID}('full · seed 0') && {SAID}('full · seed 1')")
+    for column in ("keyseg.label", "keyseg.state", "seed", "minutes"):
+        tab.wait(
+            f"[...document.querySelectorAll('.ag-header-cell')].some(c => "
+            f"c.innerText.includes('{column}'))"
+        )
+    assert not tab.run(f"{SAID}('full · 2 seeds')")
+    tab.goto(served.pages["variants"])
+    tab.wait(f"{SAID}('full · 2 seeds') && !{SAID}('full · seed 0')")
+    assert errors(tab) == []
+
+
+def test_the_page_of_a_cell(served: Served, tab: Any) -> None:
+    tab.goto(f"{served.url}/#/runs/{served.children[1]}")  # the address in a report's list of runs
+    tab.wait(f"{SAID}('full · seed 1') && {SAID}('optim.steps') && {SAID}('scenes/train')")
     child = str(tab.run("location.href")).split("?")[0]
-
     tab.goto(f"{child}/model-metrics")
     tab.wait("document.querySelectorAll('.js-plotly-plot .js-line').length >= 3")
-    for section in ("train", "val", "gradient"):
-        tab.wait(f"/{section}\\s*\\(\\d+\\)/.test(document.body.textContent)")
-
-    tab.goto(f"{parent}/artifacts/report/index.html")
-    tab.wait("document.querySelectorAll('iframe').length")
-    tab.wait(f"{said}('report.md') && {said}('index.html')")
-    # MLflow's own question who is logged in finds nothing where nobody logs in.
-    assert [e for e in tab.errors if "users/current" not in e] == []
+    for section in ("train", "val", "weights/gradient"):
+        tab.wait(f"/{section.replace('/', '.')}\\s*\\(\\d+\\)/.test(document.body.textContent)")
+    tab.goto(f"{child}/artifacts")
+    tab.wait(f"{SAID}('overlays') && {SAID}('config.yaml') && {SAID}('log.txt')")
+    assert errors(tab) == []

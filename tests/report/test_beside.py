@@ -71,7 +71,11 @@ def test_the_list_of_runs(store: Callable[..., Path]) -> None:
     run.update(attempts=[{**run.info["attempts"][0], "slurm_job_id": "77_3"}], hardware={"x": 1})
     table = runs.table(load(folder)).set_index("variant")
     assert list(table["mlflow_run"]) == ["abc", "def", ""]
-    assert list(table["mlflow_url"]) == ["https://mlflow.example.org/#/runs/abc", "", ""]
+    assert list(table["mlflow_url"]) == [
+        "https://mlflow.example.org/#/runs/abc?workflowType=machine_learning",
+        "",
+        "",
+    ]
     assert table.loc["cross", ["slurm_job_id", "unit"]].to_list() == ["77_3", "CPU"]
     seconds = run.info["attempts"][0]["seconds"]
     assert table.loc["cross", "hours"] == pytest.approx(seconds / 3600)

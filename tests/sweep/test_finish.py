@@ -79,17 +79,12 @@ def test_a_report_that_works(tmp_path):
     assert end.make_report(build, tmp_path, tmp_path / "out") == (tmp_path / "out/x.html", None)
 
 
-@pytest.mark.parametrize(
-    ("uri", "command"),
-    [
-        ("http://host:5000", "open http://host:5000"),
-        ("sqlite:////x/y.db", "mlflow ui --backend-store-uri sqlite:////x/y.db"),
-        ("none", "off (MLFLOW_TRACKING_URI=none)"),
-    ],
-)
-def test_how_to_look_at_the_store(monkeypatch, uri, command):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert end.ui_command() == command
+def test_how_to_look_at_a_sweep_in_mlflow(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pw@host")
+    assert end.ui_command(PROJECT / "outputs" / "fusion") == "keyseg ui fusion"
+    assert end.ui_command(tmp_path / "fusion") == f"keyseg --outputs {tmp_path} ui fusion"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    assert end.ui_command(tmp_path / "fusion") == "off (MLFLOW_TRACKING_URI=none)"
 
 
 def test_paths_below_the_working_directory_are_short(monkeypatch, tmp_path):

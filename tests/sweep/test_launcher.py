@@ -104,7 +104,7 @@ def test_a_sweep_and_the_same_command_again(sweep):
     assert "sweep t · 2 cells" in out
     assert "cross  done after" in out
     assert "P@0.5" in out
-    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in out
+    assert "MLflow  keyseg --outputs outputs ui t" in out
     written = sweep.written
     assert written["factors"] == {"fusion": ["cross", "self"]}
     assert [cell["label"] for cell in written["cells"]] == ["cross", "self"]

@@ -7,7 +7,7 @@ import pytest
 
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.tracking import store, sync
+from keyseg.tracking import parent_run, store, sync
 from keyseg.tracking.background import mirror
 from tests.tracking_server import missing, tracking_server
 
@@ -47,7 +47,7 @@ def test_32_runs_lose_nothing_and_send_nothing_twice(
 
     with tracking_server(tmp_path) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        sync.start_parent(sweep)
+        parent_run.start(sweep)
         threads = [threading.Thread(target=work, args=(run,)) for run in runs]
         for thread in threads:
             thread.start()
@@ -58,7 +58,7 @@ def test_32_runs_lose_nothing_and_send_nothing_twice(
         assert all(sync.is_level(run) for run in runs)
         for run in runs[:4]:
             sync.sync(run)
-        sync.finish_parent(sweep, None)
+        parent_run.finish(sweep, None)
 
         client = store.client_of(address)
         parent = sweep_directory.read(sweep)["mlflow_parent"]

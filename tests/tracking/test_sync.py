@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 import sqlite3
 import subprocess
@@ -17,10 +18,10 @@ from mlflow import MlflowClient
 from keyseg.config import ConfigError
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.tracking import sqlite_file, sync
+from keyseg.tracking import parent_run, sqlite_file, sync
 from keyseg.tracking.background import mirror
 from keyseg.tracking.sqlite_file import BrokenStoreError
-from keyseg.tracking.store import batched, client_of
+from keyseg.tracking.store import batched, client_of, remember, store_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -355,6 +356,98 @@ def test_a_run_that_is_run_again_is_another_run(store, run):
     assert history(store, run) == expected(1)
 
 
+def test_two_checkouts_on_one_store_have_their_own_runs(store, run, tmp_path, run_config):
+    log(run, 1)
+    done(run)
+    theirs = RunDirectory.create(tmp_path / "clone" / "fusion" / "abc", run_config)
+    theirs.update(signature="abc", status="running", attempts=[{"started": 1000.0}])
+    log(theirs, 1, 2)
+    for one in (run, theirs, run):
+        sync.sync(one)
+    assert run.info["mlflow_run_id"] != theirs.info["mlflow_run_id"]
+    assert history(store, run) == expected(1)
+    assert history(store, theirs) == expected(1, 2)
+    assert found(store, run).info.experiment_id == found(store, theirs).info.experiment_id
+
+
+def test_a_run_that_was_deleted_and_made_again_is_another_run(store, run, run_config):
+    run.log([Row("test/generated/giou", 0.25, 2, 1004.0)])
+    done(run)
+    sync.sync(run)
+    first = run.info["mlflow_run_id"]
+    shutil.rmtree(run.path)
+    again = RunDirectory.create(run.path, run_config, label="cross")
+    again.update(signature="abc", data_fingerprint="d2", attempts=[{"started": 3000.0}])
+    again.log([Row("test/generated/giou", 0.75, 2, 3004.0)])
+    done(again)
+    assert not sync.is_level(again)
+    sync.sync(again)
+    assert again.info["mlflow_run_id"] != first
+    assert found(store, again).data.metrics["test/generated/giou"] == 0.75
+    old = store.get_run(first).data
+    assert (old.metrics["test/generated/giou"], old.tags["keyseg.data_fingerprint"]) == (0.25, "d1")
+
+
+def test_a_run_from_before_runs_had_an_id_keeps_its_run_in_mlflow(store, run):
+    log(run, 1)
+    sync.sync(run)
+    first = run.info["mlflow_run_id"]
+    store.delete_tag(first, "keyseg.run")
+    info = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({k: info[k] for k in info if k != "id"}))
+    sent = json.loads((run.path / "mlflow.json").read_text())
+    (run.path / "mlflow.json").write_text(json.dumps({k: sent[k] for k in sent if k != "run"}))
+    log(run, 2)
+    sync.sync(run)
+    assert run.info["mlflow_run_id"] == first
+    assert found(store, run).data.tags["keyseg.run"] == run.info["id"]
+    assert history(store, run) == expected(1, 2)
+
+
+def test_what_is_no_number_is_not_sent(store, run):
+    run.log([Row("val/keyword_accuracy", math.nan, 1, 1.0), Row("train/loss", math.inf, 1, 1.0)])
+    log(run, 2)
+    sync.sync(run)
+    assert found(store, run).data.metrics.keys() == {"train/loss", "val/precision_at_0.5"}
+    assert history(store, run) == expected(2)
+    experiment = found(store, run).info.experiment_id
+    zero = store.search_runs([experiment], "metrics.`val/keyword_accuracy` <= 0")
+    assert list(zero) == []
+
+
+def test_a_command_that_names_no_store_leaves_a_sweep_in_its_own(
+    store, run, sweep, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("keyseg.tracking.store.resolve_path", lambda path: tmp_path / path)
+    done(run)
+    parent_run.start(sweep)
+    sync.sync(run)
+    before = (run.path / "mlflow.json").read_text(), (sweep / "sweep.json").read_text()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    sync.sync(run)
+    parent_run.start(sweep)
+    assert ((run.path / "mlflow.json").read_text(), (sweep / "sweep.json").read_text()) == before
+    assert not (tmp_path / "mlflow.db").exists()
+    (tmp_path / "another").mkdir()
+    assert store_uri(tmp_path / "another") == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def test_the_password_of_a_store_is_written_nowhere(run, monkeypatch, caplog):
+    address = "http://me:s3cret@127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with mirror(run, every=0.05):
+        log(run, 1)
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert "MLflow at http://me:***@127.0.0.1:9 cannot be written" in warned
+    remember(run.sweep_dir)
+    written = [f.read_bytes() for f in run.sweep_dir.rglob("*") if f.is_file()]
+    assert not any(b"s3cret" in content for content in [*written, caplog.text.encode()])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(LookupError, match="its password is kept nowhere: set MLFLOW_TRACKING_URI"):
+        sync.sync(run)
+
+
 def test_a_run_deleted_in_mlflow_comes_back(store, run):
     log(run, 1, 2)
     done(run)
@@ -398,7 +491,7 @@ def test_another_store_gets_everything(store, run, empty_store, tmp_path, monkey
 
 def test_a_sweep_whose_folder_was_renamed_has_its_parent_there(store, sweep):
     renamed = sweep.rename(sweep.with_name("kept"))
-    sync.start_parent(renamed)
+    parent_run.start(renamed)
     parent = store.get_run(sweep_directory.read(renamed)["mlflow_parent"])
     assert parent.data.tags["keyseg.sweep"] == "kept"
     assert store.get_experiment(parent.info.experiment_id).name == "kept"
@@ -406,9 +499,9 @@ def test_a_sweep_whose_folder_was_renamed_has_its_parent_there(store, sweep):
 
 
 def test_parent_and_children(store, sweep, run, tmp_path):
-    sync.start_parent(sweep)
+    parent_run.start(sweep)
     parent = sweep_directory.read(sweep)["mlflow_parent"]
-    sync.start_parent(sweep)  # the same command again
+    parent_run.start(sweep)  # the same command again
     assert sweep_directory.read(sweep)["mlflow_parent"] == parent
     done(run)
     sync.sync(run)
@@ -416,18 +509,21 @@ def test_parent_and_children(store, sweep, run, tmp_path):
     report = tmp_path / "report"
     report.mkdir()
     (report / "index.html").write_text("<html>")
-    sync.finish_parent(sweep, report)
+    parent_run.finish(sweep, report)
     ended = store.get_run(parent)
     assert ended.info.status == "FINISHED"
     assert ended.data.tags["keyseg.question"] == "Why?"
     assert [a.path for a in store.list_artifacts(parent, "report")] == ["report/index.html"]
     run.update(status="failed")
-    sync.finish_parent(sweep, None)
+    parent_run.finish(sweep, None)
     assert store.get_run(parent).info.status == "FAILED"
     # A sweep of other cells has a parent of its own, and its children move to it.
-    sweep_directory.write(sweep, {**sweep_directory.read(sweep), "mlflow_parent": None})
+    content = sweep_directory.read(sweep)
+    sweep_directory.write(
+        sweep, {k: content[k] for k in content if k not in ("id", "mlflow_parent")}
+    )
     done(run)
-    sync.start_parent(sweep)
+    parent_run.start(sweep)
     assert not sync.is_level(run)
     sync.sync(run)
     moved = found(store, run).data.tags["mlflow.parentRunId"]
@@ -439,17 +535,17 @@ def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, ru
     (report / "tables").mkdir(parents=True)
     (report / "index.html").write_text("<html>")
     (report / "tables" / "runs.csv").write_text("signature")
-    sync.log_report(sweep, report)  # no parent: none is made
+    parent_run.log_report(sweep, report)  # no parent: none is made
     assert "mlflow_parent" not in sweep_directory.read(sweep)
     assert store.get_experiment_by_name("fusion") is None
-    sync.start_parent(sweep)
+    parent_run.start(sweep)
     parent = sweep_directory.read(sweep)["mlflow_parent"]
-    sync.log_report(sweep, report)
+    parent_run.log_report(sweep, report)
     assert store.get_run(parent).info.status == "RUNNING"  # as it was
     (report / "index.html").write_text("<html>again")
     done(run)
-    sync.finish_parent(sweep, None)
-    sync.log_report(sweep, report)
+    parent_run.finish(sweep, None)
+    parent_run.log_report(sweep, report)
     assert store.get_run(parent).info.status == "FINISHED"
     assert {a.path for a in store.list_artifacts(parent, "report")} == {
         "report/index.html",
@@ -459,7 +555,7 @@ def test_a_report_made_by_hand_goes_to_the_parent_that_is_there(store, sweep, ru
     assert Path(kept).read_text() == "<html>again"
     store.delete_run(parent)
     with pytest.raises(LookupError, match=f"it has no run {parent}"):
-        sync.log_report(sweep, report)
+        parent_run.log_report(sweep, report)
 
 
 def test_the_mirror_follows_and_ends_level(store, run):
@@ -538,8 +634,8 @@ def test_off(run, sweep, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
     with mirror(run):
         sync.sync(run)
-        sync.start_parent(sweep)
-        sync.finish_parent(sweep, None)
+        parent_run.start(sweep)
+        parent_run.finish(sweep, None)
     assert sync.is_level(run)
     assert "mlflow_run_id" not in run.info
 

@@ -1,72 +1,19 @@
-"""Masks drawn on images: a tint and a contour, at a size that reads on a page and in print."""
+"""Masks drawn on images, as the page holds them: in its own text."""
 
 from __future__ import annotations
 
 import base64
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from keyseg.data.files import DataError
-from keyseg.data.masks import decode_rle
-from keyseg.data.pictures import open_rgb
+from keyseg.data.overlay import decode as decode
+from keyseg.data.overlay import draw as draw
+from keyseg.data.overlay import load as load
 
-_SMALL, _LARGE = 256, 320
-"""Longest side in pixels: smaller images are enlarged to about `_SMALL`, larger ones reduced."""
 QUALITY = 84
-_GREY = 200
-
-
-@lru_cache(maxsize=64)
-def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
-    """(H', W', 3) uint8, upright, at the size of the page, and whether the file was there.
-
-    Upright as the readers of data have it: masks are stored in that orientation, not the file's.
-    A file that is absent or broken gives a grey tile of the shape that the samples state.
-    """
-    try:
-        rgb = open_rgb(path)
-    except DataError:
-        grey = Image.new("RGB", _size(width, height), (_GREY, _GREY, _GREY))
-        return np.asarray(grey), False
-    return np.asarray(rgb.resize(_size(*rgb.size), Image.Resampling.BICUBIC)), True
-
-
-def decode(counts: object, height: int, width: int) -> np.ndarray | None:
-    """(H, W) bool of a COCO RLE; None where none is stored, or one that is damaged."""
-    if not isinstance(counts, str) or not counts:
-        return None
-    try:
-        return decode_rle(counts, height, width).astype(bool)
-    except ValueError:
-        return None
-
-
-def draw(
-    image: np.ndarray,
-    mask: np.ndarray | None,
-    colour: str,
-    outline: tuple[np.ndarray, str] | None = None,
-) -> np.ndarray:
-    """`image` (H', W', 3), paled, with `mask` tinted and edged in `colour`, and an `outline`.
-
-    The mask's edge lies outside of it and the outline inside its own area, so that both are seen
-    where they coincide. Masks may be of any size; they are brought to the image's.
-    """
-    grey = image.mean(2, keepdims=True)
-    out = 0.45 * image + 0.35 * grey + 0.2 * 255
-    if mask is not None:
-        area = _fit(mask, image)
-        out[area] = 0.5 * out[area] + 0.5 * _rgb(colour)
-        out[_grow(area, 2) & ~area] = _rgb(colour)
-    if outline is not None:
-        area = _fit(outline[0], image)
-        out[area & ~_shrink(area, 2)] = _rgb(outline[1])
-    drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
-    return drawn
 
 
 def jpeg_uri(image: np.ndarray) -> str:
@@ -80,35 +27,3 @@ def file_uri(file: Path) -> str:
     """A data URI of an SVG or PNG file."""
     kind = {".svg": "svg+xml", ".png": "png"}[file.suffix]
     return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
-
-
-def _size(width: int, height: int) -> tuple[int, int]:
-    side = max(width, height)
-    scale = max(1, round(_SMALL / side)) if side < _SMALL else min(1.0, _LARGE / side)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _fit(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    if mask.shape == (height, width):
-        return mask
-    grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    fitted = np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR))
-    inside: np.ndarray = fitted > 127
-    return inside
-
-
-def _grow(area: np.ndarray, times: int) -> np.ndarray:
-    for _ in range(times):
-        p = np.pad(area, 1)  # a diamond of this radius: thin enough to look round
-        area = p[1:-1, 1:-1] | p[:-2, 1:-1] | p[2:, 1:-1] | p[1:-1, :-2] | p[1:-1, 2:]
-    return area
-
-
-def _shrink(area: np.ndarray, times: int) -> np.ndarray:
-    # Beyond the border counts as foreground, so that an edge lies inside the image.
-    return ~_grow(~area, times)
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float)

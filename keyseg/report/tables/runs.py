@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report.store import CellResult, Sweep, shown
+from keyseg.runs.private_files import without_user
 from keyseg.runs.provenance import cost_unit
 
 _COLUMNS = (
@@ -95,7 +96,8 @@ def mlflow(cell: CellResult) -> tuple[str, str]:
     except (OSError, ValueError, AttributeError):
         run, store = str(cell.info.get("mlflow_run_id") or ""), ""
     known = run and store.startswith(("http://", "https://"))
-    return run, f"{store.rstrip('/')}/#/runs/{run}" if known else ""
+    address = f"{without_user(store).rstrip('/')}/#/runs/{run}?workflowType=machine_learning"
+    return run, address if known else ""
 
 
 def display(row: Mapping[Any, Any]) -> dict[str, Any]:

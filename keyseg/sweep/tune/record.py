@@ -67,7 +67,7 @@ class TuningRecord:
         )
         with sweep_directory.lock(self.sweep_dir):
             before = sweep_directory.read(self.sweep_dir)
-            kept = {"mlflow_parent": before.get("mlflow_parent"), "tune": True}
+            kept = {key: before.get(key) for key in sweep_directory.TRACKED} | {"tune": True}
             if before.get("tune"):
                 kept["started"] = before["started"]
                 if not compared:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from keyseg.config import ConfigError
+from keyseg.runs.private_files import without_passwords
 from keyseg.sweep.tune.options import OptunaConfig
 from keyseg.sweep.tune.space import Dimension
 
@@ -37,7 +38,8 @@ def open_storage(sweep_dir: Path, url: str | None) -> BaseStorage:
         return get_storage(url)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"hydra.sweeper.storage={url}: cannot be opened: {reason}") from error
+        told = without_passwords(f"hydra.sweeper.storage={url}: cannot be opened: {reason}")
+        raise ConfigError(told) from error
 
 
 def open_study(

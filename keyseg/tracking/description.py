@@ -1,0 +1,167 @@
+"""What MLflow shows above the numbers of a sweep, in Markdown: verdicts, first table, pictures.
+
+The report is read from its files, as anybody would: report.md and tables/contrasts.csv. MLflow
+cuts a long description, so what answers comes first.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING
+from keyseg.tracking import pages, scores
+from keyseg.tracking.names import LONGEST_TAG
+
+OURS = "A sweep of keyseg"
+"""How a description of an experiment begins that is ours to change."""
+
+_PICTURES = 3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a report says. `verdicts`, `table`: Markdown; `figures`: their titles and files."""
+
+    verdicts: str = ""
+    table: str = ""
+    figures: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Mapping[str, str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, report_dir: Path | None) -> Answer:
+        """Of a report's folder; an empty one where there is none, or it lacks a part."""
+        if report_dir is None or not (report_dir / "report.md").exists():
+            return cls()
+        text = (report_dir / "report.md").read_text(encoding="utf-8")
+        file = report_dir / "tables" / "contrasts.csv"
+        rows: list[Mapping[str, str]] = []
+        if file.exists():
+            with file.open(newline="", encoding="utf-8") as lines:
+                rows = list(csv.DictReader(lines))
+        figures = re.findall(r"^!\[([^\]]*)\]\((figures/[^)]+)\)", text, re.M)
+        png = [(title, str(Path(name).with_suffix(".png"))) for title, name in figures]
+        return cls(
+            _section(text, "## Verdicts"),
+            _lines_of_table(_section(text, "### Table 1")),
+            [(title, name) for title, name in png if (report_dir / name).exists()],
+            rows,
+        )
+
+    def contrasts(self, metrics: Sequence[str]) -> dict[str, float]:
+        """The difference of each contrast on these metrics, and the ends of its interval."""
+        found = {}
+        first = self.rows[0].get("protocol") if self.rows else None
+        for row in self.rows:
+            if row.get("metric") not in metrics or row.get("protocol") != first:
+                continue
+            name = f"contrast/{row['contrast'].replace('−', 'minus')}/{row['metric']}"
+            for end, column in (("", "difference"), ("_low", "low"), ("_high", "high")):
+                value = _number(row.get(column))
+                if isfinite(value):
+                    found[f"{name}{end}"] = value
+        return found
+
+
+def of_sweep(
+    sweep: Mapping[str, Any],
+    found: Sequence[scores.Cell],
+    answer: Answer,
+    *,
+    experiment_id: str,
+    parent: str,
+    metric: str,
+) -> str:
+    """The description of a parent run; `metric`: of the table while there is no report."""
+    states = [cell.info.get("status") for cell in found]
+    counts = [f"{states.count(s)} {s}" for s in (FAILED, RUNNING) if states.count(s)]
+    done = f"{states.count(DONE)} of {len(found)} cells done"
+    links = _lists(experiment_id, sweep)
+    if answer.rows or answer.verdicts:
+        report = pages.run(experiment_id, parent, "artifacts/report/index.html")
+        links.append(f"[the report]({report})")
+    parts = [
+        f"**{sweep.get('question') or 'No question was stated.'}**",
+        f"{', '.join([done, *counts])} · " + " · ".join(links),
+        answer.verdicts or "*Interim: verdicts come with the report, when all cells have ended.*",
+        answer.table or "\n".join(_interim(found, metric)),
+        *(
+            f"![{title}]({pages.picture(parent, f'report/{name}')})"
+            for title, name in answer.figures[:_PICTURES]
+        ),
+    ]
+    return _fitting(parts)
+
+
+def of_experiment(experiment_id: str, sweep: Mapping[str, Any]) -> str:
+    """The description of a sweep's experiment: what is asked, and the way to its lists."""
+    question = sweep.get("question")
+    links = " · ".join(_lists(experiment_id, sweep))
+    return f"{OURS}{f': {question}' if question else '.'}\n\n{links}"
+
+
+def _lists(experiment_id: str, sweep: Mapping[str, Any]) -> list[str]:
+    """Links to the lists of cells and of variants."""
+    links = [f"[cells, best first]({pages.view(experiment_id)})"]
+    if scores.repeated(sweep):
+        links.append(f"[variants]({pages.view(experiment_id, pages.VARIANTS)})")
+    return links
+
+
+def of_variant(found: Sequence[scores.Cell], experiment_id: str) -> str:
+    """The description of a variant's run: its cells, and what its numbers are."""
+    links = [
+        f"[seed {cell.seed}]({pages.run(experiment_id, cell.info['mlflow_run_id'])})"
+        for cell in found
+        if cell.info.get("mlflow_run_id")
+    ]
+    return (
+        f"Cells: {', '.join(links)}.\n\n"
+        "Each metric is the mean over seeds; `_sd` its standard deviation, `_low` and `_high` the "
+        "ends of Student's 95 % interval over seeds. (The report's intervals are over test images "
+        "or over both.) Curves: the mean of all seeds at a step, `_min` and `_max` the band."
+    )
+
+
+def _interim(found: Sequence[scores.Cell], metric: str) -> Iterator[str]:
+    yield f"| Variant | Cells done | {metric} |"
+    yield "|:--|--:|--:|"
+    for label, cells in scores.variants(found).items():
+        done = sum(cell.done for cell in cells)
+        spread = scores.summaries(cells).get(metric)
+        mean = f"{100 * spread.mean:.1f} %" if spread else "–"
+        yield f"| {label.replace('|', '/')} | {done} of {len(cells)} | {mean} |"
+
+
+def _fitting(parts: Sequence[str]) -> str:
+    """Parts one below the other, as many as MLflow takes; the first that does not fit is cut."""
+    text = ""
+    for part in filter(None, parts):
+        if len(text) + len(part) + 2 > LONGEST_TAG:
+            room = LONGEST_TAG - len(text) - 4
+            return text if part.startswith("!") else f"{text}{part[:room].rsplit(chr(10), 1)[0]}\n…"
+        text += f"{part}\n\n"
+    return text.rstrip()
+
+
+def _section(text: str, heading: str) -> str:
+    """What stands below the first heading that begins so, up to the next heading."""
+    match = re.search(rf"^{re.escape(heading)}.*\n((?:(?!#).*\n?)*)", text, re.M)
+    return re.sub(r"\n{2,}", "\n\n", match[1]).strip() if match else ""
+
+
+def _lines_of_table(text: str) -> str:
+    """The table in a section, without its caption. Markdown has no empty line in a table."""
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,25 @@
+"""What MLflow takes for a name or a value, and the tags by which runs of ours are told apart."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_PARAM, LONGEST_TAG = 6000, 5000
+"""Longest values that every MLflow store takes, in characters."""
+
+IDENTITY = "keyseg.run"
+"""Tag with the `id` of run.json or sweep.json: by it a run is found again."""
+
+KIND = "keyseg.kind"
+"""Tag that tells runs from what sums them up: one of the three."""
+CELL, VARIANT, SWEEP = "cell", "variant", "sweep"
+
+
+def name_of(name: str) -> str:
+    """A name that MLflow takes: `precision@0.5` becomes `precision_at_0.5`.
+
+    MLflow orders its charts by name: those of gradients come after losses and val.
+    """
+    if name.startswith("gradient/"):
+        name = f"weights/{name}"
+    return re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_"))

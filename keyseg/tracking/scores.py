@@ -1,0 +1,96 @@
+"""What a sweep has measured so far, from its run directories: by variant, over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from keyseg.config import PROTOCOLS, TEACHER_FORCED
+from keyseg.runs.run_directory import DONE, RunDirectory
+
+# Imported late: scipy, which takes half a second, and only ends of intervals need.
+
+_LEVEL = 0.975
+"""Of the quantile at the upper end of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the design as it stands. `info`: its run.json."""
+
+    run: RunDirectory
+    label: str
+    seed: int
+    info: Mapping[str, Any]
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its results."""
+        return self.info.get("status") == DONE
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Seeds of one variant on one measure. NaN: fewer than two seeds tell nothing of others."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[Cell]:
+    """The cells of sweep.json."""
+    found = []
+    for entry in sweep.get("cells", []):
+        run = RunDirectory(sweep_dir / entry["signature"])
+        label = str(entry.get("label") or entry["signature"])
+        found.append(Cell(run, label, int(entry.get("seed") or 0), run.info))
+    return found
+
+
+def repeated(sweep: Mapping[str, Any]) -> bool:
+    """Whether any variant of sweep.json has several cells: else its one cell says all."""
+    labels = [cell.get("label") for cell in sweep.get("cells", [])]
+    return len(set(labels)) < len(labels)
+
+
+def variants(found: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells by variant, in the order of the design."""
+    by_label: dict[str, list[Cell]] = {}
+    for cell in found:
+        by_label.setdefault(cell.label, []).append(cell)
+    return by_label
+
+
+def protocol(found: Sequence[Cell]) -> str:
+    """The protocol that results are shown under first, as in the report."""
+    seen = {name for cell in found for name in cell.info.get("summary") or {}}
+    return next((name for name in PROTOCOLS if name in seen), TEACHER_FORCED)
+
+
+def summaries(found: Sequence[Cell]) -> dict[str, Spread]:
+    """{`test/PROTOCOL/MEASURE`: its spread} over those cells that are done."""
+    values: dict[str, list[float]] = {}
+    for cell in found:
+        for name, measures in (cell.info.get("summary") or {}).items() if cell.done else ():
+            for measure, value in measures.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    values.setdefault(f"test/{name}/{measure}", []).append(float(value))
+    return {name: spread(seeds) for name, seeds in values.items()}
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation, and Student's 95 % interval of the mean over seeds."""
+    mean = fmean(values)
+    if len(values) < 2:
+        return Spread(mean, math.nan, math.nan, math.nan)
+    from scipy.special import stdtrit
+
+    sd = stdev(values)
+    half = float(stdtrit(len(values) - 1, _LEVEL)) * sd / math.sqrt(len(values))
+    return Spread(mean, sd, mean - half, mean + half)
