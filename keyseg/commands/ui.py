@@ -56,7 +56,8 @@ def _run(options: argparse.Namespace) -> int:
             print("Ctrl-C ends it", flush=True)
             _wait()
     except serve.ServerError as error:
-        raise ConfigError(f"MLflow does not start: {error}") from error
+        said = str(error).splitlines()[-1]
+        raise ConfigError(f"MLflow does not start: {said}") from error
     return 0
 
 
