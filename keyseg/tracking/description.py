@@ -89,7 +89,7 @@ def of_sweep(
         f"**{sweep.get('question') or 'No question was stated.'}**",
         f"{', '.join([done, *counts])} · " + " · ".join(links),
         answer.verdicts or "*Interim: verdicts come with the report, when all cells have ended.*",
-        answer.table or "\n".join(_interim(found, metric)),
+        answer.table or ("" if sweep.get("tune") else "\n".join(_interim(found, metric))),
         *(
             f"![{title}]({pages.picture(parent, f'report/{name}')})"
             for title, name in answer.figures[:_PICTURES]

@@ -180,7 +180,7 @@ def _show_state(
     parent = get_run(client, str(sweep.get("mlflow_parent")))
     if parent is None:
         return
-    found = scores.cells(sweep_dir, sweep)
+    found = scores.everything(sweep_dir, sweep)
     first = f"test/{scores.protocol(found)}/{_metrics(sweep)[0]}"
     values = _measured(found, first)
     answer = description.Answer.read(report_dir)

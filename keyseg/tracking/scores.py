@@ -43,6 +43,15 @@ class Spread:
     high: float
 
 
+def everything(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[Cell]:
+    """The cells of sweep.json; of a tuning every run in its folder, trials and what follows."""
+    if not sweep.get("tune"):
+        return cells(sweep_dir, sweep)
+    runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
+    infos = [(run, run.info) for run in runs]
+    return [Cell(r, str(i.get("label")), int(i.get("seed") or 0), i) for r, i in infos]
+
+
 def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[Cell]:
     """The cells of sweep.json."""
     found = []
