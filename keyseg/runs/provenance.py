@@ -291,13 +291,18 @@ def record(run: RunDirectory) -> Git:
     else:
         diff.unlink(missing_ok=True)
     run.update(
-        git={key: value for key, value in asdict(state).items() if key != "diff"},
+        git={"commit": state.commit, "dirty": state.dirty, **_place(state)},
         versions=versions(),
         packages=packages.described(run.config),
         hardware=hardware(),
         slurm=slurm(),
     )
     return state
+
+
+def _place(state: Git) -> dict[str, str]:
+    known = {"branch": state.branch, "remote": state.remote}
+    return {key: value for key, value in known.items() if value}
 
 
 def _git(root: Path, *arguments: str) -> str | None:

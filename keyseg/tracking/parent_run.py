@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import filelock
 
 from keyseg.runs import provenance, sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RUNNING
@@ -73,10 +76,11 @@ def update(sweep_dir: Path) -> None:
     if not sweep.get("mlflow_parent") or store_uri(sweep_dir) == OFF:
         return
     stamp = sweep_dir / ".mlflow_parent"
-    if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < _SECONDS:
-        return
-    stamp.touch()
-    _show_state(client_of(store_uri(sweep_dir)), sweep_dir, sweep, None)
+    with suppress(filelock.Timeout), sweep_directory.lock(sweep_dir, "parent", timeout=0):
+        if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < _SECONDS:
+            return
+        stamp.touch()
+        _show_state(client_of(store_uri(sweep_dir)), sweep_dir, sweep, None)
 
 
 def finish(sweep_dir: Path, report_dir: Path | None, *, failed: bool = False) -> None:

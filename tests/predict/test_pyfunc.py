@@ -79,9 +79,11 @@ def test_mlflow_models_predict_gives_the_same_mask(run, group, wanted, store):
 def test_what_is_logged_is_small_and_logged_once(run, store, monkeypatch):
     sync.sync(run)
     client = client_of(sync.store_uri())
-    sizes, folders = [], [sync.model.ARTIFACT]
+    (logged,) = client.get_run(run.info["mlflow_run_id"]).outputs.model_outputs
+    assert client.get_logged_model(logged.model_id).status == "READY"
+    sizes, folders = [], [None]
     while folders:
-        for file in client.list_artifacts(run.info["mlflow_run_id"], folders.pop()):
+        for file in client.list_logged_model_artifacts(logged.model_id, folders.pop()):
             folders += [file.path] if file.is_dir else []
             sizes += [] if file.is_dir else [(file.path, file.file_size)]
     trained = run.best_file.stat().st_size
@@ -99,7 +101,7 @@ def test_a_run_that_logs_no_model(run, store, monkeypatch):
     monkeypatch.setattr(type(run), "config", quiet)
     sync.sync(run)
     client = client_of(sync.store_uri())
-    assert not client.list_artifacts(run.info["mlflow_run_id"], sync.model.ARTIFACT)
+    assert not client.get_run(run.info["mlflow_run_id"]).outputs.model_outputs
 
 
 def test_an_image_as_text(model, group, wanted):

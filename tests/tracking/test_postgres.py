@@ -9,6 +9,7 @@ from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.tracking import parent_run, store, sync
 from keyseg.tracking.background import mirror
+from keyseg.tracking.names import name_of
 from tests.tracking_server import missing, tracking_server
 
 pytestmark = [
@@ -63,7 +64,7 @@ def test_32_runs_lose_nothing_and_send_nothing_twice(
         client = store.client_of(address)
         parent = sweep_directory.read(sweep)["mlflow_parent"]
         (experiment,) = {client.get_run(r.info["mlflow_run_id"]).info.experiment_id for r in runs}
-        assert len(client.search_runs([experiment])) == RUNS + 1
+        assert len(client.search_runs([experiment])) == RUNS + 2  # the sweep's and its variant's
         assert client.get_run(parent).info.status == "FINISHED"
         for run in runs:
             found = client.get_run(run.info["mlflow_run_id"])
@@ -72,7 +73,7 @@ def test_32_runs_lose_nothing_and_send_nothing_twice(
             assert len(found.data.params) > 60
             metrics = run.metrics()
             for name, rows in metrics.groupby("name"):
-                history = client.get_metric_history(found.info.run_id, store.name_of(str(name)))
+                history = client.get_metric_history(found.info.run_id, name_of(str(name)))
                 sent = sorted((point.step, point.value) for point in history)
                 assert sent == list(zip(rows["step"], rows["value"], strict=True))
         artifacts = {a.path for a in client.list_artifacts(runs[-1].info["mlflow_run_id"])}
