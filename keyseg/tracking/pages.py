@@ -16,6 +16,9 @@ from keyseg.tracking.names import CELL, KIND, VARIANT
 
 _TRAINING = "workflowType=machine_learning"
 
+_WIDTH = 125
+"""Of a column, in pixels: all of them fit beside the names on a screen of usual width."""
+
 CELLS, VARIANTS = "keyseg-cells", "keyseg-variants"
 """Keys of the two views: a line a cell, and a line a variant."""
 
@@ -62,7 +65,9 @@ def experiment_tags(scores: Sequence[str], *, ascending: bool = False) -> dict[s
                     "lifecycleFilter": "Active",
                     "modelVersionFilter": "All Runs",
                     "datasetsFilter": [],
-                    "selectedColumns": [_column(*column) for column in columns],
+                    "selectedColumns": (names := [_column(*column) for column in columns]),
+                    "columnOrder": names,  # else metrics come first, and fill the window
+                    "columnWidths": dict.fromkeys(names, _WIDTH),
                 }
             )
             for name, (kind, columns) in views.items()

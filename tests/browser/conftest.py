@@ -69,7 +69,7 @@ class Tab:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, expression: str, patience: float = 180) -> Any:
+    def wait(self, expression: str, patience: float = 90) -> Any:
         """The expression's first value that is true; what the page says where none comes."""
         end = time.monotonic() + patience
         while not (found := self.run(expression)):

@@ -129,7 +129,7 @@ def test_the_page_of_a_sweep(served: Served, tab: Any) -> None:
 def test_the_lists_of_cells_and_variants(served: Served, tab: Any) -> None:
     tab.goto(served.pages["cells"])
     tab.wait(f"{SAID}('full · seed 0') && {SAID}('full · seed 1')")
-    for column in ("keyseg.label", "keyseg.state", "seed", "minutes"):
+    for column in ("keyseg.label", "keyseg.state", "seed", "giou"):
         tab.wait(
             f"[...document.querySelectorAll('.ag-header-cell')].some(c => "
             f"c.innerText.includes('{column}'))"
