@@ -16,7 +16,7 @@ from typing import Any
 
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING
 from keyseg.tracking import pages, scores
-from keyseg.tracking.names import LONGEST_TAG
+from keyseg.tracking.names import LONGEST_TAG, name_of
 
 OURS = "A sweep of keyseg"
 """How a description of an experiment begins that is ours to change."""
@@ -26,9 +26,10 @@ _PICTURES = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """What a report says. `verdicts`, `table`: Markdown; `figures`: their titles and files."""
+    """What a report says. `verdicts`, `caveats`, `table`: Markdown; `figures`: titles and files."""
 
     verdicts: str = ""
+    caveats: str = ""
     table: str = ""
     figures: Sequence[tuple[str, str]] = ()
     rows: Sequence[Mapping[str, str]] = field(default_factory=list)
@@ -44,10 +45,12 @@ class Answer:
         if file.exists():
             with file.open(newline="", encoding="utf-8") as lines:
                 rows = list(csv.DictReader(lines))
+        said = _section(text, "## Verdicts").splitlines()
         figures = re.findall(r"^!\[([^\]]*)\]\((figures/[^)]+)\)", text, re.M)
         png = [(title, str(Path(name).with_suffix(".png"))) for title, name in figures]
         return cls(
-            _section(text, "## Verdicts"),
+            "\n".join(line for line in said if line.startswith("- ")),
+            "\n".join(line for line in said if not line.startswith("- ")).strip(),
             _lines_of_table(_section(text, "### Table 1")),
             [(title, name) for title, name in png if (report_dir / name).exists()],
             rows,
@@ -86,23 +89,23 @@ def of_sweep(
         report = pages.run(experiment_id, parent, "artifacts/report/index.html")
         links.append(f"[the report]({report})")
     parts = [
-        f"**{sweep.get('question') or 'No question was stated.'}**",
-        f"{', '.join([done, *counts])} · " + " · ".join(links),
+        f"**{sweep['question']}**" if sweep.get("question") else "",
         answer.verdicts or "*Interim: verdicts come with the report, when all cells have ended.*",
+        f"{', '.join([done, *counts])} · " + " · ".join(links),
         answer.table or ("" if sweep.get("tune") else "\n".join(_interim(found, metric))),
         *(
             f"![{title}]({pages.picture(parent, f'report/{name}')})"
             for title, name in answer.figures[:_PICTURES]
         ),
+        answer.caveats,
     ]
     return _fitting(parts)
 
 
 def of_experiment(experiment_id: str, sweep: Mapping[str, Any]) -> str:
     """The description of a sweep's experiment: what is asked, and the way to its lists."""
-    question = sweep.get("question")
-    links = " · ".join(_lists(experiment_id, sweep))
-    return f"{OURS}{f': {question}' if question else '.'}\n\n{links}"
+    links = " · ".join(_lists(experiment_id, sweep))  # in the line that is seen without a click
+    return f"{OURS}: {links}\n\n{sweep.get('question') or ''}".strip()
 
 
 def _lists(experiment_id: str, sweep: Mapping[str, Any]) -> list[str]:
@@ -129,7 +132,7 @@ def of_variant(found: Sequence[scores.Cell], experiment_id: str) -> str:
 
 
 def _interim(found: Sequence[scores.Cell], metric: str) -> Iterator[str]:
-    yield f"| Variant | Cells done | {metric} |"
+    yield f"| Variant | Cells done | {name_of(metric)} |"
     yield "|:--|--:|--:|"
     for label, cells in scores.variants(found).items():
         done = sum(cell.done for cell in cells)

@@ -18,8 +18,13 @@ CELL, VARIANT, SWEEP = "cell", "variant", "sweep"
 def name_of(name: str) -> str:
     """A name that MLflow takes: `precision@0.5` becomes `precision_at_0.5`.
 
-    MLflow orders its charts by name: those of gradients come after losses and val.
+    MLflow makes a section of charts of what stands before the last slash, in the order of the
+    alphabet, and of names without a slash the last one. Losses and val shall come first: gradients
+    are `weights/gradient/...`, and of the test split, one number each, `test/PROTOCOL/giou` is
+    `giou.test.PROTOCOL`, which also reads well as the head of a narrow column.
     """
     if name.startswith("gradient/"):
         name = f"weights/{name}"
+    elif match := re.fullmatch(r"test/([^/]+)/([^/]+)", name):
+        name = f"{match[2]}.test.{match[1]}"
     return re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_"))

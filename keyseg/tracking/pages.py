@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from keyseg.tracking.names import CELL, KIND, VARIANT
+from keyseg.tracking.names import CELL, KIND, VARIANT, name_of
 
 _TRAINING = "workflowType=machine_learning"
 
@@ -42,18 +42,18 @@ def picture(run_id: str, path: str) -> str:
 def experiment_tags(scores: Sequence[str], *, ascending: bool = False) -> dict[str, str]:
     """Tags of an experiment: model training, its first metric, and the views.
 
-    `scores`: MLflow's names of what is shown, the one that runs are ordered by first.
+    `scores`: rows of a run whose last value is shown, the one that runs are ordered by first.
     """
     variant = ("tags", "keyseg.label")
     costs = [("metrics", "minutes")]
-    shown = [("metrics", name) for name in scores]
+    shown = [("metrics", name_of(name)) for name in scores]
     cells = [variant, ("params", "seed"), ("tags", "keyseg.state"), *shown, *costs]
-    spread = [("metrics", f"{scores[0]}_{end}") for end in ("sd", "low", "high")]
+    spread = [("metrics", name_of(f"{scores[0]}_{end}")) for end in ("sd", "low", "high")]
     variants = [variant, ("tags", "keyseg.seeds"), shown[0], *spread, *shown[1:], *costs]
     views = {CELLS: (CELL, cells), VARIANTS: (VARIANT, variants)}
     return {
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.experiment.primaryMetric.name": scores[0],
+        "mlflow.experiment.primaryMetric.name": shown[0][1],
         "mlflow.experiment.primaryMetric.greaterIsBetter": str(not ascending),
         **{
             f"mlflow.sharedViewState.{name}": json.dumps(

@@ -140,8 +140,8 @@ def _state_design(
             IDENTITY: sweep["id"],
             "keyseg.sweep": sweep_dir.name,
             "keyseg.cells": len(sweep.get("cells", [])),
-            "keyseg.question": sweep.get("question") or "",
-            "keyseg.command": sweep.get("command") or "",
+            "keyseg.question": sweep.get("question") or None,
+            "keyseg.command": sweep.get("command") or None,
         }
     )
     params = [
@@ -216,7 +216,7 @@ def _measured(found: Sequence[scores.Cell], first: str) -> dict[str, float]:
         "cells": len(found),
         **{f"cells {s}": states.count(s) for s in (DONE, FAILED, RUNNING)},
         f"{unit}-hours": sum(spent for spent in hours if spent == spent),
-        **({f"best {first}": max(means)} if means else {}),
+        **({f"best {name_of(first)}": max(means)} if means else {}),
     }
 
 
@@ -243,7 +243,7 @@ def _dress(
         names = [f"val/{measure}" for measure in measures]
     else:
         names = [f"test/{scores.protocol(found)}/{measure}" for measure in measures]
-    wanted = pages.experiment_tags([name_of(name) for name in names])
+    wanted = pages.experiment_tags(names)
     known = client.get_experiment(experiment_id).tags
     if known.get(_NOTE, "").startswith(description.OURS) or _NOTE not in known:
         wanted[_NOTE] = description.of_experiment(experiment_id, sweep)

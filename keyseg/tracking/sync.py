@@ -3,7 +3,7 @@
 The run directory is written first and by itself; `sync` brings MLflow level with it, now or later,
 once or many times. What was sent is kept in `mlflow.json` beside the rows:
 
-    store, run_id   where this run lives in MLflow
+    store, experiment, run_id   where this run lives in MLflow
     run             which run that was: `id` in run.json, so that one which began anew starts over
     sent            highest step sent, by metric name: a row is never sent twice
     read            how far metrics.jsonl and system.jsonl were read: file and offset of each (a
@@ -73,6 +73,7 @@ class _Sent(dict[str, Any]):
         self.clear()
         fresh: dict[str, Any] = {
             "run_id": run_id,
+            "experiment": None,
             "run": self.of,
             "sent": {},
             "read": {},
@@ -107,6 +108,7 @@ def sync(run: RunDirectory) -> None:
         mlflow_run = _find(client, run, sent) or _create(client, run, sent)
         info = run.info
         level = _fingerprint(run)
+        sent["experiment"] = mlflow_run.info.experiment_id
         _set_tags(client, mlflow_run, _tags(run, info))
         if "keyseg.error" in mlflow_run.data.tags and not info.get("error"):
             client.delete_tag(mlflow_run.info.run_id, "keyseg.error")

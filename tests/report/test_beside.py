@@ -64,7 +64,7 @@ def test_variants_that_are_not_in_print(store: Callable[..., Path], in_print: pd
 def test_the_list_of_runs(store: Callable[..., Path]) -> None:
     folder = store(images=3, status={("full", 0): "missing"})
     first, second = sorted(p for p in folder.iterdir() if p.is_dir())
-    web = {"store": "https://mlflow.example.org/", "run_id": "abc"}
+    web = {"store": "https://me:***@mlflow.example.org/", "run_id": "abc", "experiment": "7"}
     (first / "mlflow.json").write_text(json.dumps(web))
     (second / "mlflow.json").write_text(json.dumps({"store": "sqlite:///m.db", "run_id": "def"}))
     run = RunDirectory(second)
@@ -72,7 +72,7 @@ def test_the_list_of_runs(store: Callable[..., Path]) -> None:
     table = runs.table(load(folder)).set_index("variant")
     assert list(table["mlflow_run"]) == ["abc", "def", ""]
     assert list(table["mlflow_url"]) == [
-        "https://mlflow.example.org/#/runs/abc?workflowType=machine_learning",
+        "https://mlflow.example.org/#/experiments/7/runs/abc?workflowType=machine_learning",
         "",
         "",
     ]

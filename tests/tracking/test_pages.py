@@ -21,6 +21,8 @@ from keyseg.tracking.store import client_of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 GIOU = "test/teacher_forced/giou"
+NAME = "giou.test.teacher_forced"
+"""What MLflow has it under."""
 REPORT = """# fusion: Why?
 
 ## Verdicts
@@ -195,13 +197,13 @@ def test_the_parent_says_how_far_a_sweep_is(before):
         "cells failed": 1,
     }
     assert metrics["GPU-hours"] == pytest.approx(4000 / 3600)
-    assert metrics[f"best {GIOU}"] == 0.52
+    assert metrics[f"best {NAME}"] == 0.52
     assert before.data.params["design.baseline"] == "fusion=cross"
     assert before.data.params["design.factor.fusion"] == "cross, full"
     assert before.data.params["design.seeds"] == "0, 1"
     note = before.data.tags["mlflow.note.content"]
-    assert note.startswith("**Why?**\n\n3 of 4 cells done, 1 failed · ")
-    assert "Interim: verdicts come with the report" in note
+    assert note.startswith("**Why?**\n\n*Interim: verdicts come with the report")
+    assert "\n\n3 of 4 cells done, 1 failed · [cells, best first](#/experiments/" in note
     assert "| cross | 2 of 2 | 45.0 % |" in note
     assert "| full | 1 of 2 | 52.0 % |" in note
     assert before.data.tags["keyseg.command"] == "python run.py -m storage=mysql://me:***@h/x"
@@ -228,11 +230,11 @@ def test_a_run_a_variant(client, parent):
         [parent.info.experiment_id], f"{mine} and tags.`keyseg.label` = 'cross'"
     )
     metrics = cross.data.metrics
-    assert metrics[GIOU] == pytest.approx(0.45)
-    assert metrics[f"{GIOU}_sd"] == pytest.approx(math.sqrt(0.005))
+    assert metrics[NAME] == pytest.approx(0.45)
+    assert metrics["giou_sd.test.teacher_forced"] == pytest.approx(math.sqrt(0.005))
     half = 12.706204736 * math.sqrt(0.005) / math.sqrt(2)  # Student's t of one degree of freedom
-    assert metrics[f"{GIOU}_low"] == pytest.approx(0.45 - half)
-    assert metrics[f"{GIOU}_high"] == pytest.approx(0.45 + half)
+    assert metrics["giou_low.test.teacher_forced"] == pytest.approx(0.45 - half)
+    assert metrics["giou_high.test.teacher_forced"] == pytest.approx(0.45 + half)
     curve = client.get_metric_history(cross.info.run_id, "val/giou")
     assert [(p.step, p.value) for p in curve] == [
         (1, pytest.approx(0.225)),
@@ -252,7 +254,7 @@ def test_variants_are_made_once_and_anew_for_other_cells(client, sweep, parent, 
 
 
 def test_searches_find_cells_by_params_metrics_and_data(client, parent):
-    assert found(client, parent, f"metrics.`{GIOU}` > 0.45 and tags.`keyseg.kind` = 'cell'") == [
+    assert found(client, parent, f"metrics.`{NAME}` > 0.45 and tags.`keyseg.kind` = 'cell'") == [
         "full · seed 0",
         "cross · seed 1",
     ]
@@ -260,7 +262,7 @@ def test_searches_find_cells_by_params_metrics_and_data(client, parent):
     assert len(found(client, parent, "dataset.name = 'scenes/train'")) == 4
     assert len(found(client, parent, "dataset.digest = 'd1' and dataset.context = 'train'")) == 4
     assert found(client, parent, "dataset.digest = 'd2'") == []
-    assert found(client, parent, "metrics.`test/teacher_forced/keyword_accuracy` < 1") == []
+    assert found(client, parent, "metrics.`keyword_accuracy.test.teacher_forced` < 1") == []
 
 
 def test_a_cell_says_where_it_is_from_and_what_it_saw(client, sweep, parent):
@@ -288,14 +290,14 @@ def test_a_cell_says_where_it_is_from_and_what_it_saw(client, sweep, parent):
 def test_views_of_the_list_of_runs(client, parent):
     tags = client.get_experiment(parent.info.experiment_id).tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
-    assert tags["mlflow.experiment.primaryMetric.name"] == GIOU
+    assert tags["mlflow.experiment.primaryMetric.name"] == NAME
     cells = json.loads(tags[f"mlflow.sharedViewState.{pages.CELLS}"])
-    assert cells["orderByKey"] == f"metrics.`{GIOU}`"
+    assert cells["orderByKey"] == f"metrics.`{NAME}`"
     assert cells["selectedColumns"][:4] == [
         "tags.`keyseg.label`",
         "params.`seed`",
         "tags.`keyseg.state`",
-        f"metrics.`{GIOU}`",
+        f"metrics.`{NAME}`",
     ]
     assert found(client, parent, cells["searchFilter"]) == [
         "full · seed 1",
@@ -316,7 +318,7 @@ def test_what_others_wrote_of_an_experiment_stays(client, sweep, parent):
 def test_a_description_fits(tmp_path, report):
     folder = tmp_path / "report"
     shutil.copytree(report, folder)
-    long = REPORT.replace("A rule.", "- a verdict\n" * 2000)
+    long = REPORT.replace("A rule.\n", "- a verdict\n" * 2000)
     (folder / "report.md").write_text(long)
     answer = Answer.read(folder)
     note = of_sweep({"cells": []}, [], answer, experiment_id="1", parent="p", metric=GIOU)
@@ -333,5 +335,8 @@ def test_one_seed_has_no_spread():
 
 
 def test_charts_of_gradients_come_last():
-    names = ["gradient/fusion", "val/giou", "train/loss", "test/generated/giou"]
-    assert sorted(map(name_of, names))[-1] == "weights/gradient/fusion"
+    names = ["gradient/fusion", "val/giou", "train/loss", "test/generated/precision@0.5"]
+    named = list(map(name_of, names))
+    assert sorted(name for name in named if "/" in name) == [named[2], named[1], named[0]]
+    assert named[0] == "weights/gradient/fusion"
+    assert named[3] == "precision_at_0.5.test.generated"

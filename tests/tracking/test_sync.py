@@ -254,12 +254,12 @@ def test_rows_of_the_test_split_wait_until_the_run_is_done(store, run):
     log(run, 1, 2)
     run.log([Row("test/generated/giou", 0.5, 2, 1003.0)])
     sync.sync(run)
-    assert history(store, run, "test/generated/giou") == []
+    assert history(store, run, "giou.test.generated") == []
     run.truncate(2)  # it was killed before it was done
     run.log([Row("test/generated/giou", 0.5, 2, 1004.0)])
     done(run)
     sync.sync(run)
-    assert history(store, run, "test/generated/giou") == [(2, 0.5, 1_004_000)]
+    assert history(store, run, "giou.test.generated") == [(2, 0.5, 1_004_000)]
     assert history(store, run) == expected(1, 2)
 
 
@@ -383,9 +383,9 @@ def test_a_run_that_was_deleted_and_made_again_is_another_run(store, run, run_co
     assert not sync.is_level(again)
     sync.sync(again)
     assert again.info["mlflow_run_id"] != first
-    assert found(store, again).data.metrics["test/generated/giou"] == 0.75
+    assert found(store, again).data.metrics["giou.test.generated"] == 0.75
     old = store.get_run(first).data
-    assert (old.metrics["test/generated/giou"], old.tags["keyseg.data_fingerprint"]) == (0.25, "d1")
+    assert (old.metrics["giou.test.generated"], old.tags["keyseg.data_fingerprint"]) == (0.25, "d1")
 
 
 def test_a_run_from_before_runs_had_an_id_keeps_its_run_in_mlflow(store, run):

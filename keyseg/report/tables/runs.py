@@ -94,10 +94,13 @@ def mlflow(cell: CellResult) -> tuple[str, str]:
         sent = json.loads((cell.directory / "mlflow.json").read_text(encoding="utf-8"))
         run, store = str(sent.get("run_id") or ""), str(sent.get("store") or "")
     except (OSError, ValueError, AttributeError):
-        run, store = str(cell.info.get("mlflow_run_id") or ""), ""
-    known = run and store.startswith(("http://", "https://"))
-    address = f"{without_user(store).rstrip('/')}/#/runs/{run}?workflowType=machine_learning"
-    return run, address if known else ""
+        sent, run, store = {}, str(cell.info.get("mlflow_run_id") or ""), ""
+    if not (run and store.startswith(("http://", "https://"))):
+        return run, ""
+    address = f"{without_user(store).rstrip('/')}/#"
+    if experiment := sent.get("experiment"):  # with it, MLflow keeps its menu of model training
+        return run, f"{address}/experiments/{experiment}/runs/{run}?workflowType=machine_learning"
+    return run, f"{address}/runs/{run}"
 
 
 def display(row: Mapping[Any, Any]) -> dict[str, Any]:
