@@ -179,10 +179,23 @@ def make_parts(small_run: Compose, shake: Callable[[Any], None]) -> Callable[...
     import torch
 
     from keyseg.data.mix import load_splits
+    from keyseg.train import build as building
     from keyseg.train.build import build, with_others
+
+    kept: dict[str, Any] = {}
+
+    def preload(cfg: RunConfig) -> None:
+        """As a worker of several cells does: reading the files takes most of the time."""
+        key = building._backbones_key(cfg)
+        if key not in kept:
+            building.preload_backbones(cfg)
+            kept[key] = building._preloaded.pop(key, None)
+        if kept[key] is not None:  # random weights are not
+            building._preloaded[key] = deepcopy(kept[key])
 
     def make(*overrides: str, shaken: bool = True) -> Any:
         cfg = small_run(*overrides)
+        preload(cfg)
         torch.manual_seed(cfg.seed)
         parts = build(cfg, torch.device("cpu"))
         if parts.model.fusion.key_from == "other":

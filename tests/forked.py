@@ -11,7 +11,7 @@ from typing import Any
 from keyseg.runs.run_directory import RunDirectory
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["keyseg.worker.cell", "tests.forked"])
+_forks.set_forkserver_preload(["tests.preloaded", "tests.forked"])
 
 
 class Forked:
