@@ -13,7 +13,7 @@ test: .venv/dev.stamp lint  ## lint, types, tests with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85 --durations=20
 
 quick: .venv/dev.stamp  ## the tests that neither train nor start a server
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow and not server"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q --quick
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

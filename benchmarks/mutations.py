@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 KINDS = ("sign", "bound", "condition", "constant", "line")
 LIBRARIES = (
     "hydra",
-    "hypothesis",
     "matplotlib.figure",
     "mlflow",
     "optuna",
@@ -268,7 +268,7 @@ def failing(root: Path, tests: list[str], skipped: set[str], seconds: float) -> 
         if child == 0:
             _test(root, tests, skipped, note, Path(folder))
         end = time.monotonic() + seconds
-        while not os.waitpid(child, os.WNOHANG)[0]:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > end:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
@@ -276,7 +276,12 @@ def failing(root: Path, tests: list[str], skipped: set[str], seconds: float) -> 
             time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):  # what its tests left behind
             os.killpg(child, signal.SIGKILL)
-        return note.read_text() if note.exists() else None
+        if note.exists():
+            return note.read_text()
+        code = os.waitstatus_to_exitcode(ended[1])
+        if code not in (0, 5):  # 5: all of them were left out
+            raise RuntimeError((Path(folder) / "out.txt").read_text())
+        return None
 
 
 def _test(root: Path, tests: list[str], skipped: set[str], note: Path, folder: Path) -> None:
@@ -291,13 +296,26 @@ def _test(root: Path, tests: list[str], skipped: set[str], note: Path, folder: P
     import pytest
 
     left = [f"--deselect={name}" for name in sorted(skipped)]
-    options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *left]
+    loaded = "ignore::pytest.PytestAssertRewriteWarning"  # libraries that bring plugins
+    options = [
+        "-x",
+        "-q",
+        "-W",
+        loaded,
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={folder / 'tmp'}",
+        *left,
+    ]
+    code = 70
     try:
-        code = pytest.main([*options, *tests], plugins=[_First(note)])
-        if code not in (0, 1, 2, 5) and not note.exists():
-            note.write_text(f"pytest ended with {code}")
+        code = int(pytest.main([*options, *tests], plugins=[_First(note)]))
+    except BaseException:
+        traceback.print_exc()
     finally:
-        os._exit(0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class Bench:

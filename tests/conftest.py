@@ -32,6 +32,18 @@ SLOW = (
     "worker",
 )
 """Folders and files whose tests train, or wait for processes that do: the marker `slow`."""
+TOGETHER = (
+    "predict/test_export.py",
+    "predict/test_intervention.py",
+    "predict/test_pyfunc.py",
+    "report/test_report.py",
+    "test_extending.py",
+    "tiny/test_looking.py",
+    "tiny/test_recipe.py",
+    "train/test_distributed.py",
+    "worker/test_cell.py",
+)
+"""Files whose tests share what takes long to make: one process of pytest-xdist has a whole file."""
 
 
 def pytest_configure() -> None:
@@ -42,13 +54,36 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make quick` leaves out."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make quick`."""
+    parser.addoption("--quick", action="store_true", help="no test that is slow or needs a server")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Quick runs do not even read the files of the others: their imports take seconds."""
+    return (config.getoption("quick") and _in(collection_path, (*SERVER, *SLOW))) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Mark what quick runs leave out, and begin with it: what comes last should be short."""
     for item in items:
-        place = item.path.relative_to(TESTS).as_posix()
         for marker, places in (("server", SERVER), ("slow", SLOW)):
-            if any(place == name or place.startswith(f"{name}/") for name in places):
+            if _in(item.path, places):
                 item.add_marker(marker)
+        if _in(item.path, TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    left_out = [i for i in items if i.get_closest_marker("slow") or i.get_closest_marker("server")]
+    first = set(left_out)
+    rest = [item for item in items if item not in first]
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=left_out)
+        left_out = []
+    items[:] = [*left_out, *rest]
+
+
+def _in(path: Path, places: tuple[str, ...]) -> bool:
+    place = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    return any(place == name or place.startswith(f"{name}/") for name in places)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -157,7 +157,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow if "twelve" in c else ()) for c in CASES],
+    ids=str,
+)
 def test_every_figure(case: str) -> None:
     variants, seeds, holes = CASES[case]
     made = sweep(variants, seeds, holes)
