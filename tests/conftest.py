@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, RunConfig, validate
+from tests.outside import package, real_sweep, shell  # noqa: F401 - fixtures
 
 Compose = Callable[..., RunConfig]
 
@@ -72,6 +74,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
                 item.add_marker(marker)
         if _in(item.path, TOGETHER):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if "real_sweep" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("test_extending"))
     left_out = [i for i in items if i.get_closest_marker("slow") or i.get_closest_marker("server")]
     first = set(left_out)
     rest = [item for item in items if item not in first]
@@ -151,6 +155,23 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_file(build_sam(SAM_SIZES).state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(SAM_SIZES))
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with MLflow's tables, to be copied: they take seconds to make.
+
+    Made once for all processes of pytest-xdist.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    file = folder / "empty.db"
+    with filelock.FileLock(folder / "empty.lock"):
+        if not file.exists():
+            from keyseg.tracking.store import client_of
+
+            client_of(f"sqlite:///{file}")
+    return file
 
 
 @pytest.fixture(scope="session")
