@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
@@ -21,19 +22,30 @@ TESTS = Path(__file__).parent
 SERVER = ("browser", "slurm", "tracking/test_postgres.py")
 """Folders and files whose tests start a server: the marker `server`."""
 SLOW = (
+    "commands/test_features.py",
+    "model/test_keyseg.py",
+    "model/test_quantization.py",
     "predict",
+    "report/test_figures.py",
     "report/test_report.py",
     "report/test_simulation.py",
+    "report/test_training.py",
+    "runs/test_text_encoding.py",
     "sweep/test_launcher.py",
     "sweep/test_supervise.py",
     "sweep/test_tune.py",
+    "sweep/test_tune_control.py",
+    "sweep/test_tune_faults.py",
+    "sweep/test_tune_pruning.py",
+    "sweep/test_tune_tracking.py",
+    "test_benchmarks.py",
     "test_extending.py",
     "tiny",
     "tracking",
     "train",
     "worker",
 )
-"""Folders and files whose tests train, or wait for processes that do: the marker `slow`."""
+"""Folders and files whose tests train, draw, or wait for other processes: the marker `slow`."""
 TOGETHER = (
     "predict/test_export.py",
     "predict/test_intervention.py",
@@ -48,12 +60,14 @@ TOGETHER = (
 """Files whose tests share what takes long to make: one process of pytest-xdist has a whole file."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Processes of tests can be interrupted, also where the tests run in the background.
 
     A shell starts `make test &` with SIGINT ignored, and whoever is started from there inherits it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("quick"):  # peft imports it where it is there: seconds that nobody needs
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -166,6 +166,7 @@ def test_a_missing_corner_is_told(crossed: Path) -> None:
     assert (held.loc[held["verdict"] == "no result", "hole"] == "3 cells failed").all()
 
 
+@pytest.mark.slow
 def test_the_whole_report_is_written(crossed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from keyseg.report import build
 

@@ -157,11 +157,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=pytest.mark.slow if "twelve" in c else ()) for c in CASES],
-    ids=str,
-)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_figure(case: str) -> None:
     variants, seeds, holes = CASES[case]
     made = sweep(variants, seeds, holes)

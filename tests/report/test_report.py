@@ -236,7 +236,6 @@ def test_one_seed_is_called_one_seed(store: Callable[..., Path], tmp_path: Path)
     assert "One seed cannot show whether the variant or the training run" in page
 
 
-@pytest.mark.slow
 def test_twelve_variants_with_long_names(store: Callable[..., Path], tmp_path: Path) -> None:
     labels = [f"full · loss.keyword.weight={i} & <b>$x_{i}$</b> | a long name" for i in range(12)]
     files = build(store(labels, images=6), tmp_path / "report")
