@@ -103,21 +103,22 @@ def places(root: Path) -> Iterator[Mutation]:
 
 def _of_file(file: str, source: bytes) -> Iterator[Mutation]:
     starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+    for text in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(text))
     seen: dict[tuple[str, ...], int] = {}
     for kind, node, inside, changed in _changes(ast.parse(source), "", False):
-        start = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
-        end = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+        assert isinstance(node, ast.expr | ast.stmt)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
         before, after = source[start:end].decode(), ast.unparse(changed)
         if isinstance(changed, ast.expr):
             after = f"({after})"
         what = (file, inside, kind, " ".join(before.split()), after)
         seen[what] = seen.get(what, 0) + 1
-        text = "\0".join((*what, str(seen[what])))
-        name = hashlib.sha256(text.encode()).hexdigest()
-        line = int(node.lineno)  # type: ignore[attr-defined]
-        yield Mutation(name, kind, file, inside, line, start, end, before, after)
+        name = hashlib.sha256("\0".join((*what, str(seen[what]))).encode()).hexdigest()
+        yield Mutation(name, kind, file, inside, node.lineno, start, end, before, after)
 
 
 def _changes(
@@ -200,12 +201,10 @@ def sample(every: list[Mutation], count: int, seed: int) -> list[Mutation]:
     def order(mutation: Mutation) -> str:
         return hashlib.sha256(f"{seed} {mutation.id}".encode()).hexdigest()
 
-    chosen = [m for kind in KINDS for m in _first(every, kind, order, -(-count // len(KINDS)))]
+    ordered = sorted(every, key=order)
+    each = -(-count // len(KINDS))
+    chosen = [m for kind in KINDS for m in [m for m in ordered if m.kind == kind][:each]]
     return sorted(chosen, key=order)[:count]
-
-
-def _first(every: list[Mutation], kind: str, order: object, count: int) -> list[Mutation]:
-    return sorted((m for m in every if m.kind == kind), key=order)[:count]  # type: ignore[arg-type]
 
 
 # -- tests -----------------------------------------------------------------------------------------
