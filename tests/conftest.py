@@ -80,6 +80,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return (config.getoption("quick") and _in(collection_path, (*SERVER, *SLOW))) or None
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook, too
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """Mark what quick runs leave out, and begin with it: what comes last should be short."""
     for item in items:
