@@ -201,7 +201,7 @@ def test_sweep_files_run_by_name_without_m(sweep):
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      fusion: self,cross\n"
         "ablation:\n  question: Does KEY help?\n  baseline: {fusion: cross}\n"
     )
-    code, _, err = sweep.run(f"--config-dir={file.parent.parent}", "+sweeps=question")
+    code, _, err = sweep.run("+sweeps=question", f"--config-dir={file.parent.parent}")
     assert code == 0, err
     assert sweep.written["question"] == "Does KEY help?"
     assert sweep.written["baseline"] == {"fusion": "cross"}
