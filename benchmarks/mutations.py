@@ -224,7 +224,7 @@ def rounds(root: Path, file: str, slow: tuple[str, ...]) -> list[list[str]]:
     first = [name for name in named if not is_slow[name]]
     second = [name for name in near if name not in first]
     third = [name for name in every if name not in (*first, *second) and not is_slow[name]]
-    return [tests for tests in (first, second, third) if tests]
+    return [first, second, third]
 
 
 def _carries(test: str, file: str) -> bool:
@@ -303,8 +303,9 @@ def _test(root: Path, tests: list[str], skipped: set[str], note: Path, folder: P
 class Bench:
     """A clone of a commit, in which one place at a time is mutated."""
 
-    def __init__(self, root: Path, seconds: float) -> None:
+    def __init__(self, root: Path, seconds: float, most: int) -> None:
         self.root = root
+        self.most = most
         self.seconds = seconds
         self.unfit: set[str] = set()
         self.fit: set[str] = set()
@@ -319,8 +320,8 @@ class Bench:
         """The test that finds a mutation; None: it survives."""
         path = self.root / mutation.file
         whole = path.read_bytes()
-        for tests in rounds(self.root, mutation.file, self.slow):
-            while True:
+        for tests in rounds(self.root, mutation.file, self.slow)[: self.most]:
+            while tests:
                 changed = mutation.after.encode()
                 path.write_bytes(whole[: mutation.start] + changed + whole[mutation.end :])
                 try:
@@ -357,6 +358,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commit", default="HEAD")
     parser.add_argument("--seconds", type=float, default=600, help="a round of tests may take")
+    parser.add_argument("--rounds", type=int, default=3, choices=(1, 2, 3))
     parser.add_argument("--only", default="", help="ids, or their first digits, by commas")
     parser.add_argument("--list", action="store_true", help="show the sample and test nothing")
     asked = parser.parse_args()
@@ -374,7 +376,7 @@ def main() -> None:
             return
         for library in LIBRARIES:
             importlib.import_module(library)
-        bench = Bench(root, asked.seconds)
+        bench = Bench(root, asked.seconds, asked.rounds)
         found: dict[str, str | None] = {}
         began = time.monotonic()
         for mutation in chosen:
@@ -388,6 +390,7 @@ def main() -> None:
                 "benchmark": "mutations",
                 "commit": name.stdout.strip(),
                 "seed": asked.seed,
+                "rounds": asked.rounds,
                 "mutations": len(found),
                 "found": len(found) - len(survivors),
                 "survived": survivors,
