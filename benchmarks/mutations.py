@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 KINDS = ("sign", "bound", "condition", "constant", "line")
 LIBRARIES = (
     "hydra",
-    "hypothesis",
     "matplotlib.figure",
     "mlflow",
     "optuna",
@@ -103,21 +103,22 @@ def places(root: Path) -> Iterator[Mutation]:
 
 def _of_file(file: str, source: bytes) -> Iterator[Mutation]:
     starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+    for text in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(text))
     seen: dict[tuple[str, ...], int] = {}
     for kind, node, inside, changed in _changes(ast.parse(source), "", False):
-        start = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
-        end = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+        assert isinstance(node, ast.expr | ast.stmt)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
         before, after = source[start:end].decode(), ast.unparse(changed)
         if isinstance(changed, ast.expr):
             after = f"({after})"
         what = (file, inside, kind, " ".join(before.split()), after)
         seen[what] = seen.get(what, 0) + 1
-        text = "\0".join((*what, str(seen[what])))
-        name = hashlib.sha256(text.encode()).hexdigest()
-        line = int(node.lineno)  # type: ignore[attr-defined]
-        yield Mutation(name, kind, file, inside, line, start, end, before, after)
+        name = hashlib.sha256("\0".join((*what, str(seen[what]))).encode()).hexdigest()
+        yield Mutation(name, kind, file, inside, node.lineno, start, end, before, after)
 
 
 def _changes(
@@ -200,12 +201,10 @@ def sample(every: list[Mutation], count: int, seed: int) -> list[Mutation]:
     def order(mutation: Mutation) -> str:
         return hashlib.sha256(f"{seed} {mutation.id}".encode()).hexdigest()
 
-    chosen = [m for kind in KINDS for m in _first(every, kind, order, -(-count // len(KINDS)))]
+    ordered = sorted(every, key=order)
+    each = -(-count // len(KINDS))
+    chosen = [m for kind in KINDS for m in [m for m in ordered if m.kind == kind][:each]]
     return sorted(chosen, key=order)[:count]
-
-
-def _first(every: list[Mutation], kind: str, order: object, count: int) -> list[Mutation]:
-    return sorted((m for m in every if m.kind == kind), key=order)[:count]  # type: ignore[arg-type]
 
 
 # -- tests -----------------------------------------------------------------------------------------
@@ -268,7 +267,7 @@ def failing(root: Path, tests: list[str], skipped: set[str], seconds: float) -> 
         if child == 0:
             _test(root, tests, skipped, note, Path(folder))
         end = time.monotonic() + seconds
-        while not os.waitpid(child, os.WNOHANG)[0]:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > end:
                 os.killpg(child, signal.SIGKILL)
                 os.waitpid(child, 0)
@@ -276,7 +275,12 @@ def failing(root: Path, tests: list[str], skipped: set[str], seconds: float) -> 
             time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):  # what its tests left behind
             os.killpg(child, signal.SIGKILL)
-        return note.read_text() if note.exists() else None
+        if note.exists():
+            return note.read_text()
+        code = os.waitstatus_to_exitcode(ended[1])
+        if code not in (0, 5):  # 5: all of them were left out
+            raise RuntimeError((Path(folder) / "out.txt").read_text())
+        return None
 
 
 def _test(root: Path, tests: list[str], skipped: set[str], note: Path, folder: Path) -> None:
@@ -291,13 +295,26 @@ def _test(root: Path, tests: list[str], skipped: set[str], note: Path, folder: P
     import pytest
 
     left = [f"--deselect={name}" for name in sorted(skipped)]
-    options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *left]
+    loaded = "ignore::pytest.PytestAssertRewriteWarning"  # libraries that bring plugins
+    options = [
+        "-x",
+        "-q",
+        "-W",
+        loaded,
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={folder / 'tmp'}",
+        *left,
+    ]
+    code = 70
     try:
-        code = pytest.main([*options, *tests], plugins=[_First(note)])
-        if code not in (0, 1, 2, 5) and not note.exists():
-            note.write_text(f"pytest ended with {code}")
+        code = int(pytest.main([*options, *tests], plugins=[_First(note)]))
+    except BaseException:
+        traceback.print_exc()
     finally:
-        os._exit(0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class Bench:
