@@ -195,7 +195,12 @@ def _show(info: dict[str, Any]) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
+    """The command as it can be given again."""
     from shlex import join
 
-    words = [*options.paths, "--system", options.system, "--data", options.data]
-    return join(["keyseg", "import", "predictions", *words, "--split", options.split])
+    words = ["keyseg", "import", "predictions", *options.paths, "--system", options.system]
+    for name in ("data", "split", "protocol", "missing", "seed", "by", "name"):
+        value = getattr(options, name)
+        if value not in (None, _MISSING[0]):
+            words += [f"--{name}", str(value)]
+    return join([*words, *options.overrides])

@@ -83,7 +83,8 @@ def test_a_system_stands_last_whatever_the_order_and_goes_with_every_seed(both):
         assert sweep.baseline is sweep.variants[0]
     one = contrast(sweep, ["giou"]).iloc[0]
     assert (one["seeds"], one["hole"]) == (2, "")
-    assert one["at"].startswith("at 80 steps")  # of ours; of the other nothing is known
+    assert one["training"].startswith("seg_only:")
+    assert LABEL not in one["training"]  # of it nothing is known
 
 
 def test_it_is_held_against_the_baseline_beside_declared_contrasts(both):
