@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import getpass
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -196,11 +197,9 @@ def _show(info: dict[str, Any]) -> None:
 
 def _command(options: argparse.Namespace) -> str:
     """The command as it can be given again."""
-    from shlex import join
-
     words = ["keyseg", "import", "predictions", *options.paths, "--system", options.system]
     for name in ("data", "split", "protocol", "missing", "seed", "by", "name"):
         value = getattr(options, name)
         if value not in (None, _MISSING[0]):
             words += [f"--{name}", str(value)]
-    return join([*words, *options.overrides])
+    return shlex.join([*words, *options.overrides])

@@ -28,7 +28,6 @@ TITLES = {
     "riou": "rIoU",
     "r": "r",
 }
-OURS = "keyseg"
 
 
 def register(commands: Any) -> None:
@@ -51,6 +50,7 @@ def _run(options: argparse.Namespace) -> int:
     import pandas as pd
     from rich.console import Console
 
+    from keyseg.dialects.keyseg import OURS
     from keyseg.dialects.score import dialects
 
     known = dialects()
@@ -84,7 +84,7 @@ def _scored(
         images = samples.set_index(samples["id"].astype(str)).get("image_id")
         for protocol, rows in samples.groupby("protocol", sort=False):
             frames = seen(rows, {d.name: d for d in [*asked, ours]}.values())
-            ours_giou = ours.summarise(frames[OURS])["giou"]
+            ours_giou = ours.summarise(frames[ours.name])["giou"]
             held = first.setdefault(str(protocol), frames)
             for dialect in asked:
                 scores = dialect.summarise(frames[dialect.name])

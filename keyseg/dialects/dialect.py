@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-PRECISIONS = tuple(f"precision@{threshold}" for threshold in THRESHOLDS)
+PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
+PRECISIONS = tuple(f"precision@{threshold}" for threshold in PRECISION_AT)
 
 
 class Areas(NamedTuple):
@@ -103,7 +103,7 @@ def by_example(dialect: Dialect, examples: pd.DataFrame) -> dict[str, float]:
         "ciou": ratio(examples["intersection"].sum(), examples["union"].sum()),
         "n_acc": mean(~predicts[~with_target]),
         "t_acc": mean(predicts[with_target]),
-        **{f"precision@{x}": mean(dialect.reaches(iou[over], x)) for x in THRESHOLDS},
+        **{f"precision@{x}": mean(dialect.reaches(iou[over], x)) for x in PRECISION_AT},
     }
 
 

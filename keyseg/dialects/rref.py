@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from keyseg.dialects.dialect import (
+    PRECISION_AT,
     PRECISIONS,
-    THRESHOLDS,
     Dialect,
     mean,
     ratio,
@@ -36,7 +36,7 @@ def by_target(dialect: Dialect, examples: pd.DataFrame) -> dict[str, float]:
         "ciou": ratio(both.sum(), either.sum()),
         "riou": mean(both / (either + surplus)),
         "r": mean(left_empty),
-        **{f"precision@{x}": mean(dialect.reaches(running, x)) for x in THRESHOLDS},
+        **{f"precision@{x}": mean(dialect.reaches(running, x)) for x in PRECISION_AT},
     }
 
 

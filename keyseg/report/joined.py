@@ -12,7 +12,7 @@ from typing import Any
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
 from keyseg.report.store import CellResult, Sweep, load, variants_of
-from keyseg.runs.imported import MARK
+from keyseg.runs.imported import IMPORTED
 from keyseg.runs.run_directory import stored_config
 from keyseg.runs.sweep_directory import label_of
 
@@ -28,14 +28,14 @@ def join(folders: Sequence[Path]) -> Sweep:
     sweeps = [load(folder) for folder in folders]
     if len(sweeps) == 1:
         return sweeps[0]
-    sweeps.sort(key=lambda s: MARK in s.design)  # our own first: it is their question
+    sweeps.sort(key=lambda s: IMPORTED in s.design)  # our own first: it is their question
     keys = list(dict.fromkeys(k for s in sweeps for cell in s.cells for k in cell.factors))
     cells: dict[str, CellResult] = {}
     for sweep, cell in ((s, c) for s in sweeps for c in s.cells):
         known = cells.get(cell.signature)
         if known is None or (known.status != "done" and cell.status == "done"):
             factors = (
-                _of_import(cell, keys) if MARK in sweep.design else _factors(sweep, cell, keys)
+                _of_import(cell, keys) if IMPORTED in sweep.design else _factors(sweep, cell, keys)
             )
             cells[cell.signature] = replace(cell, factors=factors)
     values = {k: _values(cells.values(), k) for k in keys}
@@ -74,7 +74,7 @@ def _contrasts(sweeps: Sequence[Sweep], keys: Sequence[str]) -> list[Mapping[str
     if not declared or base is None:
         return declared
     against = _factors(sweeps[0], base.cells[0], keys)
-    systems = {v.label: v.cells[0] for s in sweeps if MARK in s.design for v in s.variants}
+    systems = {v.label: v.cells[0] for s in sweeps if IMPORTED in s.design for v in s.variants}
     of = [{"of": _of_import(cell, keys), "against": against} for cell in systems.values()]
     return [*declared, *of]
 

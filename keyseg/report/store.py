@@ -148,7 +148,7 @@ class VariantResult:
     def training(self) -> str:
         """How the trainings of its finished cells ended; "" without any."""
         if self.imported:
-            return imported.MARK
+            return imported.IMPORTED
         return convergence.in_words(c.convergence.word for c in self.finished)
 
     def mean(self, key: str) -> float:

@@ -21,14 +21,14 @@ from keyseg.data.example import Example
 from keyseg.data.files import DataError
 from keyseg.data.masks import encode_rle
 from keyseg.data.predictions.matching import Matched
-from keyseg.data.predictions.prediction import Prediction
+from keyseg.data.predictions.prediction import ForeignPrediction
 from keyseg.data.predictions.reading import PredictionFile
 from keyseg.data.protocol import of_data
 from keyseg.metrics import intersection_union, iou, summarise
 from keyseg.runs import disk, imported, sweep_directory
 from keyseg.runs.run_directory import DONE, Row, RunDirectory, now
 
-EMPTY, LEFT_OUT, ERROR = MISSING = ("empty", "left_out", "error")
+AS_EMPTY, REFUSED = "empty", "error"
 """What becomes of an example without a prediction."""
 
 SYSTEM = "system"
@@ -47,7 +47,7 @@ class Import:
     protocol: str
     said_by: str
     seed: int
-    missing: str = ERROR
+    missing: str = REFUSED
 
     @property
     def config(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Import:
             "seed": self.seed,
             "data": dict(self.data),
             "evaluation": {"protocols": [self.protocol], "texts": self.texts},
-            imported.MARK: {"system": self.system, "sha256": self.file.sha256},
+            imported.IMPORTED: {"system": self.system, "sha256": self.file.sha256},
             "missing": self.missing,
         }
 
@@ -92,7 +92,7 @@ def samples(of: Import) -> pd.DataFrame:
     """
     found = {example.id: prediction for example, prediction in of.matched.pairs}
     kept = [example for example, _ in of.matched.pairs]
-    if of.missing == EMPTY:
+    if of.missing == AS_EMPTY:
         order = {e.id: e for e in [*kept, *of.matched.missing]}
         kept = list(order.values())
     if not kept:
@@ -100,7 +100,7 @@ def samples(of: Import) -> pd.DataFrame:
     return pd.DataFrame([_row(e, found.get(e.id), of.protocol) for e in kept])
 
 
-def _row(example: Example, prediction: Prediction | None, protocol: str) -> dict[str, Any]:
+def _row(example: Example, prediction: ForeignPrediction | None, protocol: str) -> dict[str, Any]:
     target = example.mask()
     counts = _counted(prediction, target) if prediction else _drawn(None, target)
     return {
@@ -132,7 +132,7 @@ def _row(example: Example, prediction: Prediction | None, protocol: str) -> dict
     }
 
 
-def _counted(prediction: Prediction, target: Any) -> dict[str, Any]:
+def _counted(prediction: ForeignPrediction, target: Any) -> dict[str, Any]:
     if prediction.draw is not None:
         return _drawn(prediction, target)
     assert prediction.pixels is not None, "a prediction has a mask or sums"
@@ -151,7 +151,7 @@ def _counted(prediction: Prediction, target: Any) -> dict[str, Any]:
     return {"intersection": sums.intersection, "union": sums.union}
 
 
-def _drawn(prediction: Prediction | None, target: Any) -> dict[str, Any]:
+def _drawn(prediction: ForeignPrediction | None, target: Any) -> dict[str, Any]:
     if prediction is None or prediction.draw is None:
         mask = target < 0
     else:
@@ -188,16 +188,16 @@ def check(sweep_dir: Path, imports: Sequence[Import]) -> dict[str, Any]:
     """
     before = sweep_directory.read(sweep_dir)
     runs = (RunDirectory(file.parent) for file in sweep_dir.glob("*/run.json"))
-    if not before.get(imported.MARK) and (before or any(not imported.of(r.info) for r in runs)):
+    if not before.get(imported.IMPORTED) and (before or any(not imported.of(r.info) for r in runs)):
         raise ConfigError(f"{sweep_dir} holds a sweep of our own: give the import another --name")
     cells = {cell["seed"]: cell for cell in before.get("cells") or []}
     for each in imports:
         cell = cells.get(each.seed)
-        other = before and before.get(imported.MARK) != each.system
+        other = before and before.get(imported.IMPORTED) != each.system
         if other or (cell and cell["signature"] != each.signature):
             raise ConfigError(
-                f"{sweep_dir} has seed {each.seed} of {before[imported.MARK]} from another file or "
-                "data: give --seed for another training, or --name for another import"
+                f"{sweep_dir} has seed {each.seed} of {before[imported.IMPORTED]} from another file "
+                "or data: give --seed for another training, or --name for another import"
             )
     return before
 
@@ -224,7 +224,7 @@ def _write_run(sweep_dir: Path, each: Import, frame: pd.DataFrame) -> RunDirecto
         attempts=run.info.get("attempts") or [],
         summary=summary,
         protocol={**of_data(each.data, each.texts), "protocols": [each.protocol]},
-        **{imported.MARK: each.told},
+        **{imported.IMPORTED: each.told},
     )
     return run
 
@@ -258,7 +258,7 @@ def _design(
         "command": command,
         "started": now(),
         "mlflow_parent": None,
-        imported.MARK: system,
+        imported.IMPORTED: system,
         **{k: before[k] for k in ("started", "mlflow_parent") if k in before},
         "cells": sorted([*cells, *new], key=lambda cell: int(cell["seed"])),
     }

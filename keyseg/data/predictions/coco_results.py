@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data.files import DataError
-from keyseg.data.predictions.prediction import Prediction, RunLengths, number, text
+from keyseg.data.predictions.prediction import ForeignPrediction, RunLengths, number, text
 
 
 def fits(entry: dict[str, Any]) -> bool:
@@ -21,7 +21,7 @@ def fits(entry: dict[str, Any]) -> bool:
     return "segmentation" in entry
 
 
-def read(file: Path, entries: list[dict[str, Any]]) -> list[Prediction]:
+def read(file: Path, entries: list[dict[str, Any]]) -> list[ForeignPrediction]:
     """The predictions.
 
     Raises:
@@ -30,7 +30,7 @@ def read(file: Path, entries: list[dict[str, Any]]) -> list[Prediction]:
     return [_prediction(e, f"{file}, entry {n}") for n, e in enumerate(entries, start=1)]
 
 
-def _prediction(entry: dict[str, Any], where: str) -> Prediction:
+def _prediction(entry: dict[str, Any], where: str) -> ForeignPrediction:
     code = entry.get("segmentation")
     if isinstance(code, list):
         raise DataError(f"{where}: segmentation is a list of polygons; results are run lengths")
@@ -40,7 +40,7 @@ def _prediction(entry: dict[str, Any], where: str) -> Prediction:
     named = own if isinstance(own, str) else None  # a number is that of an annotation
     if named is None and (not isinstance(image, str | int) or isinstance(image, bool)):
         raise DataError(f"{where}: 'image_id' is {str(image)[:60]}, not a number or a name")
-    return Prediction(
+    return ForeignPrediction(
         where,
         RunLengths(where, code),
         id=named,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data.files import DataError
-from keyseg.data.predictions.prediction import Prediction, RunLengths, number, text
+from keyseg.data.predictions.prediction import ForeignPrediction, RunLengths, number, text
 
 HEAD = "keyseg_predictions"
 """The key that tells the first line of our own export."""
@@ -26,7 +26,7 @@ _LONGEST = 2**24
 """Bytes of a line. The run lengths of a mask take some thousand."""
 
 
-def read(file: Path) -> tuple[dict[str, Any], list[Prediction]]:
+def read(file: Path) -> tuple[dict[str, Any], list[ForeignPrediction]]:
     """What the first line says of the whole ({} without one), and the predictions.
 
     Raises:
@@ -82,13 +82,13 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
     return entry
 
 
-def _prediction(entry: dict[str, Any], where: str) -> Prediction:
+def _prediction(entry: dict[str, Any], where: str) -> ForeignPrediction:
     name, image, query = (text(entry, key, where) for key in ("id", "image", "query"))
     if not name and not (image and query):
         raise DataError(f"{where}: neither 'id' nor 'image' and 'query'")
     if "mask" not in entry:
         raise DataError(f"{where}: no 'mask' (null where nothing is predicted)")
-    return Prediction(
+    return ForeignPrediction(
         where,
         RunLengths(where, entry["mask"]),
         id=name,

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
-from keyseg.data.predictions.prediction import Prediction
+from keyseg.data.predictions.prediction import ForeignPrediction
 
 
 class Unmatched(NamedTuple):
     """A prediction that is of no example, and why."""
 
-    prediction: Prediction
+    prediction: ForeignPrediction
     reason: str
 
 
@@ -23,12 +23,12 @@ class Unmatched(NamedTuple):
 class Matched:
     """pairs: in the order of the examples. unknown: predictions; missing: examples without one."""
 
-    pairs: list[tuple[Example, Prediction]]
+    pairs: list[tuple[Example, ForeignPrediction]]
     unknown: list[Unmatched]
     missing: list[Example]
 
 
-def match(predictions: Sequence[Prediction], examples: Sequence[Example]) -> Matched:
+def match(predictions: Sequence[ForeignPrediction], examples: Sequence[Example]) -> Matched:
     """Find the example of each prediction: by its id, or by image and query.
 
     An image is known by the name of its file, with or without ending, by its id, and, of COCO's, by
@@ -38,7 +38,7 @@ def match(predictions: Sequence[Prediction], examples: Sequence[Example]) -> Mat
         DataError: an example has two predictions; names both.
     """
     index = _Index(examples)
-    found: dict[str, Prediction] = {}
+    found: dict[str, ForeignPrediction] = {}
     unknown = []
     for prediction in predictions:
         fitting = index.of(prediction)
@@ -67,7 +67,7 @@ class _Index:
             for name in _names(e):
                 self.by_image.setdefault(name, []).append(e)
 
-    def of(self, prediction: Prediction) -> Example | str:
+    def of(self, prediction: ForeignPrediction) -> Example | str:
         """The example, or why there is none."""
         if prediction.id is not None:
             return self.by_id.get(prediction.id) or "no example has this id"

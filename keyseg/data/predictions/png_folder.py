@@ -14,12 +14,12 @@ from PIL.Image import Image as PILImage
 from keyseg.data.example import Mask
 from keyseg.data.files import DataError
 from keyseg.data.pictures import opened
-from keyseg.data.predictions.prediction import Prediction
+from keyseg.data.predictions.prediction import ForeignPrediction
 
 _MOST = 1_000_000
 
 
-def read(folder: Path) -> list[Prediction]:
+def read(folder: Path) -> list[ForeignPrediction]:
     """The predictions; files are opened when they are drawn.
 
     Raises:
@@ -34,7 +34,9 @@ def read(folder: Path) -> list[Prediction]:
     if not files:
         raise DataError(f"{folder} holds no .png")
     names = (p.relative_to(folder).with_suffix("").as_posix() for p in files)
-    return [Prediction(str(p), PngMask(p), name=n) for p, n in zip(files, names, strict=True)]
+    return [
+        ForeignPrediction(str(p), PngMask(p), name=n) for p, n in zip(files, names, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

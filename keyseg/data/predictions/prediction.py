@@ -26,7 +26,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class ForeignPrediction:
     """One prediction.
 
     where: its file and line, for errors. id, or image and query: what it is matched by; `name`:

@@ -10,14 +10,14 @@ from typing import Any
 
 from keyseg.data.files import DataError
 from keyseg.data.predictions import coco_results, json_lines, png_folder, rela_results
-from keyseg.data.predictions.prediction import Prediction
+from keyseg.data.predictions.prediction import ForeignPrediction
 
-LARGEST = 2**33
+LONGEST_FILE = 2**33
 """Bytes of JSON Lines, which are read one by one."""
-LARGEST_LIST = 2**31
+LONGEST_LIST = 2**31
 """Bytes of a JSON list, which is read as a whole."""
 
-PNG, LINES, COCO, RELA = "PNG folder", "JSON Lines", "COCO results", "ReLA's detailed results"
+PNG, JSON_LINES, COCO, RELA = "PNG folder", "JSON Lines", "COCO results", "ReLA's detailed results"
 LISTS = {COCO: coco_results, RELA: rela_results}
 
 
@@ -28,7 +28,7 @@ class PredictionFile:
     path: Path
     form: str
     sha256: str
-    predictions: list[Prediction]
+    predictions: list[ForeignPrediction]
     head: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,17 +47,17 @@ def read(path: Path) -> PredictionFile:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start not in (b"{", b"["):
         raise DataError(
-            f"{path} is of no form that is read: {', '.join((PNG, LINES, *LISTS))}. Pickles "
+            f"{path} is of no form that is read: {', '.join((PNG, JSON_LINES, *LISTS))}. Pickles "
             "(.pth, .pkl) and NumPy files are not, since they could run code"
         )
-    most = LARGEST if start == b"{" else LARGEST_LIST
+    most = LONGEST_FILE if start == b"{" else LONGEST_LIST
     if size > most:
         raise DataError(f"{path} has {size:,} bytes, more than the {most:,} that are read")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if start == b"{":
         head, found = json_lines.read(path)
-        return PredictionFile(path, LINES, digest, found, head)
+        return PredictionFile(path, JSON_LINES, digest, found, head)
     entries = _list(path)
     for form, module in LISTS.items():
         if module.fits(entries[0]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data.files import DataError
-from keyseg.data.predictions.prediction import Pixels, Prediction, text
+from keyseg.data.predictions.prediction import ForeignPrediction, Pixels, text
 
 _NEEDED = ("img_id", "sent", "gt_nt", "pred_nt", "I", "U")
 
@@ -23,7 +23,7 @@ def fits(entry: dict[str, Any]) -> bool:
     return {"I", "U", "pred_nt"} <= entry.keys()
 
 
-def read(file: Path, entries: list[dict[str, Any]]) -> list[Prediction]:
+def read(file: Path, entries: list[dict[str, Any]]) -> list[ForeignPrediction]:
     """The predictions.
 
     Raises:
@@ -32,7 +32,7 @@ def read(file: Path, entries: list[dict[str, Any]]) -> list[Prediction]:
     return [_prediction(e, f"{file}, entry {n}") for n, e in enumerate(entries, start=1)]
 
 
-def _prediction(entry: dict[str, Any], where: str) -> Prediction:
+def _prediction(entry: dict[str, Any], where: str) -> ForeignPrediction:
     if lacking := [key for key in _NEEDED if key not in entry]:
         raise DataError(f"{where}: no {', '.join(lacking)}")
     both, either, image = entry["I"], entry["U"], entry["img_id"]
@@ -44,7 +44,7 @@ def _prediction(entry: dict[str, Any], where: str) -> Prediction:
         raise DataError(f"{where}: 'gt_nt' and 'pred_nt' must be true or false")
     info = entry.get("sent_info")
     clean = text(info, "sent", where) if isinstance(info, dict) else None
-    return Prediction(
+    return ForeignPrediction(
         where,
         None,
         image=image,

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from keyseg.config import GENERATED, resolve_path
+from keyseg.dialects.keyseg import OURS
 from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.dialects import DISAGREE, OURS, moved
+from keyseg.report.stats.dialects import DISAGREE, moved
 from keyseg.report.stats.parts import SLICE
 from keyseg.report.store import Sweep, VariantResult
 

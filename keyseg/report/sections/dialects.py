@@ -7,10 +7,11 @@ from math import isfinite
 
 import pandas as pd
 
+from keyseg.dialects.keyseg import OURS
 from keyseg.dialects.score import dialects
 from keyseg.report.data import ReportData
 from keyseg.report.sections import Block, section
-from keyseg.report.stats.dialects import COMPARED, OURS, rescored
+from keyseg.report.stats.dialects import COMPARED, rescored
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import PROTOCOL_TITLES, Entry, Line, Table, percent, titles
 

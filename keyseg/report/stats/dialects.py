@@ -12,7 +12,6 @@ from keyseg.dialects.score import OF_SEVERAL_TEXTS, dialects, score, seen
 from keyseg.metrics import Examples
 from keyseg.report.store import CellResult, Sweep, VariantResult
 
-OURS = "keyseg"
 COMPARED = ("giou", "ciou")
 DISAGREE = 0.001
 """Of a fraction: dialects that differ by no more agree."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from keyseg.dialects.keyseg import OURS
 from keyseg.dialects.score import dialects
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table
@@ -39,7 +40,6 @@ PRINTED_COLUMNS = (
 OWN_IGNORE = "count nowhere"
 """How our own tables count pixels to ignore."""
 NO_IGNORE = "none in the data"
-OWN_DIALECT = "keyseg"
 
 _UNKNOWN = "not stated"
 _PUBLIC_CODE = re.compile(rf"{_UNKNOWN} \([a-z ]+: (.+)\)")
@@ -132,7 +132,7 @@ def _other_rules(sweep: Sweep, row: Mapping[Any, Any]) -> list[str]:
         "texts": _own(sweep, "texts"),
         "prompt": _own(sweep, "prompt"),
         "ignore": {OWN_IGNORE, NO_IGNORE},
-        "dialect": {n for n, d in dialects().items() if d.count is dialects()[OWN_DIALECT].count},
+        "dialect": {n for n, d in dialects().items() if d.count is dialects()[OURS].count},
     }
     found = []
     for kind, own in ours.items():

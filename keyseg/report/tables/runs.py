@@ -48,7 +48,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
                 cell.label,
                 cell.seed,
                 cell.status,
-                imported.MARK if cell.imported else cell.convergence.word or "",
+                imported.IMPORTED if cell.imported else cell.convergence.word or "",
                 " ".join(sorted(cell.commits)),
                 cell.dirty,
                 cell.info.get("data_fingerprint") or "",

@@ -11,7 +11,7 @@ from keyseg.data.example import Example
 from keyseg.data.files import DataError
 from keyseg.data.masks import encode_rle
 from keyseg.data.predictions.matching import match
-from keyseg.data.predictions.reading import COCO, LINES, PNG, RELA, read
+from keyseg.data.predictions.reading import COCO, JSON_LINES, PNG, RELA, read
 
 SIZE = 4, 6
 MASK = np.zeros(SIZE, bool)
@@ -64,7 +64,11 @@ def test_json_lines_by_id_and_by_image_and_query(tmp_path):
         {"id": "refcoco/val/7-0", "mask": {"size": list(SIZE), "counts": [9, 2, 13]}},
     )
     found = read(file)
-    assert (found.form, found.head["system"], found.head["protocol"]) == (LINES, "X", "generated")
+    assert (found.form, found.head["system"], found.head["protocol"]) == (
+        JSON_LINES,
+        "X",
+        "generated",
+    )
     assert [p.score for p in found.predictions] == [0.5, None, None]
     assert found.predictions[0].answer == "It is."
     masks = drawn(file)
@@ -252,7 +256,7 @@ def test_a_file_of_a_stranger(tmp_path, content, said):
 
 
 def test_sizes_are_looked_at_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("keyseg.data.predictions.reading.LARGEST_LIST", 10)
+    monkeypatch.setattr("keyseg.data.predictions.reading.LONGEST_LIST", 10)
     with pytest.raises(DataError, match="more than the 10 that are read"):
         read(listed(tmp_path, {"image_id": 1, "segmentation": runs()}))
     with pytest.raises(DataError, match="does not exist"):
