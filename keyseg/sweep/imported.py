@@ -196,8 +196,8 @@ def check(sweep_dir: Path, imports: Sequence[Import]) -> dict[str, Any]:
         other = before and before.get(imported.IMPORTED) != each.system
         if other or (cell and cell["signature"] != each.signature):
             raise ConfigError(
-                f"{sweep_dir} has seed {each.seed} of {before[imported.IMPORTED]} from another file "
-                "or data: give --seed for another training, or --name for another import"
+                f"{sweep_dir} has seed {each.seed} of {before[imported.IMPORTED]} from another "
+                "file or data: give --seed for another training, or --name for another import"
             )
     return before
 

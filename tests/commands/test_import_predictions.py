@@ -92,7 +92,7 @@ def test_several_files_are_seeds_and_another_file_of_a_seed_is_refused(keyseg, t
     folder = keyseg.outputs / "LISA-7B-v1-reason_seg-val"
     assert [c.seed for c in load(folder).variants[0].finished] == [0, 1]
     code, said = keyseg.imports(second)
-    assert (code, "seed 0 of LISA-7B-v1 from another file" in said.err) == (2, True)
+    assert (code, "seed 0 of LISA-7B-v1 from another file or data" in said.err) == (2, True)
     assert keyseg.imports(second, more=["--seed", "2"])[0] == 0
     assert [c.seed for c in load(folder).variants[0].finished] == [0, 1, 2]
 
