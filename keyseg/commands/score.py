@@ -59,7 +59,11 @@ def _run(options: argparse.Namespace) -> int:
         name: find_scored(resolve_path(options.outputs), name).samples() for name in options.runs
     }
     table = pd.DataFrame(list(_scored(runs, asked, known[OURS])))
-    Console().print(_drawn(table, next(iter(runs)) if len(runs) > 1 else ""))
+    first = next(iter(runs))
+    print(f"percent; +/-: gIoU less that of {OURS} on the same masks")
+    for (name, protocol), rows in table.groupby(["run", "protocol"], sort=False):
+        held = first if name != first else ""
+        Console().print(_drawn(str(name), str(protocol), rows, held))
     for line in notes(asked):
         print(line)
     if options.csv:
@@ -119,29 +123,28 @@ def notes(asked: list[Dialect]) -> Iterator[str]:
             yield f"{dialect.name}: {dialect.limits}."
 
 
-def _drawn(table: pd.DataFrame, first: str) -> Any:
-    """`first`: the run that others are held against; "" for a single one."""
-    from rich.table import Table
+def _drawn(run: str, protocol: str, rows: pd.DataFrame, first: str) -> Any:
+    """A run's masks of one protocol, a line a dialect.
 
-    title = "the same masks under each dialect, percent; +/-: gIoU less that of keyseg"
-    if first:
-        title += f"; last: less {first} on common examples, 95 % over images"
+    first: the run that this one is held against; "" where it is that itself, or the only one.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    against = f"; last column: less {first}" if first else ""
+    title = Text(f"{run}, {protocol.replace('_', ' ')}{against}", style="bold")
     drawn = Table(title=title, title_justify="left")
-    words = ["run", "protocol", "dialect"]
-    numbers = [name for name in TITLES if name in table and table[name].notna().any()]
-    for name in words:
-        drawn.add_column(name, overflow="fold")
+    numbers = [name for name in TITLES if name in rows and rows[name].notna().any()]
+    drawn.add_column("dialect", no_wrap=True)
     for name in numbers:
         drawn.add_column(TITLES[name], justify="right", no_wrap=True)
     drawn.add_column("+/-", justify="right", no_wrap=True)
     if first:
-        drawn.add_column(f"- {first}", justify="right")
-    for row in table.to_dict("records"):
+        drawn.add_column("gIoU less, 95 %", justify="right")
+    for row in rows.to_dict("records"):
         values = [_percent(row[name]) for name in numbers]
-        against = [_interval(row)] if first else []
-        drawn.add_row(
-            *(str(row[name]) for name in words), *values, _percent(row["more"], "+"), *against
-        )
+        last = [_interval(row)] if first else []
+        drawn.add_row(str(row["dialect"]), *values, _percent(row["more"], "+"), *last)
     return drawn
 
 

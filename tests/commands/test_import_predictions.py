@@ -164,6 +164,11 @@ def test_every_form_gives_the_same_cell(keyseg, tmp_path):
     assert run["iou"].round(6).tolist() == [0.75, 0.5, 1.0]
     for frame in frames[:-1]:
         pd.testing.assert_frame_equal(frame, run)
+    code, said = keyseg("export", "c/LISA-7B-v1 (imported)", tmp_path / "model")
+    assert (code, "holds masks of another system (LISA-7B-v1) and no model" in said.err) == (
+        2,
+        True,
+    )
     out = tmp_path / "again.jsonl"
     assert keyseg("export", "predictions", "c/LISA-7B-v1 (imported)", "--out", out)[0] == 0
     assert keyseg.imports(out, system="again", more=["--name", "d"])[0] == 0
