@@ -439,6 +439,8 @@ def check_values(run: RunConfig) -> None:
         for v in value if isinstance(value, list) else [value]:
             if v not in allowed:
                 raise ConfigError(f"{key}={v}: must be one of {', '.join(allowed)}")
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ConfigError(f"{key}={value}: one is given twice")
     for key in POSITIVE:
         if not flat[key] > 0:
             raise ConfigError(f"{key}={flat[key]}: must be above 0")
@@ -456,6 +458,11 @@ def check_values(run: RunConfig) -> None:
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
     _check_schedule(run.optim)
+    count, parts = run.optim.images_per_step, run.runtime.accumulation
+    if count < parts:
+        raise ConfigError(
+            f"optim.images_per_step={count}: too few for runtime.accumulation={parts} micro-batches"
+        )
     images = run.data.get("train_images", ALL)
     if images != ALL and not (type(images) is int and images > 0):
         raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")

@@ -209,7 +209,8 @@ class Watch:
                 self._tests = bool(loaded["evaluation"]["protocols"])
             except (ConfigError, KeyError, TypeError):  # whoever works on the run says so
                 return info.get("steps")
-        return info.get("steps") or self._steps
+        steps = info.get("steps")
+        return self._steps if steps is None else steps
 
 
 def watches(sweep_dir: Path) -> list[Watch]:

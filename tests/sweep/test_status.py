@@ -119,6 +119,13 @@ def test_rows_taken_back_are_forgotten(run):
     assert watch.read().step == 0
 
 
+def test_the_untrained_model_has_no_steps_and_not_no_number_of_them(tmp_path, compose_run):
+    run = RunDirectory.create(tmp_path / "run", compose_run("optim.steps=0"))
+    run.update(status="running", steps=0)
+    run.log([Row("val/giou", 0.1, 0, now())])
+    assert Watch(run, "full").read("running").steps == 0
+
+
 def test_a_queued_run_and_one_that_was_stopped_while_queued(run):
     run.update(status="queued", attempts=[])
     assert Watch(run, "x").read().state == "queued"
