@@ -37,7 +37,7 @@ from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch, unique_titles
+from keyseg.sweep.status import Watch, state_of, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.tracking import sync
 
@@ -246,7 +246,7 @@ def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None
     for title, cell in zip(titles, cells, strict=True):
         given = " ".join(o for o in cell.point.overrides if not o.startswith("dry="))
         finish.print_line(
-            console, f"{title:<{width}}  {cell.signature}  {cell.open().status:<7}  {given}"
+            console, f"{title:<{width}}  {cell.signature}  {state_of(cell.open()):<7}  {given}"
         )
 
 

@@ -27,7 +27,7 @@ from keyseg.sweep.launcher import (
 )
 from keyseg.sweep.overrides import fail, one_line_errors
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch
+from keyseg.sweep.status import Watch, state_of
 from keyseg.sweep.supervise import Outcome
 
 _REDRAW = 0.5  # seconds
@@ -52,7 +52,7 @@ def run_single(cfg: DictConfig) -> None:
             _take_part(cell, dry=cfg.dry)
             return
         if cfg.dry:
-            finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
+            finish.print_line(console, f"{cell.title}: {state_of(cell.open())}, {cell.path}")
             for line in stale.summary_lines([cell], stale.find([cell])):
                 finish.print_line(console, f"stale: {line}")
             preflight.check_devices([c.config for c in waiting([cell])])

@@ -95,6 +95,16 @@ def test_how_one_run_may_end(run, started, capsys, fusion, code, message):
     assert message in printed.out + printed.err
 
 
+def test_dry_calls_what_was_killed_stopped(run, started, capsys):
+    run()
+    started[0].update(status="running")
+    run("dry=true")
+    assert "full · seed 0: stopped" in capsys.readouterr().out
+    with started[0].lock():
+        run("dry=true")
+    assert "full · seed 0: running" in capsys.readouterr().out
+
+
 def test_a_run_at_work_elsewhere(run, started, capsys):
     run()
     with started[0].lock(), pytest.raises(SystemExit):

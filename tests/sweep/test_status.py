@@ -217,6 +217,25 @@ def test_the_table_fits_and_no_number_is_cut(cells, width):
     assert "1 of 4 done · 1 running · 1 queued · 1 failed" in lines[-1]
 
 
+@pytest.mark.parametrize("width", [100, 110, 120, 140])
+def test_words_give_way_before_the_names_of_cells_do(tmp_path, width):
+    losses = dict.fromkeys(("loss", "text", "bce", "dice", "keyword"), 0.25)
+    found = [
+        cell(
+            f"full · seed {seed}",
+            tmp_path,
+            state="done",
+            losses=losses,
+            training="never left the untrained level",
+        )
+        for seed in (0, 7)
+    ]
+    lines = drawn(found, width)
+    for seed in (0, 7):
+        assert any(line.lstrip().startswith(f"full · seed {seed} ") for line in lines)
+    assert max(map(len, lines)) <= width
+
+
 @pytest.mark.parametrize(
     ("room", "text"),
     [
