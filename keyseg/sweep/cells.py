@@ -168,7 +168,8 @@ def check_scored(cells: Iterable[Cell]) -> None:
             raise ConfigError(
                 "evaluation.protocols=[]: nothing would read the test split, and the run would end "
                 f"without a score: give {' or '.join(PROTOCOLS)}, or both (a tuner's trials, which "
-                "have none, are told so by hydra.sweeper.trial_overrides)"
+                "have none, are told so by hydra.sweeper.trial_overrides; a sweep of which val is "
+                "all you want, by hydra.launcher.report=false)"
             )
 
 

@@ -147,11 +147,11 @@ def test_a_block_for_sweeps_says_that_one_run_does_not_read_it(run, started, cap
 def launcher(tmp_path):
     """A debug launcher over a config of these overrides; within `initialize_config_dir`."""
 
-    def launcher(*overrides: str) -> DebugLauncher:
+    def launcher(*overrides: str, report: bool = False) -> DebugLauncher:
         def load_sweep_config(config, job):
             return compose("config", [f"paths.outputs={tmp_path}", *job])
 
-        debug = DebugLauncher(report=False)
+        debug = DebugLauncher(report=report)
         debug.setup(
             hydra_context=SimpleNamespace(
                 config_loader=SimpleNamespace(load_sweep_config=load_sweep_config)
@@ -181,12 +181,15 @@ def test_debug_runs_in_this_process_and_lets_errors_through(started, launcher, c
 @pytest.mark.parametrize(
     "override", ["evaluation.protocols=[]", "runtime.device=cuda:99", "data.splits.val=[]"]
 )
-def test_of_a_sweep_too_it_is_known_before_a_job(started, launcher, capsys, override, dry):
+def test_of_a_sweep_too_it_is_known_before_a_job(
+    started, launcher, monkeypatch, capsys, override, dry
+):
+    monkeypatch.undo()  # the real preflight
     with (
         initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"),
         pytest.raises(SystemExit),
     ):
-        launcher(dry).launch([["fusion=full", override]], 0)
+        launcher(dry, report=True).launch([["fusion=full", override]], 0)
     assert f"error: {override.partition('=')[0]}" in capsys.readouterr().err
     assert not started
 
