@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 
@@ -42,11 +43,11 @@ def _present(name: str, key: str) -> torch.device:
         raise ConfigError(f"{key}={name}: {str(error).splitlines()[0]}") from error
     if device.type == "cpu":
         return device
-    module = getattr(torch, device.type, None)  # torch.cuda, torch.mps, torch.xpu, ...
-    backend = (
+    module: Any = getattr(torch, device.type, None)  # torch.cuda, torch.mps, torch.xpu, ...
+    asked = (
         module if hasattr(module, "is_available") else getattr(torch.backends, device.type, None)
     )
-    if backend is None or not backend.is_available():
+    if asked is None or not asked.is_available():
         raise ConfigError(
             f"{key}={name}: torch {torch.__version__} sees no such device here; auto takes a GPU "
             "if there is one"
