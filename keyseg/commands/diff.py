@@ -18,7 +18,7 @@ from keyseg.runs.run_directory import RunDirectory, stored_config
 
 # `metrics` is imported late: it loads numpy, and every other command would wait for it.
 
-ABSENT = "-"
+_ABSENT = "-"
 _KEPT = ("status", "steps", "trainable_parameters", "seconds_per_step")
 """Facts of run.json that are numbers to compare, too."""
 _NAMED = ("data_fingerprint", "weights_fingerprint")
@@ -27,7 +27,7 @@ _DESCRIPTIVE = ("name", "paths.outputs", "paths.reports", "ablation")
 
 
 @dataclass(frozen=True)
-class Line:
+class Compared:
     """One thing that both runs have, or one of them. `change`: from the first to the second."""
 
     name: str
@@ -67,7 +67,7 @@ def _title(run: RunDirectory) -> str:
     return f"{run.path.parent.name}/{info.get('label') or run.path.name}/{info.get('seed', '')}"
 
 
-def compare(one: RunDirectory, other: RunDirectory) -> dict[str, list[Line]]:
+def compare(one: RunDirectory, other: RunDirectory) -> dict[str, list[Compared]]:
     """All that two runs can be compared by, in chapters.
 
     Raises:
@@ -84,7 +84,7 @@ def compare(one: RunDirectory, other: RunDirectory) -> dict[str, list[Line]]:
     }
 
 
-def _config(runs: Sequence[RunDirectory]) -> list[Line]:
+def _config(runs: Sequence[RunDirectory]) -> list[Compared]:
     flat = [flatten(stored_config(r.config_file)) if r.config_file.exists() else {} for r in runs]
     for run, config in zip(runs, flat, strict=True):
         if not config and not run.info:
@@ -93,7 +93,7 @@ def _config(runs: Sequence[RunDirectory]) -> list[Line]:
     return [line for line in found if not line.name.startswith(_DESCRIPTIVE)]
 
 
-def _git(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
+def _git(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
     def told(info: Mapping[str, Any]) -> dict[str, Any]:
         git = info.get("git") or {}
         known = {"commit": (git.get("commit") or "unknown")[:10]} if git else {}
@@ -102,27 +102,28 @@ def _git(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
     return _lines(told(infos[0]), told(infos[1]))
 
 
-def _definitions(runs: Sequence[RunDirectory]) -> list[Line]:
+def _definitions(runs: Sequence[RunDirectory]) -> list[Compared]:
     """Definitions that the two depend on and that are not the same, by their hashes."""
     before, after = (code.parts_of(run.path) for run in runs)
     if not before or not after:
         return []
     names = code.differences(before, after)
     return [
-        Line(name, (before.get(name, ABSENT)[:10], after.get(name, ABSENT)[:10])) for name in names
+        Compared(name, (before.get(name, _ABSENT)[:10], after.get(name, _ABSENT)[:10]))
+        for name in names
     ]
 
 
-def _named(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
+def _named(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
     known = [{key.replace("_", " "): i[key] for key in _NAMED if i.get(key)} for i in infos]
     return _lines(*known)
 
 
-def _protocol(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
+def _protocol(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
     return _lines(*({f"protocol: {k}": v for k, v in _mapping(i, "protocol")} for i in infos))
 
 
-def _machine(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
+def _machine(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
     return [
         *_lines(*(dict(_mapping(info, "versions")) for info in infos)),
         *_lines(*(dict(_mapping(info, "hardware")) for info in infos)),
@@ -134,7 +135,7 @@ def _mapping(info: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     return list(found.items()) if isinstance(found, Mapping) else []
 
 
-def _facts(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
+def _facts(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
     def told(info: Mapping[str, Any]) -> dict[str, Any]:
         known = {key.replace("_", " "): info[key] for key in _KEPT if info.get(key) is not None}
         word = (info.get("convergence") or {}).get("word")
@@ -145,7 +146,7 @@ def _facts(infos: Sequence[Mapping[str, Any]]) -> list[Line]:
     return _lines(told(infos[0]), told(infos[1]))
 
 
-def _scores(infos: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
+def _scores(infos: Sequence[Mapping[str, Any]]) -> Iterator[Compared]:
     """Scores of each protocol in percent, and by how many points the second is above the first."""
     from keyseg.metrics import BY_NAME
 
@@ -157,25 +158,25 @@ def _scores(infos: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
             values = [_number(t.get(name)) for t in told]
             if values == [None, None]:
                 continue
-            shown = [ABSENT if v is None else f"{100 * v:.2f} %" for v in values]
+            shown = [_ABSENT if v is None else f"{100 * v:.2f} %" for v in values]
             one, other = values
             change = ""
             if one is not None and other is not None:
                 change = f"{100 * (other - one):+.2f} points"
             title = f"{measure.title}, {protocol.replace('_', ' ')}"
-            yield Line(title, (shown[0], shown[1]), change)
+            yield Compared(title, (shown[0], shown[1]), change)
 
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and isfinite(value) else None
 
 
-def _lines(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Line]:
+def _lines(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Compared]:
     def text(side: Mapping[str, Any], name: str) -> str:
-        return _text(side[name]) if name in side else ABSENT
+        return _text(side[name]) if name in side else _ABSENT
 
     names = dict.fromkeys([*one, *other])
-    return [Line(name, (text(one, name), text(other, name))) for name in names]
+    return [Compared(name, (text(one, name), text(other, name))) for name in names]
 
 
 def _text(value: object) -> str:
@@ -187,7 +188,7 @@ def _text(value: object) -> str:
 
 
 def lines(
-    chapters: Mapping[str, Sequence[Line]],
+    chapters: Mapping[str, Sequence[Compared]],
     titles: Sequence[str],
     width: int,
     *,
@@ -210,7 +211,7 @@ def lines(
     return out
 
 
-def _columns(kept: Sequence[Line], titles: Sequence[str], width: int) -> list[str]:
+def _columns(kept: Sequence[Compared], titles: Sequence[str], width: int) -> list[str]:
     name = max(len(line.name) for line in kept)
     change = max(len(line.change) for line in kept)
     room = max(12, (width - name - change - 8) // 2)

@@ -27,7 +27,7 @@ def register(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from keyseg.sweep import notify  # asks for more of the sweep than other commands need
+    from keyseg.sweep import notify  # imported late: no other command waits for what draws tables
 
     sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
     page = resolve_path(options.out) / sweep_dir.name / "index.html"
