@@ -35,6 +35,7 @@ NOT_IN_SIGNATURE = (
     "reuse",
     "dry",
     "detach",
+    "notify",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -281,6 +282,7 @@ class RunConfig:
     reuse: bool = True
     dry: bool = False
     detach: bool = False
+    notify: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     fusion: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -320,6 +322,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 POSITIVE = (
     "model.lora.r",
+    "model.lora.alpha",
     "model.projection_layers",
     "loss.keyword.temperature",
     "optim.images_per_step",
@@ -406,7 +409,7 @@ def check(run: RunConfig) -> None:
     """
     check_values(run)
     for group, values in (("fusion", run.fusion), ("data", run.data)):
-        if "name" not in values:
+        if not values.get("name"):
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")

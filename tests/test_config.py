@@ -129,6 +129,8 @@ def test_an_integer_for_a_float_is_the_same_value(changed, key):
         ({"optim.lr": "???"}, r"config key 'optim.lr'"),
         ({"data": {}}, r"data.name is missing: choose one with data=NAME"),
         ({"fusion": {"_target_": "a.B"}}, r"fusion.name is missing: choose one with fusion=NAME"),
+        ({"fusion.name": None}, r"fusion.name is missing: choose one with fusion=NAME"),
+        ({"data.name": ""}, r"data.name is missing: choose one with data=NAME"),
     ],
 )
 def test_errors_name_the_key(composed, values, message):

@@ -89,19 +89,39 @@ def held(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
     name = hashlib.sha256(" ".join(sorted(cells)).encode()).hexdigest()[:12]
     own = sweep_dir / f".launcher-{name}"
     with lock(sweep_dir, "design"):
-        for file in [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]:
-            same = file.name.startswith(own.name)
-            if file.exists() and not same and not _free(file):
-                raise ConfigError(
-                    f"another command is at work on the sweep '{sweep_dir.name}' with other cells: "
-                    "give this one a name of its own (name=OTHER), or wait for the other"
-                )
+        if _commands(sweep_dir, but=own.name):
+            raise ConfigError(
+                f"another command is at work on the sweep '{sweep_dir.name}' with other cells: "
+                "give this one a name of its own (name=OTHER), or wait for the other"
+            )
         each = (own.with_name(f"{own.name}.{number}.lock") for number in count())
         mine = next(taken for taken in map(_taken, each) if taken)
     try:
         yield
     finally:
         mine.release()
+
+
+@contextmanager
+def idle(sweep_dir: Path) -> Iterator[None]:
+    """Keep commands from beginning on a sweep while the body runs.
+
+    Raises:
+        ConfigError: one is at work on it.
+    """
+    with lock(sweep_dir, "design"):
+        if _commands(sweep_dir):
+            raise ConfigError(
+                f"a command is at work on the sweep '{sweep_dir.name}': wait for its end, or "
+                "interrupt it"
+            )
+        yield
+
+
+def _commands(sweep_dir: Path, but: str = "none") -> bool:
+    """Whether a command is at work on a sweep, other than those whose files begin like this."""
+    files = [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]
+    return any(f.exists() and not f.name.startswith(but) and not _free(f) for f in files)
 
 
 def _taken(file: Path) -> filelock.BaseFileLock | None:
