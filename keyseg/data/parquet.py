@@ -39,7 +39,7 @@ from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask, encode_rle
 from keyseg.data.pictures import opened
 
-MARKER_FILE = "unpacked.json"
+UNPACKED_FILE = "unpacked.json"
 """Written last: a folder without it is not complete."""
 
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
@@ -63,7 +63,7 @@ def prepare(root: str | Path, source: str | Path, splits: Mapping[str, str]) -> 
     marker = {s: [(f.name, f.stat().st_size) for f in found] for s, found in files.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
-        if (folder / MARKER_FILE).exists():
+        if (folder / UNPACKED_FILE).exists():
             _compare(folder, marker)
             return
         for split, found in files.items():
@@ -77,13 +77,13 @@ def prepare(root: str | Path, source: str | Path, splits: Mapping[str, str]) -> 
             images.mkdir(parents=True)
             targets = [target for file in found for target in _targets(file, images)]
             (temporary / f"{split}.json").write_text(json.dumps(targets))
-        (temporary / MARKER_FILE).write_text(json.dumps(marker))
+        (temporary / UNPACKED_FILE).write_text(json.dumps(marker))
         temporary.replace(folder)
 
 
 def _compare(folder: Path, marker: Mapping[str, Sequence[tuple[str, int]]]) -> None:
     """Files that are gone may be gone; files that are there must be those that were unpacked."""
-    unpacked = read_json(folder / MARKER_FILE)
+    unpacked = read_json(folder / UNPACKED_FILE)
     for split, files in marker.items():
         if files and unpacked.get(split) != [list(file) for file in files]:
             raise DataError(
