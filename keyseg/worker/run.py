@@ -27,7 +27,9 @@ from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import Parts, build, pick_device, with_others
+from keyseg.train.build import Parts, build, with_others
+from keyseg.train.ceiling import box_ceiling
+from keyseg.train.device import pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
 from keyseg.train.schedule import decay_start
@@ -148,6 +150,12 @@ def work(
     summary = {p: summarise(rows) for p, rows in samples.items()}
     for protocol, values in summary.items():
         log.info("test, %s: %s", protocol, scores(values))
+    found = {}
+    if processes.first:
+        ceiling = box_ceiling(cfg, parts.features, test_groups, data.fingerprint, device)
+        if ceiling:
+            log.info("test, from true boxes before any training: gIoU %.3f", ceiling["giou"])
+            found = {"ceiling": ceiling}
     log.info(memory())
     moment = now()
     run.log(
@@ -159,6 +167,7 @@ def work(
         "summary": summary,
         "seconds_per_step": pace(run),
         "checkpoint_fingerprint": checkpoint,
+        **found,
     }
 
 
