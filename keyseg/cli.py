@@ -8,18 +8,23 @@ from collections.abc import Sequence
 
 from keyseg.commands import (
     data,
+    diff,
     export,
     features,
+    imports,
     intervene,
     keywords,
+    notify,
     plan,
     predict,
+    remove,
     report,
     score,
     status,
     sync,
     ui,
 )
+from keyseg.commands.completion import complete
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 from keyseg.runs import packages
@@ -30,10 +35,14 @@ COMMANDS = (
     report,
     status,
     plan,
+    diff,
+    remove,
+    notify,
     sync,
     ui,
     predict,
     score,
+    imports,
     export,
     intervene,
     data,
@@ -47,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         in_utf8()
     parser = _parser()
+    complete(parser)
     options, rest = parser.parse_known_args(arguments)
     # argparse takes a list of arguments in one piece only: what follows an option is left over.
     if rest and (

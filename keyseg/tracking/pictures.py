@@ -38,6 +38,8 @@ def write(run: RunDirectory, folder: Path) -> None:
 
 def _confusion(rows: pd.DataFrame, file: Path) -> None:
     """Counts of examples whose keyword is known; no file where there is none."""
+    if not {"keyword_rank", "key_asked"} <= set(rows):  # another system's masks
+        return
     known = rows[(rows["keyword_rank"] >= 0) & rows["key_asked"].astype(bool)]
     if known.empty:
         return
@@ -63,10 +65,10 @@ def _overlays(rows: pd.DataFrame, folder: Path) -> None:
         row = order.iloc[round(n * (len(order) - 1) / max(1, count - 1))]
         height, width = int(row["height"]), int(row["width"])
         image, _ = overlay.load(resolve_path(str(row["image"])), height, width)
-        target = overlay.decode(row["target_rle"], height, width)
+        target = overlay.decode(row.get("target_rle"), height, width)
         drawn = overlay.draw(
             image,
-            overlay.decode(row["mask_rle"], height, width),
+            overlay.decode(row.get("mask_rle"), height, width),
             _PREDICTION,
             None if target is None else (target, _TARGET),
         )

@@ -31,8 +31,17 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from keyseg.config import ConfigError, flatten
-from keyseg.runs import disk, sweep_directory
-from keyseg.runs.run_directory import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
+from keyseg.runs import disk, imported, sweep_directory
+from keyseg.runs.run_directory import (
+    DONE,
+    FAILED,
+    PRUNED,
+    TEST,
+    Row,
+    RunDirectory,
+    parse_rows,
+    stored_config,
+)
 from keyseg.tracking import model, pictures, tags
 from keyseg.tracking.names import IDENTITY, LONGEST_PARAM, name_of
 from keyseg.tracking.store import OFF as OFF
@@ -124,7 +133,7 @@ def sync(run: RunDirectory) -> None:
         _log_artifacts(client, mlflow_run, run, _ARTIFACTS)
         if status == _FINAL[DONE]:
             _log_pictures(client, mlflow_run, run)
-            if run.config.runtime.log_model:
+            if not imported.of(info) and run.config.runtime.log_model:
                 _log_model(client, mlflow_run, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
             client.log_artifacts(mlflow_run.info.run_id, str(run.gallery), "gallery")
@@ -249,7 +258,8 @@ def _log_params(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> Non
     """Log the config, and what explains it; those params that are not there yet."""
     from mlflow.entities import Param
 
-    config = {k: v for k, v in flatten(run.config).items() if not k.startswith("ablation")}
+    stored = stored_config(run.config_file) if imported.of(run.info) else run.config
+    config = {k: v for k, v in flatten(stored).items() if not k.startswith("ablation")}
     named = {name_of(key): str(value)[:LONGEST_PARAM] for key, value in config.items()}
     missing = [
         Param(key, value) for key, value in named.items() if key not in mlflow_run.data.params

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from keyseg.runs import provenance
+from keyseg.runs import imported, provenance
 from keyseg.runs.private_files import without_passwords
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.tracking.names import CELL, IDENTITY, KIND, LONGEST_TAG
@@ -22,6 +22,8 @@ def of_run(
 ) -> dict[str, str]:
     """The tags of a cell's run; `parent`, `command`: MLflow's run of its sweep, what started it."""
     label, seed = info.get("label") or run.config.fusion["name"], info.get("seed")
+    other = imported.of(info)
+    keyed = not other and run.config.model.tokens.n_keys
     attempts = info.get("attempts") or [{}]
     return texts(
         {
@@ -34,7 +36,11 @@ def of_run(
             "keyseg.signature": info.get("signature") or run.path.name,
             "keyseg.sweep": run.sweep_dir.name,
             "keyseg.label": label,
-            "keyseg.keyword": None if run.config.model.tokens.n_keys else "not asked",
+            "keyseg.keyword": None if keyed else "not asked",
+            "keyseg.imported": other.get("system"),
+            "keyseg.imported_file": other.get("file"),
+            "keyseg.imported_sha256": other.get("sha256"),
+            "keyseg.imported_said_by": other.get("said_by"),
             "keyseg.git_dirty": (info.get("git") or {}).get("dirty"),
             "keyseg.data_fingerprint": info.get("data_fingerprint"),
             "keyseg.weights_fingerprint": info.get("weights_fingerprint"),

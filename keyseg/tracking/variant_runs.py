@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from keyseg.runs import imported
 from keyseg.runs.run_directory import FAILED, RunDirectory, is_loss
 from keyseg.tracking import description, scores, tags
 from keyseg.tracking.names import KIND, VARIANT, name_of
@@ -46,8 +47,9 @@ def sync(client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[sco
 
 
 def _wanted(found: Sequence[scores.Cell]) -> bool:
-    first = next(cell for cell in found if cell.done)
-    return first.run.config.runtime.log_variants
+    ours = (cell for cell in found if cell.done and not imported.of(cell.info))
+    first = next(ours, None)
+    return first is not None and first.run.config.runtime.log_variants
 
 
 def _make(

@@ -56,9 +56,10 @@ A caption.
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def client(tmp_path_factory, empty_store):
     """A store of its own for all tests here, which only read it."""
     root = tmp_path_factory.mktemp("pages")
+    shutil.copy(empty_store, root / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
         yield client_of(f"sqlite:///{root / 'mlflow.db'}")
