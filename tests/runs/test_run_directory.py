@@ -24,7 +24,9 @@ def rows(*steps: int) -> list[Row]:
 
 def test_create_freezes_the_config_and_keeps_what_is_there(run, run_config):
     assert run.config == run_config
+    assert len(run.identity) == 32
     assert run.info == {
+        "id": run.identity,
         "signature": signature(run_config),
         "status": "queued",
         "seed": 0,
@@ -37,6 +39,7 @@ def test_create_freezes_the_config_and_keeps_what_is_there(run, run_config):
     again = RunDirectory.create(run.path, run_config, label="other")
     assert again.status == "done"
     assert again.info["label"] == "full"
+    assert again.identity == run.identity
 
 
 def test_the_config_file_is_what_omegaconf_writes_and_reads(run, run_config):
