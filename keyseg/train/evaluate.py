@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ from torch import Tensor
 from keyseg.config import GENERATED, RunConfig
 from keyseg.data.ahead import ahead
 from keyseg.data.example import VOID
+from keyseg.data.keywords.head_noun import head_noun
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
+from keyseg.data.prompts import name_of
 from keyseg.metrics import iou
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import drawn
@@ -141,6 +143,7 @@ def _records(
     answers = answers_of(batch)
     talk = parts.conversation
     name = cache(lambda token: talk.text([token]))
+    names_target = protocol == GENERATED and talk.names_target
     rows = []
     for n, example in enumerate(batch.examples):
         height, width = batch.sizes[batch.rows[n]]
@@ -168,6 +171,7 @@ def _records(
                 "predicted_keyword": named[0][0] if keys[n] else "",
                 "top_words": json.dumps(named if keys[n] else []),
                 "answer": talk.text(answers[n]),
+                **_nouns(name_of(example), talk.said(answers[n]) if names_target else None),
                 "has_seg": segs[n],
                 "has_key": keys[n],
                 "key_asked": asked,
@@ -179,6 +183,19 @@ def _records(
             }
         )
     return rows
+
+
+_noun = lru_cache(maxsize=2**16)(head_noun)
+
+
+def _nouns(name: str | None, said: str | None) -> dict[str, str | None]:
+    """What the target is called and what the model calls it; None for what is not to be compared.
+
+    A picture of somebody's own has no target: its answer is not looked at.
+    """
+    target = _noun(name) if name else None
+    named = target is not None and said is not None
+    return {"answer_noun": (_noun(said or "") or "") if named else None, "target_noun": target}
 
 
 def _pixels(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[dict[str, Any]]:

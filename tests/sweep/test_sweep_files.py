@@ -79,12 +79,31 @@ def test_a_design_holds(file):
 
 
 def test_keyword_loss_runs_no_cell_twice():
-    """Off, temperature and target cannot matter: 9 of the 24 combinations are repeats."""
+    """Off, temperature and target cannot matter, and without KEY nothing of the loss can."""
     content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
     made = read_design(jobs, content["ablation"])
     assert made.left_out == len(jobs) - len(made.points) > 0
-    off = [p for p in made.points if p.factors["loss.keyword.weight"] == 0]
-    assert len(off) == len({p.seed for p in off})
+    bare = [p for p in made.points if p.factors.get("loss.keyword.weight", 0) == 0]
+    said = [(p.factors["fusion"], p.factors["prompt.names_target"], p.seed) for p in bare]
+    assert len(said) == len(set(said)) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("name", ["table3", "fusion_full", "token_order", "keyword_loss"])
+def test_questions_about_key_are_held_against_a_model_without_it(name):
+    content, _, jobs = read(PROJECT / f"sweeps/{name}.yaml")
+    made = read_design(jobs, content["ablation"])
+    assert made.baseline["fusion"] == "no_key"
+    assert any(e.get("against", {}).get("fusion") == "no_key" for e in made.contrasts)
+    bare = [p for p in made.points if p.factors["fusion"] == "no_key"]
+    assert not any({"model.tokens.order", "loss.keyword.weight"} & p.factors.keys() for p in bare)
+
+
+def test_an_answer_that_names_nothing_is_an_arm():
+    content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
+    made = read_design(jobs, content["ablation"])
+    silent = [p for p in made.points if p.factors["prompt.names_target"] is False and not p.seed]
+    arms = {(p.factors["fusion"], p.factors.get("loss.keyword.weight")) for p in silent}
+    assert arms == {("no_key", None), ("full", 0.0), ("full", 0.5)}
 
 
 def test_a_dropped_factor_is_as_good_with_any_value():

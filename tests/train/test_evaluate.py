@@ -258,6 +258,24 @@ def test_a_generated_answer_like_the_written_one_scores_the_same(answering, wide
         assert {k: one[k] for k in same} == {k: other[k] for k in same}
 
 
+@pytest.mark.parametrize(
+    ("name", "wrote", "noun"),
+    [
+        ("full", "sure , [KEY] [SEG] . the big red cup .", "cup"),
+        ("full", "a ball ? [KEY] [SEG] .", ""),
+        ("no_key", "sure , [SEG] . the ball .", "ball"),
+    ],
+)
+def test_what_the_model_calls_the_target_is_read_after_the_tokens(
+    answering, wide, name, wrote, noun
+):
+    parts, cfg = answering(name, "key_first", wrote, "sure .")
+    made, _ = evaluate(parts, [wide], cfg, "generated")
+    assert (made["answer_noun"], made["target_noun"]) == (noun, "ball")
+    given, _ = evaluate(parts, [wide], cfg, "teacher_forced")
+    assert (given["answer_noun"], given["target_noun"]) == (None, "ball")
+
+
 def test_without_key_nothing_of_key_and_keyword_is_scored(answering, wide, make_parts):
     parts, cfg = answering("no_key", "key_first", "sure , [SEG] . the cup .", "sure .")
     made, other = evaluate(parts, [wide], cfg, "generated")
