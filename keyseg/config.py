@@ -52,6 +52,14 @@ ADDED: dict[str, Any] = {
     "optim.until": "steps",
     "fusion.key_in_context": True,
     "prompt.names_target": True,
+    "prompt.test": "",
+    "data.draw": "permutation",
+    "model.clip_view": "crop",
+    "model.shared_projection": False,
+    "model.tokens.rows": "new",
+    "loss.dice_smooth": 1.0,
+    "loss.void": "skip",
+    "optim.patience": 5,
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -89,6 +97,11 @@ ALL = "all"
 """Of data.train_images: every image of the train split."""
 
 
+DRAWS = ("permutation", "uniform")
+"""Of data.draw: how the images of a source come in training: none again before all have come, or
+each drawn out of all (released)."""
+
+
 class ConfigError(ValueError):
     """A value in the config is wrong; the message names the key, the value and the remedy."""
 
@@ -111,6 +124,7 @@ class TokensConfig:
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
     `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
     of the table (LISA).
+    `rows`: of the vocabulary's two tables the "new" ones are trained, or "all" (LISA, released).
     """
 
     key: str = "[KEY]"
@@ -120,6 +134,7 @@ class TokensConfig:
     state: str = "token"
     key_init: str | None = None
     seg_init: str | None = None
+    rows: str = "new"
 
 
 @dataclass
@@ -132,7 +147,9 @@ class ModelConfig:
     `frozen`: frozen weights are kept in "fp32" or in `precision`. `quantization`: "nf4" keeps the
     language model's in 4 bits (extra `qlora`). `gradient_checkpointing`: what the backward pass
     computes again of the language model's layers: nothing ("none"), all ("full"), or all but the
-    MLP's wide products ("selective").
+    MLP's wide products ("selective"). `clip_view`: how CLIP gets an image that is no square:
+    "crop" = its middle, as the public processors do; "pad" = all of it, padded; "squash" = all of
+    it, resized to a square. `shared_projection`: SEG and KEY have one projection (released).
     """
 
     name: str = MISSING
@@ -147,13 +164,19 @@ class ModelConfig:
     attention: str = "sdpa"
     gradient_checkpointing: str = "none"
     projection_layers: int = 2
+    shared_projection: bool = False
+    clip_view: str = "crop"
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
 
 
 @dataclass
 class KeywordLossConfig:
-    """Keyword CE: `target` is "first" (sub-token) or "all" (sub-tokens averaged)."""
+    """Keyword CE: `target` is "first" (sub-token) or "all" (sub-tokens averaged).
+
+    `table`: of the vocabulary, against which KEY is held: the "frozen" pre-trained one, a copy that
+    is "trained", or the frozen one "projected" to the prompts' width by a random matrix (released).
+    """
 
     weight: float = MISSING
     temperature: float = MISSING
@@ -167,6 +190,8 @@ class LossConfig:
     """Weights of the terms of the loss. Weight 0: measured and logged, not trained.
 
     `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
+    `dice_smooth`: pixels that are added above and below the fraction (1e-3: LISA, released).
+    `void`: pixels to ignore are left out ("skip"), or count as "background" (LISA, released).
     `terms`: more of them by name: a weight, or {weight, options}; with a `_target_` the function
     is that one, else the term of that name (`keyseg.train.losses`).
     """
@@ -176,6 +201,8 @@ class LossConfig:
     bce: float = MISSING
     dice: float = MISSING
     resolution: str = MISSING
+    dice_smooth: float = 1.0
+    void: str = "skip"
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
     terms: dict[str, Any] = field(default_factory=dict)
 
@@ -186,7 +213,8 @@ class OptimConfig:
 
     `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
     constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
-    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there).
+    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there), or
+    where `patience` evaluations on end were no better than the best before them ("patience").
     """
 
     steps: int = MISSING
@@ -201,6 +229,7 @@ class OptimConfig:
     schedule: str = MISSING
     decay: float = 0.2
     until: str = "steps"
+    patience: int = 5
     clip: float = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
@@ -225,6 +254,8 @@ class PromptConfig:
     """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object.
 
     `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
+    `test`: the question of val and test, for short and long queries; "" = the first of `short` and
+    of `long`.
     """
 
     name: str = MISSING
@@ -236,6 +267,7 @@ class PromptConfig:
     long: list[str] = MISSING
     answers: list[str] = MISSING
     names_target: bool = True
+    test: str = ""
 
 
 @dataclass
@@ -304,14 +336,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.quantization": ("none", "nf4"),
     "model.attention": ("sdpa", "eager"),
     "model.gradient_checkpointing": ("none", "full", "selective"),
+    "model.clip_view": ("crop", "pad", "squash"),
+    "model.tokens.rows": ("new", "all"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
     "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
-    "loss.keyword.table": ("frozen", "trained"),
+    "loss.keyword.table": ("frozen", "trained", "projected"),
+    "loss.void": ("skip", "background"),
     "optim.schedule": ("constant", "linear", "cosine", "wsd"),
-    "optim.until": ("steps", "plateau"),
+    "optim.until": ("steps", "plateau", "patience"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
@@ -322,6 +357,8 @@ POSITIVE = (
     "model.lora.r",
     "model.projection_layers",
     "loss.keyword.temperature",
+    "loss.dice_smooth",
+    "optim.patience",
     "optim.images_per_step",
     "optim.expressions_per_image",
     "optim.eval_every",
@@ -459,6 +496,9 @@ def check_values(run: RunConfig) -> None:
     images = run.data.get("train_images", ALL)
     if images != ALL and not (type(images) is int and images > 0):
         raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
+    draw = run.data.get("draw", DRAWS[0])
+    if draw not in DRAWS:
+        raise ConfigError(f"data.draw={draw}: must be one of {', '.join(DRAWS)}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     own = (run.loss.text, run.loss.bce, run.loss.dice, keyword)
     if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):

@@ -42,6 +42,12 @@ def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
     return ids
 
 
+def asked(prompt: PromptConfig, is_sentence: bool, *, test: bool) -> list[str]:
+    """Templates of the question: those of training, or the one of val and test first."""
+    forms = prompt.long if is_sentence else prompt.short
+    return [prompt.test, *forms] if test and prompt.test else forms
+
+
 def name_of(example: Example) -> str | None:
     """What an answer calls the target; None where neither a text nor a keyword is known."""
     return example.text or (f"the {example.keyword}" if example.keyword else None)
@@ -104,7 +110,7 @@ class Conversation:
         return self.text(answer[new[-1] + 1 if new else 0 :])
 
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
-        """Question and full answer; templates drawn with `rng`, the first ones without."""
+        """Question and full answer; templates drawn with `rng`, those of a test without."""
         template = self._choose(self.prompt.answers, rng)
         if not self.prompt.names_target:
             template = template.partition("{text}")[0].rstrip()
@@ -114,7 +120,7 @@ class Conversation:
 
     def question(self, example: Example, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens from the end of the image to where the answer starts."""
-        forms = self.prompt.long if example.is_sentence else self.prompt.short
+        forms = asked(self.prompt, example.is_sentence, test=rng is None)
         question = self._choose(forms, rng).format(query=self._plain(example.query))
         return self._ids(self._question.format(question=question).rstrip())
 

@@ -75,6 +75,6 @@ def _load(data_cfg: Mapping[str, Any]) -> Data:
 
 
 def _key(data_cfg: Mapping[str, Any]) -> str:
-    """What tells one data set from another; how much of it a cell trains on does not."""
-    read = {key: value for key, value in data_cfg.items() if key != "train_images"}
+    """What tells one data set from another; how a cell draws from it does not."""
+    read = {k: value for k, value in data_cfg.items() if k not in ("train_images", "draw")}
     return json.dumps(read, sort_keys=True)

@@ -25,6 +25,7 @@ from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
 from keyseg.data.prompts import name_of
 from keyseg.metrics import iou
+from keyseg.model.backbones.clip_view import seen_slice
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import drawn
 from keyseg.train.batch import MISSING, Batch
@@ -86,7 +87,7 @@ def evaluate_batches(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield start, _records(parts, batch, output, scores, protocol)
+            yield start, _records(parts, batch, output, scores, (protocol, cfg.model.clip_view))
 
 
 def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
@@ -124,9 +125,13 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 
 
 def _records(
-    parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, asked_how: tuple[str, str]
 ) -> list[Record]:
-    """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked."""
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked.
+
+    asked_how: the protocol, and how CLIP gets images.
+    """
+    protocol, view = asked_how
     asked = bool(scores.shape[1])
     words = scores.softmax(-1).mean(dim=1) if asked else scores.new_zeros(len(scores), TOP_WORDS)
     top = words.topk(TOP_WORDS)
@@ -162,6 +167,7 @@ def _records(
                 "text": example.text,
                 "protocol": protocol,
                 **{f"slice_{name}": value for name, value in example.slices.items()},
+                "slice_seen_by_clip": seen_slice(batch.masks[n] == 1, view),
                 "intersection": pixels[n]["intersection"],
                 "union": pixels[n]["union"],
                 "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),

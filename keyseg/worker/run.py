@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import ALL, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, DRAWS, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import scored
 from keyseg.data.fraction import fewer
@@ -86,7 +86,13 @@ def work(
     )
     optim = cfg.optim
     train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.seed)
-    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    sampler = ImageSampler(
+        train,
+        cfg.seed,
+        optim.images_per_step,
+        optim.expressions_per_image,
+        cfg.data.get("draw", DRAWS[0]),
+    )
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
     processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 from omegaconf import OmegaConf
 
-from keyseg.config import PROJECT
+from keyseg.config import PROJECT, flatten
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
 from keyseg.report.store import Sweep, VariantResult
@@ -96,6 +96,42 @@ def test_questions_about_key_are_held_against_a_model_without_it(name):
     assert any(e.get("against", {}).get("fusion") == "no_key" for e in made.contrasts)
     bare = [p for p in made.points if p.factors["fusion"] == "no_key"]
     assert not any({"model.tokens.order", "loss.keyword.weight"} & p.factors.keys() for p in bare)
+
+
+SET_BY_RELEASED = {
+    "model.tokens.order": "seg_first",
+    "model.tokens.state": "previous",
+    "model.tokens.rows": "all",
+    "model.shared_projection": True,
+    "model.name": "llava_1_5_7b",
+    "data.name": "released",
+    "data.keyword": "expression",
+    "data.draw": "uniform",
+    "prompt.name": "released",
+    "prompt.test": "{query}",
+    "loss.keyword.table": "projected",
+    "loss.keyword.similarity": "cosine",
+    "loss.keyword.temperature": 0.07,
+    "loss.text": 1e-4,
+    "loss.dice_smooth": 1e-3,
+    "loss.void": "background",
+    "optim.steps": 4000,
+    "optim.until": "patience",
+    "optim.patience": 5,
+    "evaluation.texts": "first",
+}
+
+
+@pytest.mark.parametrize("name", ["released", "fidelity"])
+def test_all_that_can_be_set_is_as_released(name, compose_run):
+    """And fidelity asks its question with it."""
+    cfg = compose_run(f"+sweeps={name}")
+    found = flatten(cfg)
+    assert {key: found[key] for key in SET_BY_RELEASED} == SET_BY_RELEASED
+    assert cfg.ablation["name"] == name
+    small = compose_run(f"+sweeps={name}", "model=tiny", "data=scenes", "prompt=short")
+    assert (small.model.name, small.data["name"]) == ("tiny", "scenes")
+    assert small.model.shared_projection
 
 
 def test_an_answer_that_names_nothing_is_an_arm():

@@ -87,7 +87,7 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     assert set.intersection(*slices) == every
     assert set.union(*slices) == {*every, "slice_distractors"}
     for row, own in zip(rows, slices, strict=True):
-        assert row.keys() == {*SAMPLE_COLUMNS, *own}
+        assert row.keys() == {*SAMPLE_COLUMNS, *own, "slice_seen_by_clip"}
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}
