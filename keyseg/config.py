@@ -51,6 +51,7 @@ ADDED: dict[str, Any] = {
     "optim.decay": 0.2,
     "optim.until": "steps",
     "fusion.key_in_context": True,
+    "fusion.match": "fusion",
     "prompt.names_target": True,
     "prompt.test": "",
     "data.draw": "permutation",
@@ -60,6 +61,12 @@ ADDED: dict[str, Any] = {
     "loss.dice_smooth": 1.0,
     "loss.void": "skip",
     "optim.patience": 5,
+    "optim.times": 1,
+    "stream": 0,
+    "data.wrong_masks": 0,
+    "evaluation.eroded": 0,
+    "evaluation.eroded_by": 2,
+    "evaluation.intervention": "",
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -211,6 +218,8 @@ class LossConfig:
 class OptimConfig:
     """AdamW; learning rates by parameter group; length and rhythm of a run, in steps.
 
+    `times`: what `steps` is multiplied by when a cell's config is frozen; 1 from then on.
+
     `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
     constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
     "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there), or
@@ -218,6 +227,7 @@ class OptimConfig:
     """
 
     steps: int = MISSING
+    times: float = 1
     images_per_step: int = MISSING
     expressions_per_image: int = MISSING
     lr: float = MISSING
@@ -240,6 +250,8 @@ class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
     `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
+    Planted truths: of the `eroded` share of test targets `eroded_by` pixels of the edge are taken
+    away; `intervention`: test is read with a token's state replaced, "key-swap" and the like.
     """
 
     images_per_batch: int = MISSING
@@ -247,6 +259,9 @@ class EvaluationConfig:
     val_images: int | None = None
     protocols: list[str] = MISSING
     max_new_tokens: int = MISSING
+    eroded: float = 0.0
+    eroded_by: int = 2
+    intervention: str = ""
 
 
 @dataclass
@@ -304,10 +319,14 @@ class PathsConfig:
 
 @dataclass
 class RunConfig:
-    """One cell. `data` and `fusion` are open groups: a `_target_` and its arguments."""
+    """One cell. `data` and `fusion` are open groups: a `_target_` and its arguments.
+
+    `stream`: another number draws everything else at the same seed: the same cell a second time.
+    """
 
     name: str | None = None
     seed: int = 0
+    stream: int = 0
     rerun: bool = False
     stale: str = "ask"
     reuse: bool = True
@@ -323,6 +342,14 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     ablation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> int:
+        """What all random draws of the run begin from."""
+        if not self.stream:
+            return self.seed
+        digest = hashlib.sha256(f"{self.seed} {self.stream}".encode()).digest()
+        return int.from_bytes(digest[:4])
 
 
 TEACHER_FORCED, GENERATED = PROTOCOLS = ("teacher_forced", "generated")
@@ -365,6 +392,8 @@ POSITIVE = (
     "optim.checkpoint_every",
     "evaluation.images_per_batch",
     "evaluation.max_new_tokens",
+    "evaluation.eroded_by",
+    "optim.times",
     "runtime.log_every",
     "runtime.features_gib",
     "runtime.accumulation",
@@ -375,6 +404,7 @@ NOT_NEGATIVE = (
     "loss.dice",
     "loss.keyword.weight",
     "seed",
+    "stream",
     "optim.warmup",
     "optim.steps",
     "optim.lr",
@@ -403,6 +433,11 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.val_images": (
         lambda v: v is None or v > 0,
         "must be above 0, or null for all images",
+    ),
+    "evaluation.eroded": (lambda v: 0 <= v <= 1, "must be a share, from 0 to 1"),
+    "evaluation.intervention": (
+        lambda v: bool(re.fullmatch(r"|(key|seg)-(swap|zero|mean|noise|oracle)", v)),
+        "must be key- or seg-, then swap, zero, mean, noise or oracle; empty: none",
     ),
     "runtime.threads": (
         lambda v: v is None or v > 0,
@@ -492,10 +527,21 @@ def check_values(run: RunConfig) -> None:
     tokens = run.model.tokens
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
+    if run.evaluation.intervention.startswith("key") and not tokens.n_keys:
+        raise ConfigError(
+            f"evaluation.intervention={run.evaluation.intervention}: answers hold no KEY "
+            "(model.tokens.n_keys=0)"
+        )
     _check_schedule(run.optim)
     images = run.data.get("train_images", ALL)
-    if images != ALL and not (type(images) is int and images > 0):
-        raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
+    share = type(images) is float and 0 < images < 1
+    if images != ALL and not share and not (type(images) is int and images > 0):
+        raise ConfigError(
+            f"data.train_images={images}: must be a number above 0, a share below 1, or {ALL}"
+        )
+    wrong = run.data.get("wrong_masks", 0)
+    if not (type(wrong) in (int, float) and 0 <= wrong <= 1):
+        raise ConfigError(f"data.wrong_masks={wrong}: must be a share, from 0 to 1")
     draw = run.data.get("draw", DRAWS[0])
     if draw not in DRAWS:
         raise ConfigError(f"data.draw={draw}: must be one of {', '.join(DRAWS)}")

@@ -139,6 +139,8 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "sentence": asked(cfg.prompt, True, test=True)[0],
     }
     options = {k: v for k, v in cfg.fusion.items() if k != "name"}
+    if "match" in options:
+        options["beside"] = getattr(parts.model.fusion, "beside", 0)
     return {
         "head": cfg.prompt.system + before,
         **{kind: ask.replace("\0", form).rstrip() for kind, form in forms.items()},

@@ -167,4 +167,6 @@ def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
     config.stale, config.reuse = "ask", True
+    config.optim.steps = round(config.optim.steps * config.optim.times)
+    config.optim.times = 1
     return config

@@ -116,7 +116,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         llava,
         new_tokens=ids,
         init_tokens=starts[-len(ids) :],
-        seed=cfg.seed,
+        seed=cfg.draws,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
         dropout=cfg.model.lora.dropout,
@@ -128,13 +128,13 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     model = KeySeg(
         vlm,
         sam,
-        build_fusion(cfg, sam.mask_decoder.transformer_dim),
+        build_fusion(cfg, sam.mask_decoder.transformer_dim, vlm.table().shape[1]),
         n_keys=tokens.n_keys,
         projection_layers=cfg.model.projection_layers,
         previous_state=tokens.state == "previous",
         table=cfg.loss.keyword.table,
         shared_projection=cfg.model.shared_projection,
-        seed=cfg.seed,
+        seed=cfg.draws,
     )
     freeze_unpulled(model, cfg)
     image_tokens = _image_tokens(processor)

@@ -236,7 +236,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def _own_seed(self) -> int:
-        words = np.random.SeedSequence([self.cfg.seed, self.step, self.processes.rank])
+        words = np.random.SeedSequence([self.cfg.draws, self.step, self.processes.rank])
         return int(words.generate_state(1, np.uint64)[0] >> 1)
 
     def fit(
@@ -319,7 +319,7 @@ class Trainer:
         images = self.sampler.step(step - 1)
         batches = []
         for part in self.processes.parts(len(images), self.cfg.runtime.accumulation):
-            rngs = [np.random.default_rng([self.cfg.seed, step, position]) for position in part]
+            rngs = [np.random.default_rng([self.cfg.draws, step, position]) for position in part]
             batch = self.parts.collator([images[i] for i in part], rngs)
             batches.append(batch.pin_memory() if self.device.type == "cuda" else batch)
         return batches

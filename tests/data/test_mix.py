@@ -148,7 +148,7 @@ def test_each_image_may_be_drawn_out_of_all():
 
 
 def test_a_data_set_is_drawn_uniformly_then_an_image_as_released(compose_run):
-    data = compose_run("data=released").data
+    data = compose_run("data=released", "data.draw=uniform").data
     shares = {entry["sources"][0]: entry["weight"] for entry in data["splits"]["train"]}
     assert shares == {"refcoco": 3, "refcoco_plus": 3, "refcocog": 3, "reason": 3}
     assert (data["draw"], data["keyword"]) == ("uniform", "expression")

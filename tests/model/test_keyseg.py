@@ -247,6 +247,22 @@ def test_seg_and_key_may_share_a_projection_that_names_the_keyword_too(
     assert apart.model.keyword_head.project is not apart.model.key_projection
 
 
+@pytest.mark.parametrize(
+    "options",
+    [(), ("model.projection_layers=1",), ("model.shared_projection=true",)],
+    ids=["", "one layer", "shared"],
+)
+def test_the_matched_mlp_trains_as_many_parameters_in_all_as_full(make_parts, options):
+    def trained(*fusion):
+        model = make_parts(*fusion, *options)[0].model
+        return sum(p.numel() for p in model.parameters() if p.requires_grad), model.dim
+
+    (full, dim), (matched, _) = trained("fusion=full"), trained("fusion=mlp")
+    assert abs(full - matched) <= dim + 1  # half a hidden unit
+    fusion, _ = trained("fusion=mlp", "fusion.match=fusion")
+    assert fusion < matched - dim
+
+
 def test_all_rows_of_both_tables_may_be_trained(make_parts):
     """The keyword's table stays the pre-trained one."""
     parts, _ = make_parts("model.tokens.rows=all", shaken=False)

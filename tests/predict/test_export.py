@@ -79,7 +79,7 @@ def test_transformers_reads_the_language_model(folder, parts, group):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["full", "seg_only", "self", "no_key", "released"])
+@pytest.mark.parametrize("variant", ["full", "seg_only", "self", "no_key", "released", "mlp"])
 def test_the_same_mask_and_words(variant, request, make_finished, tmp_path):
     """With the answer given to both sides: a random model writes none with a token in it."""
     from keyseg.train.evaluate import evaluate

@@ -369,6 +369,8 @@ def test_scores_on_the_split_that_chose_the_weights_are_told(
 ) -> None:
     sweep = store(images=4)
     first, second, third = sorted(p for p in sweep.iterdir() if p.is_dir())
+    for path in (first, second, third):
+        RunDirectory(path).update(data_fingerprint=path.name)
     RunDirectory(first).freeze(compose_run("data=refcocog_google"))
     RunDirectory(second).freeze(compose_run("data=refcocog"))
     found = [n for n in check(load(sweep)) if n.title == "Selected on the reported split."]

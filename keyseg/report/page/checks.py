@@ -101,7 +101,15 @@ def _silent(sweep: Sweep) -> Iterator[Notice]:
 
 def _selected_on_test(sweep: Sweep) -> Iterator[Notice]:
     """Runs whose best weights were chosen on examples that their scores are given for."""
-    groups = _by(sweep.finished, lambda cell: ", ".join(_selected_on(cell)))
+    shared: dict[str, str] = {}  # a config takes a while to read, and most cells have the same data
+
+    def on(cell: CellResult) -> str:
+        same = json.dumps([cell.info.get("data_fingerprint"), _protocol(cell)], sort_keys=True)
+        if same not in shared:
+            shared[same] = ", ".join(_selected_on(cell))
+        return shared[same]
+
+    groups = _by(sweep.finished, on)
     groups.pop("", None)
     if groups:
         yield Notice(

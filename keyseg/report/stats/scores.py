@@ -24,10 +24,9 @@ from keyseg.runs.provenance import cost_unit
 
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
-ORDER = (
-    *("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+"),
-    *("all", "most", "part", "none"),
-)
+_BY_SIZE = ("empty", "small", "short", "medium", "large", "long")
+_BY_SHARE = ("all", "most", "part", "none")
+ORDER = (*_BY_SIZE, "0", "1", "2", "3+", *_BY_SHARE)
 
 SCORE_COLUMNS = (
     "protocol",
