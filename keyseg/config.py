@@ -35,6 +35,7 @@ NOT_IN_SIGNATURE = (
     "reuse",
     "dry",
     "detach",
+    "notify",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -332,6 +333,7 @@ class RunConfig:
     reuse: bool = True
     dry: bool = False
     detach: bool = False
+    notify: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     fusion: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)

@@ -89,18 +89,39 @@ def held(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
     own = sweep_dir / f".launcher-{name}.lock"
     mine = filelock.FileLock(own)
     with lock(sweep_dir, "design"):
-        for file in [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]:
-            if file.exists() and file != own and not _free(file):
-                raise ConfigError(
-                    f"another command is at work on the sweep '{sweep_dir.name}' with other cells: "
-                    "give this one a name of its own (name=OTHER), or wait for the other"
-                )
+        if _commands(sweep_dir, own):
+            raise ConfigError(
+                f"another command is at work on the sweep '{sweep_dir.name}' with other cells: "
+                "give this one a name of its own (name=OTHER), or wait for the other"
+            )
         with suppress(filelock.Timeout):  # the same command, given twice
             mine.acquire(timeout=0)
     try:
         yield
     finally:
         mine.release()
+
+
+@contextmanager
+def idle(sweep_dir: Path) -> Iterator[None]:
+    """Keep commands from beginning on a sweep while the body runs.
+
+    Raises:
+        ConfigError: one is at work on it.
+    """
+    with lock(sweep_dir, "design"):
+        if _commands(sweep_dir):
+            raise ConfigError(
+                f"a command is at work on the sweep '{sweep_dir.name}': wait for its end, or "
+                "interrupt it"
+            )
+        yield
+
+
+def _commands(sweep_dir: Path, but: Path | None = None) -> bool:
+    """Whether a command is at work on a sweep, other than the one that holds this file."""
+    files = [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]
+    return any(file.exists() and file != but and not _free(file) for file in files)
 
 
 def _free(file: Path) -> bool:

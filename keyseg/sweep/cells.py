@@ -159,14 +159,14 @@ def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
 def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
-    One that is typed has been checked, and is changed in place. `rerun`, `stale`, `reuse`, `dry`
-    and `detach` are orders to whoever starts the run; a worker that goes on after it was killed
-    must not read them again.
+    One that is typed has been checked, and is changed in place. `rerun`, `stale`, `reuse`, `dry`,
+    `detach` and `notify` are orders to whoever starts the run; a worker that goes on after it was
+    killed must not read them again.
     """
     config = composed if isinstance(composed, RunConfig) else validate(composed)
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
-    config.stale, config.reuse = "ask", True
+    config.stale, config.reuse, config.notify = "ask", True, None
     config.optim.steps = round(config.optim.steps * config.optim.times)
     config.optim.times = 1
     return config

@@ -32,7 +32,7 @@ LEAST_MARGIN = 0.05
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
 
-FREE_OPTIONS = ("name", "rerun", "stale", "reuse", "dry", "detach")
+FREE_OPTIONS = ("name", "rerun", "stale", "reuse", "dry", "detach", "notify")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (

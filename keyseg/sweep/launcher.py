@@ -30,7 +30,7 @@ from rich.console import Console
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish, preflight, ranges, reuse, stale
+from keyseg.sweep import finish, notify, preflight, ranges, reuse, stale
 from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, freeze
 from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Design, read_design, to_json
@@ -144,6 +144,9 @@ class SweepLauncher(Launcher):
                 finish.print_line(console, str(detached))
                 self.say_stopped(sweep_dir, console)
                 return []
+            except Exception as error:
+                self.tell(sweep_dir, console, error=str(error) or type(error).__name__)
+                raise
         status = {o.cell.path: o for o in outcomes}
         if any(o.status == FAILED for o in outcomes):
             failed = sum(o.status == FAILED for o in outcomes)
@@ -183,6 +186,14 @@ class SweepLauncher(Launcher):
         text = self.stopped.format(sweep=sweep_dir.name, command=command())
         finish.print_line(console, text)
 
+    def tell(
+        self, sweep_dir: Path, console: Console, *, page: Path | None = None, error: str = ""
+    ) -> None:
+        """Have `notify=COMMAND` told of the end, where it was given."""
+        problem = notify.tell(self.config.get("notify"), sweep_dir, page=page, error=error)
+        if problem:
+            finish.print_line(console, f"warning: {problem}", "yellow")
+
     def pool(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> Pool:
         """What works on these cells, or on any that are like them; `say` tells the user of trouble.
 
@@ -220,6 +231,7 @@ class SweepLauncher(Launcher):
             report=report,
             problems=[p for p in problems if p],
         )
+        self.tell(sweep_dir, console, page=report)
         return problem is None
 
 

@@ -125,7 +125,7 @@ def render(
     if hidden:
         table.append(f"and {hidden} more\n", style="dim")
     errors = [
-        Text(f"{c.title}: {_last_line(c.error)}", style="red", no_wrap=True, overflow="ellipsis")
+        Text(f"{c.title}: {last_line(c.error)}", style="red", no_wrap=True, overflow="ellipsis")
         for c in cells
         if c.error
     ]
@@ -324,7 +324,7 @@ class LineView:
             return ["trained; reading the test split"]
         took = f" after {duration(cell.seconds)}" if cell.seconds is not None else ""
         if cell.state == FAILED:
-            return [f"FAILED{took}: {_last_line(cell.error)}"]
+            return [f"FAILED{took}: {last_line(cell.error)}"]
         ended = f"{cell.state}{took}" + (f"; {cell.training}" if cell.training else "")
         return [ended] if cell.state in (DONE, PRUNED, STOPPED) else []
 
@@ -361,6 +361,7 @@ def _percent(value: float | None) -> str:
     return _number(None if value is None else 100 * value, 1)
 
 
-def _last_line(error: str | None) -> str:
+def last_line(error: str | None) -> str:
+    """What an error says in the end; the rest is a traceback."""
     lines = [line for line in (error or "").splitlines() if line.strip()]
     return lines[-1].strip() if lines else "no reason given"

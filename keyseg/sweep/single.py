@@ -10,6 +10,7 @@ import traceback
 from omegaconf import DictConfig
 from rich.console import Console
 
+from keyseg.config import ConfigError
 from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
@@ -38,6 +39,10 @@ def run_single(cfg: DictConfig) -> None:
     Of several processes (`accelerate launch run.py`) the first one prepares, shows and tells.
     """
     with one_line_errors(), sigterm_is_ctrl_c():
+        if cfg.notify:
+            raise ConfigError(
+                "notify=COMMAND is told of sweeps: -m, or `python run.py ...; COMMAND`"
+            )
         config = frozen(cfg)
         label = str(config.fusion["name"])
         point = Point(label, {"fusion": label}, config.seed, [])

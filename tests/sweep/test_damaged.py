@@ -91,7 +91,7 @@ def test_a_damaged_sweep_json_is_named_and_other_sweeps_are_shown(cells, capsys)
     with pytest.raises(SystemExit, match="2"):
         cli.main(["--outputs", str(outputs), "status"])
     said = capsys.readouterr()
-    assert "sweep other" in said.out
+    assert "\nother " in said.out
     assert str(outputs / "t" / "sweep.json") in said.err
 
 

@@ -153,13 +153,22 @@ class SlurmLauncher(SweepLauncher):
         return CommandJob([command], self.options.threads)
 
     def report_later(self, pool: SlurmPool, cells: Sequence[Cell], console: Console) -> None:
-        """Submit the job that makes the report when all cells have ended: we will not be here."""
+        """Submit the job that makes the report when all cells have ended: we will not be here.
+
+        The same job tells `notify=COMMAND`.
+        """
+        command = self.config.get("notify")
+        if not (self.report or command):
+            return
         sweep_dir = cells[0].path.parent
         paths = cells[0].config.paths
         python = self.options.interpreter
         keyseg = [*python, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
         out = ["--out", str(resolve_path(paths.reports))]
-        commands = [[*keyseg, what, sweep_dir.name, *out] for what in ("report", "sync")]
+        whats = ("report", "sync") if self.report else ()
+        commands = [[*keyseg, what, sweep_dir.name, *out] for what in whats]
+        if command:
+            commands.append([*keyseg, "notify", sweep_dir.name, *out, "--command", command])
         try:
             with sweep_directory.lock(sweep_dir, "submit"):
                 arrays = pool.arrays()
@@ -177,7 +186,10 @@ class SlurmLauncher(SweepLauncher):
             text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
             finish.print_line(console, f"warning: {text}", "yellow")
             return
-        finish.print_line(console, "a last job makes the report when they have ended")
+        does = " and ".join(
+            [*(["makes the report"] if self.report else []), *(["notifies"] if command else [])]
+        )
+        finish.print_line(console, f"a last job {does} when they have ended")
 
     def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Submit one array and follow it.
@@ -195,8 +207,7 @@ class SlurmLauncher(SweepLauncher):
         if self.config.detach:
             supervisor.step()
             self._submit(pool)
-            if self.report:
-                self.report_later(pool, cells, console)
+            self.report_later(pool, cells, console)
             raise Detached(f"{pool.submitted} of {len(cells)} cells are queued or at work")
         where = f"partition {self.options.partition}" if self.options.partition else "SLURM"
         heading = f"sweep {design.name} · {len(cells)} cells on {where}"
@@ -204,8 +215,7 @@ class SlurmLauncher(SweepLauncher):
         try:
             supervise(supervisor, pool, cells, heading, console, show=shown)
         except KeyboardInterrupt:
-            if self.report:
-                self.report_later(pool, cells, console)
+            self.report_later(pool, cells, console)
             raise
         return supervisor.outcomes
 

@@ -145,11 +145,12 @@ class Tuning:
         )
         try:
             self._control(controller, arms)
-        except GivenUp:
+        except GivenUp as given_up:
             parent.join(30)
             ended = controller.supervisor.outcomes
             if problem := finish.finish_mlflow(self.sweep_dir, ended, None, failed=True):
                 self._say(f"warning: {problem}")
+            self.launcher.tell(self.sweep_dir, self.console, error=str(given_up))
             raise
         finally:
             self.record.write_trials(arms, self.width)
@@ -268,6 +269,7 @@ class Tuning:
         )
         for arm in arms:
             results.print_best(self.sweep_dir, arm, self.console)
+        self.launcher.tell(self.sweep_dir, self.console, page=report)
         return problem is None
 
 
