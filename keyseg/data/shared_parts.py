@@ -1,7 +1,7 @@
 """What two splits of a data config have in common, as its entries say; no file is read.
 
 Weights chosen on the examples that are reported are chosen on the answer: `refcocog_google` has no
-test split, so its test is its val.
+test split, so its test is its val; in print LLM-Seg40K has numbers of validation only.
 """
 
 from __future__ import annotations
