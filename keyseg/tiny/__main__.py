@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from keyseg.config import resolve_path
-from keyseg.data.scenes.worlds import BRUEGEL, PLAIN
+from keyseg.data.scenes.worlds import BRUEGEL, PLAIN_WORLD
 from keyseg.model.backbones.sam import FOLDER_TYPE, build_sam, load_sam
 from keyseg.tiny import llava as llava_stage
 from keyseg.tiny import sam as sam_stage
@@ -26,9 +26,9 @@ from keyseg.tiny.finding import found, known
 from keyseg.tiny.llava import FINDER
 from keyseg.tiny.stage import run_stage
 
-_SCORES = {PLAIN: found, BRUEGEL: known}
+_SCORES = {PLAIN_WORLD: found, BRUEGEL: known}
 _PLACES = {
-    PLAIN: ("cache/tiny", "keyseg/tiny/weights"),
+    PLAIN_WORLD: ("cache/tiny", "keyseg/tiny/weights"),
     BRUEGEL: ("cache/tiny/bruegel/work", "cache/tiny/bruegel"),
 }
 """Of work and results, by world."""
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stages that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m keyseg.tiny", description=__doc__)
     parser.add_argument("stages", nargs="*", help="sam, llava; default: both")
-    parser.add_argument("--world", choices=list(CURRICULA), default=PLAIN)
+    parser.add_argument("--world", choices=list(CURRICULA), default=PLAIN_WORLD)
     for which, at in (("work", 0), ("out", 1)):
         said = ", ".join(f"{places[at]} for {world}" for world, places in _PLACES.items())
         parser.add_argument(f"--{which}", type=Path, help=f"default: {said}")

@@ -17,6 +17,7 @@ from keyseg.data.scenes.bruegel import (
     GROUP_OF,
     HELD_OUT_CATEGORIES,
     HELD_OUT_RELATION,
+    is_called,
 )
 from keyseg.data.scenes.draw import Object, Scene
 from keyseg.data.scenes.purposes import KNOWN_PURPOSES
@@ -45,7 +46,11 @@ def places(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
         target = scene.objects[int(rng.integers(len(scene.objects)))]
         kind = KINDS[int(rng.integers(len(KINDS)))]
         said = [getattr(target, k) for k in kind]
-        fits = [i for i, o in enumerate(scene.objects, 1) if [getattr(o, k) for k in kind] == said]
+        fits = [
+            i
+            for i, o in enumerate(scene.objects, 1)
+            if all(w in (o.colour, o.size) or is_called(o.category, w) for w in said)
+        ]
         question = f"where is the {' '.join(said)} ?"
         turns.append(QuestionAnswer(question, cell=_cell(target), shown=tuple(fits)))
     return turns
@@ -72,7 +77,8 @@ def _relation(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     """What stands to the left of something, or whether it does: of two objects named in full."""
     a, b = (int(i) for i in rng.choice(len(scene.objects), 2, replace=False))
     anchor, other = scene.objects[a], scene.objects[b]
-    if sum(_name(o) in (_name(anchor), _name(other)) for o in scene.objects) > 2:
+    named = [_name(o) for o in scene.objects]
+    if named.count(_name(anchor)) > 1 or named.count(_name(other)) > 1:
         return []
     relation = _KNOWN_RELATIONS[int(rng.integers(len(_KNOWN_RELATIONS)))]
     there = [i for i, o in enumerate(scene.objects) if i != a and holds(o, anchor, relation) > 0]

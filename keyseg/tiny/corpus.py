@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from keyseg.data.scenes.draw import Object, Scene
 from keyseg.data.scenes.world import SIZE
-from keyseg.data.scenes.worlds import PLAIN
+from keyseg.data.scenes.worlds import PLAIN_WORLD
 from keyseg.tiny.curriculum import CURRICULA
 
 STREAM = 1_000
@@ -51,11 +51,11 @@ class Corpus:
 
 
 def load_or_draw(
-    folder: Path, count: int, world: str = PLAIN, *, held_out: bool = False, workers: int = 2
+    folder: Path, count: int, world: str = PLAIN_WORLD, *, held_out: bool = False, workers: int = 2
 ) -> Corpus:
     """Read `count` scenes of a world from the folder, or draw them there first (5 ms each)."""
     name = f"{'held_out' if held_out else 'scenes'}_{count}"
-    if world != PLAIN:
+    if world != PLAIN_WORLD:
         name = f"{world}_{name}"
     files = [folder / f"{name}.{k}.npy" for k in ("images", "owners", "parts")]
     facts = folder / f"{name}.json"

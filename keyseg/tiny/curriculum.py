@@ -10,7 +10,7 @@ import numpy as np
 
 from keyseg.data.scenes import bruegel, bruegel_draw, bruegel_queries, draw, queries, world
 from keyseg.data.scenes.draw import Scene
-from keyseg.data.scenes.worlds import BRUEGEL, PLAIN
+from keyseg.data.scenes.worlds import BRUEGEL, PLAIN_WORLD
 from keyseg.tiny import bruegel_questions, questions
 from keyseg.tiny.arch import PATCH, TALK
 from keyseg.tiny.questions import QuestionAnswer
@@ -37,7 +37,7 @@ class Curriculum:
 
 
 CURRICULA: dict[str, Curriculum] = {
-    PLAIN: Curriculum(
+    PLAIN_WORLD: Curriculum(
         draw.draw_scene,
         (*TALK, *queries.words()),
         (world.CATEGORIES, tuple(world.COLOURS), tuple(world.RADIUS)),

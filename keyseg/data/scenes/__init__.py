@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from keyseg.config import PROJECT, ConfigError, resolve_path
-from keyseg.data.scenes.worlds import PLAIN, WORLDS
+from keyseg.data.scenes.worlds import PLAIN_WORLD, WORLDS
 
 MARKER_FILE = "scenes.json"
 """Written last: a folder without it is not complete."""
@@ -24,7 +24,7 @@ def prepare(
     seed: int,
     refer: Mapping[str, int],
     reason: Mapping[str, int],
-    world: str = PLAIN,
+    world: str = PLAIN_WORLD,
     no_target: float = 0.0,
 ) -> None:
     """Draw and write the data set unless it is there: the same arguments give the same bytes.

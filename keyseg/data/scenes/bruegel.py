@@ -56,6 +56,9 @@ TAIL = 4.0
 """The k-th category is drawn in proportion to 1 / (TAIL + k): the first twelve times as often as
 the last."""
 
+THING = "thing"
+"""What everything may be called."""
+
 GROUP_OF: dict[str, str] = {name: group for group, names in GROUPS.items() for name in names}
 
 PARTS: tuple[str, ...] = tuple(
@@ -74,3 +77,9 @@ HELD_OUT_RELATION = "below"
 def known(colour: str, category: str) -> bool:
     """Whether the backbones are shown such an object."""
     return category not in HELD_OUT_CATEGORIES and (colour, category) not in HELD_OUT_PAIRS
+
+
+def is_called(category: str, noun: str) -> bool:
+    """Whether a noun fits a category: its name, the last words of it (a tennis ball is a ball), its
+    group or "thing"."""
+    return noun in (category, GROUP_OF[category], THING) or category.endswith(f" {noun}")

@@ -12,15 +12,24 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from keyseg.data.scenes import queries
-from keyseg.data.scenes.bruegel import CATEGORIES, COLOURS, GROUP_OF, GROUPS, PARTS, RADIUS
+from keyseg.data.scenes.bruegel import (
+    CATEGORIES,
+    COLOURS,
+    GROUP_OF,
+    GROUPS,
+    PARTS,
+    RADIUS,
+    THING,
+    is_called,
+)
 from keyseg.data.scenes.draw import Object, Scene
 from keyseg.data.scenes.purposes import PURPOSES
 from keyseg.data.scenes.queries import (
     CLOSEST,
     LOCATED,
-    NO_TARGET,
     REASONS,
     RELATED,
+    WITHOUT_TARGET,
     Expression,
     closest,
     extreme,
@@ -31,7 +40,6 @@ from keyseg.data.scenes.world import PLACES, RELATIONS
 
 _STEPS = "{anchor} that is {relation} the {other}"
 _PART = "{part} of the {thing}"
-_THING = "thing"
 _NOUNS = (0.6, 0.2, 0.2)
 """How often an object is called by its category, by its group, and "thing"."""
 _PARTS, _TWO_STEPS = 0.35, 0.4
@@ -134,21 +142,16 @@ def express(scene: Scene, styles: Sequence[str], rng: np.random.Generator) -> li
 
 def fits_nothing(scene: Scene, rng: np.random.Generator) -> Expression | None:
     """ "green kite", with green things and a kite in the scene, but no green kite: no target."""
-    pairs = {(o.colour, o.category) for o in scene.objects}
-    made = [
-        (a.colour, b.category)
-        for a in scene.objects
-        for b in scene.objects
-        if (a.colour, b.category) not in pairs
-    ]
+    pairs = [[a.colour, b.category] for a in scene.objects for b in scene.objects]
+    made = [words for words in pairs if not _matching(scene, words)]
     if not made:
         return None
-    return Expression(" ".join(made[int(rng.integers(len(made)))]), NO_TARGET, "no target")
+    return Expression(" ".join(made[int(rng.integers(len(made)))]), WITHOUT_TARGET, "no target")
 
 
 def words() -> list[str]:
     """Every word that a query can hold, sorted: the vocabulary a tokenizer needs."""
-    texts = [*CATEGORIES, *COLOURS, *RADIUS, *PLACES, *RELATIONS, *GROUPS, *PARTS, _THING]
+    texts = [*CATEGORIES, *COLOURS, *RADIUS, *PLACES, *RELATIONS, *GROUPS, *PARTS, THING]
     texts += [said for ways in PURPOSES.values() for way in ways for said in way]
     texts += [*LOCATED, *RELATED, *CLOSEST, _STEPS, _PART, *REASONS, "thing on the"]
     return sorted({w for t in texts for w in re.sub(r"\{\w+\}", " ", t).split()})
@@ -156,7 +159,7 @@ def words() -> list[str]:
 
 def _descriptions(obj: Object, rng: np.random.Generator) -> Iterator[list[str]]:
     """Ways to describe an object, from fewest words to most, ties in random order."""
-    noun = (obj.category, GROUP_OF[obj.category], _THING)[int(rng.choice(3, p=_NOUNS))]
+    noun = (obj.category, GROUP_OF[obj.category], THING)[int(rng.choice(3, p=_NOUNS))]
     two = [[obj.colour, noun], [obj.size, noun]]
     if rng.random() < 0.5:
         two.reverse()
@@ -183,5 +186,5 @@ def _matching(scene: Scene, words: list[str]) -> list[int]:
     return [
         i
         for i, o in enumerate(scene.objects)
-        if all(w in (o.category, GROUP_OF[o.category], o.colour, o.size, _THING) for w in words)
+        if all(w in (o.colour, o.size) or is_called(o.category, w) for w in words)
     ]

@@ -32,7 +32,7 @@ REASONS = (
 )
 
 
-NO_TARGET = -1
+WITHOUT_TARGET = -1
 """Target of an expression that fits no object."""
 
 

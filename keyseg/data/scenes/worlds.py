@@ -13,7 +13,7 @@ from keyseg.data.scenes.queries import Expression
 
 
 @dataclass(frozen=True)
-class World:
+class SceneWorld:
     """How to draw a scene and to ask about it.
 
     names: COCO's categories, those of parts among them. express: one expression for each style.
@@ -26,10 +26,10 @@ class World:
     fits_nothing: Callable[[Scene, np.random.Generator], Expression | None] | None = None
 
 
-PLAIN, BRUEGEL = "plain", "bruegel"
-WORLDS: dict[str, World] = {
-    PLAIN: World(world.CATEGORIES, draw.draw_scene, queries.express),
-    BRUEGEL: World(
+PLAIN_WORLD, BRUEGEL = "plain", "bruegel"
+WORLDS: dict[str, SceneWorld] = {
+    PLAIN_WORLD: SceneWorld(world.CATEGORIES, draw.draw_scene, queries.express),
+    BRUEGEL: SceneWorld(
         (*bruegel.CATEGORIES, *bruegel.PARTS),
         bruegel_draw.draw_scene,
         bruegel_queries.express,

@@ -19,9 +19,9 @@ from PIL import Image
 
 from keyseg.data.mix import SPLITS
 from keyseg.data.scenes.draw import Scene
-from keyseg.data.scenes.queries import NO_TARGET, Expression
+from keyseg.data.scenes.queries import WITHOUT_TARGET, Expression
 from keyseg.data.scenes.world import SIZE
-from keyseg.data.scenes.worlds import PLAIN, WORLDS, World
+from keyseg.data.scenes.worlds import PLAIN_WORLD, WORLDS, SceneWorld
 
 SPLIT_BY = "keyseg"
 REFER_SETS = {"scenes": "short+location", "scenes+": "short", "scenesg": "long"}
@@ -39,7 +39,7 @@ Drawn = tuple[NDArray[np.uint8], list[dict[str, Any]], list[dict[str, Any]]]
 target, style)."""
 
 
-def draw(job: tuple[str, str, int, int], world: str = PLAIN, no_target: float = 0.0) -> Drawn:
+def draw(job: tuple[str, str, int, int], world: str = PLAIN_WORLD, no_target: float = 0.0) -> Drawn:
     """One scene with its expressions: (kind, split, seed, index) decides everything.
 
     no_target: how many expressions that fit nothing there are for each one that fits something;
@@ -76,11 +76,13 @@ def draw(job: tuple[str, str, int, int], world: str = PLAIN, no_target: float = 
         other = np.random.default_rng([_NO_TARGET_STREAM, stream, seed, index])
         for _ in range(other.binomial(len(expressions), no_target)):
             if (nothing := made.fits_nothing(scene, other)) is not None:
-                asked.append({"query": nothing.query, "target": NO_TARGET, "style": nothing.style})
+                asked.append(
+                    {"query": nothing.query, "target": WITHOUT_TARGET, "style": nothing.style}
+                )
     return scene.image, objects, asked
 
 
-def _reasons(made: World, scene: Scene, rng: np.random.Generator) -> list[Expression]:
+def _reasons(made: SceneWorld, scene: Scene, rng: np.random.Generator) -> list[Expression]:
     """Different wordings for one target."""
     first = made.express(scene, ["reasoning"], rng)
     if not first:
@@ -185,11 +187,11 @@ def write_refer(root: Path, drawn: dict[str, list[Drawn]], names: Sequence[str])
                             "sentences": sentences,
                         }
                     )
-            nothing = [e["query"] for e in expressions if e["target"] == NO_TARGET]
+            nothing = [e["query"] for e in expressions if e["target"] == WITHOUT_TARGET]
             empty += [
                 {
                     "ref_id": len(empty) + k,
-                    "ann_id": [NO_TARGET],
+                    "ann_id": [WITHOUT_TARGET],
                     "no_target": True,
                     "image_id": image_id,
                     "split": split,
