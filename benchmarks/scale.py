@@ -5,9 +5,10 @@
 
 Cells on the embedded weights, all done, with the files that a real one leaves (results made up:
 they are counted, not read). Seconds of CPU, child processes included, of: the same command again,
-which composes, freezes and looks at every cell (no report); `keyseg status`; `keyseg sync` of runs
-that are level with a SQLite store. And the share of a core that following them takes while 64 are
-at work and the others wait, the commands of SLURM left out. The last line is one JSON object.
+which composes, freezes and looks at every cell (no report); `keyseg status` of the sweep, and of
+all sweeps, a line each; `keyseg sync` of runs that are level with a SQLite store. And the share of
+a core that following them takes while 64 are at work and the others wait, the commands of SLURM
+left out. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -183,12 +184,14 @@ def measure(folder: Path, count: int, seconds: float) -> dict[str, Any]:
     )
     keyseg = ("-m", "keyseg", "--outputs", str(outputs))
     status = cpu_of(*keyseg, "status", NAME, store="none")
+    overview = cpu_of(*keyseg, "status", store="none")
     store = f"sqlite:///{folder / f'{count}.db'}"
     make_level(outputs, cells, store)
     sync = cpu_of(*keyseg, "sync", NAME, store=store)
     waiting = folder / f"wait{count}"
     share = follow(waiting, cells_of(waiting, count), seconds)
-    return {"look": look, "status": status, "sync": sync, "follow_percent": share}
+    one = {"look": look, "status": status, "overview": overview, "sync": sync}
+    return {**one, "follow_percent": share}
 
 
 def main() -> None:
@@ -201,10 +204,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for count in options.cells:
             found[count] = one = measure(Path(folder), count, options.seconds)
+            glance = one["overview"]
             print(
                 f"{count} cells: look {one['look']['cpu']} s of CPU, status "
-                f"{one['status']['cpu']} s, sync {one['sync']['cpu']} s, following "
-                f"{one['follow_percent']} % of a core",
+                f"{one['status']['cpu']} s (of all sweeps {glance['cpu']} s, {glance['wall']} s by "
+                f"the clock), sync {one['sync']['cpu']} s, following {one['follow_percent']} % of "
+                "a core",
                 flush=True,
             )
     print(json.dumps(found))

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 
 from keyseg.commands import (
     data,
+    diff,
     export,
     features,
     intervene,
     keywords,
+    notify,
     plan,
     predict,
+    remove,
     report,
     score,
     status,
     sync,
 )
+from keyseg.commands.completion import complete
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 from keyseg.runs import packages
@@ -28,6 +32,9 @@ COMMANDS = (
     report,
     status,
     plan,
+    diff,
+    remove,
+    notify,
     sync,
     predict,
     score,
@@ -44,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         in_utf8()
     parser = _parser()
+    complete(parser)
     options, rest = parser.parse_known_args(arguments)
     # argparse takes a list of arguments in one piece only: what follows an option is left over.
     if rest and (

@@ -35,6 +35,7 @@ NOT_IN_SIGNATURE = (
     "reuse",
     "dry",
     "detach",
+    "notify",
     "paths.*",
     "runtime.*",
     "data.root",
@@ -281,6 +282,7 @@ class RunConfig:
     reuse: bool = True
     dry: bool = False
     detach: bool = False
+    notify: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     fusion: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -320,6 +322,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 POSITIVE = (
     "model.lora.r",
+    "model.lora.alpha",
     "model.projection_layers",
     "loss.keyword.temperature",
     "optim.images_per_step",
@@ -406,7 +409,7 @@ def check(run: RunConfig) -> None:
     """
     check_values(run)
     for group, values in (("fusion", run.fusion), ("data", run.data)):
-        if "name" not in values:
+        if not values.get("name"):
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
@@ -439,6 +442,8 @@ def check_values(run: RunConfig) -> None:
         for v in value if isinstance(value, list) else [value]:
             if v not in allowed:
                 raise ConfigError(f"{key}={v}: must be one of {', '.join(allowed)}")
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ConfigError(f"{key}={value}: one is given twice")
     for key in POSITIVE:
         if not flat[key] > 0:
             raise ConfigError(f"{key}={flat[key]}: must be above 0")
@@ -456,6 +461,11 @@ def check_values(run: RunConfig) -> None:
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
     _check_schedule(run.optim)
+    count, parts = run.optim.images_per_step, run.runtime.accumulation
+    if count < parts:
+        raise ConfigError(
+            f"optim.images_per_step={count}: too few for runtime.accumulation={parts} micro-batches"
+        )
     images = run.data.get("train_images", ALL)
     if images != ALL and not (type(images) is int and images > 0):
         raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")

@@ -12,6 +12,7 @@ import ast
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 Graph = Mapping[str, Collection[str]]
@@ -27,9 +28,13 @@ class Import:
     typing: bool = False
 
 
-def imports(file: Path) -> Iterator[Import]:
+def imports(file: Path) -> tuple[Import, ...]:
     """Everything that a module imports, by its dotted name; `from a import b` is `a.b`."""
+    return _imports(file, file.read_text())
 
+
+@cache
+def _imports(file: Path, source: str) -> tuple[Import, ...]:
     def visit(node: ast.AST, late: bool, typing: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
@@ -43,7 +48,7 @@ def imports(file: Path) -> Iterator[Import]:
             checked = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
             yield from visit(child, late or inside, typing or checked)
 
-    return visit(ast.parse(file.read_text()), late=False, typing=False)
+    return tuple(visit(ast.parse(source), late=False, typing=False))
 
 
 def modules(root: Path) -> dict[str, Path]:

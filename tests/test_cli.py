@@ -54,10 +54,34 @@ def test_status_of_a_sweep_with_a_hole(outputs, capsys):
 
 def test_status_of_all_sweeps(outputs, capsys):
     assert keyseg(outputs, "status") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][:3] == ["sweep", "state", "cells"]
+    assert ["fusion", "stopped", "2", "1", "-", "-", "0.03"] in [line[:7] for line in lines]
+    assert ["single", "failed", "1", "-", "1", "-", "0.00"] in [line[:7] for line in lines]
+    assert keyseg(outputs, "status", "--failed", "--watch") == 0
     out = capsys.readouterr().out
-    assert "sweep fusion" in out
-    assert "sweep single" in out
-    assert "self: RuntimeError: no luck" in out
+    assert "self: failed: RuntimeError: no luck" in out
+    assert "cross" not in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("keyseg sta", ["status"]),
+        ("keyseg status f", ["fusion"]),
+        ("keyseg rm fusion --", ["--failed", "--help", "--stale", "--yes"]),
+        ("keyseg diff single/", ["single/self/0"]),
+    ],
+)
+def test_tab_completion(outputs, tmp_path, typed, offered):
+    """As bash asks: the line in its environment, the answers on descriptor 8."""
+    line = typed.replace("keyseg", f"keyseg --outputs {outputs}", 1)
+    answers = tmp_path / "answers"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answers), "_ARGCOMPLETE_IFS": "\n"}
+    command = [sys.executable, "-m", "keyseg"]
+    subprocess.run(command, cwd=PROJECT, env={**os.environ, **asked}, check=True)
+    assert sorted(word.strip() for word in answers.read_text().split("\n")) == offered
 
 
 def test_status_watched_ends_when_nothing_is_at_work(outputs, capsys):

@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 import tokenize
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.samples import SAMPLE_COLUMNS
-from tests.structure import Import, circles, floors, imports, module_graph, modules, room_graph
+from tests.structure import Import, circles, floors, imports, module_graph, room_graph
 
 # One line = one floor. A module may import from its own room and from the floors above it here.
 FLOORS = (
@@ -47,6 +48,16 @@ MODULES = sorted((PROJECT / "keyseg").rglob("*.py"))
 def room(file: Path) -> str:
     """`keyseg/sweep/progress.py` -> `sweep`."""
     return file.relative_to(PROJECT / "keyseg").with_suffix("").parts[0]
+
+
+def each(files: Iterable[Path]) -> pytest.MarkDecorator:
+    """A test for each of them: only for those that could fail it."""
+    return pytest.mark.parametrize("file", list(files), ids=lambda f: str(f.relative_to(PROJECT)))
+
+
+def imports_of_ours(file: Path) -> list[str]:
+    """Modules of keyseg that a module imports."""
+    return [entry.name for entry in imports(file) if entry.name.startswith("keyseg.")]
 
 
 def packages(found: list[Import]) -> set[str]:
@@ -84,22 +95,19 @@ def test_a_circle_is_seen(tmp_path):
     assert circles(module_graph(tmp_path)) == [["keyseg.a.one", "keyseg.b.one", "keyseg.c.one"]]
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PROJECT)))
+@each(f for f in MODULES if room(f) not in (*BESIDE, "__init__") and imports_of_ours(f))
 def test_imports_run_downward(file):
     here = room(file)
-    if here in (*BESIDE, "__init__"):
-        return
     floor = {name: i for i, names in enumerate(FLOORS) for name in names}
-    for entry in imports(file):
-        parts = entry.name.split(".")
-        if parts[0] != "keyseg" or len(parts) < 2 or parts[1] not in {*floor, *BESIDE}:
-            continue
-        assert parts[1] not in BESIDE, f"{file} imports {entry.name}"
-        below = parts[1] == here or floor[parts[1]] < floor[here]
-        assert below, f"{file} imports {entry.name}, which is not below it"
+    for name in imports_of_ours(file):
+        other = name.split(".")[1]
+        assert other not in BESIDE, f"{file} imports {name}"
+        if other in floor:  # else it is a name of the package itself
+            below = other == here or floor[other] < floor[here]
+            assert below, f"{file} imports {name}, which is not below it"
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PROJECT)))
+@each(f for f in MODULES if list(imports(f)))
 def test_only_tracking_imports_mlflow_and_light_rooms_nothing_heavy(file):
     here, found = room(file), list(imports(file))
     if here != "tracking":
@@ -109,13 +117,12 @@ def test_only_tracking_imports_mlflow_and_light_rooms_nothing_heavy(file):
         assert not at_import & set(HEAVY)
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PROJECT)))
+@each(f for f in MODULES if room(f) == "model" or f.name == "losses.py")
 def test_model_and_losses_run_on_a_bare_gpu_node(file):
-    if room(file) == "model" or file.name == "losses.py":
-        assert not packages(list(imports(file))) & {"hydra", "mlflow", "pandas"}
+    assert not packages(list(imports(file))) & {"hydra", "mlflow", "pandas"}
 
 
-@pytest.mark.parametrize("file", modules(PROJECT).values(), ids=str)
+@each(f for f in MODULES if any(entry.late for entry in imports(f)))
 def test_late_imports_are_for_the_start_and_say_so(file):
     """What is late is a library that takes time to load, or our own module that needs one.
 

@@ -84,10 +84,19 @@ def find_run(outputs: Path, name: str, *, finished: bool = False) -> RunDirector
     known: list[str] = []
     for sweep in sweep_names(outputs):
         with suppress(ConfigError):  # a damaged sweep.json of another sweep
-            known += [full for full, _ in _runs(outputs / sweep)]
+            known += full_names(outputs / sweep)
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
     hint = f"there are: {', '.join(near)}" if near else "there is none yet"
     raise ConfigError(f"there is no run '{name}' in {outputs}; {hint}")
+
+
+def full_names(sweep: Path) -> list[str]:
+    """SWEEP/LABEL/SEED of every run of a sweep.
+
+    Raises:
+        ConfigError: its sweep.json cannot be read.
+    """
+    return [full for full, _ in _runs(sweep)]
 
 
 def _unambiguous(found: Sequence[Named]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ _REDRAW = 2.0  # seconds
 
 def register(commands: Any) -> None:
     """Add the commands to the parser."""
-    status = commands.add_parser("status", help="a table of the cells of a sweep")
-    status.add_argument("sweep", metavar="SWEEP", nargs="?", help="all sweeps if left out")
+    status = commands.add_parser("status", help="the cells of a sweep, or all sweeps at a glance")
+    status.add_argument("sweep", metavar="SWEEP", nargs="?", help="all, a line each, if left out")
     status.add_argument("--watch", action="store_true", help="keep the table up to date")
     status.add_argument("--failed", action="store_true", help="show the end of each failed log")
     status.set_defaults(run=_status)
@@ -34,18 +34,54 @@ def register(commands: Any) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     outputs = resolve_path(options.outputs)
-    names = [options.sweep] if options.sweep else sweep_names(outputs)
+    if options.sweep:
+        _show(find_sweep(outputs, options.sweep), watch=options.watch, failed=options.failed)
+        return 0
+    names = sweep_names(outputs)
     if not names:
         print(f"there is no sweep in {outputs} yet", file=sys.stderr)
         return 0
-    code = 0
-    for name in names:
-        try:
-            _show(find_sweep(outputs, name), watch=options.watch, failed=options.failed)
-        except ConfigError as error:  # of one sweep: the others are shown
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-    return code
+    return _show_all([outputs / name for name in names], watch=options.watch, failed=options.failed)
+
+
+def _show_all(folders: Sequence[Path], *, watch: bool, failed: bool) -> int:
+    """A line for each sweep; `watch`: until nothing runs or waits. 2 where one cannot be read."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from keyseg.runs.run_directory import QUEUED, RUNNING
+    from keyseg.sweep import finish, overview
+    from keyseg.sweep.slurm import reconcile
+    from keyseg.sweep.status import watches
+
+    console = Console()
+    rows, damaged, trouble = overview.summaries(folders)
+
+    def drawn() -> Text:
+        return Text("\n".join(overview.table(rows)), no_wrap=True, overflow="ellipsis")
+
+    if watch and console.is_terminal:
+        with Live(drawn(), console=console, auto_refresh=False) as live:
+            while any(row.state in (RUNNING, QUEUED) for row in rows):
+                time.sleep(_REDRAW)
+                rows, damaged, trouble = overview.summaries(folders)
+                live.update(drawn(), refresh=True)
+    else:
+        for line in overview.table(rows):
+            finish.print_line(console, line)
+    if trouble:
+        finish.print_line(console, _no_answer(trouble), "yellow")
+    for row in rows if failed else []:
+        if row.failed:
+            folder = next(folder for folder in folders if folder.name == row.name)
+            cells = reconcile.Overview(watches(folder)).read()
+            finish.print_line(console, row.name)
+            for line in reconcile.failures(cells, folder):
+                finish.print_line(console, line)
+    for problem in damaged:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2 if damaged else 0
 
 
 def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None:
@@ -72,13 +108,16 @@ def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None
     else:
         console.print(render(heading, rows, console.width))
     if overview.trouble:
-        text = f"warning: SLURM does not answer ({overview.trouble}); shown: run directories only"
-        finish.print_line(console, text, "yellow")
+        finish.print_line(console, _no_answer(overview.trouble), "yellow")
     for line in stale_lines(rows):
         finish.print_line(console, line, "yellow")
     if failed:
         for line in reconcile.failures(rows, sweep_dir):
             finish.print_line(console, line)
+
+
+def _no_answer(trouble: str) -> str:
+    return f"warning: SLURM does not answer ({trouble}); shown: run directories only"
 
 
 def stale_lines(rows: Iterable[CellStatus]) -> Iterator[str]:

@@ -1,9 +1,11 @@
-"""Reader of gRefCOCO: an expression may name several targets, or none at all.
+"""Reader of gRefCOCO and Ref-ZOM: an expression may name several targets, or none at all.
 
 {root}/{dataset}/grefs({split_by}).json   list of refs like those of refCOCO, but `ann_id` is a
                                           list, and [-1] (or no_target) means no target; the same
                                           as a pickle, .p, comes first
 {root}/{dataset}/instances.json, {root}/images/...   as in the refer data sets
+
+Ref-ZOM's file is called refs(final).p, and its `source` says "zero" where there is no target.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
 from keyseg.data.refer import COCO_IMAGES, IMAGE_PAGE, Instances, draw, expressions, of_split
 
-_PAGE = "https://github.com/henghuiding/gRefCOCO"
+_PAGES = {
+    "grefcoco": "https://github.com/henghuiding/gRefCOCO",
+    "ref-zom": "https://github.com/toggle1995/RIS-DMMI (Ref-ZOM)",
+}
 _NO_TARGET = -1
 """The annotation number of an expression that names nothing in the image."""
 
@@ -41,23 +46,27 @@ def read(
     texts: str = "all",
     keyword: str = "category",
     keyword_file: str | None = None,
+    images: str = COCO_IMAGES,
+    refs: str = "grefs",
     problems: Problems | None = None,
 ) -> list[Example]:
     """Read one split. The mask is the union of the targets, empty for none.
 
     The category is known where all targets share one. Arguments and errors are those of
-    `keyseg.data.refer.read`; slices have "targets": none, one or several.
+    `keyseg.data.refer.read`; slices have "targets": none, one or several. `refs`: how the name of
+    the file of refs begins.
     """
     root = Path(root)
     policy = Policy.of(keyword, root / keyword_file if keyword_file else None)
-    folder = require(root / dataset, f"data set '{dataset}'", _PAGE)
-    file, content = _refs(folder, dataset, split_by)
-    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", _PAGE)
-    refs = of_split(content, file, split, _PAGE)
+    page = _PAGES.get(dataset, "not known to us")
+    folder = require(root / dataset, f"data set '{dataset}'", page)
+    file, content = _refs(folder, f"{refs}({split_by})", page)
+    instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", page)
+    of_this_split = of_split(content, file, split, page)
     instances = Instances(instances_file)
-    folder_of_images = require(root / COCO_IMAGES, "the folder of images", IMAGE_PAGE)
+    folder_of_images = require(root / images, "the folder of images", IMAGE_PAGE)
     examples = []
-    for ref in refs:
+    for ref in of_this_split:
         with collecting(problems):
             where = f"{file}: ref {ref['ref_id']}"
             image, mask, category, count = _target(ref, instances, where)
@@ -75,12 +84,12 @@ def read(
     return [e for e in examples if e.image not in missing]
 
 
-def _refs(folder: Path, dataset: str, split_by: str) -> tuple[Path, Any]:
+def _refs(folder: Path, name: str, page: str) -> tuple[Path, Any]:
     """The refs file and its content: a pickle if there is one, as the original loader prefers."""
-    pickled = folder / f"grefs({split_by}).p"
+    pickled = folder / f"{name}.p"
     if pickled.exists():
         return pickled, parsed(plain_pickle.load, pickled)
-    file = require(folder / f"grefs({split_by}).json", f"the refs of '{dataset}'", _PAGE)
+    file = require(folder / f"{name}.json", f"the refs of '{folder.name}'", page)
     return file, parsed(read_json, file)
 
 
@@ -88,7 +97,8 @@ def _numbers(ref: Mapping[str, Any]) -> list[Any]:
     """Annotation numbers of a ref; [] for no target."""
     numbers = ref.get("ann_id")
     listed = list(numbers) if isinstance(numbers, list) else [numbers]
-    return [] if ref.get("no_target") else [n for n in listed if n != _NO_TARGET]
+    nothing = ref.get("no_target") or ref.get("source") == "zero"
+    return [] if nothing else [n for n in listed if n != _NO_TARGET]
 
 
 def _target(

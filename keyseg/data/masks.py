@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.Image import Image as PILImage
 from pycocotools import mask as coco
@@ -68,6 +69,15 @@ class CocoMask:
             raise DataError(
                 f"damaged run lengths for a mask of {size}: {str(self.segmentation)[:60]}"
             ) from error
+
+    def area(self) -> float:
+        """Pixels of the target, without drawing; overlaps of parts count twice."""
+        return sum(map(self._part_area, self._parts()))
+
+    def _part_area(self, part: Any) -> float:
+        if isinstance(part, dict):
+            return float(coco.area(_compressed(part, self.height, self.width)))
+        return polygon_area(np.reshape(part, (-1, 2))) if len(part) >= 6 else 0.0
 
     def digest(self) -> bytes:
         """Hash of the annotation, for the fingerprint of a data set."""
@@ -215,7 +225,7 @@ def raster_area(points: Points, height: int, width: int) -> int:
     return int(np.count_nonzero(np.asarray(box)))
 
 
-def polygon_area(points: Points) -> float:
+def polygon_area(points: Points | NDArray[np.float64]) -> float:
     """Area inside a polygon in square pixels, by the shoelace formula."""
     x, y = np.asarray(points, np.float64).T
     return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)

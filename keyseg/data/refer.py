@@ -2,9 +2,12 @@
 
     {root}/{dataset}/instances.json          COCO images, annotations, categories
     {root}/{dataset}/refs({split_by}).p      pickled list of refs: target, split, sentences
-    {root}/images/mscoco/images/train2014/   the images
+    {root}/images/mscoco/images/train2014/   the images; RRSIS-D has a folder of its own
 
 A ref's own `file_name` carries the annotation's number; the image's is in instances.json.
+
+In FP-RefCOCO (SESAME) and R-RefCOCO a ref has sentences that name nothing in its image beside those
+that name its target: `is_false_premise: True` in the one, `exist: False` in the other.
 """
 
 from __future__ import annotations
@@ -34,16 +37,18 @@ from keyseg.data.files import (
     require,
 )
 from keyseg.data.keywords.policy import Policy
+from keyseg.data.mask_file import MaskFile
 from keyseg.data.masks import CocoMask
 
 _PAGE = "https://github.com/lichengunc/refer (about 50 MB a data set)"
 IMAGE_PAGE = "https://cocodataset.org/#download (2014 Train images, 13 GB)"
-COCO_IMAGES = Path("images/mscoco/images/train2014")
+COCO_IMAGES = "images/mscoco/images/train2014"
 
 PUBLISHED = {
     ("refcoco", "unc"): {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810},
     ("refcoco+", "unc"): {"train": 42278, "val": 3805, "testA": 1975, "testB": 1798},
     ("refcocog", "umd"): {"train": 42226, "val": 2573, "test": 5023},
+    ("rrsisd", "unc"): {"train": 12181, "val": 1740, "test": 3481},
 }
 """Targets (refs) of each split, as published."""
 
@@ -62,9 +67,13 @@ def read(
     texts: str = "all",
     keyword: str = "category",
     keyword_file: str | None = None,
+    images: str = COCO_IMAGES,
     problems: Problems | None = None,
 ) -> list[Example]:
     """Read one split.
+
+    Where a data set says of its sentences whether they name anything, slices have "targets": one
+    or none, and the mask of none is empty.
 
     Args:
         root: the `refer_seg` folder.
@@ -75,6 +84,7 @@ def read(
         texts: "all" sentences of a target, or the "first".
         keyword: the policy: "category", "head_noun" or "expression".
         keyword_file: of "head_noun", relative to root; rules for what it does not hold.
+        images: the folder of images, relative to root.
         problems: takes what is wrong with single targets, which are then left out.
 
     Raises:
@@ -88,7 +98,7 @@ def read(
     instances_file = require(folder / "instances.json", f"annotations of '{dataset}'", _PAGE)
     refs = _refs_of_split(refs_file, split)
     instances = Instances(instances_file)
-    folder_of_images = require(root / COCO_IMAGES, "the folder of images", IMAGE_PAGE)
+    folder_of_images = require(root / images, "the folder of images", IMAGE_PAGE)
     examples = []
     for ref in refs:
         with collecting(problems):
@@ -114,7 +124,7 @@ def expressions(
     texts: str,
     image: Path,
     named: tuple[Policy, str | None],
-    mask: CocoMask,
+    mask: CocoMask | MaskFile,
     own: Mapping[str, str],
     slices: Mapping[str, str],
 ) -> list[Example]:
@@ -124,21 +134,38 @@ def expressions(
     split among them. An answer calls the target by its category whatever the keyword is, so that
     keyword policies differ in nothing else.
     """
-    policy, category = named
-    return [
-        Example(
-            id=f"{own['dataset']}/{own['split']}/{ref['ref_id']}-{i}",
-            image=image,
-            image_id=f"{COCO_IMAGES.name}/{image.stem}",
-            query=query,
-            is_sentence=False,
-            keyword=policy.keyword(image, query, category),
-            text=None if policy.name == "category" else f"the {category or NAMELESS}",
-            slices={**own, "length": length_slice(query), **slices},
-            load_mask=mask,
+    examples = []
+    for i, (query, there) in enumerate(first_or_all(texts, sentences(ref, where))):
+        policy, category = named if there is not False else (named[0], None)
+        examples.append(
+            Example(
+                id=f"{own['dataset']}/{own['split']}/{ref['ref_id']}-{i}",
+                image=image,
+                image_id=f"{_folder(image)}/{image.stem}",
+                query=query,
+                is_sentence=False,
+                keyword=policy.keyword(image, query, category),
+                text=None if policy.name == "category" else f"the {category or NAMELESS}",
+                slices={**_slices(own, there), "length": length_slice(query), **slices},
+                load_mask=mask if there is not False else CocoMask([], mask.height, mask.width),
+            )
         )
-        for i, query in enumerate(first_or_all(texts, sentences(ref, where)))
-    ]
+    return examples
+
+
+def _slices(own: Mapping[str, str], there: bool | None) -> dict[str, str]:
+    """A ref's slices for a sentence that names something, nothing, or nobody says which (None)."""
+    if there is False:
+        return {**own, "targets": "none", "size": size_slice(0)}
+    return {"targets": "one", **own} if there else dict(own)
+
+
+def _folder(image: Path) -> str:
+    """COCO's folder of an image, wherever it lies; of other images the last two folders."""
+    parts = image.stem.split("_")
+    if image.parent.name == Path(COCO_IMAGES).name:
+        return image.parent.name
+    return parts[1] if parts[0] == "COCO" and len(parts) == 3 else "/".join(image.parent.parts[-2:])
 
 
 class _Index(NamedTuple):
@@ -230,15 +257,21 @@ def of_split(refs: Any, path: Path, split: str, page: str) -> list[dict[str, Any
     return chosen
 
 
-def sentences(ref: Mapping[str, Any], where: str) -> list[str]:
-    """The expressions of a ref."""
+def sentences(ref: Mapping[str, Any], where: str) -> list[tuple[str, bool | None]]:
+    """The expressions of a ref, and whether they name anything: None where nobody says so."""
     try:
-        queries = [str(s["sent"]).strip() for s in ref["sentences"]]
+        queries = [(str(s["sent"]).strip(), _there(s)) for s in ref["sentences"]]
     except (KeyError, TypeError) as error:
         raise DataError(f"{where}: no list of sentences with 'sent'") from error
-    if not queries or not all(queries):
-        raise DataError(f"{where}: an empty sentence, or none: {queries}")
+    if not queries or not all(query for query, _ in queries):
+        raise DataError(f"{where}: an empty sentence, or none: {[query for query, _ in queries]}")
     return queries
+
+
+def _there(sentence: Mapping[str, Any]) -> bool | None:
+    if "is_false_premise" in sentence:
+        return not sentence["is_false_premise"]
+    return bool(sentence["exist"]) if "exist" in sentence else None
 
 
 def _area(annotation: Mapping[str, Any], mask: CocoMask, where: str) -> float:

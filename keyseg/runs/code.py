@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import RunConfig, flatten
-from keyseg.runs import disk
+from keyseg.runs import disk, named_terms
 from keyseg.runs.run_directory import RunDirectory
 
 WORK = "keyseg.worker.run.work"
@@ -67,10 +67,14 @@ class Code:
 
 
 def targets(cfg: RunConfig) -> tuple[str, ...]:
-    """What a config names by `_target_`, without what makes the data: that has a fingerprint."""
+    """The classes and functions that a config names, by `_target_` or as a term of the loss.
+
+    Without what makes the data: that has a fingerprint.
+    """
     flat = flatten(cfg)
     names = {str(v) for k, v in flat.items() if k.endswith("._target_") and ".prepare." not in k}
-    return tuple(sorted(names))
+    terms = [name for name, spec in cfg.loss.terms.items() if "_target_" not in spec]
+    return tuple(sorted(names.union(*map(named_terms.places, terms))))
 
 
 @cache

@@ -26,8 +26,9 @@ from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
-from keyseg.train.build import Parts, build, pick_device, with_others
+from keyseg.train.build import Parts, build, with_others
 from keyseg.train.ceiling import box_ceiling
+from keyseg.train.device import pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
 from keyseg.train.schedule import decay_start

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from keyseg.report.gallery import overlay
+from keyseg.data.example import Example
+from keyseg.report.gallery import overlay, sheet
 from keyseg.report.gallery.examples import failures, pick, ranked, top_words
 
 
@@ -52,6 +53,41 @@ def test_a_mask_is_drawn_where_it_is() -> None:
     inside, outside = out[30, 30].astype(int), out[5, 70].astype(int)
     assert inside[0] - inside[2] > 60
     assert np.ptp(outside) <= 1
+
+
+def test_an_edge_lies_outside_of_a_mask_and_an_outline_inside() -> None:
+    """Two pixels wide, on every side."""
+    image = np.zeros((30, 30, 3), np.uint8)
+    mask = np.zeros((30, 30), bool)
+    mask[10:20, 10:20] = True
+    edged = (overlay.draw(image, mask, "#ff0000") == (255, 0, 0)).all(2)
+    assert np.flatnonzero(edged[15]).tolist() == [8, 9, 20, 21]
+    assert np.flatnonzero(edged[:, 15]).tolist() == [8, 9, 20, 21]
+    outlined = (overlay.draw(image, None, "#ff0000", (mask, "#00ff00")) == (0, 255, 0)).all(2)
+    assert np.flatnonzero(outlined[15]).tolist() == [10, 11, 18, 19]
+    assert np.flatnonzero(outlined[:, 15]).tolist() == [10, 11, 18, 19]
+
+
+def test_a_sheet_has_room_for_every_tile_and_its_lines(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    example = Example(
+        id="a",
+        image=tmp_path / "a.png",
+        image_id="a",
+        query="the thing " * 40,
+        is_sentence=True,
+        keyword="thing",
+        text=None,
+        slices={},
+        load_mask=lambda: np.ones((30, 40), np.uint8),
+    )
+    drawn = sheet.contact_sheet([example] * 6, 6, seed=0)
+    height = sheet.TILE + sheet.LINES * sheet.LINE + 12
+    assert drawn.size == (4 * (sheet.TILE + 12) + 12, 2 * height + 12)
+    below = np.asarray(drawn.convert("L"))[12 + sheet.TILE : 12 + height, 12 : 12 + sheet.TILE]
+    rows = np.flatnonzero(below.min(1) < 200)  # text: in all five lines, and not beyond
+    assert rows.min() < sheet.LINE
+    assert (sheet.LINES - 1) * sheet.LINE < rows.max() < sheet.LINES * sheet.LINE
 
 
 @pytest.mark.parametrize(("size", "shown"), [((128, 96), (256, 192)), ((1600, 800), (320, 160))])

@@ -7,13 +7,14 @@ import shutil
 import pytest
 
 from keyseg.config import PROJECT
-from keyseg.runs import code
+from keyseg.runs import code, named_terms, packages
 
 FULL = ("keyseg.data.refer.read", "keyseg.model.fusion.Full")
 CROSS = ("keyseg.data.refer.read", "keyseg.model.fusion.Cross")
 
 
 def forget():
+    named_terms.places.cache_clear()
     for cached in (code.of, code._module, code._spec, code._file, code._is_library):
         cached.cache_clear()
 
@@ -152,6 +153,31 @@ def test_what_is_registered_by_a_decorator_counts(copy):
         copy, "keyseg/train/losses.py", "def edge(x):\n    return x", "def edge(x):\n    return -x"
     )
     assert code.differences(then, code.of(FULL).parts) == ["keyseg/train/losses.py: edge"]
+
+
+def test_a_term_that_is_named_without_its_path_counts(copy, monkeypatch, compose_run):
+    """`+loss.terms.edge=1`, of a package that joined: the term alone, not its neighbours."""
+    lab = copy / "lab"
+    lab.mkdir()
+    (lab / "__init__.py").write_text("raise RuntimeError('nothing is imported to look at it')\n")
+    (lab / "terms.py").write_text(
+        "from keyseg.train import losses\nfrom keyseg.train.losses import term as loss\n\n"
+        "@loss(over='masks')\ndef edge(logits, targets):\n    return soft(logits)\n\n"
+        "def soft(logits):\n    return logits.sigmoid()\n\n"
+        "@losses.term('masks', 'corner')\ndef at_corners(logits, targets):\n    return logits\n"
+    )
+    joined = packages.Package("lab", None, lab, joined=True)
+    monkeypatch.setattr(packages, "joined", lambda: [joined])
+    forget()
+    named = code.targets(compose_run("+loss.terms.edge=1"))
+    assert "lab.terms.edge" in named
+    assert "lab.terms.at_corners" in code.targets(compose_run("+loss.terms.corner=1"))
+    assert not [t for t in code.targets(compose_run()) if t.startswith("lab")]
+    then = code.of(named)
+    edit(copy, "lab/terms.py", "return logits\n", "return -logits\n")  # the term beside it
+    assert code.of(named).fingerprint == then.fingerprint
+    edit(copy, "lab/terms.py", "logits.sigmoid()", "logits.tanh()")
+    assert code.differences(then.parts, code.of(named).parts) == ["lab/terms.py: soft"]
 
 
 def test_other_libraries_are_other_code(monkeypatch):

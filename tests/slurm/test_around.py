@@ -22,12 +22,14 @@ def test_one_job_works_on_several_cells_and_one_of_them_is_killed(sweep):
 
 
 def test_a_last_job_makes_the_report_of_a_sweep_that_nobody_waits_for(sweep):
-    command = ("fusion=self,cross", "--detach", "hydra.launcher.report=true")
+    heard = sweep.root / "heard.jsonl"
+    tell = f"notify='cat >> \"{heard}\"'"
+    command = ("fusion=self,cross", "--detach", "hydra.launcher.report=true", tell)
     held = ("+hydra.launcher.sbatch.hold=true", "+hydra.launcher.report_job.sbatch={}")
     for _ in range(2):  # the second finds that job, too
         code, out, err = sweep.run(*command, *held, FAIL="cross")
         assert code == 0, err
-        assert "a last job makes the report when they have ended" in out
+        assert "a last job makes the report and notifies when they have ended" in out
     report = sweep.root / "reports" / "t" / "index.html"
     assert not report.exists()
     *cells, last = sorted(sweep.cluster.jobs())
@@ -42,6 +44,9 @@ def test_a_last_job_makes_the_report_of_a_sweep_that_nobody_waits_for(sweep):
     log = "".join(file.read_text() for file in sweep.root.glob("outputs/t/.slurm/*report/*_log.*"))
     assert report.exists(), log
     assert "cross" in report.read_text()
+    told = json.loads(heard.read_text())
+    assert (told["state"], told["done"], told["failed"]) == ("failed", 1, 1)
+    assert told["report"] == str(report)
 
 
 def test_what_is_asked_for_reaches_the_job_and_srun_starts_a_process_for_each_gpu(sweep):

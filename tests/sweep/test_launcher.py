@@ -122,8 +122,11 @@ def test_a_sweep_and_the_same_command_again(sweep):
 
 
 def test_a_failed_cell_is_shown_with_its_log(sweep):
-    code, out, err = sweep.run("fusion=self,cross", DIE="self")
+    heard = sweep.root / "heard.jsonl"
+    code, out, err = sweep.run("fusion=self,cross", f"notify='cat >> {heard}'", DIE="self")
     assert code == 1
+    told = json.loads(heard.read_text())
+    assert (told["state"], told["done"], told["failed"]) == ("failed", 1, 1)
     assert err == "error: 1 of 2 cells failed\n"
     assert "FAILED  self · seed 0: the worker was killed by SIGKILL (out of memory?)" in out
     assert f"log: {sweep.cells['self'].log_file.relative_to(sweep.root)}" in out

@@ -11,7 +11,8 @@ from keyseg.config import PROJECT, ConfigError
 from keyseg.data.mix import groups, load
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.manifest import manifest
-from keyseg.train.build import build, image_positions, load_backbones, pick_device
+from keyseg.train.build import build, image_positions, load_backbones
+from keyseg.train.device import pick_device
 from keyseg.train.trainer import autocast
 
 META, CPU = torch.device("meta"), torch.device("cpu")

@@ -16,7 +16,7 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import packages, snapshot, sweep_directory
 from keyseg.runs.run_directory import DONE, PRUNED
 from keyseg.sweep import finish
-from keyseg.sweep.cells import GIVEN, Cell, in_turn
+from keyseg.sweep.cells import GIVEN, Cell, Say, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
 from keyseg.sweep.local.launcher import LocalLauncher
@@ -92,6 +92,18 @@ class SlurmLauncher(SweepLauncher):
         self.worker = self.given or [*self.options.interpreter, *WORKER[1:]]
         self.max_attempts = self.options.max_attempts
 
+    def check_devices(self, cells: Sequence[Cell], say: Say) -> None:
+        """Say where cells name a GPU and their jobs ask for none; a submitting machine needs none.
+
+        No error: on some clusters a partition comes with GPUs.
+        """
+        named = {cell.config.runtime.device for cell in cells} - {"auto", "cpu"}
+        if named and not self.options.asks_for_gpus:
+            say(
+                f"warning: runtime.device={named.pop()}, and the jobs ask for no GPU: give "
+                "hydra.launcher.gpus, if the partition does not come with one"
+            )
+
     def show_dry(self, design: Design, cells: list[Cell], console: Console) -> None:
         """The script for the cells that are not done."""
         waiting = [cell for cell in cells if cell.open().status not in (DONE, PRUNED)]
@@ -122,6 +134,8 @@ class SlurmLauncher(SweepLauncher):
         sweep_dir = cells[0].path.parent
         nodes = Nodes(self.options.exclude)
         needed = packages.carried(cell.config for cell in cells)
+        if secret := snapshot.left_out():
+            say(f"not where the jobs run, since they look like secrets: {', '.join(secret)}")
         sbatch = Sbatch(self.options, sweep_dir, packages=needed, nodes=nodes)
         sbatch.prepare = self.prepare_job(cells)
         return SlurmPool(
@@ -153,13 +167,22 @@ class SlurmLauncher(SweepLauncher):
         return CommandJob([command], self.options.threads)
 
     def report_later(self, pool: SlurmPool, cells: Sequence[Cell], console: Console) -> None:
-        """Submit the job that makes the report when all cells have ended: we will not be here."""
+        """Submit the job that makes the report when all cells have ended: we will not be here.
+
+        The same job tells `notify=COMMAND`.
+        """
+        command = self.config.get("notify")
+        if not (self.report or command):
+            return
         sweep_dir = cells[0].path.parent
         paths = cells[0].config.paths
         python = self.options.interpreter
         keyseg = [*python, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
         out = ["--out", str(resolve_path(paths.reports))]
-        commands = [[*keyseg, what, sweep_dir.name, *out] for what in ("report", "sync")]
+        whats = ("report", "sync") if self.report else ()
+        commands = [[*keyseg, what, sweep_dir.name, *out] for what in whats]
+        if command:
+            commands.append([*keyseg, "notify", sweep_dir.name, *out, "--command", command])
         try:
             with sweep_directory.lock(sweep_dir, "submit"):
                 arrays = pool.arrays()
@@ -177,7 +200,10 @@ class SlurmLauncher(SweepLauncher):
             text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
             finish.print_line(console, f"warning: {text}", "yellow")
             return
-        finish.print_line(console, "a last job makes the report when they have ended")
+        does = " and ".join(
+            [*(["makes the report"] if self.report else []), *(["notifies"] if command else [])]
+        )
+        finish.print_line(console, f"a last job {does} when they have ended")
 
     def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Submit one array and follow it.
@@ -195,8 +221,7 @@ class SlurmLauncher(SweepLauncher):
         if self.config.detach:
             supervisor.step()
             self._submit(pool)
-            if self.report:
-                self.report_later(pool, cells, console)
+            self.report_later(pool, cells, console)
             raise Detached(f"{pool.submitted} of {len(cells)} cells are queued or at work")
         where = f"partition {self.options.partition}" if self.options.partition else "SLURM"
         heading = f"sweep {design.name} · {len(cells)} cells on {where}"
@@ -204,8 +229,7 @@ class SlurmLauncher(SweepLauncher):
         try:
             supervise(supervisor, pool, cells, heading, console, show=shown)
         except KeyboardInterrupt:
-            if self.report:
-                self.report_later(pool, cells, console)
+            self.report_later(pool, cells, console)
             raise
         return supervisor.outcomes
 

@@ -49,10 +49,8 @@ class Overview:
     ) -> CellStatus:
         if record is None:
             return watch.read()
-        job = record.job(jobs, watch.run)
-        state = state_of(watch.run, job, asked=self.trouble is None)
-        if behind_others and state == RUNNING and not record.begun(watch.run):
-            state = QUEUED  # behind the others of its job
+        asked = self.trouble is None
+        job, state = told(watch.run, record, jobs, asked=asked, behind_others=behind_others)
         row = watch.read(state)
         log = log_end(watch.run.path.parent, record) if state == LOST else ""
         reason = why(job, log)[0] if state == LOST else row.error
@@ -63,6 +61,20 @@ class Overview:
         why_it_waits = f"({job.reason})" if job.reason not in ("", "None") else ""
         advice = reasons.sentence(job.reason, [job.id]) or ""
         return replace(row, job=job.id, node=why_it_waits, error=reason, advice=advice)
+
+
+def told(
+    run: RunDirectory, record: Submission, jobs: Jobs, *, asked: bool, behind_others: bool
+) -> tuple[Job | None, str | None]:
+    """The job of a run that went to SLURM, and its state; None: run.json says it.
+
+    `behind_others`: its job works on several runs, one after the other.
+    """
+    job = record.job(jobs, run)
+    state = state_of(run, job, asked=asked)
+    if behind_others and state == RUNNING and not record.begun(run):
+        return job, QUEUED
+    return job, state
 
 
 def state_of(run: RunDirectory, job: Job | None, *, asked: bool) -> str | None:
