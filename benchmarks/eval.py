@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from keyseg.model.resample import drawn, resized
-from keyseg.train.build import pick_device
+from keyseg.train.device import pick_device
 from keyseg.train.evaluate import compare
 
 SIDE, GRID = 1024, 256  # SAM's input and its decoder's output

@@ -43,7 +43,8 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
 
     from keyseg.config import PROJECT, validate
     from keyseg.data.mix import ImageSampler, Source
-    from keyseg.train.build import autocast, build, pick_device
+    from keyseg.train.build import autocast, build
+    from keyseg.train.device import pick_device
     from keyseg.train.trainer import Trainer
 
     prompt = "short" if options.model == "tiny" else "lisa"

@@ -38,7 +38,8 @@ from keyseg.data.mix import ImageSampler, Source, groups
 from keyseg.model.backbones.weights import weights_path
 from keyseg.model.features import FrozenFeatures, Store
 from keyseg.train.batch import Collator
-from keyseg.train.build import build, pick_device
+from keyseg.train.build import build
+from keyseg.train.device import pick_device
 from keyseg.train.evaluate import evaluate
 from keyseg.train.trainer import Trainer
 

@@ -24,7 +24,8 @@ from keyseg.config import PROJECT, resolve_path, validate
 from keyseg.data.mix import load, prepare
 from keyseg.model.backbones.weights import weights_path
 from keyseg.runs.run_directory import RunDirectory
-from keyseg.train.build import build_features, pick_device
+from keyseg.train.build import build_features
+from keyseg.train.device import pick_device
 
 BARE = """
 import sys

@@ -46,7 +46,8 @@ from keyseg.model.features import FrozenFeatures, Store, read_image
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import to_original
 from keyseg.train.batch import NO_LABEL, Batch, Collator
-from keyseg.train.build import DTYPES, autocast, build, load_backbones, pick_device
+from keyseg.train.build import DTYPES, autocast, build, load_backbones
+from keyseg.train.device import pick_device
 from keyseg.train.evaluate import evaluate
 from keyseg.train.losses import bce_loss, dice_loss, named_keyword, weigh, weighted_terms
 from keyseg.train.trainer import compute_losses, make_optimizer

@@ -37,7 +37,8 @@ from keyseg.data.mix import ImageSampler
 from keyseg.runs.provenance import attempt, record
 from keyseg.runs.run_directory import RUNNING, Row, RunDirectory, now
 from keyseg.tracking.background import mirror
-from keyseg.train.build import build, pick_device
+from keyseg.train.build import build
+from keyseg.train.device import pick_device
 from keyseg.train.trainer import Trainer
 from keyseg.worker import system_load
 

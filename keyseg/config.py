@@ -384,6 +384,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 POSITIVE = (
     "model.lora.r",
+    "model.lora.alpha",
     "model.projection_layers",
     "loss.keyword.temperature",
     "loss.dice_smooth",
@@ -480,7 +481,7 @@ def check(run: RunConfig) -> None:
     """
     check_values(run)
     for group, values in (("fusion", run.fusion), ("data", run.data)):
-        if "name" not in values:
+        if not values.get("name"):
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
@@ -513,6 +514,8 @@ def check_values(run: RunConfig) -> None:
         for v in value if isinstance(value, list) else [value]:
             if v not in allowed:
                 raise ConfigError(f"{key}={v}: must be one of {', '.join(allowed)}")
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ConfigError(f"{key}={value}: one is given twice")
     for key in POSITIVE:
         if not flat[key] > 0:
             raise ConfigError(f"{key}={flat[key]}: must be above 0")
@@ -535,6 +538,11 @@ def check_values(run: RunConfig) -> None:
             "(model.tokens.n_keys=0)"
         )
     _check_schedule(run.optim)
+    count, parts = run.optim.images_per_step, run.runtime.accumulation
+    if count < parts:
+        raise ConfigError(
+            f"optim.images_per_step={count}: too few for runtime.accumulation={parts} micro-batches"
+        )
     images = run.data.get("train_images", ALL)
     share = type(images) is float and 0 < images < 1
     if images != ALL and not share and not (type(images) is int and images > 0):

@@ -135,10 +135,13 @@ def test_an_integer_for_a_float_is_the_same_value(changed, key):
         ({"optim.until": "plateau"}, r"optim\.until=plateau.*cosine.*optim\.schedule=wsd or const"),
         ({"optim.steps": "many"}, r"config key 'optim.steps'.*many"),
         ({"optim.betas": 0.9}, r"config key 'optim.betas'"),
+        ({"runtime.accumulation": 99}, r"optim.images_per_step=\d+: too few .*accumulation=99"),
         ({"rerun": "perhaps"}, r"config key 'rerun'.*perhaps"),
         ({"optim.lr": "???"}, r"config key 'optim.lr'"),
         ({"data": {}}, r"data.name is missing: choose one with data=NAME"),
         ({"fusion": {"_target_": "a.B"}}, r"fusion.name is missing: choose one with fusion=NAME"),
+        ({"fusion.name": None}, r"fusion.name is missing: choose one with fusion=NAME"),
+        ({"data.name": ""}, r"data.name is missing: choose one with data=NAME"),
     ],
 )
 def test_errors_name_the_key(composed, values, message):
@@ -163,6 +166,7 @@ def test_errors_name_the_key(composed, values, message):
         ("fusion.mlp_ratio", math.nan),
         ("loss.bce", math.nan),
         ("optim.lr", math.inf),
+        ("evaluation.protocols", ["generated", "generated"]),
         ("evaluation.val_images", 0),
         ("evaluation.val_images", -1),
         ("seed", 2**64),

@@ -81,7 +81,8 @@ def _images(cfg: RunConfig, splits: list[str] | None) -> list[Path]:
 
 def _build(cfg: RunConfig) -> FrozenFeatures:
     from keyseg.model.backbones.sam import WeightsError
-    from keyseg.train.build import build_features, pick_device
+    from keyseg.train.build import build_features
+    from keyseg.train.device import pick_device
 
     try:
         return build_features(cfg, pick_device(cfg.runtime.device))

@@ -137,11 +137,12 @@ def _read(
     from keyseg.model.backbones.sam import WeightsError
     from keyseg.predict.intervention import Reading, mean_iou
     from keyseg.predict.predictor import load_model
-    from keyseg.train.build import pick_device, with_others
+    from keyseg.train.build import with_others
+    from keyseg.train.device import pick_device
 
     cfg = run.config
     try:
-        parts = load_model(cfg, run.best_file, pick_device(device), features=True)
+        parts = load_model(cfg, run.best_file, pick_device(device, "--device"), features=True)
     except (WeightsError, RuntimeError) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     told = [e for s in data.test for e in s.examples]

@@ -192,19 +192,16 @@ def _loader(options: argparse.Namespace) -> Any:
     )
 
     def load() -> Generate:
-        import torch
         from transformers.utils import logging
 
         from keyseg.data.keywords import extract
+        from keyseg.train.device import pick_device
 
         logging.disable_progress_bar()
-        wanted = options.device
-        if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
         path = weights_path(name)
         if not is_hub_id(name) and not Path(path).is_dir():
             raise ConfigError(f"--model {name}: there is no folder {path}. {remedy}")
-        return extract.load(path, name, remedy, torch.device(wanted))
+        return extract.load(path, name, remedy, pick_device(options.device, "--device"))
 
     return load
 

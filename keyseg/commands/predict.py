@@ -223,22 +223,15 @@ def _files(out: Path, name: str) -> dict[str, Path]:
 
 
 def _load(run: RunDirectory, device: str) -> Predictor:
-    import torch
-
     from keyseg.model.backbones.sam import WeightsError
     from keyseg.model.backbones.weights import check_trained_on, check_weights
     from keyseg.predict.predictor import Predictor
-    from keyseg.train.build import pick_device
+    from keyseg.train.device import pick_device
 
     cfg = run.config
     check_weights(cfg)
     check_trained_on(cfg, run.info)
-    try:
-        where = pick_device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {device}: torch sees no GPU here")
+    where = pick_device(device, "--device")
     try:
         return Predictor(cfg, run.best_file, where)
     except WeightsError as error:

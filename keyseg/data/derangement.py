@@ -14,11 +14,25 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from keyseg.config import ConfigError
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
 
 _TRIES = 500
 """Places that are looked at to mend one pair; all of them in a small split."""
+
+
+def check_keywords(who: str, examples: Sequence[Example]) -> None:
+    """Whether a split has keywords, for a control that is given them.
+
+    Raises:
+        ConfigError: it has none; names the control and an example.
+    """
+    if not any(e.keyword for e in examples):
+        raise ConfigError(
+            f"{who} is given the true keyword, and a split of this data ({examples[0].id} and "
+            "others) has none: take data with keywords"
+        )
 
 
 def derangement(examples: Sequence[Example]) -> dict[str, Example]:

@@ -303,12 +303,17 @@ def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_readers(data_cfg: Mapping[str, Any]) -> None:
-    """Look whether all readers of a config can be called with what it gives them.
+    """Look whether every split names sources, and each reader can be called with what it is given.
 
     Raises:
-        DataError: one cannot be found, or does not take these arguments.
+        DataError: an empty split, a source that is none, a reader that cannot be found, or does
+            not take these arguments.
     """
     cfg = _plain(data_cfg)
+    for split in SPLITS:
+        for entry in _entries(cfg, split):
+            if not entry.pairs:
+                raise DataError(f"{entry.where} has no examples: name its sources")
     if spec := cfg.get("prepare"):
         _bound("prepare", spec)
     for source, spec in (cfg.get("sources") or {}).items():

@@ -69,7 +69,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, *, single: bool = False) -> None:
         super().__init__()
-        assert dim % heads == 0, f"fusion dim {dim} is not a multiple of {heads} heads"
+        fits = heads > 0 and dim % heads == 0
+        assert fits, f"fusion dim {dim} is not a multiple of {heads} heads"
         self.heads = heads
         self.single = single
         if not single:

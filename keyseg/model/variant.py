@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import nn
 
 from keyseg.config import ConfigError, RunConfig
@@ -23,6 +25,10 @@ def build_fusion(cfg: RunConfig, dim: int, width: int = 0) -> FusionVariant:
         options["beside"] = _beside(cfg, dim, width) if width else 0
     target = str(cfg.fusion["_target_"])
     made = targets.find_class("fusion._target_", target, nn.Module)
+    for name, parameter in inspect.signature(made).parameters.items():
+        switch, given = isinstance(parameter.default, bool), options.get(name, parameter.default)
+        if switch and not isinstance(given, bool):
+            raise ConfigError(f"fusion.{name}={given}: must be true or false")
     try:
         variant: FusionVariant = made(dim=dim, n_keys=cfg.model.tokens.n_keys, **options)
         reads = (variant.uses_seg, variant.uses_key, variant.uses_context)

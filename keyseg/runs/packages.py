@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import ConfigError, RunConfig, flatten
-from keyseg.runs.private_files import holds_a_key, looks_secret
+from keyseg.runs.private_files import holds_a_secret, looks_secret
 
 GROUP = "keyseg"
 """Of the entry points."""
@@ -187,4 +187,4 @@ def _kept(name: Path, file: Path) -> bool:
     hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
     if hidden or name.suffix == ".pyc" or not file.is_file():
         return False
-    return not looks_secret(name.as_posix()) and not holds_a_key(file)
+    return not looks_secret(name.as_posix()) and not holds_a_secret(file)

@@ -16,7 +16,7 @@ from typing import Any
 
 from keyseg.config import GENERATED, PROJECT
 from keyseg.runs import packages
-from keyseg.runs.private_files import has_a_key, holds_a_key, looks_secret
+from keyseg.runs.private_files import has_a_secret, holds_a_secret, looks_secret
 from keyseg.runs.run_directory import RunDirectory, now, without_traces
 
 _PACKAGES = (
@@ -41,7 +41,8 @@ SNAPSHOT = ".keyseg-snapshot.json"
 CODE = ("run.py", "keyseg", "hydra_plugins", "experiments", "sweeps", "reports/published")
 """What a run depends on: tests, notes and whatever else lies in a checkout is no code."""
 
-_CODE_ENDINGS = (".py", ".yaml", ".yml", ".j2", ".css", ".js", ".csv")
+CODE_ENDINGS = (".py", ".yaml", ".yml", ".toml", ".j2", ".css", ".js", ".csv")
+"""Of files that are code without git saying so."""
 
 _LARGEST_NEW_FILE = 100_000  # bytes: more is data, not code
 _MOST_NEW_FILES = 200
@@ -71,7 +72,7 @@ def git(root: Path = PROJECT) -> Git:
     parts = []
     for name in changed:
         text = _git(root, "diff", "--no-ext-diff", "--relative", "HEAD", "--", name) or ""
-        secret = looks_secret(name) or has_a_key(text.encode())
+        secret = looks_secret(name) or has_a_secret(text.encode(), name)
         parts.append(f"# changed, not kept: {name}\n" if secret else text)
     new = _names(root, "ls-files", "--others", "--exclude-standard", "-z")
     for name in new[:_MOST_NEW_FILES]:
@@ -90,9 +91,9 @@ def _names(root: Path, *command: str) -> list[str]:
 
 def _is_code(file: Path, name: str) -> bool:
     """Whether a file that git does not know is kept."""
-    if not file.is_file() or file.suffix not in _CODE_ENDINGS or looks_secret(name):
+    if not file.is_file() or file.suffix not in CODE_ENDINGS or looks_secret(name):
         return False
-    return file.stat().st_size <= _LARGEST_NEW_FILE and not holds_a_key(file)
+    return file.stat().st_size <= _LARGEST_NEW_FILE and not holds_a_secret(file)
 
 
 def versions() -> dict[str, str]:

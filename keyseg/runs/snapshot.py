@@ -1,8 +1,8 @@
 """A copy of the code that a job runs, so that an edit after submit changes no queued job.
 
-Tracked files as they are in the checkout, and new files that git does not ignore (without those
-that look like secrets: private_files.py); beside them other people's packages that the configs
-need, since it is the first place to import from. Snapshots are
+Tracked files as they are in the checkout, and new files of code that git does not ignore (without
+those that look like secrets: private_files.py); beside them other people's packages that the
+configs need, since it is the first place to import from. Snapshots are
 named by their content: sweeps that run the same code share one, and none is ever written twice.
 """
 
@@ -19,28 +19,39 @@ from pathlib import Path
 
 from keyseg.config import PROJECT, ConfigError
 from keyseg.runs.packages import Package
-from keyseg.runs.private_files import holds_a_key, looks_secret
-from keyseg.runs.provenance import CODE, SNAPSHOT, git
+from keyseg.runs.private_files import holds_a_secret, looks_secret
+from keyseg.runs.provenance import CODE, CODE_ENDINGS, SNAPSHOT, git
 
 _LARGEST = 64 * 2**20  # bytes, of one file
 
 
 def files(root: Path = PROJECT) -> list[str]:
     """Names of the files that are code, relative to the root, sorted; none that look secret."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE],
-        cwd=root,
-        capture_output=True,
-        check=False,
-    )
+    return sorted(name for name in _listed(root) if not _secret(root, name))
+
+
+def left_out(root: Path = PROJECT) -> list[str]:
+    """Names of the files that would be code if they did not look like secrets."""
+    return sorted(name for name in _listed(root) if _secret(root, name))
+
+
+def _secret(root: Path, name: str) -> bool:
+    return looks_secret(name) or holds_a_secret(root / name)
+
+
+def _listed(root: Path) -> list[str]:
+    """Files that git knows, and new ones that are code by their ending."""
+    known, new = _git_files(root, "--cached"), _git_files(root, "--others", "--exclude-standard")
     # A root that is ignored by the repository around it (a copy in outputs/) lists nothing.
-    names = set(os.fsdecode(listed.stdout).split("\0")) - {""}
-    chosen = names if listed.returncode == 0 and names else set(_walk(root))
-    return sorted(
-        name
-        for name in chosen
-        if (root / name).is_file() and not looks_secret(name) and not holds_a_key(root / name)
+    names = {*known, *(n for n in new if Path(n).suffix in CODE_ENDINGS)} or set(_walk(root))
+    return [name for name in names if (root / name).is_file()]
+
+
+def _git_files(root: Path, *which: str) -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", *which, "--", *CODE], cwd=root, capture_output=True, check=False
     )
+    return [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
 
 
 def name_of(root: Path = PROJECT, packages: Sequence[Package] = ()) -> str:

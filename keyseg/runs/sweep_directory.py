@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[s
 
 @contextmanager
 def held(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
-    """Hold the sweep for a design while the body runs. A second command with the same cells may.
+    """Hold the sweep for a design while the body runs. More commands with the same cells may.
 
     Raises:
         ConfigError: a command with other cells is at work on it: each would take the other's
@@ -86,16 +87,15 @@ def held(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
     """
     sweep_dir.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(" ".join(sorted(cells)).encode()).hexdigest()[:12]
-    own = sweep_dir / f".launcher-{name}.lock"
-    mine = filelock.FileLock(own)
+    own = sweep_dir / f".launcher-{name}"
     with lock(sweep_dir, "design"):
-        if _commands(sweep_dir, own):
+        if _commands(sweep_dir, but=own.name):
             raise ConfigError(
                 f"another command is at work on the sweep '{sweep_dir.name}' with other cells: "
                 "give this one a name of its own (name=OTHER), or wait for the other"
             )
-        with suppress(filelock.Timeout):  # the same command, given twice
-            mine.acquire(timeout=0)
+        each = (own.with_name(f"{own.name}.{number}.lock") for number in count())
+        mine = next(taken for taken in map(_taken, each) if taken)
     try:
         yield
     finally:
@@ -118,17 +118,24 @@ def idle(sweep_dir: Path) -> Iterator[None]:
         yield
 
 
-def _commands(sweep_dir: Path, but: Path | None = None) -> bool:
-    """Whether a command is at work on a sweep, other than the one that holds this file."""
+def _commands(sweep_dir: Path, but: str = "none") -> bool:
+    """Whether a command is at work on a sweep, other than those whose files begin like this."""
     files = [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]
-    return any(file.exists() and file != but and not _free(file) for file in files)
+    return any(f.exists() and not f.name.startswith(but) and not _free(f) for f in files)
+
+
+def _taken(file: Path) -> filelock.BaseFileLock | None:
+    """A lock that is now ours; None where another command has it."""
+    mine = filelock.FileLock(file)
+    try:
+        mine.acquire(timeout=0)
+    except filelock.Timeout:
+        return None
+    return mine
 
 
 def _free(file: Path) -> bool:
-    probe = filelock.FileLock(file)
-    try:
-        probe.acquire(timeout=0)
-    except filelock.Timeout:
+    if (probe := _taken(file)) is None:
         return False
     probe.release()
     return True

@@ -18,7 +18,7 @@ from keyseg.model.backbones.weights import weights_path
 from keyseg.runs import code, disk
 
 FILE = "variants.json"
-"""Under paths.data: keys of the fusion variants that were built."""
+"""Under paths.data: of fusion variants that were built, what they are given for KEY."""
 
 _CHANNELS = 256
 """Of SAM's prompts, at its public sizes."""
@@ -110,8 +110,11 @@ def check_lora(cfg: RunConfig) -> None:
             )
 
 
-def check_fusion(cfg: RunConfig) -> None:
+def check_fusion(cfg: RunConfig) -> str:
     """Whether the fusion variant can be built. No memory is taken for it.
+
+    Returns:
+        What it gets for KEY (`keyseg.model.fusion.KEY_FROM`); "" where it reads none.
 
     Raises:
         ConfigError: it cannot, or it reads KEY where answers hold none.
@@ -121,16 +124,18 @@ def check_fusion(cfg: RunConfig) -> None:
     known = resolve_path(cfg.paths.data) / FILE
     look = [cfg.fusion, n_keys, dim, code.of((target,)).fingerprint]
     key = hashlib.sha256(json.dumps(look, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    if key in _read(known):
-        return
+    if key in (before := _read(known)):
+        return before[key]
     import torch
 
     from keyseg.model.variant import build_fusion
 
     with torch.device("meta"):
-        build_fusion(cfg, dim=dim)
+        variant = build_fusion(cfg, dim=dim)
+    given = variant.key_from if variant.uses_key else ""
     known.parent.mkdir(parents=True, exist_ok=True)
-    disk.replace(known, json.dumps(sorted({*_read(known), key})).encode())
+    disk.replace(known, json.dumps({**_read(known), key: given}, sort_keys=True).encode())
+    return given
 
 
 def check_terms(cfg: RunConfig) -> None:
@@ -180,12 +185,12 @@ def _channels(cfg: RunConfig) -> int:
         return _CHANNELS
 
 
-def _read(file: Path) -> set[str]:
+def _read(file: Path) -> dict[str, str]:
     try:
         found: Any = json.loads(file.read_bytes())
     except (OSError, ValueError):
-        return set()
-    return set(map(str, found)) if isinstance(found, list) else set()
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def _line(error: Exception) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from keyseg.config import (
     NOT_IN_SIGNATURE,
+    PROTOCOLS,
     ConfigError,
     RunConfig,
     resolve_path,
@@ -154,6 +155,22 @@ def cell_of(config: RunConfig, point: Point, sweep: str) -> Cell:
     """The cell of a frozen config in the folder of a sweep."""
     key = signature(config)
     return Cell(key, point.label, point, config, resolve_path(config.paths.outputs) / sweep / key)
+
+
+def check_scored(cells: Iterable[Cell]) -> None:
+    """Whether the cells of a sweep, or a run of its own, will have scores: a tuner's trials do not.
+
+    Raises:
+        ConfigError: one will not.
+    """
+    for cell in cells:
+        if not cell.config.evaluation.protocols:
+            raise ConfigError(
+                "evaluation.protocols=[]: nothing would read the test split, and the run would end "
+                f"without a score: give {' or '.join(PROTOCOLS)}, or both (a tuner's trials, which "
+                "have none, are told so by hydra.sweeper.trial_overrides; a sweep of which val is "
+                "all you want, by hydra.launcher.report=false)"
+            )
 
 
 def frozen(composed: DictConfig | RunConfig) -> RunConfig:

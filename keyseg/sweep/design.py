@@ -105,7 +105,7 @@ def read_design(
         ConfigError: a name that is no folder name, or an `ablation` block that does not fit.
     """
     block = dict(ablation or {})
-    _check_block(block)
+    check_block(block)
     if not job_overrides:
         raise ConfigError("the sweep has no cells: a value that it gives stands for nothing")
     replicate = str(block.get("replicate") or "seed")
@@ -237,7 +237,12 @@ def _distinct(values: Any) -> list[Any]:
     return distinct
 
 
-def _check_block(block: dict[str, Any]) -> None:
+def check_block(block: Mapping[str, Any]) -> None:
+    """Check of an `ablation` block what needs no cells.
+
+    Raises:
+        ConfigError: a key that is none, a baseline of no form, a measure that is none, a margin.
+    """
     for key in block:
         if key not in ABLATION_KEYS:
             near = get_close_matches(key, ABLATION_KEYS, n=1)
@@ -250,6 +255,7 @@ def _check_block(block: dict[str, Any]) -> None:
         raise ConfigError(
             f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
         )
+    _margin(block.get("margin"), _metrics(block.get("metrics")))
 
 
 def _metrics(given: Any) -> list[str]:

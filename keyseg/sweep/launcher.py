@@ -31,13 +31,13 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED
 from keyseg.sweep import finish, notify, preflight, ranges, reuse, stale
-from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, freeze
+from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, check_scored, freeze
 from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch, unique_titles
+from keyseg.sweep.status import Watch, state_of, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.tracking import sync
 
@@ -104,6 +104,8 @@ class SweepLauncher(Launcher):
                 finish.print_line(console, text)
 
             design, cells = self.design_and_cells(job_overrides, say)
+            if self.report:
+                check_scored(cells)
             if self.config.detach and not self.can_detach:
                 raise ConfigError(
                     "detach=true: cells on this machine end with the command; "
@@ -115,6 +117,7 @@ class SweepLauncher(Launcher):
                     finish.print_line(console, line)
                 for line in stale.summary_lines(cells, stale.find(cells)):
                     finish.print_line(console, f"stale: {line}")
+                self.check_devices(waiting(cells), say)
                 if self.prepare:
                     print_missing(cells, console)
                 self.show_dry(design, cells, console)
@@ -123,6 +126,7 @@ class SweepLauncher(Launcher):
             cells, more = stale.decide(cells, self.config)
             for line in [*lines, *more]:
                 finish.print_line(console, line)
+            self.check_devices(waiting(cells), say)
             if self.prepare:
                 prepare(cells, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
@@ -202,6 +206,14 @@ class SweepLauncher(Launcher):
         """
         raise ConfigError("this launcher has no workers: take hydra/launcher=local or slurm")
 
+    def check_devices(self, cells: Sequence[Cell], say: Say) -> None:
+        """Whether these cells will have the device that they ask for; `say` hears of a doubt.
+
+        Raises:
+            ConfigError: one will not.
+        """
+        preflight.check_devices([cell.config for cell in cells])
+
     def build_report(self, sweep_dir: Path, out_dir: Path) -> Path:
         """Write the report; its page. Said where Hydra gets its launchers, hydra_plugins/."""
         raise NotImplementedError
@@ -246,7 +258,7 @@ def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None
     for title, cell in zip(titles, cells, strict=True):
         given = " ".join(o for o in cell.point.overrides if not o.startswith("dry="))
         finish.print_line(
-            console, f"{title:<{width}}  {cell.signature}  {cell.open().status:<7}  {given}"
+            console, f"{title:<{width}}  {cell.signature}  {state_of(cell.open()):<7}  {given}"
         )
 
 
@@ -266,10 +278,14 @@ def prepare(cells: Sequence[Cell], console: Console) -> None:
     Raises:
         ConfigError: weights are missing. DataError: the data cannot be read.
     """
-    waiting = [cell.config for cell in cells if cell.rerun or cell.open().status != DONE]
-    if waiting:
+    if left := waiting(cells):
         finish.print_line(console, "checking weights and data (data that is missing is made now)")
-        preflight.check(waiting)
+        preflight.check([cell.config for cell in left])
+
+
+def waiting(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that are still to run."""
+    return [cell for cell in cells if cell.rerun or cell.open().status != DONE]
 
 
 def supervise(

@@ -6,12 +6,16 @@ Loads nothing of numpy before it is asked for: every command line imports this.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
 from keyseg.sweep import buildable
+
+if TYPE_CHECKING:
+    from keyseg.data.mix import Source
 
 
 def check(configs: Sequence[RunConfig]) -> None:
@@ -25,16 +29,53 @@ def check(configs: Sequence[RunConfig]) -> None:
     from keyseg.data import identity, mix
 
     buildable.check(configs)
-    seen = set()
-    for cfg in configs:
-        key = json.dumps([cfg.data, cfg.model.llava, cfg.model.sam], sort_keys=True)
-        if key not in seen:
-            seen.add(key)
-            check_weights(cfg)
-            mix.prepare(cfg.data)
-            splits = mix.load_splits(cfg.data)
-            fingerprint = mix.fingerprint([source for split in splits for source in split])
-            identity.remember(cfg.data, resolve_path(cfg.paths.data), fingerprint)
+    for cfg in _distinct(configs, lambda cfg: vars(cfg.model)):
+        check_weights(cfg)
+    for cfg in _distinct(configs, lambda cfg: cfg.data):
+        mix.check_readers(cfg.data)
+        mix.prepare(cfg.data)
+        splits = mix.load_splits(cfg.data)
+        check_enough([other for other in configs if other.data == cfg.data], splits)
+        fingerprint = mix.fingerprint([source for split in splits for source in split])
+        identity.remember(cfg.data, resolve_path(cfg.paths.data), fingerprint)
+
+
+def _distinct(configs: Sequence[RunConfig], part: Callable[[RunConfig], Any]) -> list[RunConfig]:
+    """One config for each value of a part of them."""
+    return list({json.dumps(part(c), sort_keys=True, default=vars): c for c in configs}.values())
+
+
+def check_enough(configs: Sequence[RunConfig], splits: Sequence[Sequence[Source]]) -> None:
+    """Whether there is as much data, and of such a kind, as configs that share it ask for.
+
+    Raises:
+        DataError: fewer images than `data.train_images`, or no other image's KEY for a control.
+        ConfigError: no keywords for a control that is given them.
+    """
+    from keyseg.data.derangement import check_keywords, derangement
+    from keyseg.data.fraction import fewer
+
+    fewer(splits[0], configs[0].data.get("train_images", ALL), configs[0].seed)
+    for cfg in _distinct(configs, lambda cfg: cfg.fusion):
+        given = buildable.check_fusion(cfg)
+        for split in splits:
+            examples = [example for source in split for example in source.examples]
+            if given == "name":
+                check_keywords(f"fusion={cfg.fusion['name']}", examples)
+            elif given == "other":
+                derangement(examples)
+
+
+def check_devices(configs: Sequence[RunConfig]) -> None:
+    """Whether this machine has the devices that configs name; torch is loaded where one is named.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    for device in {cfg.runtime.device for cfg in configs} - {"auto", "cpu"}:
+        from keyseg.train.device import pick_device  # loads torch
+
+        pick_device(device)
 
 
 def missing(configs: Sequence[RunConfig]) -> list[str]:
@@ -59,7 +100,8 @@ def missing(configs: Sequence[RunConfig]) -> list[str]:
         if cfg.data.get("prepare") and not Path(resolve_path(str(cfg.data["root"]))).exists():
             continue  # is made at the start
         try:
-            mix.load_splits(cfg.data)
+            splits = mix.load_splits(cfg.data)
+            check_enough([other for other in configs if other.data == cfg.data], splits)
         except (DataError, ConfigError) as error:
             lines[str(error)] = None
     return list(lines)

@@ -35,6 +35,10 @@ _LONGEST = 22
 """Letters of a node's name, or of why a job waits, in the table."""
 _WIDE = 100
 """Terminal width from which the single losses get columns of their own."""
+_FORMS = ((True, True), (True, False), (False, False))
+"""Terms of the loss and whole words on the training: what is left out, so that names have room."""
+_NAME = 20
+"""Letters of a cell's name for which other columns give way."""
 _SHORT = {convergence.UNTRAINED: "untrained"}
 """How a training ended, where the terminal is narrower than that."""
 
@@ -100,24 +104,14 @@ def render(
     """The table of a sweep for a terminal of this size; None: as many lines as it takes."""
     total, everyone = progress(cells, slots), cells
     cells, hidden = _fitting(cells, height)
-    every = dict.fromkeys(name for cell in cells for name in ("loss", *OWN_TERMS, *cell.losses))
-    losses = [name for name in every if name == "loss" or width >= _WIDE]
-    headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
-    rows = [_row(cell, losses) for cell in cells]
-    if any(cell.training for cell in cells):
-        headers.append("training")
-        words = [_SHORT.get(c.training, c.training) if width < _WIDE else c.training for c in cells]
-        rows = [[*row, word] for row, word in zip(rows, words, strict=True)]
-    if any(cell.job for cell in cells):
-        headers += ["job", "node", "log"]
-        rows = [
-            [*row, cell.job, _cut(cell.node), _log_of(cell)]
-            for row, cell in zip(rows, cells, strict=True)
-        ]
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    # The name of a cell gives way, the numbers do not. Rich adds 2 to each column.
-    room = max(8, width - sum(widths[1:]) - 2 * len(widths))
-
+    wanted = min(_NAME, max((len(cell.title) for cell in cells), default=0))
+    for terms, words in _FORMS if width >= _WIDE else _FORMS[-1:]:
+        headers, rows = _columns(cells, terms=terms, words=words)
+        widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+        # The name of a cell gives way, the numbers do not. 2 stand between columns.
+        room = max(8, width - sum(widths[1:]) - 2 * len(widths))
+        if room >= wanted:
+            break
     rows = [[shortened(row[0], room), *row[1:]] for row in rows]
     left = [i < 2 or header == "training" for i, header in enumerate(headers)]
     widths[0] = min(widths[0], room)
@@ -135,6 +129,27 @@ def render(
         head.append(_NOTE, style="not bold dim")
     foot = Text(total, style="dim", no_wrap=True, overflow="ellipsis")
     return Group(head, table, *errors, foot)
+
+
+def _columns(
+    cells: Sequence[CellStatus], *, terms: bool, words: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows; with every term of the loss, with whole words on the training."""
+    every = dict.fromkeys(name for cell in cells for name in ("loss", *OWN_TERMS, *cell.losses))
+    losses = [name for name in every if name == "loss" or terms]
+    headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]
+    rows = [_row(cell, losses) for cell in cells]
+    if any(cell.training for cell in cells):
+        headers.append("training")
+        told = [c.training if words else _SHORT.get(c.training, c.training) for c in cells]
+        rows = [[*row, word] for row, word in zip(rows, told, strict=True)]
+    if any(cell.job for cell in cells):
+        headers += ["job", "node", "log"]
+        rows = [
+            [*row, cell.job, _cut(cell.node), _log_of(cell)]
+            for row, cell in zip(rows, cells, strict=True)
+        ]
+    return headers, rows
 
 
 def _table(

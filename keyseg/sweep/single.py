@@ -14,9 +14,9 @@ from keyseg.config import ConfigError
 from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
-from keyseg.sweep import finish, reuse, stale
-from keyseg.sweep.cells import Cell, cell_of, frozen
-from keyseg.sweep.design import SINGLE, Point, folder_name
+from keyseg.sweep import finish, preflight, reuse, stale
+from keyseg.sweep.cells import Cell, cell_of, check_scored, frozen
+from keyseg.sweep.design import SINGLE, Point, check_block, folder_name
 from keyseg.sweep.launcher import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -24,10 +24,11 @@ from keyseg.sweep.launcher import (
     prepare,
     print_missing,
     sigterm_is_ctrl_c,
+    waiting,
 )
 from keyseg.sweep.overrides import fail, one_line_errors
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch
+from keyseg.sweep.status import Watch, state_of
 from keyseg.sweep.supervise import Outcome
 
 _REDRAW = 0.5  # seconds
@@ -47,20 +48,26 @@ def run_single(cfg: DictConfig) -> None:
         label = str(config.fusion["name"])
         point = Point(label, {"fusion": label}, config.seed, [])
         cell = cell_of(config, point, folder_name(SINGLE if config.name is None else config.name))
+        check_scored([cell])
+        check_block(config.ablation)
         console = Console()
+        if config.ablation and not process_rank.rank():
+            finish.print_line(console, "ablation: is of sweeps (-m); one run compares nothing")
         if process_rank.rank():
             _take_part(cell, dry=cfg.dry)
             return
         if cfg.dry:
-            finish.print_line(console, f"{cell.title}: {cell.open().status}, {cell.path}")
+            finish.print_line(console, f"{cell.title}: {state_of(cell.open())}, {cell.path}")
             for line in stale.summary_lines([cell], stale.find([cell])):
                 finish.print_line(console, f"stale: {line}")
+            preflight.check_devices([c.config for c in waiting([cell])])
             print_missing([cell], console)
             return
         lines = reuse.take_over([cell], wanted=bool(cfg.reuse))
         (cell,), more = stale.decide([cell], cfg)
         for line in [*lines, *more]:
             finish.print_line(console, line)
+        preflight.check_devices([c.config for c in waiting([cell])])
         prepare([cell], console)
         reuse.take_over([cell], wanted=bool(cfg.reuse), create=True)
         outcome = _done(cell) or _run(cell, console)

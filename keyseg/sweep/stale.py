@@ -2,7 +2,8 @@
 
 A cell is stale if it has results, or a checkpoint to go on from, and the code that it depends on,
 its data or its backbones are not what they were. `stale=rerun` runs it again, `stale=keep` takes it
-as it is, `stale=ask` asks at a terminal and is an error without one.
+as it is, `stale=ask` asks at a terminal and is an error without one. A checkpoint of other data or
+weights cannot be gone on from, so that a cell that is half done then cannot be kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from keyseg.runs.run_directory import DONE, PRUNED, RunDirectory
 from keyseg.sweep.cells import Cell
 
 ASK, RERUN, KEEP = "ask", "rerun", "keep"
+HALF_DONE = "half done"
+"""How a reason begins for which a cell cannot be kept."""
 
 
 class StaleCheck:
@@ -48,7 +51,8 @@ class StaleCheck:
             then = info.get(f"{what}_fingerprint")
             now = look(cfg) if then else None
             if now not in (None, then):
-                reasons.append(f"other {what}: {then} then, {now} now")
+                half = "" if results else f"{HALF_DONE} with "
+                reasons.append(f"{half}other {what}: {then} then, {now} now")
         return reasons
 
     def _data(self, cfg: RunConfig) -> str | None:
@@ -96,11 +100,12 @@ def check_study(sweep_dir: Path, choice: str) -> None:
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
     look = StaleCheck()
     reasons = [reason for run in runs if run.config_file.exists() for reason in look.reasons(run)]
-    if reasons and choice != KEEP:
+    half = any(reason.startswith(HALF_DONE) for reason in reasons)
+    if reasons and (half or choice != KEEP):
+        keep = "put back what was there" if half else "stale=keep goes on with them"
         raise ConfigError(
             f"{len(reasons)} of {len(runs)} trials of {sweep_dir.name} are stale "
-            f"({'; '.join(dict.fromkeys(reasons))}): stale=keep goes on with them, name=NAME "
-            "begins another study"
+            f"({'; '.join(dict.fromkeys(reasons))}): {keep}, name=NAME begins another study"
         )
 
 
@@ -121,16 +126,24 @@ def decide(cells: Sequence[Cell], config: Any) -> tuple[list[Cell], list[str]]:
         return list(cells), []
     lines = summary_lines(cells, stale)
     choice = str(config.stale)
+    half = {s for s, reasons in stale.items() if any(r.startswith(HALF_DONE) for r in reasons)}
+    head = f"{len(stale)} of {len(cells)} {'cell is' if len(cells) == 1 else 'cells are'} stale"
+    if half and choice != RERUN:
+        named = summary_lines(cells, {s: stale[s] for s in half})
+        alone = "" if len(half) == len(stale) else f" {len(half)} of them cannot be kept."
+        raise ConfigError(
+            f"{head}.{alone} A checkpoint is gone on from with the data and weights that it was "
+            "made with: put back what was there, or stale=rerun begins anew. " + " | ".join(named)
+        )
     if choice == ASK:
-        choice = _asked(len(stale), len(cells), lines)
+        choice = _asked(head, lines)
     if choice == KEEP:
         return list(cells), [f"kept though stale: {line}" for line in lines]
     again = [replace(cell, rerun=cell.signature in stale) for cell in cells]
     return again, [f"runs again: {line}" for line in lines]
 
 
-def _asked(count: int, total: int, lines: Sequence[str]) -> str:
-    head = f"{count} of {total} {'cell is' if total == 1 else 'cells are'} stale"
+def _asked(head: str, lines: Sequence[str]) -> str:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigError(
             f"{head}: stale=rerun runs them again, stale=keep takes them as they are. "

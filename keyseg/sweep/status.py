@@ -104,11 +104,7 @@ class Watch:
         self._read_rows(since=float((attempts or [{}])[-1].get("started") or 0), ended=ended)
         steps = self._read_steps(info)
         step = max([row.step for row in self._last.values()] or [0])
-        if state is None:
-            state = status
-            unlocked = status == RUNNING and not self.run.busy
-            if unlocked or (status == QUEUED and attempts):
-                state = STOPPED
+        state = state or state_of(self.run, info)
         val_step = max([r.step for n, r in self._last.items() if n.startswith("val/")] or [-1])
         if state == RUNNING and self._tests and steps is not None and val_step >= steps:
             state = TESTING
@@ -209,7 +205,19 @@ class Watch:
                 self._tests = bool(loaded["evaluation"]["protocols"])
             except (ConfigError, KeyError, TypeError):  # whoever works on the run says so
                 return info.get("steps")
-        return info.get("steps") or self._steps
+        steps = info.get("steps")
+        return self._steps if steps is None else steps
+
+
+def state_of(run: RunDirectory, info: Mapping[str, Any] | None = None) -> str:
+    """What run.json says, but of a run that nobody works on any more: it was stopped.
+
+    `info`: run.json, where the caller has read it.
+    """
+    info = run.info if info is None else info
+    status = str(info.get("status", QUEUED))
+    left = status == RUNNING and not run.busy
+    return STOPPED if left or (status == QUEUED and info.get("attempts")) else status
 
 
 def watches(sweep_dir: Path) -> list[Watch]:

@@ -18,7 +18,8 @@ import keyseg
 from keyseg.config import GENERATED, LossConfig, resolve_path
 from keyseg.model.backbones.weights import is_hub_id
 from keyseg.runs import packages
-from keyseg.runs.private_files import holds_a_key, looks_secret
+from keyseg.runs.private_files import holds_a_secret, looks_secret
+from keyseg.runs.provenance import CODE_ENDINGS
 from keyseg.runs.run_directory import RunDirectory
 
 ARTIFACT = "model"
@@ -59,9 +60,11 @@ _KEPT = ("signature", "label", "seed", "weights_fingerprint")
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     """What of a folder of the code is not copied; for shutil.copytree."""
+    files = {n: f for n in names if (f := Path(folder, n)).is_file()}
     secret = {n for n in names if looks_secret(n)}
-    secret |= {n for n in names if (f := Path(folder, n)).is_file() and holds_a_key(f)}
-    return shutil.ignore_patterns(*_NOT_COPIED)(folder, names) | secret
+    secret |= {n for n, f in files.items() if holds_a_secret(f)}
+    no_code = {n for n, f in files.items() if f.suffix not in CODE_ENDINGS}
+    return shutil.ignore_patterns(*_NOT_COPIED)(folder, names) | secret | no_code
 
 
 def write(run: RunDirectory, folder: Path) -> None:

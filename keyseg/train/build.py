@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data.derangement import derangement
+from keyseg.data.derangement import check_keywords, derangement
 from keyseg.data.example import Example
 from keyseg.data.prompts import Conversation, add_tokens
 from keyseg.model.backbones.clip_view import CROP, clip_pixels
@@ -29,9 +28,6 @@ from keyseg.model.keyseg import KeySeg
 from keyseg.model.variant import build_fusion
 from keyseg.train.batch import Collator, Others
 from keyseg.train.losses import weighted_terms
-
-_GPUS_OF_JOB = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
-"""Variables by which SLURM says which GPUs a job has."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -56,38 +52,12 @@ def with_others(parts: Parts, *splits: Sequence[Example]) -> Parts:
     fusion = parts.model.fusion
     if fusion.uses_key and fusion.key_from == NAME:
         for examples in splits:
-            if not any(e.keyword for e in examples):
-                raise ConfigError(
-                    f"{type(fusion).__name__} is given the true keyword, and a split of this data "
-                    f"({examples[0].id} and others) has none: take data with keywords"
-                )
+            check_keywords(type(fusion).__name__, examples)
     if not fusion.uses_key or fusion.key_from != OTHER:
         return parts
     of = {name: other for part in splits for name, other in derangement(part).items()}
     others = Others(of, parts.features.clip)
     return replace(parts, collator=Collator(parts.conversation, parts.features, others))
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto": a GPU if there is one.
-
-    Raises:
-        ConfigError: SLURM gave this job a GPU, and torch sees none.
-    """
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    given = next((f"{v}={os.environ[v]}" for v in _GPUS_OF_JOB if os.environ.get(v)), None)
-    if given:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        raise ConfigError(
-            f"SLURM gave this job a GPU ({given}), and torch {torch.__version__} sees none: it is "
-            f"built without CUDA (here: CUDA {torch.version.cuda}), the node's driver is too old "
-            f"(`nvidia-smi`), or CUDA_VISIBLE_DEVICES ({visible}) was changed in "
-            "hydra.launcher.setup. runtime.device=cpu computes on the CPU all the same"
-        )
-    return torch.device("cpu")
 
 
 def autocast(cfg: RunConfig, device: torch.device) -> AbstractContextManager[Any]:

@@ -43,7 +43,8 @@ def fill(cfg: RunConfig) -> str:
         DataError: the data cannot be read. WeightsError: an encoder is missing or broken.
     """
     from keyseg.data import reading
-    from keyseg.train.build import build_features, pick_device
+    from keyseg.train.build import build_features
+    from keyseg.train.device import pick_device
     from keyseg.worker.run import set_threads
 
     set_threads(cfg)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.runs import provenance
+from keyseg.runs.private_files import has_a_secret, looks_secret
 from keyseg.runs.run_directory import Row, RunDirectory
 
 
@@ -62,16 +63,46 @@ SECRETS = (
     "experiments/service-account.json",
     "service_account.json",
     "keyseg/.aws/config.yaml",
-    # these hold a private key
-    "sweeps/innocent.yaml",
-    "experiments/plain.json",
+    "keyseg/gcp-key.json",
+    "experiments/db_pass.yaml",
+    "keyseg/wandb_key.py",
 )
+HOLD = {
+    "sweeps/innocent.yaml": "-----BEGIN PRIVATE KEY-----",
+    "experiments/plain.json": '"private_key": "x"',
+    "keyseg/my-project-1a2b3c.json": '{"type": "service_account", "project_id": "my-project"}',
+    "experiments/data/lab.yaml": "root: /data\npassword: s3cret",
+    "experiments/data/flow.yaml": "{user: me, db_password: s3cret, root: /data}",
+    "sweeps/store.yaml": "storage: postgresql://me:s3cret@db.example.org/optuna",
+    "keyseg/lab.py": 'WANDB_API_KEY = "s3cret"',
+    "keyseg/hub.py": "login('hf_" + 34 * "a" + "')",
+    "keyseg/cloud.py": "key = 'AKIA" + 16 * "A" + "'",
+}
+"""Files of innocent names that hold a secret."""
 
 
 def write_secrets(root):
-    for name in SECRETS:
+    for name, content in {**dict.fromkeys(SECRETS, ""), **HOLD}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text('s3cret\n"private_key": "-----BEGIN PRIVATE KEY-----"\n')
+        (root / name).write_text(f"{content}\n# s3cret\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("fusion/random_key.yaml", "name: random_key\nkey_in_context: true"),
+        ("two_pass.py", "def read(password: str, token: str) -> None: ..."),
+        ("a.py", "password = os.environ['DB_PASSWORD']"),
+        ("a.yaml", "password: null"),
+        ("a.yaml", "password: ${oc.env:DB_PASSWORD}"),
+        ("a.yaml", "storage: postgresql://me@db.example.org/optuna"),
+        ("a.yaml", "question: Is that its secret? A keyword token says more"),
+        ("a.yaml", "tokens: {key: '[KEY]', seg: '[SEG]'}"),
+    ],
+)
+def test_what_is_no_secret(name, content):
+    assert not looks_secret(name)
+    assert not has_a_secret(content.encode(), name)
 
 
 def test_secrets_are_in_no_diff(checkout):

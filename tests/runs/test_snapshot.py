@@ -27,6 +27,7 @@ def checkout(tmp_path):
     (package / "a.py").write_text("two\n")
     (package / "new.py").write_text("new\n")
     (package / "x.log").write_text("log\n")
+    (package / "notes.txt").write_text("no code\n")
     return root
 
 
@@ -35,6 +36,7 @@ def test_holds_the_working_tree_and_where_it_came_from(checkout, tmp_path):
     assert (taken / "keyseg" / "a.py").read_text() == "two\n"
     assert (taken / "keyseg" / "new.py").exists()
     assert not (taken / "keyseg" / "x.log").exists()
+    assert not (taken / "keyseg" / "notes.txt").exists()
     assert provenance.git(taken) == provenance.git(checkout)
     (checkout / "keyseg" / "a.py").write_text("three\n")
     assert (taken / "keyseg" / "a.py").read_text() == "two\n"
@@ -48,6 +50,7 @@ def test_secrets_are_in_no_snapshot(checkout, tmp_path, tracked):
         subprocess.run(["git", "add", "-f", "."], cwd=checkout, check=True)
     taken = snapshot.take(tmp_path / "code", checkout)
     assert (taken / "keyseg/a.py").exists()
+    assert {"keyseg/wandb_key.py", "experiments/db_pass.yaml"} <= set(snapshot.left_out(checkout))
     for file in taken.rglob("*"):
         assert file.is_dir() or "s3cret" not in file.read_text(), file
 
@@ -64,6 +67,7 @@ def test_secrets_are_in_no_model(tmp_path):
 
     write_secrets(tmp_path)
     (tmp_path / "keyseg/a.py").write_text("one\n")
+    (tmp_path / "keyseg/notes.txt").write_text("no code\n")
     shutil.copytree(tmp_path / "keyseg", tmp_path / "copied", ignore=_left_out)
     files = [f.name for f in (tmp_path / "copied").rglob("*") if f.is_file()]
     assert files == ["a.py"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -141,6 +142,11 @@ def test_two_commands_with_other_cells_are_not_at_work_on_one_sweep(tmp_path):
             pass
         with sweep_directory.held(tmp_path / "outputs" / "other", ["a", "c"]):
             pass
+    with ExitStack() as second:
+        with sweep_directory.held(sweep, ["a", "b"]):
+            second.enter_context(sweep_directory.held(sweep, ["a", "b"]))
+        with pytest.raises(ConfigError, match="at work"), sweep_directory.held(sweep, ["c"]):
+            pass  # the second of the same is still there
     with sweep_directory.held(sweep, ["a", "c"]):
         pass
 

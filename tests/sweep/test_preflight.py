@@ -1,10 +1,12 @@
 """What is missing is said once, before anything starts: file or id, page, size, key to set."""
 
 import json
+import re
 
 import pytest
 
 from keyseg.config import PROJECT, ConfigError
+from keyseg.data.files import DataError
 from keyseg.data.prompts import add_tokens
 from keyseg.model.backbones import weights
 from keyseg.sweep import buildable, preflight
@@ -135,6 +137,10 @@ BUILT = [
     ),
     ("fusion._target_=keyseg.model.fuson.Full", "No module named 'keyseg.model.fuson'"),
     ("fusion._target_=torch.nn.Identity", "torch.nn.Identity: a stored config may name"),
+    ("fusion.key_in_context=perhaps", "fusion.key_in_context=perhaps: must be true or false"),
+    ("fusion.key_in_context=null", "fusion.key_in_context=None: must be true or false"),
+    ("fusion.heads=-4", "fusion dim 64 is not a multiple of -4 heads"),
+    ("fusion.heads=0", "fusion dim 64 is not a multiple of 0 heads"),
     ("fusion.heads=5", "fusion dim 64 is not a multiple of 5 heads"),
     ("fusion.mlp_ratio=-1", "fusion=full .*: ValueError: mlp_ratio=-1 leaves no channel"),
     ("+fusion.widht=3", "fusion=full .*: TypeError: .*widht"),
@@ -202,8 +208,52 @@ def test_every_variant_can_be_built_and_is_built_once(compose_run, tmp_path, mon
         if name != "no_key"
     ]
     buildable.check(cells)
-    monkeypatch.setattr("keyseg.train.build.build_fusion", None)  # remembered: not built again
+    monkeypatch.setattr("keyseg.model.variant.build_fusion", None)  # remembered: not built again
     buildable.check(cells)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.train_images=9999"], r"data.train_images=9999: train has \d+ images"),
+        (["fusion=oracle_key", "data.keyword=none"], "fusion=oracle_key is given the true keyword"),
+        (["fusion=shuffled_key", "one image"], "image .* has .* expressions of its split"),
+    ],
+)
+def test_data_that_is_too_little_for_a_config_is_known_before_a_job(
+    small_run, monkeypatch, overrides, message
+):
+    from keyseg.data import mix
+
+    load = mix.load_splits
+
+    def changed(data):
+        splits = load(data)
+        for example in (e for split in splits for source in split for e in source.examples):
+            if "data.keyword=none" in overrides:
+                object.__setattr__(example, "keyword", None)
+            if "one image" in overrides:
+                object.__setattr__(example, "image_id", "same")
+        return splits
+
+    monkeypatch.setattr(mix, "load_splits", changed)
+    cfg = small_run(*(o for o in overrides if o not in ("data.keyword=none", "one image")))
+    with pytest.raises((ConfigError, DataError), match=message):
+        preflight.check([cfg])
+    (line,) = preflight.missing([cfg])
+    assert re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.sam_type=vit_x"], "model.sam_type=vit_x: must be one of folder, vit_h"),
+        (["model.sam_type=vit_b"], r"model.sam_type=vit_b: model.sam=.* is a folder"),
+    ],
+)
+def test_a_kind_of_sam_that_does_not_fit_its_file(small_run, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        weights.check_weights(small_run(*overrides))
 
 
 def test_what_is_missing_is_a_line_each(compose_run, tmp_path):

@@ -95,6 +95,16 @@ def test_how_one_run_may_end(run, started, capsys, fusion, code, message):
     assert message in printed.out + printed.err
 
 
+def test_dry_calls_what_was_killed_stopped(run, started, capsys):
+    run()
+    started[0].update(status="running")
+    run("dry=true")
+    assert "full · seed 0: stopped" in capsys.readouterr().out
+    with started[0].lock():
+        run("dry=true")
+    assert "full · seed 0: running" in capsys.readouterr().out
+
+
 def test_a_run_at_work_elsewhere(run, started, capsys):
     run()
     with started[0].lock(), pytest.raises(SystemExit):
@@ -102,20 +112,46 @@ def test_a_run_at_work_elsewhere(run, started, capsys):
     assert "another process works on this run" in capsys.readouterr().err
 
 
-def test_a_wrong_value_is_one_line(run, started, capsys):
-    with pytest.raises(SystemExit) as caught:
-        run("optim.steps=-1")
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: optim.steps=-1: must be 0 or more\n"
+WRONG = [
+    ("optim.steps=-1", "optim.steps=-1: must be 0 or more"),
+    ("evaluation.protocols=[]", "evaluation.protocols=[]: nothing would read the test split"),
+    ("runtime.device=cuda:99", "runtime.device=cuda:99: torch "),
+    ("+ablation.metrics=[gIoU]", "ablation.metrics: gIoU is no measure. Did you mean giou?"),
+    ("+ablation.basline={}", "ablation.basline: no such key. Did you mean ablation.baseline?"),
+    ("+ablation.margin=0.01", "ablation.margin: giou=0.01: give points"),
+    ("data.splits.test=[]", "data.splits.test is empty: list at least one entry"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG)
+def test_a_wrong_value_is_one_line_also_where_nothing_is_to_start(
+    run, started, monkeypatch, capsys, override, message
+):
+    monkeypatch.undo()  # the real preflight
+    for more in ("dry=true", "dry=false"):
+        with pytest.raises(SystemExit) as caught:
+            run(override, more)
+        assert caught.value.code == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {message}")
+        assert told.count("\n") == 1
     assert not started
 
 
-def test_debug_runs_in_this_process_and_lets_errors_through(started, tmp_path, capsys):
-    def launcher(*overrides: str) -> DebugLauncher:
+def test_a_block_for_sweeps_says_that_one_run_does_not_read_it(run, started, capsys):
+    run("+ablation.metrics=[ciou]")
+    assert "ablation: is of sweeps (-m); one run compares nothing" in capsys.readouterr().out
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """A debug launcher over a config of these overrides; within `initialize_config_dir`."""
+
+    def launcher(*overrides: str, report: bool = False) -> DebugLauncher:
         def load_sweep_config(config, job):
             return compose("config", [f"paths.outputs={tmp_path}", *job])
 
-        debug = DebugLauncher(report=False)
+        debug = DebugLauncher(report=report)
         debug.setup(
             hydra_context=SimpleNamespace(
                 config_loader=SimpleNamespace(load_sweep_config=load_sweep_config)
@@ -125,6 +161,10 @@ def test_debug_runs_in_this_process_and_lets_errors_through(started, tmp_path, c
         )
         return debug
 
+    return launcher
+
+
+def test_debug_runs_in_this_process_and_lets_errors_through(started, launcher, capsys):
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
         for _ in range(2):
             (done,) = launcher().launch([["fusion=full"]], 0)
@@ -135,6 +175,23 @@ def test_debug_runs_in_this_process_and_lets_errors_through(started, tmp_path, c
         assert "[1/1] full · seed 0: found" in out
         with pytest.raises(RuntimeError, match="no luck today"):
             launcher().launch([["fusion=self"], ["fusion=full"]], 0)
+
+
+@pytest.mark.parametrize("dry", ["dry=true", "dry=false"])
+@pytest.mark.parametrize(
+    "override", ["evaluation.protocols=[]", "runtime.device=cuda:99", "data.splits.val=[]"]
+)
+def test_of_a_sweep_too_it_is_known_before_a_job(
+    started, launcher, monkeypatch, capsys, override, dry
+):
+    monkeypatch.undo()  # the real preflight
+    with (
+        initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"),
+        pytest.raises(SystemExit),
+    ):
+        launcher(dry, report=True).launch([["fusion=full", override]], 0)
+    assert f"error: {override.partition('=')[0]}" in capsys.readouterr().err
+    assert not started
 
 
 def test_data_and_weights_are_looked_at_once_before_anything_starts(

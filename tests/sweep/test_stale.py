@@ -125,6 +125,27 @@ def test_without_a_terminal_stale_cells_are_an_error_that_says_what_to_do(cell):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_what_is_half_done_with_other_data_cannot_be_kept_and_nobody_is_told_so(cell, what):
+    """The worker would refuse it: its checkpoint is of that data."""
+    cell.open().update(status="stopped", **{f"{what}_fingerprint": "before"})
+    cell.open().last_file.write_bytes(b"a checkpoint")
+    done = replace(cell, signature="def", path=cell.path.with_name("def"))
+    done.create()
+    other_code(cell)
+    for choice in ("ask", "keep"):
+        with pytest.raises(ConfigError) as error:
+            stale.decide([cell, done], orders(stale=choice))
+        assert "stale=keep" not in str(error.value)
+        for part in (f"half done with other {what}: before then", "put back", "stale=rerun"):
+            assert part in str(error.value)
+        with pytest.raises(ConfigError, match=r"half done .*: put back what was there, name=NAME"):
+            stale.check_study(cell.path.parent, choice)
+    (again, _), lines = stale.decide([cell, done], orders(stale="rerun"))
+    assert again.rerun
+    assert len(lines) == 1
+
+
 @pytest.mark.parametrize(("choice", "again"), [("rerun", True), ("keep", False)])
 def test_what_the_command_says_is_done(cell, choice, again):
     other = replace(cell, signature="def", path=cell.path.with_name("def"))

@@ -119,6 +119,13 @@ def test_rows_taken_back_are_forgotten(run):
     assert watch.read().step == 0
 
 
+def test_the_untrained_model_has_no_steps_and_not_no_number_of_them(tmp_path, compose_run):
+    run = RunDirectory.create(tmp_path / "run", compose_run("optim.steps=0"))
+    run.update(status="running", steps=0)
+    run.log([Row("val/giou", 0.1, 0, now())])
+    assert Watch(run, "full").read("running").steps == 0
+
+
 def test_a_queued_run_and_one_that_was_stopped_while_queued(run):
     run.update(status="queued", attempts=[])
     assert Watch(run, "x").read().state == "queued"
@@ -208,6 +215,25 @@ def test_the_table_fits_and_no_number_is_cut(cells, width):
     assert ("1.833" in running) == (width == 120)
     assert any("full: RuntimeError: [no] luck" in line for line in lines)
     assert "1 of 4 done · 1 running · 1 queued · 1 failed" in lines[-1]
+
+
+@pytest.mark.parametrize("width", [100, 110, 120, 140])
+def test_words_give_way_before_the_names_of_cells_do(tmp_path, width):
+    losses = dict.fromkeys(("loss", "text", "bce", "dice", "keyword"), 0.25)
+    found = [
+        cell(
+            f"full · seed {seed}",
+            tmp_path,
+            state="done",
+            losses=losses,
+            training="never left the untrained level",
+        )
+        for seed in (0, 7)
+    ]
+    lines = drawn(found, width)
+    for seed in (0, 7):
+        assert any(line.lstrip().startswith(f"full · seed {seed} ") for line in lines)
+    assert max(map(len, lines)) <= width
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoin
 WEIGHTS = "model.safetensors"
 LLAVA_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
 SAM_FILES = ("config.json", WEIGHTS)  # of a folder; the public ones are a file each
+SAM_TYPES = ("folder", "vit_h", "vit_l", "vit_b", "default")
+"""`sam_type`: a folder, or a file of one of the types in segment_anything's registry."""
+_RECIPE = "`python -m keyseg.tiny` rebuilds the bundled one, with --world bruegel model=bruegel's"
 _WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
 _WEIGHTS = (".safetensors", ".pth", ".bin")
 
@@ -38,6 +41,10 @@ def check_weights(cfg: RunConfig) -> None:
         ConfigError: once for all that is missing: file or id, page, size, and the key to set.
     """
     choice = cfg.model
+    if choice.sam_type not in SAM_TYPES:
+        raise ConfigError(
+            f"model.sam_type={choice.sam_type}: must be one of {', '.join(SAM_TYPES)}"
+        )
     if choice.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"model.quantization={choice.quantization} needs bitsandbytes: "
@@ -58,6 +65,12 @@ def check_weights(cfg: RunConfig) -> None:
         missing.append(_missing_sam(cfg, lacks))
     if missing:
         raise ConfigError("; ".join(missing))
+    folder = resolve_path(choice.sam).is_dir()
+    if folder != (choice.sam_type == "folder"):
+        raise ConfigError(
+            f"model.sam_type={choice.sam_type}: model.sam={choice.sam} is "
+            f"{'a folder' if folder else 'a file'}; choose both with model/sam=NAME"
+        )
 
 
 def _lacks(path: Path, files: Sequence[str]) -> str:
@@ -90,7 +103,7 @@ def _missing_llava(cfg: RunConfig, lacks: str) -> str:
     return (
         f"model.llava={name}: there is no {lacks}. Set model.llava in {file} or on "
         f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
-        f"{_SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
+        f"{_SIZES['llava-hf/llava-1.5-7b-hf']}); {_RECIPE}"
     )
 
 
@@ -98,7 +111,7 @@ def _missing_sam(cfg: RunConfig, lacks: str) -> str:
     kind = cfg.model.sam_type
     option = "tiny" if kind == "folder" else kind
     remedy = (
-        "`python -m keyseg.tiny` rebuilds the bundled one"
+        _RECIPE
         if kind == "folder"
         else f"{kind} is at {SAM_PAGE} ({_SIZES.get(kind, 'size: see the page')})"
     )

@@ -16,7 +16,7 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import packages, snapshot, sweep_directory
 from keyseg.runs.run_directory import DONE, PRUNED
 from keyseg.sweep import finish
-from keyseg.sweep.cells import GIVEN, Cell, in_turn
+from keyseg.sweep.cells import GIVEN, Cell, Say, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
 from keyseg.sweep.local.launcher import LocalLauncher
@@ -92,6 +92,18 @@ class SlurmLauncher(SweepLauncher):
         self.worker = self.given or [*self.options.interpreter, *WORKER[1:]]
         self.max_attempts = self.options.max_attempts
 
+    def check_devices(self, cells: Sequence[Cell], say: Say) -> None:
+        """Say where cells name a GPU and their jobs ask for none; a submitting machine needs none.
+
+        No error: on some clusters a partition comes with GPUs.
+        """
+        named = {cell.config.runtime.device for cell in cells} - {"auto", "cpu"}
+        if named and not self.options.asks_for_gpus:
+            say(
+                f"warning: runtime.device={named.pop()}, and the jobs ask for no GPU: give "
+                "hydra.launcher.gpus, if the partition does not come with one"
+            )
+
     def show_dry(self, design: Design, cells: list[Cell], console: Console) -> None:
         """The script for the cells that are not done."""
         waiting = [cell for cell in cells if cell.open().status not in (DONE, PRUNED)]
@@ -122,6 +134,8 @@ class SlurmLauncher(SweepLauncher):
         sweep_dir = cells[0].path.parent
         nodes = Nodes(self.options.exclude)
         needed = packages.carried(cell.config for cell in cells)
+        if secret := snapshot.left_out():
+            say(f"not where the jobs run, since they look like secrets: {', '.join(secret)}")
         sbatch = Sbatch(self.options, sweep_dir, packages=needed, nodes=nodes)
         sbatch.prepare = self.prepare_job(cells)
         return SlurmPool(

@@ -66,6 +66,11 @@ class SlurmOptions:
         return None if self.gpus is None else int(str(self.gpus).rpartition(":")[2])
 
     @property
+    def asks_for_gpus(self) -> bool:
+        """Whether a job has GPUs of its own, by whichever option."""
+        return bool(self.gpu_count) or "gpu" in f"{self.gres} {self.sbatch}"
+
+    @property
     def threads(self) -> int:
         """Cores of one process."""
         if self.cpus_per_gpu is None:

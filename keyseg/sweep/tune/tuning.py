@@ -17,8 +17,8 @@ from keyseg.config import ConfigError, resolve_path
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import FAILED
 from keyseg.sweep import finish, stale
-from keyseg.sweep.cells import Cell
-from keyseg.sweep.design import folder_name
+from keyseg.sweep.cells import Cell, check_scored
+from keyseg.sweep.design import check_block, folder_name
 from keyseg.sweep.launcher import (
     EXIT_FAILED,
     SweepLauncher,
@@ -62,6 +62,7 @@ class Tuning:
         self.console = console
         if config.get("detach"):
             raise ConfigError("detach=true: a tuner stays, it chooses each trial from those before")
+        check_block(config.ablation)
         asked = config.get("name")
         named = (config.ablation.get("name") or "tune") if asked is None else asked
         self.name = folder_name(str(named))
@@ -76,6 +77,8 @@ class Tuning:
         self.settings = Settings(launcher.compose, self.name, options.trial_overrides)
         self.bases = [self.settings.base(q) for q in self.questions]
         self.probes = [self.settings.probe(question) for question in self.questions]
+        if options.final:
+            check_scored(self.settings.compared(q, [], {}) for q in self.questions)
         for question in self.questions:
             enqueue.check(question, options.enqueue)
         samplers.sampler(options, 0, 0)
@@ -96,10 +99,12 @@ class Tuning:
         """The whole of it; with dry=true only what it would be."""
         if self.config.get("dry"):
             self._show()
+            self.launcher.check_devices(self.probes, self._say)
             if self.launcher.prepare:
                 print_missing(self.probes, self.console)
             return []
         stale.check_study(self.sweep_dir, str(self.config.get("stale")))
+        self.launcher.check_devices(self.probes, self._say)
         if self.launcher.prepare:
             prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
