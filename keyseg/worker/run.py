@@ -147,7 +147,7 @@ def work(
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
-    test = [e for s in data.test for e in scored(s.examples, texts)]
+    test = as_read = [e for s in data.test for e in scored(s.examples, texts)]
     if cfg.evaluation.eroded:
         test = with_eroded_targets(test, cfg.evaluation.eroded, cfg.evaluation.eroded_by)
     test_groups = groups(test)
@@ -166,7 +166,7 @@ def work(
         log.info("test, %s: %s", protocol, scores(values))
     found = {}
     if processes.first:
-        ceiling = box_ceiling(cfg, parts.features, test_groups, data.fingerprint, device)
+        ceiling = box_ceiling(cfg, parts.features, groups(as_read), data.fingerprint, device)
         if ceiling:
             log.info("test, from true boxes before any training: gIoU %.3f", ceiling["giou"])
             found = {"ceiling": ceiling}
