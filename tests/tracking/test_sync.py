@@ -29,14 +29,6 @@ from keyseg.tracking.store import batched, client_of
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A SQLite file with MLflow's tables, which take seconds to make."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    client_of(f"sqlite:///{file}")
-    return file
-
-
 @pytest.fixture
 def store(empty_store, tmp_path, monkeypatch):
     file = tmp_path / "store" / "mlflow.db"
