@@ -3,17 +3,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: sweep test quick lint clean
+.PHONY: sweep test quick coverage lint clean
 .DEFAULT_GOAL := sweep
 
 sweep: .venv/run.stamp  ## three cells on the embedded default, then the report
 	$(BIN)/python run.py -m fusion=cross,self,full
 
-test: .venv/dev.stamp lint  ## lint, types, tests with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=85 --durations=20
+# Three processes on two cores: one of them waits, for SLURM or a browser. Compiled files are kept, even
+# where the environment says otherwise: the many processes that tests start would compile them anew.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadgroup
 
-quick: .venv/dev.stamp  ## the tests that neither train nor start a server
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow and not server"
+test: .venv/dev.stamp lint  ## lint, types, every test
+	$(PYTEST) -n 3 --durations=20
+
+quick: .venv/dev.stamp  ## the tests that are quick
+	$(PYTEST) -n 2 -q --quick
+
+coverage: .venv/dev.stamp  ## every test, and what they reach
+	$(PYTEST) -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -8,10 +8,10 @@
 A mutation changes one place: a sign, a bound, a condition, a constant, or a line that is left out.
 The sample has as many of each kind, and is chosen by a hash of the place and the seed: other code
 changes it only where the code is other. A commit (HEAD if none is named) is cloned to a temporary
-folder and mutated there. Tests run in three rounds, each up to the first failure: those that are
-quick and import the module or carry its name, the slow ones among these and those of its room, all
-other quick ones. Tests that start a server are left out. The first test that fails must pass on the
-code as it was: otherwise it counts for nothing and is left out from then on.
+folder and mutated there. Tests run in three rounds, each up to the first failure: the quick ones
+that import the module, name it or carry its name; the slow ones among these, and those of its room;
+all other quick ones. Tests that start a server are left out. The first test that fails must pass on
+the code as it was: otherwise it counts for nothing and is left out from then on.
 
 Tests run in processes forked from one that has loaded torch and the other libraries; mutmut and
 cosmic-ray start a new one each time, ten seconds of imports for each mutation. The last line is
@@ -28,6 +28,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -216,7 +217,7 @@ def rounds(root: Path, file: str, slow: tuple[str, ...]) -> list[list[str]]:
     room = file.split("/")[1].removesuffix(".py")
     every = [f.relative_to(root).as_posix() for f in sorted((root / "tests").rglob("test_*.py"))]
     every = [name for name in every if not name.startswith(SERVERS)]
-    named = [n for n in every if _carries(n, file) or _imports(root / n, module)]
+    named = [n for n in every if _carries(n, file) or _names(root / n, module)]
     named.sort(key=lambda name: not _carries(name, file))
     near = [name for name in every if name in named or name.startswith(f"tests/{room}/")]
     is_slow = {name: name.removeprefix("tests/").startswith(slow) for name in every}
@@ -230,8 +231,12 @@ def _carries(test: str, file: str) -> bool:
     return Path(test).stem == f"test_{Path(file).stem}"
 
 
-def _imports(test: Path, module: str) -> bool:
-    for node in ast.walk(ast.parse(test.read_text())):
+def _names(test: Path, module: str) -> bool:
+    """Imports the module, or says its name: as of a command, or where it is replaced."""
+    source, name = test.read_text(), module.rpartition(".")[2]
+    if len(name) > 5 and re.search(rf"\b{name}\b", source):
+        return True
+    for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -2,16 +2,19 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, RunConfig, validate
+from tests.outside import package, real_sweep, shell  # noqa: F401 - fixtures
 
 Compose = Callable[..., RunConfig]
 
@@ -19,36 +22,87 @@ TESTS = Path(__file__).parent
 SERVER = ("browser", "slurm", "tracking/test_postgres.py")
 """Folders and files whose tests start a server: the marker `server`."""
 SLOW = (
+    "commands/test_features.py",
+    "model/test_keyseg.py",
+    "model/test_quantization.py",
     "predict",
+    "report/test_figures.py",
     "report/test_report.py",
     "report/test_simulation.py",
+    "report/test_training.py",
+    "runs/test_text_encoding.py",
     "sweep/test_launcher.py",
     "sweep/test_supervise.py",
     "sweep/test_tune.py",
+    "sweep/test_tune_control.py",
+    "sweep/test_tune_faults.py",
+    "sweep/test_tune_pruning.py",
+    "sweep/test_tune_tracking.py",
+    "test_benchmarks.py",
     "test_extending.py",
     "tiny",
     "tracking",
     "train",
     "worker",
 )
-"""Folders and files whose tests train, or wait for processes that do: the marker `slow`."""
+"""Folders and files whose tests train, draw, or wait for other processes: the marker `slow`."""
+TOGETHER = (
+    "predict/test_export.py",
+    "predict/test_intervention.py",
+    "predict/test_pyfunc.py",
+    "report/test_report.py",
+    "test_extending.py",
+    "tiny/test_looking.py",
+    "tiny/test_recipe.py",
+    "train/test_distributed.py",
+    "worker/test_cell.py",
+)
+"""Files whose tests share what takes long to make: one process of pytest-xdist has a whole file."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Processes of tests can be interrupted, also where the tests run in the background.
 
     A shell starts `make test &` with SIGINT ignored, and whoever is started from there inherits it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("quick"):  # peft imports it where it is there: seconds that nobody needs
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make quick` leaves out."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make quick`."""
+    parser.addoption("--quick", action="store_true", help="no test that is slow or needs a server")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Quick runs do not even read the files of the others: their imports take seconds."""
+    return (config.getoption("quick") and _in(collection_path, (*SERVER, *SLOW))) or None
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook, too
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Mark what quick runs leave out, and begin with it: what comes last should be short."""
     for item in items:
-        place = item.path.relative_to(TESTS).as_posix()
         for marker, places in (("server", SERVER), ("slow", SLOW)):
-            if any(place == name or place.startswith(f"{name}/") for name in places):
+            if _in(item.path, places):
                 item.add_marker(marker)
+        if _in(item.path, TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if "real_sweep" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("test_extending"))
+    left_out = [i for i in items if i.get_closest_marker("slow") or i.get_closest_marker("server")]
+    first = set(left_out)
+    rest = [item for item in items if item not in first]
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=left_out)
+        left_out = []
+    items[:] = [*left_out, *rest]
+
+
+def _in(path: Path, places: tuple[str, ...]) -> bool:
+    place = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    return any(place == name or place.startswith(f"{name}/") for name in places)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,6 +173,23 @@ def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with MLflow's tables, to be copied: they take seconds to make.
+
+    Made once for all processes of pytest-xdist.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    file = folder / "empty.db"
+    with filelock.FileLock(folder / "empty.lock"):
+        if not file.exists():
+            from keyseg.tracking.store import client_of
+
+            client_of(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
 def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scenes data set with a dozen pictures: seed 0, train 6, val 3, test 3 of each kind."""
     from keyseg.data.scenes import prepare
@@ -179,10 +250,23 @@ def make_parts(small_run: Compose, shake: Callable[[Any], None]) -> Callable[...
     import torch
 
     from keyseg.data.mix import load_splits
+    from keyseg.train import build as building
     from keyseg.train.build import build, with_others
+
+    kept: dict[str, Any] = {}
+
+    def preload(cfg: RunConfig) -> None:
+        """As a worker of several cells does: reading the files takes most of the time."""
+        key = building._backbones_key(cfg)
+        if key not in kept:
+            building.preload_backbones(cfg)
+            kept[key] = building._preloaded.pop(key, None)
+        if kept[key] is not None:  # random weights are not
+            building._preloaded[key] = deepcopy(kept[key])
 
     def make(*overrides: str, shaken: bool = True) -> Any:
         cfg = small_run(*overrides)
+        preload(cfg)
         torch.manual_seed(cfg.seed)
         parts = build(cfg, torch.device("cpu"))
         if parts.model.fusion.key_from == "other":

@@ -11,7 +11,7 @@ from typing import Any
 from keyseg.runs.run_directory import RunDirectory
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["keyseg.worker.cell", "tests.forked"])
+_forks.set_forkserver_preload(["tests.preloaded", "tests.forked"])
 
 
 class Forked:
@@ -44,10 +44,11 @@ class Forked:
 
 
 class Cell(Forked):
-    """A worker of one run: what `python -m keyseg.worker RUN_DIR` does once it is loaded."""
+    """A worker of runs: what `python -m keyseg.worker RUN_DIR ...` does once it is loaded."""
 
-    def __init__(self, run: RunDirectory, **environment: str) -> None:
-        super().__init__(_work, str(run.path), log=run.log_file, **environment)
+    def __init__(self, run: RunDirectory, *others: RunDirectory, **environment: str) -> None:
+        paths = [str(each.path) for each in (run, *others)]
+        super().__init__(_work, *paths, log=run.log_file, **environment)
 
 
 def _call(
@@ -60,8 +61,8 @@ def _call(
     sys.exit(function(*arguments))
 
 
-def _work(path: str) -> int:
+def _work(*paths: str) -> int:
     from keyseg.worker import cell
 
-    sys.argv = ["keyseg.worker.cell", path]
+    sys.argv = ["keyseg.worker.cell", *paths]
     return cell.main()

@@ -1,4 +1,7 @@
-"""`keyseg export RUN DIR`: a run's model in the formats of transformers and segment_anything."""
+"""`keyseg export RUN DIR`: a run's model in the formats of transformers and segment_anything.
+
+`keyseg export predictions RUN`: its masks as JSON Lines, for others to score.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,30 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from keyseg.commands import export_predictions
 from keyseg.commands.runs import HELP, find_finished
-from keyseg.config import CHOICES, ConfigError, resolve_path
+from keyseg.config import CHOICES, PROTOCOLS, ConfigError, resolve_path
 
 # Imported late: what only this command needs, so that no other waits for it.
+
+PREDICTIONS = "predictions"
+"""In the place of a run: its masks are meant. No run can be called so."""
 
 
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
-        "export", help="a merged model that plain transformers and segment_anything load"
+        "export",
+        help="a merged model that plain transformers and segment_anything load; or its masks",
+        usage="keyseg export [-h] [--dtype DTYPE] RUN DIR\n       "
+        "keyseg export predictions [--protocol PROTOCOL] [--out FILE] RUN",
     )
     parser.add_argument("run_name", metavar="RUN", help=HELP)
     parser.add_argument("folder", metavar="DIR", help="must not exist, or be empty")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, help="of the masks (the run's headline protocol)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="of the masks (reports/out/predictions/...)")
     parser.add_argument(
         "--dtype",
         choices=CHOICES["model.precision"],
@@ -28,6 +42,10 @@ def register(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.run_name == PREDICTIONS:
+        return export_predictions.run(options.folder, options)
+    if options.protocol or options.out:
+        raise ConfigError("--protocol and --out belong to `keyseg export predictions RUN`")
     run = find_finished(resolve_path(options.outputs), options.run_name)
     from keyseg.model.backbones.sam import WeightsError
     from keyseg.model.backbones.weights import check_trained_on, check_weights

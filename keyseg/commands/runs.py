@@ -11,7 +11,7 @@ from typing import Any
 
 from keyseg.commands.sweeps import sweep_names
 from keyseg.config import ConfigError
-from keyseg.runs import disk, sweep_directory
+from keyseg.runs import disk, imported, sweep_directory
 from keyseg.runs.run_directory import DONE, RunDirectory
 
 HELP = "signature, run directory, SWEEP/LABEL or SWEEP/LABEL/SEED: fusion/full/0"
@@ -23,15 +23,14 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
     Raises:
         ConfigError: there is none of this name, there are several, or it is not finished.
     """
-    run = find_run(outputs, name, finished=True)
+    run = find_scored(outputs, name)
+    if origin := imported.of(run.info):
+        raise ConfigError(
+            f"run {run.path} holds masks of another system ({origin['system']}) and no model: "
+            "`keyseg score`, `keyseg report` and `keyseg export predictions` read it"
+        )
     if not run.config_file.exists():
         raise ConfigError(f"{run.path} is not a run directory: it has no config.yaml")
-    if run.status != DONE:
-        raise ConfigError(
-            f"run {run.path} is not finished (status: {run.status}); "
-            f"`keyseg status {run.path.parent.name}` shows where it stands, and the command that "
-            "started it goes on with it"
-        )
     try:
         run.config  # noqa: B018 (read for its errors)
     except ConfigError as error:
@@ -47,6 +46,22 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
         raise ConfigError(
             f"{run.best_file} is not what the run left (checksum {told} in its run.json): "
             "put it back from a copy, or run the cell again with rerun=true"
+        )
+    return run
+
+
+def find_scored(outputs: Path, name: str) -> RunDirectory:
+    """A finished run by any of its names, of which the results are asked alone.
+
+    Raises:
+        ConfigError: there is none of this name, there are several, or it is not finished.
+    """
+    run = find_run(outputs, name, finished=True)
+    if run.status != DONE:
+        raise ConfigError(
+            f"run {run.path} is not finished (status: {run.status}); "
+            f"`keyseg status {run.path.parent.name}` shows where it stands, and the command that "
+            "started it goes on with it"
         )
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from keyseg.commands.sweeps import find_sweep, sweep_names
@@ -24,33 +25,43 @@ def register(commands: Any) -> None:
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from keyseg.runs import sweep_directory
-    from keyseg.runs.run_directory import RunDirectory
     from keyseg.tracking import sync as tracking
 
     outputs = resolve_path(options.outputs)
     failed = 0
     for name in options.sweeps or sweep_names(outputs):
-        sweep_dir = find_sweep(outputs, name)
-        runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
-        try:
-            in_sweep = bool(sweep_directory.read(sweep_dir))
-            if in_sweep:
-                tracking.start_parent(sweep_dir)
-            problems = tracking.sync_all(runs if options.all else tracking.behind(runs))
-            if in_sweep:
-                page = resolve_path(options.out) / name
-                tracking.finish_parent(sweep_dir, page if page.is_dir() else None)
-        except Exception as error:
-            failed += 1
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            print(f"error: {name}: {tracking.store_uri()}: {reason}", file=sys.stderr)
-            continue
+        page = resolve_path(options.out) / name
+        level, problems = bring_level(find_sweep(outputs, name), page, every=options.all)
         for problem in problems:
             failed += 1
-            print(f"error: {name}/{problem}", file=sys.stderr)
-        level = len(runs) - len(problems)
-        print(
-            f"{name}: {level} {'run' if level == 1 else 'runs'} level with {tracking.store_uri()}"
-        )
+            print(f"error: {name}{problem}", file=sys.stderr)
+        if level is not None:
+            runs = "run" if level == 1 else "runs"
+            print(f"{name}: {level} {runs} level with {tracking.store_uri()}")
     return 1 if failed else 0
+
+
+def bring_level(
+    sweep_dir: Path, page: Path | None, *, every: bool = False
+) -> tuple[int | None, list[str]]:
+    """Bring MLflow level with a sweep: how many runs are, and what went wrong.
+
+    page: the folder of its report. every: ask the store for runs that were level, too. None: the
+    store does not answer.
+    """
+    from keyseg.runs import sweep_directory
+    from keyseg.runs.run_directory import RunDirectory
+    from keyseg.tracking import sync as tracking
+
+    runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
+    try:
+        in_sweep = bool(sweep_directory.read(sweep_dir))
+        if in_sweep:
+            tracking.start_parent(sweep_dir)
+        problems = tracking.sync_all(runs if every else tracking.behind(runs))
+        if in_sweep:
+            tracking.finish_parent(sweep_dir, page if page and page.is_dir() else None)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, [f": {tracking.store_uri()}: {reason}"]
+    return len(runs) - len(problems), [f"/{problem}" for problem in problems]

@@ -1,43 +1,59 @@
-"""What a dialect says of one example, and how its examples become scores.
+"""What a dialect says of each example, and how its examples become scores.
 
-Shapes: masks are bool (H, W) at the image's own size.
+Everything a dialect asks of a mask is how many pixels lie where, so that stored masks are counted
+once for all dialects. Shapes: N examples; masks are bool (H, W) at the image's own size.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 
-_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
+PRECISIONS = tuple(f"precision@{threshold}" for threshold in PRECISION_AT)
 
 
-class Masks(NamedTuple):
-    """One example: what was predicted, what was asked for, and where nobody knows."""
+class Areas(NamedTuple):
+    """Pixels of the masks of N examples, (N,) each; no pixel is both target and to be ignored.
 
-    predicted: Pixels
-    target: Pixels
-    ignored: Pixels
+    predicted, target, ignored: of each mask. hit: predicted and target. on_ignored: predicted
+    where nobody knows.
+    """
+
+    predicted: Counts
+    target: Counts
+    ignored: Counts
+    hit: Counts
+    on_ignored: Counts
+
+    @classmethod
+    def of(cls, predicted: Pixels, target: Pixels, ignored: Pixels) -> Areas:
+        """Those of one example."""
+        masks = (predicted, target, ignored, predicted & target, predicted & ignored)
+        return cls(*(np.array([np.count_nonzero(mask)]) for mask in masks))
 
 
 class Counted(NamedTuple):
-    """One example as a dialect sees it.
+    """N examples as a dialect sees them, (N,) each.
 
-    iou: its share of gIoU. intersection, union: its pixels in cIoU. has_target: whether the
-    dialect's target is not empty. predicts: whether it says that there is one.
+    iou: the share of gIoU. intersection, union: pixels in cIoU. has_target: whether the dialect's
+    target is not empty. predicts: whether the system says that there is one.
     """
 
-    iou: float
-    intersection: int
-    union: int
-    has_target: bool
-    predicts: bool
+    iou: NDArray[np.float64]
+    intersection: Counts
+    union: Counts
+    has_target: Pixels
+    predicts: Pixels
 
 
 @dataclass(frozen=True)
@@ -48,64 +64,72 @@ class Dialect:
         name: how it is asked for.
         used_by: systems whose printed numbers are in it.
         source: where it was read.
-        count: one example as it sees it.
-        texts: which queries of a target count: "first" or "all".
+        count: the examples as it sees them.
+        texts: which queries of a target of ReasonSeg count: "first" or "all".
         reaches: whether an IoU reaches a threshold of P@X: `>` or `>=`.
         precision_of_targets: P@X is over examples with a target only.
-        scores: what it reports, of giou, ciou, precision@X, n_acc, t_acc.
+        scores: what it reports, of giou, ciou, precision@X, n_acc, t_acc, riou, r.
+        summary: from a frame of counted examples (`score.seen`) to all of these.
+        weights: of each of these examples in gIoU, (N,).
         limits: what stored masks cannot tell of it; empty if nothing.
     """
 
     name: str
     used_by: str
     source: str
-    count: Callable[[Masks], Counted]
+    count: Callable[[Areas], Counted]
     texts: str = "all"
     reaches: Callable[[Any, Any], Any] = operator.gt
     precision_of_targets: bool = False
     scores: tuple[str, ...] = ("giou", "ciou")
+    summary: Callable[[Dialect, pd.DataFrame], dict[str, float]] = lambda d, e: by_example(d, e)
+    weights: Callable[[pd.DataFrame], NDArray[np.float64]] = lambda e: np.ones(len(e))
     limits: str = ""
 
-    def summarise(self, examples: Iterable[Counted]) -> dict[str, float]:
+    def summarise(self, examples: pd.DataFrame) -> dict[str, float]:
         """Scores as fractions; NaN where there is nothing to divide by."""
-        rows = list(examples)
-        ious = np.array([row.iou for row in rows])
-        with_target = np.array([row.has_target for row in rows], bool)
-        predicts = np.array([row.predicts for row in rows], bool)
-        over = with_target if self.precision_of_targets else np.ones(len(rows), bool)
-        union = sum(row.union for row in rows)
-        found = {
-            "giou": _mean(ious),
-            "ciou": sum(row.intersection for row in rows) / union if union else float("nan"),
-            "n_acc": _mean(~predicts[~with_target]),
-            "t_acc": _mean(predicts[with_target]),
-        }
-        for threshold in _THRESHOLDS:
-            found[f"precision@{threshold}"] = _mean(self.reaches(ious[over], threshold))
+        found = self.summary(self, examples)
         return {name: found[name] for name in self.scores}
 
 
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def by_example(dialect: Dialect, examples: pd.DataFrame) -> dict[str, float]:
+    """Scores in which every example weighs the same."""
+    iou = examples["iou"].to_numpy()
+    with_target = examples["has_target"].to_numpy(bool)
+    predicts = examples["predicts"].to_numpy(bool)
+    over = with_target if dialect.precision_of_targets else np.ones(len(iou), bool)
+    return {
+        "giou": mean(iou),
+        "ciou": ratio(examples["intersection"].sum(), examples["union"].sum()),
+        "n_acc": mean(~predicts[~with_target]),
+        "t_acc": mean(predicts[with_target]),
+        **{f"precision@{x}": mean(dialect.reaches(iou[over], x)) for x in PRECISION_AT},
+    }
 
 
-def overlap(predicted: Pixels, target: Pixels, empty: float) -> Counted:
+def mean(values: Any) -> float:
+    """The mean; NaN of nothing."""
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def ratio(part: float, whole: float) -> float:
+    """A share; NaN of nothing."""
+    return float(part / whole) if whole else float("nan")
+
+
+def overlap(predicted: Counts, target: Counts, hit: Counts, empty: float) -> Counted:
     """Intersection over union; `empty`: the IoU where nothing is there and nothing predicted."""
-    both, either = int((predicted & target).sum()), int((predicted | target).sum())
-    iou = both / either if either else empty
-    return Counted(iou, both, either, bool(target.any()), bool(predicted.any()))
+    union = predicted + target - hit
+    iou = np.where(union == 0, empty, hit / np.maximum(union, 1))
+    return Counted(iou, hit, union, target > 0, predicted > 0)
 
 
-def without_ignored(masks: Masks) -> Counted:
+def without_ignored(areas: Areas) -> Counted:
     """LISA's rule: `overlap` of the pixels that count, 1 for nothing on nothing."""
-    known = ~masks.ignored
-    return overlap(masks.predicted & known, masks.target & known, empty=1.0)
+    return overlap(areas.predicted - areas.on_ignored, areas.target, areas.hit, empty=1.0)
 
 
-def with_no_target(masks: Masks) -> Counted:
+def with_no_target(areas: Areas) -> Counted:
     """gRefCOCO's rule: an expression without a target that is left empty counts 1 in gIoU and
     nothing in cIoU; one that is not, 0 and its predicted pixels."""
-    return overlap(masks.predicted, masks.target, empty=1.0)
-
-
-PRECISIONS = tuple(f"precision@{threshold}" for threshold in _THRESHOLDS)
+    return overlap(areas.predicted, areas.target, areas.hit, empty=1.0)

@@ -2,8 +2,11 @@
 
 from keyseg.dialects.dialect import PRECISIONS, Dialect, without_ignored
 
+OURS = "keyseg"
+"""The name of the rule of our own tables."""
+
 DIALECT = Dialect(
-    name="keyseg",
+    name=OURS,
     used_by="this project's own tables",
     source="keyseg/metrics.py",
     count=without_ignored,

@@ -1,11 +1,12 @@
 """`segzero`: pixels to ignore are part of the target, nothing on nothing counts 0, first texts."""
 
-from keyseg.dialects.dialect import Counted, Dialect, Masks, overlap
+from keyseg.dialects.dialect import Areas, Counted, Dialect, overlap
 
 
-def count(masks: Masks) -> Counted:
-    """One example."""
-    return overlap(masks.predicted, masks.target | masks.ignored, empty=0.0)
+def count(areas: Areas) -> Counted:
+    """The examples with a target that is larger by what is to be ignored."""
+    target, hit = areas.target + areas.ignored, areas.hit + areas.on_ignored
+    return overlap(areas.predicted, target, hit, empty=0.0)
 
 
 DIALECT = Dialect(

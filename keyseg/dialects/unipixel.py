@@ -1,11 +1,11 @@
 """`unipixel`: pixels to ignore are background, all texts."""
 
-from keyseg.dialects.dialect import Counted, Dialect, Masks, overlap
+from keyseg.dialects.dialect import Areas, Counted, Dialect, overlap
 
 
-def count(masks: Masks) -> Counted:
-    """One example."""
-    return overlap(masks.predicted, masks.target, empty=1.0)
+def count(areas: Areas) -> Counted:
+    """The examples with nothing to ignore."""
+    return overlap(areas.predicted, areas.target, areas.hit, empty=1.0)
 
 
 DIALECT = Dialect(

@@ -12,6 +12,7 @@ from typing import Any
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
 from keyseg.report.store import CellResult, Sweep, load, variants_of
+from keyseg.runs.imported import IMPORTED
 from keyseg.runs.run_directory import stored_config
 from keyseg.runs.sweep_directory import label_of
 
@@ -21,21 +22,28 @@ def join(folders: Sequence[Path]) -> Sweep:
 
     A factor that a sweep did not vary is read from the frozen configs of its runs, "" where a run
     has none. Runs of one signature in several sweeps are one run. Contrasts are those that the
-    sweeps declare; baseline and path are the first sweep's.
+    sweeps declare; baseline and path are the first sweep's. Cells of other systems keep their own
+    label, and each of these systems is held against the baseline.
     """
     sweeps = [load(folder) for folder in folders]
     if len(sweeps) == 1:
         return sweeps[0]
+    sweeps.sort(key=lambda s: IMPORTED in s.design)  # our own first: it is their question
     keys = list(dict.fromkeys(k for s in sweeps for cell in s.cells for k in cell.factors))
     cells: dict[str, CellResult] = {}
     for sweep, cell in ((s, c) for s in sweeps for c in s.cells):
         known = cells.get(cell.signature)
         if known is None or (known.status != "done" and cell.status == "done"):
-            cells[cell.signature] = replace(cell, factors=_factors(sweep, cell, keys))
-    values = {k: _values(cells.values(), k) for k in keys}
-    varies = [k for k in keys if len(set(map(str, values[k]))) > 1] or keys[:1]
+            factors = (
+                _of_import(cell, keys) if IMPORTED in sweep.design else _factors(sweep, cell, keys)
+            )
+            cells[cell.signature] = replace(cell, factors=factors)
+    own = {k: _values((c for c in cells.values() if not c.imported), k) for k in keys}
+    named = [k for k in keys if len(set(map(str, own[k]))) > 1] or keys[:1]
     labelled = [
-        replace(c, label=label_of({k: c.factors[k] for k in varies if k in c.factors}))
+        c
+        if c.imported
+        else replace(c, label=label_of({k: c.factors[k] for k in named if k in c.factors}))
         for c in cells.values()
     ]
     first = sweeps[0]
@@ -45,9 +53,9 @@ def join(folders: Sequence[Path]) -> Sweep:
         "name": "+".join(s.name for s in sweeps),
         "question": " ".join(str(s.design["question"]) for s in sweeps if s.design.get("question"))
         or None,
-        "factors": {k: values[k] for k in varies},
+        "factors": {k: own[k] for k in named},
         "baseline": _factors(first, base.cells[0], keys) if base else {},
-        "contrasts": [e for s in sweeps for e in s.design.get("contrasts") or []],
+        "contrasts": _contrasts(sweeps, keys),
         "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
         "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
@@ -55,6 +63,23 @@ def join(folders: Sequence[Path]) -> Sweep:
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
     return Sweep(first.directory, design, tuple(variants_of(labelled)))
+
+
+def _contrasts(sweeps: Sequence[Sweep], keys: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Those that are declared; where there are some, each system is held against the baseline."""
+    declared = [e for s in sweeps for e in s.design.get("contrasts") or []]
+    base = sweeps[0].baseline
+    if not declared or base is None:
+        return declared
+    against = _factors(sweeps[0], base.cells[0], keys)
+    systems = {v.label: v.cells[0] for s in sweeps if IMPORTED in s.design for v in s.variants}
+    of = [{"of": _of_import(cell, keys), "against": against} for cell in systems.values()]
+    return [*declared, *of]
+
+
+def _of_import(cell: CellResult, keys: Sequence[str]) -> dict[str, Any]:
+    """The factors of another system's cell: it has none of ours."""
+    return {k: cell.factors.get(k, "") for k in keys}
 
 
 def asked(sweep: Sweep, metrics: Sequence[str], baseline: Mapping[str, str]) -> Sweep:

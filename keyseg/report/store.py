@@ -18,7 +18,7 @@ import pandas as pd
 from keyseg.config import PROJECT, PROTOCOLS
 from keyseg.data.pictures import check_size
 from keyseg.metrics import BY_NAME, key_asked, terms
-from keyseg.runs import convergence, provenance
+from keyseg.runs import convergence, imported, provenance
 from keyseg.runs import samples as samples_file
 from keyseg.runs.factors import matches
 from keyseg.runs.run_directory import Row, RunDirectory
@@ -55,6 +55,11 @@ class CellResult:
     def key_asked(self) -> bool:
         """Whether answers were to hold KEY; else nothing of KEY and keyword was measured."""
         return key_asked(self.samples)
+
+    @cached_property
+    def imported(self) -> Mapping[str, Any]:
+        """Where its masks are from, if another system made them; {} of our own cells."""
+        return imported.of(self.info)
 
     @property
     def log_file(self) -> Path:
@@ -130,8 +135,20 @@ class VariantResult:
         return tuple(sorted(done, key=lambda c: c.seed))
 
     @property
+    def imported(self) -> bool:
+        """Whether another system made its masks."""
+        return any(cell.imported for cell in self.cells)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is one training of another system, which goes with every seed of ours."""
+        return self.imported and len(self.cells) == 1
+
+    @property
     def training(self) -> str:
         """How the trainings of its finished cells ended; "" without any."""
+        if self.imported:
+            return imported.IMPORTED
         return convergence.in_words(c.convergence.word for c in self.finished)
 
     def mean(self, key: str) -> float:

@@ -6,6 +6,7 @@ the local features that CLIP has after hundreds of millions of pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from keyseg.data.scenes.world import CATEGORIES, COLOURS, RADIUS, SIZE
+from keyseg.data.scenes.world import SIZE
 from keyseg.tiny.arch import GRID, cell_word
 from keyseg.tiny.corpus import Corpus
 
@@ -26,9 +27,9 @@ NOTHING = 0
 class PatchHeads(nn.Module):
     """Category, colour, size (0 = ground) and offset to the object's centre, for each patch."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, counts: Sequence[int]) -> None:
+        """`counts`: of categories, colours and sizes."""
         super().__init__()
-        counts = (len(CATEGORIES), len(COLOURS), len(RADIUS))
         self.classes = nn.ModuleList(nn.Linear(width, n + 1) for n in counts)
         self.offset = nn.Linear(width, 2)
 
@@ -50,12 +51,11 @@ def patch_labels(corpus: Corpus, index: int) -> tuple[NDArray[np.int64], NDArray
     """Classes (GRID * GRID, 3) and offsets (GRID * GRID, 2) in patches, by the patch's majority."""
     objects = corpus.objects[index]
     winner = patch_owners(corpus, index)
-    lists = (list(CATEGORIES), list(COLOURS), list(RADIUS))
     table = np.zeros((len(objects) + 1, 3), dtype=np.int64)
     centre = np.zeros((len(objects) + 1, 2), dtype=np.float32)
     for k, o in enumerate(objects, start=1):
         values = (o["category"], o["colour"], o["size"])
-        table[k] = [names.index(v) + 1 for names, v in zip(lists, values, strict=True)]
+        table[k] = [names.index(v) + 1 for names, v in zip(corpus.lists, values, strict=True)]
         centre[k] = (o["x"], o["y"])
     ys, xs = np.divmod(np.arange(GRID * GRID), GRID)
     middle = (np.stack([xs, ys], axis=1) + 0.5) * SIZE / GRID

@@ -26,9 +26,18 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from keyseg.config import ConfigError, flatten
-from keyseg.runs import disk, sweep_directory
+from keyseg.runs import disk, imported, sweep_directory
 from keyseg.runs.provenance import described
-from keyseg.runs.run_directory import DONE, FAILED, PRUNED, TEST, Row, RunDirectory, parse_rows
+from keyseg.runs.run_directory import (
+    DONE,
+    FAILED,
+    PRUNED,
+    TEST,
+    Row,
+    RunDirectory,
+    parse_rows,
+    stored_config,
+)
 from keyseg.tracking import model
 from keyseg.tracking.store import (
     LONGEST_PARAM,
@@ -105,7 +114,7 @@ def sync(run: RunDirectory) -> None:
                 client.update_run(mlflow_run.info.run_id, status="RUNNING")
             return
         _log_artifacts(client, mlflow_run, run, _ARTIFACTS)
-        if status == _FINAL[DONE] and run.config.runtime.log_model:
+        if status == _FINAL[DONE] and not imported.of(info) and run.config.runtime.log_model:
             _log_model(client, mlflow_run.info.run_id, run)
         if run.gallery.exists() and any(run.gallery.iterdir()):
             client.log_artifacts(mlflow_run.info.run_id, str(run.gallery), "gallery")
@@ -270,6 +279,8 @@ def _remember(run: RunDirectory, sent: _Sent) -> None:
 
 def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
     label, seed = info.get("label") or run.config.fusion["name"], info.get("seed")
+    other = imported.of(info)
+    keyed = not other and run.config.model.tokens.n_keys
     attempts = info.get("attempts") or [{}]
     tags = {
         "mlflow.runName": f"{label} · seed {seed}",
@@ -278,7 +289,11 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
         "keyseg.signature": _signature(run, info),
         "keyseg.sweep": run.sweep_dir.name,
         "keyseg.label": label,
-        "keyseg.keyword": None if run.config.model.tokens.n_keys else "not asked",
+        "keyseg.keyword": None if keyed else "not asked",
+        "keyseg.imported": other.get("system"),
+        "keyseg.imported_file": other.get("file"),
+        "keyseg.imported_sha256": other.get("sha256"),
+        "keyseg.imported_said_by": other.get("said_by"),
         "keyseg.git_dirty": (info.get("git") or {}).get("dirty"),
         "keyseg.data_fingerprint": info.get("data_fingerprint"),
         "keyseg.weights_fingerprint": info.get("weights_fingerprint"),
@@ -308,7 +323,8 @@ def _log_params(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> Non
     """Log the config, and what explains it; those params that are not there yet."""
     from mlflow.entities import Param
 
-    config = {k: v for k, v in flatten(run.config).items() if not k.startswith("ablation")}
+    stored = stored_config(run.config_file) if imported.of(run.info) else run.config
+    config = {k: v for k, v in flatten(stored).items() if not k.startswith("ablation")}
     named = {name_of(key): str(value)[:LONGEST_PARAM] for key, value in config.items()}
     missing = [
         Param(key, value) for key, value in named.items() if key not in mlflow_run.data.params

@@ -21,12 +21,14 @@ from keyseg.data import reading
 from keyseg.data.example import scored
 from keyseg.data.fraction import fewer
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
+from keyseg.data.protocol import of_data
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs import disk, trunk
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.train.build import Parts, build, with_others
+from keyseg.train.ceiling import box_ceiling
 from keyseg.train.device import pick_device
 from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
@@ -148,6 +150,12 @@ def work(
     summary = {p: summarise(rows) for p, rows in samples.items()}
     for protocol, values in summary.items():
         log.info("test, %s: %s", protocol, scores(values))
+    found = {}
+    if processes.first:
+        ceiling = box_ceiling(cfg, parts.features, test_groups, data.fingerprint, device)
+        if ceiling:
+            log.info("test, from true boxes before any training: gIoU %.3f", ceiling["giou"])
+            found = {"ceiling": ceiling}
     log.info(memory())
     moment = now()
     run.log(
@@ -159,6 +167,7 @@ def work(
         "summary": summary,
         "seconds_per_step": pace(run),
         "checkpoint_fingerprint": checkpoint,
+        **found,
     }
 
 
@@ -260,34 +269,13 @@ def check_images_per_step(cfg: RunConfig, processes: int) -> None:
 def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
     """What a number needs beside it to mean anything (paper.md section 4)."""
     return {
-        "data": cfg.data["name"],
-        "splits": cfg.data["splits"].get("test"),
-        "sources": _sources(cfg),
-        "texts": _texts(cfg),
+        **of_data(cfg.data, cfg.evaluation.texts),
         "protocols": cfg.evaluation.protocols,
         "prompt": cfg.prompt.name,
         "token_order": cfg.model.tokens.order,
         "token_state": cfg.model.tokens.state,
         "backbone": cfg.model.name,
         "selected_by": f"val {SELECTED_BY} ({TEACHER_FORCED})",
-    }
-
-
-def _texts(cfg: RunConfig) -> str:
-    """Which expressions of a test target count: "all", the "first", "all and first" by entry."""
-    entries = cfg.data["splits"].get("test") or ()
-    named = {str(entry.get("texts", "all")) for entry in entries} or {"all"}
-    return "first" if cfg.evaluation.texts == "first" else " and ".join(sorted(named))
-
-
-def _sources(cfg: RunConfig) -> dict[str, Any]:
-    """How the sources of test are read: division into splits, sentences, keywords; no paths."""
-    used = {name for entry in cfg.data["splits"].get("test") or () for name in entry["sources"]}
-    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
-    return {
-        name: {key: spec[key] for key in keys if key in spec}
-        for name, spec in cfg.data["sources"].items()
-        if name in used
     }
 
 

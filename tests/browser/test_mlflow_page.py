@@ -18,59 +18,34 @@ from typing import Any
 
 import pytest
 
-from keyseg.config import PROJECT
+from keyseg.runs.run_directory import RunDirectory
+from tests.outside import Shell
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: chromium)"),
-    pytest.mark.xdist_group("mlflow-page"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: chromium)")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A finished sweep and the address of MLflow. `children`: MLflow's run id by seed."""
+    """A finished sweep and the address of MLflow. `children`: MLflow's run id by label."""
 
     url: str
     parent: str
-    children: dict[int, str]
+    children: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def served(
-    tmp_path_factory: pytest.TempPathFactory, small_overrides: tuple[str, ...]
+    tmp_path_factory: pytest.TempPathFactory,
+    shell: Shell,
+    real_sweep: tuple[dict[str, RunDirectory], str],
 ) -> Iterator[Served]:
-    """`python run.py -m seed=0,1`, four steps each, and `mlflow ui` on its store."""
-    root = tmp_path_factory.mktemp("real")
-    store = f"sqlite:///{root / 'mlflow.db'}"
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(PROJECT / "run.py"),
-            "-m",
-            "fusion=full",
-            "seed=0,1",
-            "name=real",
-            "optim.steps=4",
-            "runtime.log_every=1",
-            "evaluation.protocols=[teacher_forced]",
-            f"paths.outputs={root / 'outputs'}",
-            f"paths.reports={root / 'reports'}",
-            *small_overrides,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ, "MLFLOW_TRACKING_URI": store},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    sweep = json.loads((root / "outputs/real/sweep.json").read_text())
-    children = {
-        cell["seed"]: json.loads(
-            (root / "outputs/real" / cell["signature"] / "mlflow.json").read_text()
-        )["run_id"]
-        for cell in sweep["cells"]
-    }
+    """`mlflow ui` on the store of the sweep that the tests share."""
+    root = tmp_path_factory.mktemp("served")
+    store = f"sqlite:///{shell.folder / 'mlflow.db'}"
+    cells, _ = real_sweep
+    sweep = json.loads((shell.folder / "out/edges/sweep.json").read_text())
+    children = {label: str(run.info["mlflow_run_id"]) for label, run in cells.items()}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -120,12 +95,12 @@ def _answers(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 def test_parent_children_curves_and_report(served: Served, tab: Any) -> None:
     said = "document.body?.innerText.includes"
     tab.goto(f"{served.url}/#/runs/{served.parent}")  # the address in a report's list of runs
-    tab.wait(f"{said}('sweep real') && {said}('Child runs')")
-    tab.wait(f"{said}('full · seed 0') && {said}('full · seed 1')")
+    tab.wait(f"{said}('sweep edges') && {said}('Child runs')")
+    tab.wait(f"{said}('gate · seed 0') && {said}('gate_copy · seed 0')")
     parent = str(tab.run("location.href")).split("?")[0]
 
-    tab.goto(f"{served.url}/#/runs/{served.children[1]}")
-    tab.wait(f"{said}('full · seed 1') && {said}('optim.steps')")
+    tab.goto(f"{served.url}/#/runs/{served.children['gate']}")
+    tab.wait(f"{said}('gate · seed 0') && {said}('optim.steps')")
     child = str(tab.run("location.href")).split("?")[0]
 
     tab.goto(f"{child}/model-metrics")

@@ -35,6 +35,23 @@ def test_one_line_for_each_dialect_and_the_same_fractions_in_a_file(outputs, cap
     assert "37.5" in printed
     assert "nan" not in printed
     assert "gsva: there a pixel belongs" in printed
+    assert found.loc["lisa", "more"] == pytest.approx(2.5 / 4 - 2.5 / 5)
+
+
+def test_a_second_run_is_held_against_the_first_by_example(outputs, small_run):
+    better = RunDirectory.create(outputs / "single" / "abd", small_run("seed=1"))
+    better.update(status=DONE, label="self", seed=1)
+    better.write_samples(
+        MIX.assign(
+            protocol="teacher_forced", image_id=MIX["id"].str[:-2], mask_rle=MIX["target_rle"]
+        )
+    )
+    file = outputs / "scores.csv"
+    assert keyseg(outputs, "abc", "abd", "--csv", str(file), "--dialect", "keyseg") == 0
+    first, second = pd.read_csv(file).to_dict("records")
+    assert pd.isna(first["difference"])
+    assert second["difference"] == pytest.approx(1 - 2.5 / 5)
+    assert (second["low"] > 0, second["common"]) == (True, 5)
 
 
 def test_an_unknown_dialect_is_told_with_its_neighbour(outputs, capsys):

@@ -1,8 +1,6 @@
 """The store of frozen features: what is found is what would be computed, or it is computed."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from keyseg.config import PROJECT
 from keyseg.data.mix import groups, load
 from keyseg.model.backbones.encoders import Encoder
 from keyseg.model.backbones.sam import load_sam, preprocess
 from keyseg.model.features import FrozenFeatures, Store, folder_name, read_image, stored_bytes
 from keyseg.train.build import build, load_backbones
 from keyseg.train.evaluate import evaluate
+from tests.forked import Forked
 
 CPU = torch.device("cpu")
 
@@ -157,29 +155,24 @@ def test_the_folder_says_what_it_holds(make_features, images, tmp_path):
     assert not list((tmp_path / "features").rglob(".*"))  # nothing half-written stays
 
 
-WRITER = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from keyseg.model.features import Store
-from keyseg.model.backbones.encoders import Encoder
-from keyseg.model.backbones.sam import load_sam, preprocess
-encoder = Encoder("sam", "sam", 1, {"a": 1}, None, None, None, torch.float32)
-for turn in range(40):
-    for image in range(10):
-        value = torch.full((64, 16, 16), float(image))
-        store = Store(Path(sys.argv[2]), 2**30)
-        found = store.read(encoder, f"{image:032d}")
-        assert found is None or (torch.equal(found[0], value) and found[1] == (1, image))
-        assert not store.damaged, "a half-written file was seen"
-        store.write(encoder, f"{image:032d}", value, (1, image))
-"""
+def write_and_read(folder: Path) -> None:
+    """Ten features forty times over; every one that is found is whole."""
+    encoder = Encoder("sam", "sam", 1, {"a": 1}, None, None, None, torch.float32)
+    for _ in range(40):
+        for image in range(10):
+            value = torch.full((64, 16, 16), float(image))
+            store = Store(folder, 2**30)
+            found = store.read(encoder, f"{image:032d}")
+            assert found is None or (torch.equal(found[0], value) and found[1] == (1, image))
+            assert not store.damaged, "a half-written file was seen"
+            store.write(encoder, f"{image:032d}", value, (1, image))
 
 
 def test_many_processes_read_and_write_at_the_same_time(tmp_path):
-    command = [sys.executable, "-c", WRITER, str(PROJECT), str(tmp_path / "f")]
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    assert [(p.communicate(timeout=300)[1], p.returncode) for p in running] == [("", 0)] * 4
+    log = tmp_path / "said.txt"
+    running = [Forked(write_and_read, tmp_path / "f", log=log) for _ in range(4)]
+    assert [process.wait(300) for process in running] == [0] * 4, log.read_text()
+    assert log.read_text() == ""
 
 
 def test_the_real_encoders_see_what_llava_and_sam_see(small_run):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from keyseg.data.mix import groups, load_splits
 from keyseg.model.backbones.llava import clip_parameters, load_llava
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.packing import pack
@@ -33,6 +34,21 @@ def test_only_lora_of_the_language_model_and_the_token_rows_are_trained(make_vlm
     assert all("language_model" in n and "vision" not in n for n, _ in lora)
     assert [tuple(p.shape) for _, p in rows] == [(2, 192)]
     assert "embed_tokens" in rows[0][0]
+
+
+def test_lora_does_not_widen_what_autocast_narrows_again(make_parts):
+    """peft casts inputs to LoRA's fp32 by itself; under autocast that is two copies for nothing."""
+    parts, cfg = make_parts("model.frozen=precision")
+    examples = [e for s in load_splits(cfg.data, ["train"])[0] for e in s.examples][:2]
+    batch = parts.collator(groups(examples))
+    seen = []
+    for name, module in parts.model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        parts.model(batch)
+    assert seen
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_clip_is_left_out_and_the_projector_is_frozen(make_vlm):

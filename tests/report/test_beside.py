@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from keyseg.config import PROJECT
+from keyseg.dialects.score import dialects
 from keyseg.report.stats.scores import SCORE_COLUMNS
 from keyseg.report.store import load
 from keyseg.report.tables import headline, printed, runs
@@ -34,7 +35,8 @@ def test_rows_of_one_data_set_stand_beside(
     rows = printed.beside(sweep, in_print)
     assert set(rows["data"]) == {"refCOCOg"}  # has most of these variants
     assert set(rows["variant"]) == {"cross", "full"}  # LISA's rows are those of no_key
-    assert set(printed.differs(sweep, rows)) == {"data, protocol, backbone"}
+    rest = "texts (not stated), prompt, dialect"  # the released code sums polygons
+    assert set(printed.differs(sweep, rows)) == {f"data, protocol, backbone, {rest}"}
     table = headline.table(sweep, pd.DataFrame(columns=list(SCORE_COLUMNS)), in_print)
     assert table.header[-3:] == ("gIoU, in print†", "cIoU, in print†", "Training")
     assert [e.value for e in table.lines[2].entries[-3:-1]] == ["63.85†", "62.4†"]
@@ -49,9 +51,29 @@ def test_on_the_same_data_those_rows_stand_beside(
     sweep = load(folder)
     rows = printed.beside(sweep, in_print)
     assert set(rows["data"]) == {"ReasonSeg"}
-    assert set(printed.differs(sweep, rows)) == {"protocol, backbone"}
+    assert set(printed.differs(sweep, rows)) == {"protocol, backbone, texts, prompt"}
     stated = rows.assign(protocol="teacher-forced, all sentences", backbone="tiny")
+    assert set(printed.differs(sweep, stated)) == {"texts, prompt"}
+    for path in (p for p in folder.iterdir() if p.is_dir()):
+        run = RunDirectory(path)
+        run.update(protocol={**run.info["protocol"], "texts": "first", "prompt": "lisa_literal"})
+    sweep, stated = load(folder), stated.assign(prompt="lisa_literal")
     assert set(printed.differs(sweep, stated)) == {""}
+    for kind in printed.RULES:
+        silent = stated.assign(**{kind: "not stated"})
+        assert set(printed.differs(sweep, silent)) == {f"{kind} (not stated)"}
+        other = stated.assign(**{kind: "not stated (released code: segzero)"})
+        assert set(printed.differs(sweep, other)) == {kind}
+
+
+def test_every_printed_row_says_how_it_was_measured_or_that_it_does_not(
+    in_print: pd.DataFrame,
+) -> None:
+    every = printed.load(PROJECT / "reports" / "published")
+    assert len(every) > len(in_print)
+    assert (every[list(printed.RULES)] != "").all(axis=None)
+    stated = every["dialect"].map(printed.known)
+    assert {name.split(",")[0] for name in stated if name} <= set(dialects())
 
 
 def test_variants_that_are_not_in_print(store: Callable[..., Path], in_print: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keyseg.config import PROJECT
+from keyseg.report.figures import drawing
 from keyseg.report.page import render
 from keyseg.report.stats import inference, scores
 from keyseg.report.stats.contrasts import Contrast, contrasts
@@ -165,9 +166,11 @@ def test_a_missing_corner_is_told(crossed: Path) -> None:
     assert (held.loc[held["verdict"] == "no result", "hole"] == "3 cells failed").all()
 
 
-def test_the_whole_report_is_written(crossed: Path) -> None:
+@pytest.mark.slow
+def test_the_whole_report_is_written(crossed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from keyseg.report import build
 
+    monkeypatch.setattr(drawing, "FIGURES", {"forest": drawing.FIGURES["forest"]})
     files = build(crossed, crossed.parent / "report")
     page = files.html.read_text()
     assert "main effect of fusion, full − seg_only" in page

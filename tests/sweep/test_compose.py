@@ -59,7 +59,7 @@ def made(config_of, overrides: list[str]) -> RunConfig | str:
 def test_a_config_is_what_hydra_alone_would_make(hydra, chosen):
     composer = Composer(hydra)
     composer(chosen)
-    for values in VALUES:
+    for values in VALUES[:: 2 if chosen else 1]:
         given = [*chosen, *values]
         found, wanted = made(composer, given), made(lambda o: validate(hydra(o)), given)
         assert found == wanted, values

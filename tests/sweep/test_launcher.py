@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,7 +93,8 @@ def test_a_second_command_with_other_cells_waits_or_takes_another_name(sweep):
     assert sweep.starts("self") == 1
 
 
-def test_a_sweep_and_the_same_command_again(sweep):
+def test_a_sweep_and_the_same_command_again(sweep, empty_store):
+    shutil.copy(empty_store, sweep.root / "mlflow.db")
     command = ("fusion=cross,self", "hydra.launcher.report=true")
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{sweep.root / 'mlflow.db'}"}
     code, out, err = sweep.run(*command, **store)
@@ -195,18 +197,15 @@ def test_a_store_that_is_down_hides_no_result(sweep):
 
 
 def test_sweep_files_run_by_name_without_m(sweep):
-    file = PROJECT / "sweeps" / f"{sweep.root.name}.yaml"
+    file = sweep.root / "mine" / "sweeps" / "question.yaml"
+    file.parent.mkdir(parents=True)
     file.write_text(
         "# @package _global_\n"
         "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      fusion: self,cross\n"
         "ablation:\n  question: Does KEY help?\n  baseline: {fusion: cross}\n"
     )
-    try:
-        process = sweep.start(f"+sweeps={file.stem}")
-        _, err = process.communicate(timeout=120)
-    finally:
-        file.unlink()
-    assert process.returncode == 0, err
+    code, _, err = sweep.run("+sweeps=question", f"--config-dir={file.parent.parent}")
+    assert code == 0, err
     assert sweep.written["question"] == "Does KEY help?"
     assert sweep.written["baseline"] == {"fusion": "cross"}
     assert [cell["label"] for cell in sweep.written["cells"]] == ["self", "cross"]

@@ -39,6 +39,7 @@ def test_the_questions_are_there():
         "token_order",
         "lora_rank",
         "fidelity",
+        "bands",
     }
 
 

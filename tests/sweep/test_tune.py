@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
 
 STUB = Path(__file__).with_name("analytic_worker.py")
+TRIALS = 80
 SPACE = ("loss.keyword.temperature=tag(log,interval(0.05,5))", "loss.bce=interval(0.5,8)")
 
 
@@ -74,12 +76,12 @@ def test_dry_shows_the_space_and_starts_nothing(tuning):
     assert err.startswith("error: detach=true: a tuner stays")
 
 
-def test_two_hundred_trials_find_the_optimum_and_hand_it_over(tuning):
+def test_many_trials_find_the_optimum_and_hand_it_over(tuning):
     command = ("hydra/sweeper=optuna", *SPACE)
-    budget = "hydra.sweeper.n_trials=200"
+    budget = f"hydra.sweeper.n_trials={TRIALS}"
     process = tuning.start(*command, budget)
     deadline = time.monotonic() + 120  # killed on the way, and the same command again
-    while len(list(tuning.sweep.glob("*/starts.txt"))) < 40:
+    while len(list(tuning.sweep.glob("*/starts.txt"))) < TRIALS // 5:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.kill()
@@ -88,27 +90,27 @@ def test_two_hundred_trials_find_the_optimum_and_hand_it_over(tuning):
     assert code == 0, err
     assert err == ""
     trials = tuning.study.trials
-    assert [t.number for t in trials] == list(range(200))
+    assert [t.number for t in trials] == list(range(TRIALS))
     assert {t.state.name for t in trials} == {"COMPLETE"}
-    assert tuning.study.best_value > 0.97
-    assert f"best of 200 trials: trial {tuning.study.best_trial.number}, val/giou" in out
+    assert tuning.study.best_value > 0.9
+    assert f"best of {TRIALS} trials: trial {tuning.study.best_trial.number}, val/giou" in out
     # Default and best are compared, and are the only cells of the design.
     written = json.loads((tuning.sweep / "sweep.json").read_text())
     assert [c["label"] for c in written["cells"]] == ["default", "tuned"]
     assert written["baseline"] == {"settings": "default"}
     dumped = json.loads((tuning.sweep / "trials.json").read_text())
-    assert len(dumped["studies"][0]["trials"]) == 200
+    assert len(dumped["studies"][0]["trials"]) == TRIALS
 
     lines = out.splitlines()
-    pasted = lines[next(i for i, line in enumerate(lines) if "best of 200" in line) + 1]
+    pasted = lines[next(i for i, line in enumerate(lines) if "best of" in line) + 1]
     best = tuning.study.best_params
     assert pasted.split() == [f"{k}={v!r}" for k, v in best.items()]
     assert "temperature" in (tuning.sweep / "best.yaml").read_text()
 
     code, again, _ = tuning.run(*command, budget)  # the budget counts what is there
     assert code == 0
-    assert "200 there already" in again
-    assert len(tuning.study.trials) == 200
+    assert f"{TRIALS} there already" in again
+    assert len(tuning.study.trials) == TRIALS
 
 
 def test_one_error_over_and_over_ends_the_study_and_says_it(tuning):
@@ -170,16 +172,11 @@ def test_the_file_of_the_best_is_ready_for_sweeps(tuning):
     runs = {t.number: RunDirectory(tuning.sweep / t.user_attrs["cell"]) for t in trials}
     assert runs[0].config.evaluation.protocols == []
     assert runs[0].info["trial"] == 0
-    name = tuning.root.name
-    file = PROJECT / "sweeps" / f"{name}.yaml"
-    file.write_text((tuning.sweep / "best.yaml").read_text())
-    try:
-        done = subprocess.run(
-            [sys.executable, str(PROJECT / "run.py"), f"+sweeps={name}", "--cfg", "job"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    finally:
-        file.unlink()
+    sweeps = tuning.root / "mine" / "sweeps"
+    sweeps.mkdir(parents=True)
+    shutil.copy(tuning.sweep / "best.yaml", sweeps / "found.yaml")
+    run = [sys.executable, str(PROJECT / "run.py"), f"--config-dir={sweeps.parent}"]
+    done = subprocess.run(
+        [*run, "+sweeps=found", "--cfg", "job"], capture_output=True, text=True, check=True
+    )
     assert f"temperature: {tuning.study.best_params['loss.keyword.temperature']}" in done.stdout

@@ -1,4 +1,7 @@
-"""The tuner when it is killed: no trial is lost, none is counted twice, the budget is exact."""
+"""The tuner when it is killed: no trial is lost, none is counted twice, the budget is exact.
+
+KEYSEG_TEST_KILLS=20 kills more often than it takes every day.
+"""
 
 import os
 import random
@@ -8,7 +11,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-KILLS = 20
+KILLS = int(os.environ.get("KEYSEG_TEST_KILLS", "12"))
 BUDGET = 4 * KILLS
 PATIENCE = 240
 
@@ -36,7 +39,7 @@ def test_controllers_and_workers_killed_at_random_moments(bench, monkeypatch):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     trials = here.run(3, patience=PATIENCE)
-    assert min(dead.values()) >= 5, dead
+    assert min(dead.values()) >= KILLS // 4, dead
     assert [t.number for t in trials] == list(range(BUDGET))
     assert here.arms()[0].used() == BUDGET
     failed = [t for t in trials if t.state.name == "FAIL"]

@@ -57,7 +57,7 @@ def test_the_paired_test_needs_examples_and_a_difference():
 
 REAL = (
     "model=tiny",
-    "optim.steps=40",
+    "optim.steps=20",
     "optim.eval_every=2",
     "optim.warmup=1",
     "optim.schedule=constant",
@@ -89,9 +89,9 @@ def test_a_real_training_that_goes_wrong_is_pruned_through_its_run_directory(
     good, bad = here.run(patience=600)
     log = RunDirectory(here.root / bad.user_attrs["cell"]).log_file.read_text()
     assert [good.state.name, bad.state.name] == ["COMPLETE", "PRUNED"], log
-    assert sorted(good.intermediate_values) == list(range(2, 41, 2))
-    assert max(bad.intermediate_values) < 40
+    assert sorted(good.intermediate_values) == list(range(2, 21, 2))
+    assert max(bad.intermediate_values) < 20
     run = RunDirectory(here.root / bad.user_attrs["cell"])
     assert run.status == PRUNED
-    assert max(row.step for row in run.rows()) < 40
+    assert max(row.step for row in run.rows()) < 20
     assert val_iou(run)

@@ -1,6 +1,7 @@
 """A tuning in MLflow: the parent has the figures, its children number and state of their trial."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,12 @@ from keyseg.config import PROJECT
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 STUB = Path(__file__).with_name("analytic_worker.py")
+
+
+@pytest.fixture
+def place(empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 def tune(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,12 +52,12 @@ def store(place: Path) -> str:
     return f"sqlite:///{place / 'mlflow.db'}"
 
 
-def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
-    done = tune(tmp_path, "loss.bce=1,2")
+def test_parent_with_figures_and_children_with_trial_and_state(place):
+    done = tune(place, "loss.bce=1,2")
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stdout
     assert "report  reports/t/index.html" in done.stdout
-    client = MlflowClient(store(tmp_path))
+    client = MlflowClient(store(place))
     experiment = client.get_experiment_by_name("t")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -65,11 +72,11 @@ def test_parent_with_figures_and_children_with_trial_and_state(tmp_path):
         assert f"report/figures/tuning_{name}.png" in figures
 
 
-def test_a_tuning_that_ends_early_has_failed(tmp_path):
-    done = tune(tmp_path, "loss.bce=1,2", "hydra.sweeper.same_errors=2", CRASH="1")
+def test_a_tuning_that_ends_early_has_failed(place):
+    done = tune(place, "loss.bce=1,2", "hydra.sweeper.same_errors=2", CRASH="1")
     assert done.returncode == 1
     assert "the last 2 trials failed with the same error" in done.stderr
-    client = MlflowClient(store(tmp_path))
+    client = MlflowClient(store(place))
     experiment = client.get_experiment_by_name("t")
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FAILED"] * 3  # the parent, and both trials

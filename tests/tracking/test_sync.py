@@ -11,26 +11,22 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from keyseg.config import ConfigError
+from keyseg.data.example import Example
+from keyseg.data.predictions import matching, reading
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
+from keyseg.sweep.imported import Import, write
 from keyseg.tracking import sqlite_file, sync
 from keyseg.tracking.background import mirror
 from keyseg.tracking.sqlite_file import BrokenStoreError
 from keyseg.tracking.store import batched, client_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A SQLite file with MLflow's tables, which take seconds to make."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    client_of(f"sqlite:///{file}")
-    return file
 
 
 @pytest.fixture
@@ -570,3 +566,32 @@ def test_a_damaged_sweep_stops_no_other_that_has_its_runs_by_link(small_run, tmp
     assert sync._parent_of(RunDirectory(ours / "abc"), "abc") is None
     with pytest.raises(ConfigError, match=r"aa/sweep\.json cannot be read"):
         sync._parent_of(run, "abc")
+
+
+def test_another_systems_masks_are_a_run_with_their_origin_and_no_model(store, tmp_path):
+    masks = tmp_path / "p.jsonl"
+    masks.write_text('{"id": "x/test/1-0", "mask": null}\n')
+    target = np.eye(4, dtype=np.uint8)
+    example = Example(
+        "x/test/1-0", Path("1.jpg"), "1", "a dog", False, None, None, {}, lambda: target
+    )
+    file = reading.read(masks)
+    matched = matching.match(file.predictions, [example])
+    data = {"name": "x", "sources": {}, "splits": {"test": []}}
+    each = Import("LISA", file, matched, data, "all", "generated", "the authors", 0)
+    (run,) = write(tmp_path / "outputs" / "lisa", [each], "keyseg import predictions p.jsonl")
+    for _ in range(2):
+        sync.start_parent(run.sweep_dir)
+        assert sync.sync_all([run]) == []
+        sync.finish_parent(run.sweep_dir, None)
+    sent = store.get_run(run.info["mlflow_run_id"])
+    assert sent.info.status == "FINISHED"
+    assert sent.data.tags["keyseg.imported"] == "LISA"
+    assert sent.data.tags["keyseg.imported_sha256"] == file.sha256
+    assert sent.data.tags["keyseg.imported_said_by"] == "the authors"
+    assert sent.data.tags["mlflow.runName"] == "LISA (imported) · seed 0"
+    assert sent.data.params["imported.system"] == "LISA"
+    assert sent.data.metrics["test/generated/giou"] == 0.0
+    names = {artifact.path for artifact in store.list_artifacts(sent.info.run_id)}
+    assert {"config.yaml", "samples.parquet"} <= names
+    assert "model" not in names

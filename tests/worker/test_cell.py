@@ -53,7 +53,7 @@ def finish(run: RunDirectory) -> int:
     return Cell(run).wait(TIMEOUT)
 
 
-def wait_for(process: Cell | subprocess.Popen[bytes], run: RunDirectory, step: int = 0) -> None:
+def wait_for(process: Cell, run: RunDirectory, step: int = 0) -> None:
     """Until a step is logged."""
     deadline = time.monotonic() + TIMEOUT
     while run.metrics().empty or run.metrics()["step"].max() < step:
@@ -204,9 +204,7 @@ def test_where_a_gpu_was_touched_before_the_fork_a_run_gets_a_new_process(monkey
 
 def test_a_worker_of_several_told_to_stop_begins_no_other(small_run, tmp_path):
     runs = [RunDirectory.create(tmp_path / name, small_run(*SHORT)) for name in "ab"]
-    with (tmp_path / "worker.txt").open("wb") as log:
-        worker = [*command(runs[0]), str(runs[1].path)]
-        process = subprocess.Popen(worker, stdout=log, stderr=log, env=environment())
+    process = Cell(*runs)
     wait_for(process, runs[0])
     process.send_signal(signal.SIGUSR2)
     assert process.wait(TIMEOUT) == EXIT_STOPPED

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import (
@@ -184,6 +185,10 @@ class Vlm(nn.Module):
             # transformers warns of a property that peft 0.21 reads
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             self.peft = get_peft_model(llava, config)
+        for module in self.peft.modules():
+            if isinstance(module, LoraLayer):
+                # autocast narrows inputs to its own type: widened before, they would be cast twice
+                module.cast_input_dtype_enabled = False
         for parameter in self.parameters():
             half = parameter.dtype in (torch.bfloat16, torch.float16)
             if parameter.requires_grad and half:  # steps of the optimiser vanish in half precision

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from keyseg.config import GENERATED, resolve_path
+from keyseg.dialects.keyseg import OURS
 from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
+from keyseg.report.stats.dialects import DISAGREE, moved
 from keyseg.report.stats.parts import SLICE
 from keyseg.report.store import Sweep, VariantResult
 
@@ -40,6 +42,7 @@ GENERAL: tuple[tuple[str, str, str], ...] = (
     ("key_wrong", "Failure: keyword wrong, mask right", "wrong top word and IoU ≥ 0.5"),
     ("empty", "Failure: empty mask", "no pixel predicted"),
     ("several", "Failure: several objects", "two or more parts, target in one, IoU < 0.5"),
+    ("dialects", "Moved most by the rules", "largest spread of IoU between dialects"),
     ("random", "Drawn at random", "not chosen by score"),
 )
 
@@ -128,9 +131,33 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     chosen["seeds"] = ranked(apart.where(apart >= SEEDS_APART), style, seed, PER_KIND)
     for kind, failing in failures(tables).items():
         chosen[kind] = ranked(failing, style, seed, PER_CONTRAST)
+    ruled = moved({v.label: v for v in shown}, protocol)
+    if ruled:
+        moves = pd.DataFrame({k: t.max(axis=1) - t.min(axis=1) for k, t in ruled.items()})
+        chosen["dialects"] = ranked(moves.mean(axis=1), style, seed, PER_KIND)
     for general in GENERAL:
         add(general, chosen.get(general[0], []), shown)
+    if "dialects" in items:
+        items["dialects"] = [_with_rules(item, ruled) for item in items["dialects"]]
     return Gallery(kinds, items, _filters(items), protocol)
+
+
+def _with_rules(item: Item, ruled: Mapping[str, pd.DataFrame]) -> Item:
+    """The item with the IoU of each mask under the rules that see it differently."""
+    pictures = [
+        replace(picture, note=rules_in_words(_row(ruled[picture.title], item.id).to_dict()))
+        if picture.title in ruled and item.id in ruled[picture.title].index
+        else picture
+        for picture in item.pictures
+    ]
+    return replace(item, pictures=tuple(pictures))
+
+
+def rules_in_words(row: Mapping[Any, float]) -> str:
+    """`segzero 34, unipixel 21`: percent, of dialects that differ from ours by more than that."""
+    ours = row[OURS]
+    other = {name: value for name, value in row.items() if abs(value - ours) > DISAGREE}
+    return ", ".join(f"{name} {100 * value:.0f}" for name, value in other.items())
 
 
 def failures(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series[float]]:

@@ -38,6 +38,7 @@ def check(sweep: Sweep) -> list[Notice]:
     """All warnings, the gravest first."""
     return [
         *_holes(sweep),
+        *_imported(sweep),
         *_silent(sweep),
         *_mixed(sweep),
         *_code(sweep),
@@ -81,6 +82,51 @@ def _holes(sweep: Sweep) -> Iterator[Notice]:
             else:
                 logs = "\n".join(f"log: {shown(c.log_file)}" for c in cells if c.log_file.exists())
                 yield Notice(f"Not finished: {which}.", f"Status: {status}.", logs)
+
+
+def _imported(sweep: Sweep) -> Iterator[Notice]:
+    others = [cell for cell in sweep.finished if cell.imported]
+    if others:
+        yield Notice(
+            "Imported.",
+            "Masks of other systems, made elsewhere and scored here like our own. How they were "
+            "made is what somebody says; nothing of it was seen.",
+            "\n".join(_origin(cell) for cell in others),
+        )
+    if detail := "\n".join(_other_targets(sweep, others)):
+        yield Notice(
+            "Other targets.",
+            "These were scored against other masks than our own cells on the same examples: the "
+            "data were read otherwise, and a difference is a difference of data.",
+            detail,
+        )
+
+
+def _origin(cell: CellResult) -> str:
+    told = cell.imported
+    left = int(told.get("without") or 0)
+    fate = "counted as empty masks" if told.get("missing") == "empty" else "left out"
+    without = f"; {left} examples without a prediction, {fate}" if left else ""
+    return (
+        f"{_name(cell)}: {told.get('form')}, {told.get('file')}, sha256 "
+        f"{str(told.get('sha256'))[:12]}, said by {told.get('said_by')}{without}"
+    )
+
+
+def _other_targets(sweep: Sweep, others: Sequence[CellResult]) -> Iterator[str]:
+    """Of cells whose targets are not those of the first cell of our own."""
+    columns = ["target_rle", "ignore_rle", "height", "width"]
+    ours = next((c for c in sweep.finished if not c.imported), None)
+    if ours is None:
+        return
+    first = ours.samples.drop_duplicates("id").set_index("id").reindex(columns=columns)
+    for cell in others:
+        rows = cell.samples.drop_duplicates("id").set_index("id").reindex(columns=columns)
+        common = rows.index.intersection(first.index)
+        both = rows.loc[common].fillna(""), first.loc[common].fillna("")
+        differ = int((both[0] != both[1]).any(axis=1).sum())
+        if differ:
+            yield f"{_name(cell)}: {differ} of {len(common)} examples"
 
 
 def _silent(sweep: Sweep) -> Iterator[Notice]:
@@ -161,11 +207,13 @@ def _lines(groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def _unequal(sweep: Sweep) -> Iterator[Notice]:
-    def differ(key: Callable[[CellResult], str]) -> str:
-        groups = _by(sweep.finished, key)
+    ours = [cell for cell in sweep.finished if not cell.imported]
+
+    def differ(key: Callable[[CellResult], str], cells: Sequence[CellResult] = ours) -> str:
+        groups = _by(cells, key)
         return _lines(groups) if len(groups) > 1 else ""
 
-    stated = [_protocol(cell) for cell in sweep.finished]
+    stated = [_protocol(cell) for cell in ours]
     keys = [k for k in dict.fromkeys(k for s in stated for k in s) if _several(stated, k)]
     factors = {k for c in sweep.cells for k in c.factors}
     keys = [k for k in keys if ASKED.get(k) not in factors]
@@ -175,7 +223,7 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
         yield Notice("Mixed data.", "The runs did not read the same data.", detail)
     if detail := differ(lambda c: str(c.info.get("weights_fingerprint"))):
         yield Notice("Mixed weights.", "The runs did not start from the same backbones.", detail)
-    if detail := differ(lambda c: f"{c.samples['id'].nunique()} examples"):
+    if detail := differ(lambda c: f"{c.samples['id'].nunique()} examples", sweep.finished):
         yield Notice(
             "Unequal test examples.",
             "Contrasts use the examples that both sides have; the result table uses all of each.",
@@ -211,7 +259,7 @@ def _disagreements(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _trainings(sweep: Sweep) -> Iterator[Notice]:
-    words = {v.label: v.training for v in sweep.variants if v.finished}
+    words = {v.label: v.training for v in sweep.variants if v.finished and not v.imported}
     if detail := "\n".join(f"{k}: {word}" for k, word in words.items() if word != PLATEAU):
         yield Notice(
             "Not at a plateau.",
@@ -234,7 +282,7 @@ def _stale_interventions(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _seeds(sweep: Sweep) -> Iterator[Notice]:
-    finished = {cell.seed for cell in sweep.finished}
+    finished = {cell.seed for cell in sweep.finished if not cell.imported}
     if len(finished) == 1:
         yield Notice(
             "One seed.",

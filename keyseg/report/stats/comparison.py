@@ -140,12 +140,22 @@ def _sets(contrast: Contrast, protocol: str) -> list[tuple[ProtocolSamples, ...]
     Where no seed is shared, the seeds of a plain contrast are paired as they come.
     """
     order = [v for of, against in contrast.pairs for v in (against, of)]
-    by_seed = [{c.seed: c for c in v.finished} for v in order]
-    cells = [tuple(found[seed] for found in by_seed) for seed in sorted(contrast.shared_seeds)]
+    shared = sorted(contrast.shared_seeds)
+    by_seed = [_by_seed(v, contrast, shared) for v in order]
+    cells = [tuple(found[seed] for found in by_seed) for seed in shared]
     if not cells and contrast.plain:
         cells = list(zip(*(v.finished for v in order), strict=False))
     sets = [on_common_examples([part_of(cell, protocol) for cell in row]) for row in cells]
     return [parts for parts in sets if len(parts[0].samples)]
+
+
+def _by_seed(
+    variant: VariantResult, contrast: Contrast, shared: Sequence[int]
+) -> dict[int, CellResult]:
+    """The cell that stands for each seed."""
+    if variant in contrast.seeded:
+        return {cell.seed: cell for cell in variant.finished}
+    return dict.fromkeys(shared, variant.finished[0])
 
 
 def _table(sets: Sequence[tuple[ProtocolSamples, ...]]) -> np.ndarray:

@@ -75,9 +75,14 @@ class Contrast:
         return all(v.key_asked for v in self.variants)
 
     @property
+    def seeded(self) -> tuple[VariantResult, ...]:
+        """The variants whose seeds are paired; one training of another system goes with any."""
+        return tuple(v for v in self.variants if not v.fixed) or self.variants
+
+    @property
     def shared_seeds(self) -> set[int]:
         """Seeds that all of its variants have finished."""
-        return set.intersection(*({c.seed for c in v.finished} for v in self.variants))
+        return set.intersection(*({c.seed for c in v.finished} for v in self.seeded))
 
     @property
     def lacking(self) -> str:
@@ -93,7 +98,7 @@ class Contrast:
 
     def hole(self, seeds: int) -> str:
         """What a result from so many common seeds lacks of the design; "" where nothing."""
-        common = set.intersection(*({c.seed for c in v.cells} for v in self.variants))
+        common = set.intersection(*({c.seed for c in v.cells} for v in self.seeded))
         if self.open or seeds == 0:
             return self.lacking or "no examples in common"
         if not self.shared_seeds:  # paired all the same, but chance is not shared

@@ -291,9 +291,10 @@ def _hole(contrast: Contrast, held: Comparison | None, lost: Mapping[str, set[in
 
 
 def _hours(contrast: Contrast) -> tuple[float, str]:
-    """Hours of one more seed of every variant, from finished cells, and of what."""
-    cells = [cell for v in contrast.variants for cell in v.finished]
-    return sum(v.hours for v in contrast.variants), cost_unit(cell.info for cell in cells)
+    """Hours of one more seed of every variant of ours, from finished cells, and of what."""
+    ours = [v for v in contrast.variants if not v.imported]
+    cells = [cell for v in ours for cell in v.finished]
+    return sum(v.hours for v in ours), cost_unit(cell.info for cell in cells)
 
 
 def _spread(by_seed: np.ndarray) -> np.ndarray:

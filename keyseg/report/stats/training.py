@@ -40,7 +40,10 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
     def counts(cell: CellResult) -> bool:
         return (not common or cell.seed in common) and cell.seed not in lost.get(cell.label, ())
 
-    sides = {v.label: [c for c in v.finished if counts(c)] for v in contrast.variants}
+    ours = [v for v in contrast.variants if not v.imported]  # of others' trainings nothing is known
+    if not ours:
+        return Reach("")
+    sides = {v.label: [c for c in v.finished if counts(c)] for v in ours}
     words = {label: [c.convergence.word for c in cells] for label, cells in sides.items()}
     training = "; ".join(f"{label}: {in_words(states)}" for label, states in words.items())
     untrained = [label for label, states in words.items() if set(states) == {UNTRAINED}]

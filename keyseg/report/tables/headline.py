@@ -46,11 +46,24 @@ def table(sweep: Sweep, scores: pd.DataFrame, rows: pd.DataFrame) -> Table:
     if len(beside):
         header += tuple(f"{name}, in print{MARK}" for name in titles(IN_PRINT))
         caption += f" {MARK} {_printed_note(sweep, beside)}"
+    caption += _ceiling(sweep)
     caption += " Training: the word for how it ended, from its val curve."
     mark = "measured and in print" if len(beside) else "measured"
     header += ("Training",)
     words = frozenset({len(header) - 1})
     return Table("headline", "Headline", caption, "Variant", header, lines, mark, words)
+
+
+def _ceiling(sweep: Sweep) -> str:
+    """What the frozen SAM draws from the targets' own boxes, where the runs have measured it."""
+    known = [cell.info.get("ceiling") for cell in sweep.finished]
+    scores = sorted({round(100 * c["giou"], 1) for c in known if isinstance(c, dict)})
+    if not scores:
+        return ""
+    between = f"{scores[0]:.1f}" + (f" to {scores[-1]:.1f}" if len(scores) > 1 else "")
+    return (
+        f" Ceiling: from each target's own box SAM draws a gIoU of {between} before any training."
+    )
 
 
 def _print(value: float) -> Entry:

@@ -1,17 +1,27 @@
-"""Numbers in print: reports/published/*.csv, each with its source, protocol and backbone.
+"""Numbers in print: reports/published/*.csv, each with its source and how it was measured.
 
-A number in print stands beside a measured one only with the words in what the two differ.
+A number in print stands beside a measured one only with the words in what the two differ. What a
+source does not state is written so, with what its public code does in brackets where that is known:
+"not stated (public code: first)".
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from math import isfinite, nan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from keyseg.dialects.keyseg import OURS
+from keyseg.dialects.score import dialects
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table
+
+RULES = ("texts", "prompt", "ignore", "dialect")
+"""Which expressions count, how they are asked, what void pixels are, and the rule of scoring."""
 
 PRINTED_COLUMNS = (
     "table",
@@ -24,13 +34,21 @@ PRINTED_COLUMNS = (
     "source",
     "protocol",
     "backbone",
+    *RULES,
 )
+
+OWN_IGNORE = "count nowhere"
+"""How our own tables count pixels to ignore."""
+NO_IGNORE = "none in the data"
+
+_UNKNOWN = "not stated"
+_PUBLIC_CODE = re.compile(rf"{_UNKNOWN} \([a-z ]+: (.+)\)")
 
 
 def load(folder: Path, names: object = None) -> pd.DataFrame:
     """All rows of a folder's files, or of those that `names` (a name or a list) gives.
 
-    Empty texts are "". A folder that does not exist holds no rows.
+    Empty texts are "". A folder that does not exist holds no rows. A file need not have `RULES`.
 
     Raises:
         ValueError: a file lacks a column, or holds a value that is no number.
@@ -41,6 +59,7 @@ def load(folder: Path, names: object = None) -> pd.DataFrame:
         if isinstance(wanted, list) and file.stem not in wanted:
             continue
         frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+        frame = frame.assign(**{kind: _UNKNOWN for kind in RULES if kind not in frame})
         missing = [column for column in PRINTED_COLUMNS if column not in frame]
         if missing:
             raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
@@ -79,12 +98,14 @@ def beside(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
-    """For each row in what it differs from the measurements: "data, protocol, backbone"; "" = none.
+    """For each row in what it differs from the measurements: "data, protocol, texts"; "" = nothing.
 
-    A protocol that the source does not state counts as another one.
+    What a source does not state counts as another protocol and backbone. Of texts, prompt, pixels
+    to ignore and dialect its public code is taken at its word, and "(not stated)" stands behind
+    those that neither says.
     """
     headline = sweep.headline.replace("_", "-") if sweep.protocols else ""
-    backbones = {str((c.info.get("protocol") or {}).get("backbone")) for c in sweep.finished}
+    backbones = _own(sweep, "backbone")
     out = []
     for row in rows.to_dict("records"):
         kinds = {
@@ -92,8 +113,41 @@ def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
             "protocol": not str(row["protocol"]).startswith(headline or "?"),
             "backbone": backbones != {row["backbone"]},
         }
-        out.append(", ".join(kind for kind, other in kinds.items() if other))
+        named = [kind for kind, other in kinds.items() if other]
+        out.append(", ".join([*named, *_other_rules(sweep, row)]))
     return out
+
+
+def known(value: str) -> str:
+    """What a column of the rules says: the source, or else its public code; "" where neither."""
+    found = _PUBLIC_CODE.fullmatch(value)
+    if found:
+        return found[1]
+    return "" if value in ("", _UNKNOWN) else value
+
+
+def _other_rules(sweep: Sweep, row: Mapping[Any, Any]) -> list[str]:
+    """Kinds of difference in how masks were asked for and counted."""
+    ours = {
+        "texts": _own(sweep, "texts"),
+        "prompt": _own(sweep, "prompt"),
+        "ignore": {OWN_IGNORE, NO_IGNORE},
+        "dialect": {n for n, d in dialects().items() if d.count is dialects()[OURS].count},
+    }
+    found = []
+    for kind, own in ours.items():
+        said = known(str(row[kind]))
+        if not said:
+            found.append(f"{kind} ({_UNKNOWN})")
+        elif said not in own or (kind in ("texts", "prompt") and len(own) > 1):
+            found.append(kind)
+    return found
+
+
+def _own(sweep: Sweep, key: str) -> set[str]:
+    """What the protocols of our own runs say."""
+    ours = [cell for cell in sweep.finished if not cell.imported]
+    return {str((cell.info.get("protocol") or {}).get(key)) for cell in ours}
 
 
 def table(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
@@ -103,7 +157,8 @@ def table(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
     if rows.empty:
         return None
     rows = rows.assign(differs=differs(sweep, rows))
-    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source", "differs"]
+    keys = ["variant", "data", "split", "table", "row", "protocol", "backbone", "source", *RULES]
+    keys.append("differs")
     wide = rows.pivot_table("value_percent", keys, "metric", sort=False).reset_index()
     wide["order"] = wide["variant"].map({name: v.index for name, v in wanted.items()})
     place = wide[["data", "split"]].agg(" ".join, axis=1).str.strip()
@@ -113,6 +168,7 @@ def table(sweep: Sweep, rows: pd.DataFrame) -> Table | None:
         "Differs from this sweep in": wide["differs"].replace("", "nothing stated"),
         "Protocol": wide["protocol"],
         "Backbone": wide["backbone"],
+        **{kind.capitalize(): wide[kind] for kind in RULES},
         "Source": wide["source"],
     }
     # What is the same in every line is said once.

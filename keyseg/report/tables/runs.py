@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report.store import CellResult, Sweep, shown
+from keyseg.runs import imported
 from keyseg.runs.provenance import cost_unit
 
 _COLUMNS = (
@@ -47,7 +48,7 @@ def table(sweep: Sweep) -> pd.DataFrame:
                 cell.label,
                 cell.seed,
                 cell.status,
-                cell.convergence.word or "",
+                imported.IMPORTED if cell.imported else cell.convergence.word or "",
                 " ".join(sorted(cell.commits)),
                 cell.dirty,
                 cell.info.get("data_fingerprint") or "",

@@ -1,0 +1,114 @@
+"""What SAM draws of each target from the target's own box: about the most that a prompt can bring.
+
+It is read with the weights as they came, before any training, so it belongs to the data and to SAM,
+not to a variant: it is measured once for both and kept under paths.data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keyseg.config import RunConfig, resolve_path
+from keyseg.data.mix import ImageGroup
+from keyseg.metrics import iou
+from keyseg.model.backbones.sam import MaskHead, load_sam
+from keyseg.model.backbones.weights import fingerprint
+from keyseg.model.features import FrozenFeatures
+from keyseg.model.resample import drawn
+from keyseg.runs import disk
+
+
+def box_ceiling(
+    cfg: RunConfig,
+    features: FrozenFeatures,
+    images: Sequence[ImageGroup],
+    data: str,
+    device: torch.device,
+) -> dict[str, float] | None:
+    """Scores of masks drawn from true boxes; None where SAM is random or features are not kept.
+
+    Args:
+        cfg: of the run.
+        features: what the frozen encoders see.
+        images: of the split that is scored; expressions without a target are left out.
+        data: fingerprint of the data.
+        device: where masks are drawn.
+
+    Returns:
+        giou, ciou and precision@0.5 as fractions, and how many `targets` were drawn.
+    """
+    if cfg.model.init == "random" or features.store is None:
+        return None
+    names = "".join(e.id for group in images for e in group.examples)
+    key = json.dumps([data, fingerprint(cfg.model.sam), cfg.model.precision, names])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    file = resolve_path(cfg.paths.data) / "ceilings" / f"{name}.json"
+    found = _kept(file)
+    if found is None:
+        found = _measure(cfg, features, images, device)
+        with suppress(OSError):  # no room, or somebody else's folder: the next run measures again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            disk.replace(file, json.dumps(found).encode())
+    return found or None
+
+
+def _kept(file: Path) -> dict[str, float] | None:
+    """What was measured before; None where nothing was, or the file is damaged."""
+    try:
+        found: dict[str, float] = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+@torch.no_grad()
+def _measure(
+    cfg: RunConfig, features: FrozenFeatures, images: Sequence[ImageGroup], device: torch.device
+) -> dict[str, float]:
+    sam = load_sam(resolve_path(cfg.model.sam), cfg.model.sam_type)
+    side = int(sam.image_encoder.img_size)
+    ask, head = sam.prompt_encoder.to(device), MaskHead(sam).to(device)
+    counts = []
+    for group in images:
+        targets = [torch.from_numpy(e.mask()) for e in group.examples]
+        targets = [target for target in targets if bool((target == 1).any())]
+        if not targets:
+            continue
+        seen = features([group.image])
+        size = seen.sizes[0]
+        boxes = torch.stack([_box(target) for target in targets]) * side / max(size)
+        prompts, _ = ask(points=None, boxes=boxes.to(device), masks=None)
+        embedding = seen.sam.to(device).float().expand(len(targets), -1, -1, -1)
+        masks = drawn(head(embedding, prompts)[0], side, size).transpose(1, 2).cpu()
+        counts += list(_counts(masks, targets))
+    if not counts:
+        return {}
+    intersection, union = np.array(counts).T
+    each = iou(intersection, union)
+    return {
+        "giou": float(each.mean()),
+        "ciou": float(intersection.sum() / union.sum()),
+        "precision@0.5": float((each > 0.5).mean()),
+        "targets": len(each),
+    }
+
+
+def _box(target: Tensor) -> Tensor:
+    """(4,) left, top, right, bottom in pixels of the image (H, W)."""
+    ys, xs = torch.nonzero(target == 1, as_tuple=True)
+    return torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()
+
+
+def _counts(masks: Tensor, targets: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
+    """Pixels in both and in either, void ones left out."""
+    for mask, target in zip(masks, targets, strict=True):
+        real, counted = target == 1, target <= 1
+        yield int((mask & real).sum()), int(((mask | real) & counted).sum())
