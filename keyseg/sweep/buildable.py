@@ -88,7 +88,7 @@ def check_tokenizer(cfg: RunConfig) -> None:
         if len(ids) != 1 or ids[0] == unknown:
             raise ConfigError(
                 f"model.tokens.{name}={word!r}: must be one known token of the tokenizer, or null "
-                "for the mean of all"
+                "for a draw of its own"
             )
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from keyseg.config import RunConfig
 from keyseg.report import ReportFiles, build
 from keyseg.report.figures import drawing, test_scores
 from keyseg.report.figures.style import figure_style, save
@@ -361,6 +362,22 @@ def test_mixed_protocols_are_named_unless_they_are_what_is_swept(
         cell["factors"]["model.tokens.order"] = "as swept"
     (sweep / "sweep.json").write_text(json.dumps(design))
     assert "Mixed protocols." not in [n.title for n in check(load(sweep))]
+
+
+def test_scores_on_the_split_that_chose_the_weights_are_told(
+    store: Callable[..., Path], compose_run: Callable[..., RunConfig]
+) -> None:
+    sweep = store(images=4)
+    first, second, third = sorted(p for p in sweep.iterdir() if p.is_dir())
+    for path in (first, second, third):
+        RunDirectory(path).update(data_fingerprint=path.name)
+    RunDirectory(first).freeze(compose_run("data=refcocog_google"))
+    RunDirectory(second).freeze(compose_run("data=refcocog"))
+    found = [n for n in check(load(sweep)) if n.title == "Selected on the reported split."]
+    assert [n.detail for n in found] == ["refcocog_google val: seg_only, seed 0"]
+    RunDirectory(first).freeze(compose_run())
+    (third / "config.yaml").write_text("no: [config")
+    assert "Selected on the reported split." not in [n.title for n in check(load(sweep))]
 
 
 def test_hours_are_gpus_times_seconds_of_every_attempt(store: Callable[..., Path]) -> None:
