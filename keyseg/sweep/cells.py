@@ -184,4 +184,6 @@ def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
     config.stale, config.reuse, config.notify = "ask", True, None
+    config.optim.steps = round(config.optim.steps * config.optim.times)
+    config.optim.times = 1
     return config

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from keyseg.config import ConfigError
+from keyseg.data.shared_parts import shared_parts
 from keyseg.metrics import BY_NAME, ratios
 from keyseg.report.stats.interventions import stale
 from keyseg.report.store import CellResult, Sweep, shown
@@ -16,6 +18,7 @@ from keyseg.report.tables import runs
 from keyseg.runs import code
 from keyseg.runs.convergence import PLATEAU
 from keyseg.runs.provenance import SILENT, silence
+from keyseg.runs.run_directory import stored_config
 
 ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
@@ -40,6 +43,7 @@ def check(sweep: Sweep) -> list[Notice]:
         *_holes(sweep),
         *_imported(sweep),
         *_silent(sweep),
+        *_selected_on_test(sweep),
         *_mixed(sweep),
         *_code(sweep),
         *_unequal(sweep),
@@ -139,6 +143,37 @@ def _silent(sweep: Sweep) -> Iterator[Notice]:
             "give no mask. Teacher-forced scores do not show that.",
             "\n".join(f"{name}: {100 * rate:.0f} %" for name, rate in silent.items()),
         )
+
+
+def _selected_on_test(sweep: Sweep) -> Iterator[Notice]:
+    """Runs whose best weights were chosen on examples that their scores are given for."""
+    shared: dict[str, str] = {}  # a config takes a while to read, and most cells have the same data
+
+    def on(cell: CellResult) -> str:
+        same = json.dumps([cell.info.get("data_fingerprint"), _protocol(cell)], sort_keys=True)
+        if same not in shared:
+            shared[same] = ", ".join(_selected_on(cell))
+        return shared[same]
+
+    groups = _by(sweep.finished, on)
+    groups.pop("", None)
+    if groups:
+        yield Notice(
+            "Selected on the reported split.",
+            "Val, on which the weights with the best gIoU were chosen, and test are the same "
+            "examples, or share some: scores are too high, and more so for a variant whose val "
+            "curve is noisy or was looked at more often.",
+            _lines(groups),
+        )
+
+
+def _selected_on(cell: CellResult) -> list[str]:
+    file = cell.directory / "config.yaml"
+    try:
+        data = stored_config(file).get("data") if file.exists() else {}
+    except ConfigError:  # the notices of holes say so
+        return []
+    return shared_parts(data or {}, "val", "test")
 
 
 def _mixed(sweep: Sweep) -> Iterator[Notice]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, majority, ratios
+from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, OF_NOUN, majority, ratios
 from keyseg.report.stats import inference, training, verdict
 from keyseg.report.stats.collapse import sentence
 from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
@@ -24,7 +24,9 @@ from keyseg.runs.provenance import cost_unit
 
 MAX_GROUPS = 12
 """A slice with more values than this (an id, say) is no slice worth a table."""
-ORDER = ("empty", "small", "short", "medium", "large", "long", "0", "1", "2", "3+")
+_BY_SIZE = ("empty", "small", "short", "medium", "large", "long")
+_BY_SHARE = ("all", "most", "part", "none")
+ORDER = (*_BY_SIZE, "0", "1", "2", "3+", *_BY_SHARE)
 
 SCORE_COLUMNS = (
     "protocol",
@@ -188,9 +190,12 @@ def _no_result(hole: str) -> dict[str, object]:
 
 
 def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Without the measures of no-target data where there is none."""
-    absent = rows["metric"].isin(NO_TARGET)
-    return rows if rows.loc[absent, column].notna().any() else rows[~absent].reset_index(drop=True)
+    """Without the measures of no-target data, and of answers' nouns, where there are none."""
+    for family in (NO_TARGET, OF_NOUN):
+        absent = rows["metric"].isin(family)
+        if not rows.loc[absent, column].notna().any():
+            rows = rows[~absent].reset_index(drop=True)
+    return rows
 
 
 def _row(
