@@ -32,8 +32,10 @@ class _Reports:
     """A sweep ends with a report. They meet here: neither room imports the other."""
 
     def build_report(self, sweep_dir: Path, out_dir: Path) -> Path:
-        """Write the report of a sweep; its page."""
-        return report.build(sweep_dir, out_dir).html
+        """Write the report of a sweep, and the page of all; its page."""
+        page = report.build(sweep_dir, out_dir).html
+        report.write_overview(out_dir.parent)
+        return page
 
 
 class LocalLauncher(_Reports, local_launcher.LocalLauncher):

@@ -194,6 +194,13 @@ def test_large_images_are_exact():
     assert scores["ciou"] == scores["giou"] == (area - 1) / area
 
 
+def test_a_target_of_one_pixel_is_a_target():
+    target = np.zeros((2, 2, 2), np.uint8)
+    target[0, 0, 0] = 1
+    scores = of_masks(target.astype(bool), target)
+    assert (scores["t_acc"], scores["n_acc"]) == (1, 1)
+
+
 def test_nothing_to_find_and_nothing_found():
     scores = of_areas([0, 0], [0, 9], [0, 9])
     assert (scores["giou"], scores["n_acc"], scores["t_acc"]) == (0.5, 1, 0)

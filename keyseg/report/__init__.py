@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keyseg.report.files import FORMATS, ReportFiles
 
-__all__ = ["FORMATS", "ReportFiles", "build"]
+__all__ = ["FORMATS", "ReportFiles", "build", "write_overview"]
 
 
 def build(
@@ -48,3 +48,13 @@ def build(
     folders = [Path(sweep_dir), *map(Path, joined)]
     asked = assemble.Asked(tuple(metrics), dict(baseline or {}), tuple(formats))
     return assemble.build(folders, Path(out_dir), asked, seed=seed, published=published)
+
+
+def write_overview(reports: Path) -> Path | None:
+    """Write the page of all sweeps whose reports lie in this folder (reports/out); its path.
+
+    None where there is no report, or another index.html than ours.
+    """
+    from keyseg.report.page import overview  # a template engine
+
+    return overview.write(Path(reports))

@@ -41,8 +41,17 @@ _WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.si
 
 
 def plain_flags(arguments: Sequence[str]) -> list[str]:
-    """The command line with our own flags written as overrides."""
-    return [FLAGS.get(argument, argument) for argument in arguments]
+    """The command line with our own flags written as overrides, and these at its end.
+
+    Hydra takes overrides in one piece only: an option between two of them is refused.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    options = [FLAGS.get(argument, argument) for argument in arguments]
+    overrides: list[str] = get_args_parser().parse_intermixed_args(options).overrides
+    for override in overrides:
+        options.remove(override)
+    return options + overrides
 
 
 def whole_mappings(arguments: Sequence[str]) -> list[str]:
