@@ -38,10 +38,8 @@ def join(folders: Sequence[Path]) -> Sweep:
                 _of_import(cell, keys) if IMPORTED in sweep.design else _factors(sweep, cell, keys)
             )
             cells[cell.signature] = replace(cell, factors=factors)
-    values = {k: _values(cells.values(), k) for k in keys}
     own = {k: _values((c for c in cells.values() if not c.imported), k) for k in keys}
     named = [k for k in keys if len(set(map(str, own[k]))) > 1] or keys[:1]
-    varies = [*named, *(k for k in keys if k not in named and len(set(map(str, values[k]))) > 1)]
     labelled = [
         c
         if c.imported
@@ -55,13 +53,15 @@ def join(folders: Sequence[Path]) -> Sweep:
         "name": "+".join(s.name for s in sweeps),
         "question": " ".join(str(s.design["question"]) for s in sweeps if s.design.get("question"))
         or None,
-        "factors": {k: values[k] for k in varies},
+        "factors": {k: own[k] for k in named},
         "baseline": _factors(first, base.cells[0], keys) if base else {},
         "contrasts": _contrasts(sweeps, keys),
         "path": first.design.get("path") or [],
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
         "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
+        "looks": None,  # those of one sweep are no looks at all of them
+        "declared": None,
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
     return Sweep(first.directory, design, tuple(variants_of(labelled)))

@@ -123,8 +123,11 @@ def looks_secret(name: str) -> bool:
 
 
 def holds_a_secret(file: Path) -> bool:
-    """Whether a small file has a key, a password or a token in it."""
-    return file.stat().st_size <= _SMALL and has_a_secret(file.read_bytes(), file.name)
+    """Whether a small file has a key, a password or a token in it, or may not be read at all."""
+    try:
+        return file.stat().st_size <= _SMALL and has_a_secret(file.read_bytes(), file.name)
+    except PermissionError:
+        return True
 
 
 HIDDEN = "***"

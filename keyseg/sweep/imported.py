@@ -118,7 +118,6 @@ def _row(example: Example, prediction: ForeignPrediction | None, protocol: str) 
         if not prediction or prediction.score is None
         else prediction.score,
         "keyword_rank": -1,
-        "keyword_token": "",
         "predicted_keyword": "",
         "top_words": "[]",
         "answer": (prediction.answer if prediction else None) or "",

@@ -14,22 +14,31 @@ import torch
 from safetensors.torch import save_file
 
 from keyseg.config import resolve_path
-from keyseg.model.backbones.sam import build_sam
+from keyseg.data.scenes.worlds import BRUEGEL, PLAIN_WORLD
+from keyseg.model.backbones.sam import FOLDER_TYPE, build_sam, load_sam
 from keyseg.tiny import llava as llava_stage
 from keyseg.tiny import sam as sam_stage
 from keyseg.tiny import vision as vision_stage
 from keyseg.tiny.arch import SAM_SIZES, make_llava, make_processor
 from keyseg.tiny.corpus import Corpus, load_or_draw
-from keyseg.tiny.finding import found
-from keyseg.tiny.llava import FINDER, Ask
-from keyseg.tiny.questions import phrases, questions
+from keyseg.tiny.curriculum import CURRICULA, Ask
+from keyseg.tiny.finding import found, known
+from keyseg.tiny.llava import FINDER
 from keyseg.tiny.stage import run_stage
+
+_SCORES = {PLAIN_WORLD: found, BRUEGEL: known}
+_PLACES = {
+    PLAIN_WORLD: ("cache/tiny", "keyseg/tiny/weights"),
+    BRUEGEL: ("cache/tiny/bruegel/work", "cache/tiny/bruegel"),
+}
+"""Of work and results, by world."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Folder of checkpoints and pictures, folder of the results, pictures to train and score on."""
+    """World, folder of checkpoints and pictures, of the results; pictures to train and score on."""
 
+    world: str
     work: Path
     out: Path
     scenes: int
@@ -40,16 +49,19 @@ class Scope:
     def corpora(self) -> tuple[Corpus, Corpus]:
         """For training, and held out from it."""
         return (
-            load_or_draw(self.work, self.scenes),
-            load_or_draw(self.work, self.held_out, held_out=True),
+            load_or_draw(self.work, self.scenes, self.world),
+            load_or_draw(self.work, self.held_out, self.world, held_out=True),
         )
 
 
-def pretrain_sam(scope: Scope, steps: int) -> None:
-    """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json)."""
+def pretrain_sam(scope: Scope, steps: int, start: Path | None = None) -> None:
+    """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json).
+
+    start: folder of a SAM of these sizes to go on from; None = from random weights.
+    """
     torch.manual_seed(1)
     corpus, unseen = scope.corpora()
-    sam = build_sam(SAM_SIZES).to(scope.device)
+    sam = (load_sam(start, FOLDER_TYPE) if start else build_sam(SAM_SIZES)).to(scope.device)
     run_stage(
         "sam", scope.work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
     )
@@ -78,7 +90,8 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
     """Stages 2 to 4. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
     torch.manual_seed(2)
     corpus, unseen = scope.corpora()
-    processor = make_processor()
+    curriculum = CURRICULA[scope.world]
+    processor = make_processor(curriculum.said, curriculum.patch)
     model = make_llava(processor)
     model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
     talk = llava_stage.Template(processor)
@@ -88,7 +101,10 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
         for module in (tower, *(layer for i, layer in enumerate(layers) if i != FINDER)):
             module.compile(dynamic=False)  # the finder is watched: a hook would break the graph
 
-    heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size)
+    counts = [len(names) for names in curriculum.lists]
+    heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size, counts)
+    if curriculum.placed:
+        vision_stage.place(tower.embeddings.position_embedding)
     llava_stage.meet(model)
     model.to(scope.device)
     heads.to(scope.device)
@@ -109,7 +125,8 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
         rows = llava_stage.batch(corpus, seen, talk, ask, rng, llava_stage.IMAGES)
         return llava_stage.loss(model, rows, talk)
 
-    for name, ask, count in (("words", phrases, steps.words), ("llava", questions, steps.llava)):
+    asking = ("words", curriculum.find, steps.words), ("llava", curriculum.ask, steps.llava)
+    for name, ask, count in asking:
         run_stage(name, scope.work, [model], partial(answer, ask), steps=count, lr=1e-3)
 
     folder = scope.out / "llava"
@@ -117,17 +134,21 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
     processor.save_pretrained(folder)
     model.float().eval()
     seen = vision_stage.see(model, processor, unseen)
-    scores = found(model, unseen, seen, talk, min(len(unseen), 32 * scope.scored_batches))
+    images = min(len(unseen), 32 * scope.scored_batches)
+    scores = _SCORES[scope.world](model, unseen, seen, talk, images)
     (folder / "scores.json").write_text(json.dumps(scores) + "\n")
-    print(json.dumps({"stage": "llava", "right_object": scores}), flush=True)
+    print(json.dumps({"stage": "llava", "right": scores}), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stages that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m keyseg.tiny", description=__doc__)
     parser.add_argument("stages", nargs="*", help="sam, llava; default: both")
-    parser.add_argument("--work", type=Path, default=resolve_path("cache/tiny"))
-    parser.add_argument("--out", type=Path, default=resolve_path("keyseg/tiny/weights"))
+    parser.add_argument("--world", choices=list(CURRICULA), default=PLAIN_WORLD)
+    for which, at in (("work", 0), ("out", 1)):
+        said = ", ".join(f"{places[at]} for {world}" for world, places in _PLACES.items())
+        parser.add_argument(f"--{which}", type=Path, help=f"default: {said}")
+    parser.add_argument("--sam-start", type=Path, help="a folder of SAM weights to go on from")
     parser.add_argument("--scenes", type=int, default=16000, help="pictures to draw for training")
     parser.add_argument("--held-out", type=int, default=500, help="pictures to draw for scoring")
     parser.add_argument("--scored-batches", type=int, default=16, help="of the held-out pictures")
@@ -144,9 +165,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages = args.stages or ["sam", "llava"]
     if unknown := set(stages) - {"sam", "llava"}:
         parser.error(f"unknown stage {', '.join(sorted(unknown))}: choose from sam, llava")
-    scope = Scope(args.work, args.out, args.scenes, args.held_out, args.scored_batches, args.device)
+    work, out = (resolve_path(place) for place in _PLACES[args.world])
+    scope = Scope(
+        args.world,
+        args.work or work,
+        args.out or out,
+        args.scenes,
+        args.held_out,
+        args.scored_batches,
+        args.device,
+    )
     if "sam" in stages:
-        pretrain_sam(scope, args.sam_steps)
+        pretrain_sam(scope, args.sam_steps, args.sam_start)
     if "llava" in stages:
         steps = Steps(args.vision_steps, args.words_steps, args.llava_steps)
         pretrain_llava(scope, steps, compiled=args.compile)

@@ -6,6 +6,7 @@ word-level tokenizer, and segment_anything's own Sam modules.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -21,10 +22,10 @@ from transformers import (
 
 from keyseg.data.scenes.queries import words
 
-IMAGE_SIDE = 80
-PATCH = 8
-GRID = IMAGE_SIDE // PATCH
+GRID = 10
 """Locations are words of a GRID x GRID board, one for each image patch."""
+PATCH = 8
+"""Side of a patch in pixels, of what the vision tower is shown."""
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 TALK = (
@@ -56,10 +57,15 @@ def cell_word(x: float, y: float, side: float) -> str:
     return f"p{row}{column}"
 
 
-def make_processor() -> LlavaProcessor:
-    """A word-level tokenizer over all that scenes can say, and a CLIP image processor."""
+def make_processor(said: Sequence[str] | None = None, patch: int = PATCH) -> LlavaProcessor:
+    """A word-level tokenizer over all that is said, and a CLIP image processor.
+
+    said: the words of a world and of what is asked about it; None = of plain scenes.
+    """
+    side = GRID * patch
     cells = [f"p{r}{c}" for r in range(GRID) for c in range(GRID)]
-    vocabulary = list(dict.fromkeys([*_SPECIAL, *TALK, *words(), *cells]))
+    said = [*TALK, *words()] if said is None else said
+    vocabulary = list(dict.fromkeys([*_SPECIAL, *said, *cells]))
     tokenizer = Tokenizer(
         models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="<unk>")
     )
@@ -77,12 +83,12 @@ def make_processor() -> LlavaProcessor:
         padding_side="left",
     )
     pictures = CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIDE}, crop_size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
     return LlavaProcessor(
         image_processor=pictures,
         tokenizer=fast,
-        patch_size=PATCH,
+        patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,  # CLIP's class token, dropped by "default"
     )
@@ -95,8 +101,8 @@ def make_llava(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
         intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=4,
-        image_size=IMAGE_SIDE,
-        patch_size=PATCH,
+        image_size=GRID * processor.patch_size,
+        patch_size=processor.patch_size,
     )
     tokenizer = processor.tokenizer
     text = LlamaConfig(

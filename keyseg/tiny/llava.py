@@ -8,7 +8,7 @@ more often than chance). Two things make it happen within a few hundred steps: h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +20,11 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from keyseg.data.scenes.draw import Scene
 from keyseg.data.scenes.world import SIZE
 from keyseg.model.packing import Packed, pack
 from keyseg.tiny.arch import cell_word
 from keyseg.tiny.corpus import Corpus
+from keyseg.tiny.curriculum import Ask
 from keyseg.tiny.questions import QuestionAnswer
 from keyseg.tiny.vision import naming_loss, patch_owners, patch_words
 from keyseg.train.batch import NO_LABEL
@@ -32,8 +32,6 @@ from keyseg.train.batch import NO_LABEL
 IMAGES = 16
 FINDER = 3
 """The layer whose first head is shown where to look; the one after it can say what is there."""
-
-Ask = Callable[[Scene, np.random.Generator], list[QuestionAnswer]]
 
 
 def meet(llava: LlavaForConditionalGeneration) -> None:

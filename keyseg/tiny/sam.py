@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,8 @@ from keyseg.model.backbones.sam import preprocess
 from keyseg.tiny.corpus import Corpus
 
 IMAGES, _PROMPTS = 12, 4
+_PARTS = 0.3
+"""Share of prompts for a part, on objects that show one."""
 
 
 def draw_prompts(
@@ -27,9 +30,7 @@ def draw_prompts(
     pixels = torch.from_numpy(corpus.images[picks]).permute(0, 3, 1, 2)
     targets, points, boxes = [], [], []
     for i in picks:
-        owner = corpus.owners[i]
-        wanted = rng.integers(1, len(corpus.objects[i]) + 1, _PROMPTS)
-        masks = owner[None] == wanted[:, None, None]
+        masks = np.stack([_wanted(corpus, int(i), rng) for _ in range(_PROMPTS)])
         targets.append(torch.from_numpy(masks))
         spots, frames = [], []
         for mask in masks:
@@ -42,6 +43,17 @@ def draw_prompts(
         points.append(torch.tensor(spots, dtype=torch.float32)[:, None] if use_point else None)
         boxes.append(None if use_point else torch.from_numpy(np.stack(frames)).float())
     return pixels, torch.stack(targets), points, boxes
+
+
+def _wanted(corpus: Corpus, index: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Mask of an object, or of a part of it where it shows one."""
+    k = int(rng.integers(1, len(corpus.objects[index]) + 1))
+    mask: NDArray[np.bool_] = corpus.owners[index] == k
+    parts = np.unique(corpus.parts[index][mask])
+    parts = parts[parts > 0]
+    if len(parts) and rng.random() < _PARTS:
+        mask = mask & (corpus.parts[index] == parts[int(rng.integers(len(parts)))])
+    return mask
 
 
 def predict(

@@ -17,12 +17,16 @@ from keyseg.runs.run_directory import RunDirectory
 # Imported late: what draws and reads tables, which no run needs before its end.
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL.Image import Image as PILImage
 
 MANY = 8
 """Pictures of one run."""
 
 RIGHT = 0.5
 """IoU from which a mask is called right, as the report has it (precision@0.5)."""
+
+_LARGEST = 512
+"""Longest side of a picture, in pixels."""
 
 _PREDICTION, _TARGET = "#0072b2", "#e69f00"
 
@@ -53,24 +57,35 @@ def _confusion(rows: pd.DataFrame, file: Path) -> None:
 
 
 def _overlays(rows: pd.DataFrame, folder: Path) -> None:
-    """`MANY` examples in even steps of rank by IoU; `0.12 the query.png`."""
-    from PIL import Image
-
-    from keyseg.data import overlay
-
+    """`MANY` examples in even steps of rank by IoU; `0.120-the-query.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     order = rows.sort_values(["iou", "id"], kind="stable").reset_index(drop=True)
     count = min(MANY, len(order))
     for n in range(count):
         row = order.iloc[round(n * (len(order) - 1) / max(1, count - 1))]
-        height, width = int(row["height"]), int(row["width"])
-        image, _ = overlay.load(resolve_path(str(row["image"])), height, width)
-        target = overlay.decode(row.get("target_rle"), height, width)
-        drawn = overlay.draw(
-            image,
-            overlay.decode(row.get("mask_rle"), height, width),
-            _PREDICTION,
-            None if target is None else (target, _TARGET),
-        )
         name = disk.file_name(f"{row['iou']:.3f}-{row['query']}")
-        Image.fromarray(drawn).save(folder / f"{name}.png", optimize=True)
+        if (drawn := _drawn(row)) is not None:
+            drawn.save(folder / f"{name}.png", optimize=True)
+
+
+def _drawn(row: pd.Series) -> PILImage | None:
+    """The image of an example with its masks; None where a file or a mask cannot be read."""
+    from PIL import Image, ImageChops, ImageFilter
+
+    from keyseg.data.files import DataError
+    from keyseg.data.masks import decode_rle
+    from keyseg.data.pictures import open_rgb
+
+    size = int(row["height"]), int(row["width"])
+    try:
+        image = open_rgb(resolve_path(str(row["image"])))
+        masks = [decode_rle(str(row.get(k) or ""), *size) for k in ("mask_rle", "target_rle")]
+    except (DataError, ValueError):
+        return None
+    predicted, target = (Image.fromarray(mask * 255).resize(image.size) for mask in masks)
+    tinted = Image.blend(image, Image.new("RGB", image.size, _PREDICTION), 0.5)
+    edge = ImageChops.subtract(target.filter(ImageFilter.MaxFilter(5)), target)
+    drawn = Image.composite(tinted, image, predicted)
+    drawn.paste(_TARGET, mask=edge)
+    drawn.thumbnail((_LARGEST, _LARGEST))
+    return drawn

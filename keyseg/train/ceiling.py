@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,11 +51,22 @@ def box_ceiling(
     key = json.dumps([data, fingerprint(cfg.model.sam), cfg.model.precision, names])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     file = resolve_path(cfg.paths.data) / "ceilings" / f"{name}.json"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(file, json.dumps(_measure(cfg, features, images, device)).encode())
-    found: dict[str, float] = json.loads(file.read_text())
+    found = _kept(file)
+    if found is None:
+        found = _measure(cfg, features, images, device)
+        with suppress(OSError):  # no room, or somebody else's folder: the next run measures again
+            file.parent.mkdir(parents=True, exist_ok=True)
+            disk.replace(file, json.dumps(found).encode())
     return found or None
+
+
+def _kept(file: Path) -> dict[str, float] | None:
+    """What was measured before; None where nothing was, or the file is damaged."""
+    try:
+        found: dict[str, float] = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 @torch.no_grad()

@@ -15,8 +15,11 @@ from keyseg.data.files import DataError
 from keyseg.data.masks import encode_rle
 from keyseg.data.mix import ImageSampler, groups, load, prepare
 
+DRAWN = ("scenes", "bruegel", "bruegel_no_target")
 PUBLIC = sorted(
-    file.stem for file in (PROJECT / "experiments" / "data").glob("*.yaml") if file.stem != "scenes"
+    file.stem
+    for file in (PROJECT / "experiments" / "data").glob("*.yaml")
+    if file.stem not in DRAWN
 )
 TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
 

@@ -81,6 +81,7 @@ def test_a_system_stands_last_whatever_the_order_and_goes_with_every_seed(both):
         sweep = join(folders)
         assert [v.label for v in sweep.variants] == ["seg_only", "cross", "full", LABEL]
         assert sweep.baseline is sweep.variants[0]
+        assert sweep.design["factors"] == {"fusion": ["seg_only", "cross", "full"]}
     one = contrast(sweep, ["giou"]).iloc[0]
     assert (one["seeds"], one["hole"]) == (2, "")
     assert one["training"].startswith("seg_only:")
@@ -118,3 +119,4 @@ def test_alone_it_is_a_report_without_contrasts(both, tmp_path, monkeypatch):
     assert LABEL in page
     results = pd.read_csv(tmp_path / "r" / "tables" / "results.csv")
     assert results["training"].tolist() == ["imported"]
+    assert results["keyword_majority"].max() < 1  # of the keywords of the data, not of no token

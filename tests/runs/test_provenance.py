@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyseg.runs import provenance
-from keyseg.runs.private_files import has_a_secret, looks_secret
+from keyseg.runs.private_files import has_a_secret, holds_a_secret, looks_secret
 from keyseg.runs.run_directory import Row, RunDirectory
 
 
@@ -85,6 +85,17 @@ def write_secrets(root):
     for name, content in {**dict.fromkeys(SECRETS, ""), **HOLD}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{content}\n# s3cret\n")
+
+
+def test_what_may_not_be_read_is_nobodys_to_keep(tmp_path, monkeypatch):
+    def refuse(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    file = tmp_path / "a.yaml"
+    file.write_text("lr: 1")
+    assert not holds_a_secret(file)
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    assert holds_a_secret(file)
 
 
 @pytest.mark.parametrize(

@@ -498,3 +498,27 @@ def test_auto_takes_slurm_where_it_answers(monkeypatch):
     monkeypatch.setattr("keyseg.sweep.slurm.queue.answers", lambda: True)
     monkeypatch.setenv("SLURM_JOB_ID", "7")  # a shell inside a job has a machine already
     assert type(AutoLauncher(n_jobs=2)) is LocalLauncher
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, True),
+        ({"gpus": 0}, True),
+        ({"gpus": "a100:2"}, False),
+        ({"gres": "gpu:1"}, False),
+        ({"sbatch": {"gpus-per-node": 1}}, False),
+    ],
+)
+def test_a_gpu_that_no_job_asks_for_is_told(make_cell, options, told):
+    """The machine that submits needs none, and a partition may come with one."""
+    said: list[str] = []
+    launcher = SlurmLauncher(**options)
+    launcher.check_devices(
+        [make_cell("full"), make_cell("full", "runtime.device=cpu")], said.append
+    )
+    assert said == []
+    launcher.check_devices([make_cell("full", "runtime.device=cuda")], said.append)
+    assert ["runtime.device=cuda, and the jobs ask for no GPU" in line for line in said] == (
+        [True] if told else []
+    )

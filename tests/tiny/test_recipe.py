@@ -34,8 +34,8 @@ def made(small_batches, tmp_path_factory):
     return folder
 
 
-def run(folder):
-    main([*SIZES, *STEPS, "--work", str(folder / "work"), "--out", str(folder / "out")])
+def run(folder, *more):
+    main([*SIZES, *STEPS, "--work", str(folder / "work"), "--out", str(folder / "out"), *more])
 
 
 def test_the_written_backbones_are_read_back(made):
@@ -113,6 +113,27 @@ def test_stopped_in_every_stage_and_continued(made, small_batches, stop_at, tmp_
         )
         assert mine.keys() == other.keys()
         assert all(torch.equal(mine[k], other[k]) for k in mine)
+
+
+def test_the_backbones_of_another_world(made, small_batches, tmp_path):
+    """They know its words, and their SAM goes on from another one's weights."""
+    steps = [part for stage in STAGES for part in (f"--{stage}-steps", "1")]
+    start = ("--sam-start", str(made / "out/sam"))
+    run(tmp_path, *steps, "--world", "bruegel", *start)
+    scores = json.loads((tmp_path / "out/llava/scores.json").read_text())
+    assert scores.keys() == {"where", "what", "chance"}
+    assert all(0 <= v <= 1 for v in scores.values())
+    before, after = (load_file(f / "out/sam/model.safetensors") for f in (made, tmp_path))
+    moved = [float((after[k].float() - v.float()).abs().max()) for k, v in before.items()]
+    assert 0 < max(moved) < 0.05
+    model, processor = load_llava(tmp_path / "out/llava")
+    assert model.config.vision_config.image_size == 120
+    assert model.config.image_seq_length == 100
+    known, unknown = (
+        processor.tokenizer.unk_token_id in processor.tokenizer(text)["input_ids"]
+        for text in ("lid of the small wine bottle", "guide a sailor in a spaceship")
+    )
+    assert (known, unknown) == (False, True)
 
 
 def test_unknown_stage(capsys):

@@ -48,7 +48,15 @@ def test_the_full_sizes(name, size, trained, compose_run):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_pair_of_backbones_composes(model, sam, compose_run):
     cfg = compose_run(f"model={model}", f"model/sam={sam}")
-    assert cfg.model.sam_type == ("folder" if sam == "tiny" else sam)
+    assert cfg.model.sam_type == ("folder" if sam in ("tiny", "bruegel") else sam)
+
+
+def test_the_backbones_of_bruegel_are_the_ones_its_recipe_makes(compose_run, tmp_path):
+    cfg = compose_run("model=bruegel", f"paths.data={tmp_path}")
+    assert cfg.model.llava == str(tmp_path / "tiny/bruegel/llava")
+    assert cfg.model.sam == str(tmp_path / "tiny/bruegel/sam")
+    tokens = cfg.model.tokens
+    assert (tokens.key_init, tokens.seg_init, tokens.n_keys) == (None, None, 1)
 
 
 @pytest.mark.parametrize(("side", "positions"), [(224, 256), (336, 576)])

@@ -44,6 +44,22 @@ def test_it_is_measured_once_for_data_and_weights(made, monkeypatch):
     assert ceiling.box_ceiling(cfg, features, images[:2], "these", CPU) == {"giou": 2.0}
 
 
+def test_a_memory_that_is_damaged_or_cannot_be_written_ends_no_run(made, monkeypatch, tmp_path):
+    """It is asked for when the training and the test split are done."""
+    cfg, features, images = made
+    measured = []
+    monkeypatch.setattr(ceiling, "_measure", lambda *_: measured.append(1) or {"giou": 0.5})
+    ceiling.box_ceiling(cfg, features, images, "these", CPU)
+    (file,) = (tmp_path / "ceilings").glob("*.json")
+    file.write_text('{"giou": ')
+    assert ceiling.box_ceiling(cfg, features, images, "these", CPU) == {"giou": 0.5}
+    file.unlink()
+    (tmp_path / "ceilings").rmdir()
+    (tmp_path / "ceilings").write_text("no folder")
+    assert ceiling.box_ceiling(cfg, features, images, "these", CPU) == {"giou": 0.5}
+    assert len(measured) == 3
+
+
 def test_random_weights_and_features_that_are_not_kept_have_none(made):
     cfg, features, images = made
     features.store = None

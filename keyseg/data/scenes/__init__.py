@@ -13,13 +13,19 @@ from pathlib import Path
 from filelock import FileLock
 
 from keyseg.config import PROJECT, ConfigError, resolve_path
+from keyseg.data.scenes.worlds import PLAIN_WORLD, WORLDS
 
 MARKER_FILE = "scenes.json"
 """Written last: a folder without it is not complete."""
 
 
 def prepare(
-    root: str | Path, seed: int, refer: Mapping[str, int], reason: Mapping[str, int]
+    root: str | Path,
+    seed: int,
+    refer: Mapping[str, int],
+    reason: Mapping[str, int],
+    world: str = PLAIN_WORLD,
+    no_target: float = 0.0,
 ) -> None:
     """Draw and write the data set unless it is there: the same arguments give the same bytes.
 
@@ -27,13 +33,27 @@ def prepare(
         root: folder to make; `refer_seg/` and `reason_seg/` below it.
         seed: of all drawing; each split has a stream of its own.
         refer, reason: scenes in each split (train, val, test).
+        world: what is in them, a key of `worlds.WORLDS`.
+        no_target: expressions that fit nothing, for each one that fits something, in a refer set
+            of their own (gscenes); from 0 to 1.
 
     Raises:
-        ConfigError: the folder holds scenes that were made with other arguments or other code.
+        ConfigError: there is no such world, or it has no expressions that fit nothing; or the
+            folder holds scenes that were made with other arguments or other code.
     """
+    if world not in WORLDS:
+        raise ConfigError(f"data.prepare.world={world}: must be one of {', '.join(WORLDS)}")
+    if not 0 <= no_target <= 1:
+        raise ConfigError(f"data.prepare.no_target={no_target}: must be a share from 0 to 1")
+    if no_target and WORLDS[world].fits_nothing is None:
+        has = ", ".join(name for name, found in WORLDS.items() if found.fits_nothing)
+        raise ConfigError(
+            f"data.prepare.no_target={no_target}: every expression of world={world} has a target; "
+            f"set data.prepare.world to {has}"
+        )
     folder = resolve_path(root)
     counts = {"refer": dict(refer), "reason": dict(reason)}
-    wanted = {"seed": seed, **counts, "code": _code()}
+    wanted = {"seed": seed, **counts, "world": world, "no_target": no_target, "code": _code()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if (folder / MARKER_FILE).exists():
@@ -59,5 +79,5 @@ def prepare(
 
 def _code() -> str:
     """8 hex digits over the code that draws: scenes of other code are other scenes."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(f for f in Path(__file__).parent.iterdir() if f.suffix in (".py", ".toml"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:8]

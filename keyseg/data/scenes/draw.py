@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,10 @@ MIN_VISIBLE = 0.55
 
 @dataclass(frozen=True)
 class Object:
-    """One object: `visible` is its mask (SIZE, SIZE) after occlusion, x and y its centroid."""
+    """One object: `visible` is its mask (SIZE, SIZE) after occlusion, x and y its centroid.
+
+    parts: masks of those of its named parts of which enough is visible; none on plain scenes.
+    """
 
     category: str
     colour: str
@@ -24,6 +28,7 @@ class Object:
     visible: NDArray[np.bool_]
     x: float
     y: float
+    parts: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def _try(rng: np.random.Generator) -> Scene | None:
             return None
     order = rng.permutation(n)  # back to front
     outlines = [_outline(kinds[i], placed[i], rng) for i in order]
-    full = [_fill(o) for o in outlines]
+    full = [fill(o) for o in outlines]
     visible = list(full)
     for i in range(n):
         for j in range(i + 1, n):
@@ -91,7 +96,8 @@ def _outline(kind: str, place: tuple[float, float, float], rng: np.random.Genera
     return points * r + (x, y)
 
 
-def _fill(outline: Points) -> NDArray[np.bool_]:
+def fill(outline: Points) -> NDArray[np.bool_]:
+    """The mask (SIZE, SIZE) of a polygon in pixels."""
     canvas = Image.new("1", (SIZE, SIZE))
     ImageDraw.Draw(canvas).polygon([tuple(p) for p in outline], fill=1)
     return np.asarray(canvas, dtype=bool)
@@ -103,24 +109,34 @@ def _noise(rng: np.random.Generator, cells: int, depth: float) -> NDArray[np.flo
     return np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def _paint(
-    outlines: list[Points], paints: list[str], rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    ground = rng.uniform(70, 190, 3)
-    ground = ground.mean() + 0.35 * (ground - ground.mean())  # muted: a ground is never an object
+def ground(rng: np.random.Generator) -> Image.Image:
+    """A textured ground at twice the size: what is drawn on it gets smooth edges."""
+    colour = rng.uniform(70, 190, 3)
+    colour = colour.mean() + 0.35 * (colour - colour.mean())  # muted: a ground is never an object
     yy, xx = np.mgrid[0:SIZE, 0:SIZE]
     a, b = rng.normal(0, 0.12, 2)
     stripes = rng.uniform(0, 14) * np.sin(a * xx + b * yy)
     texture = stripes + _noise(rng, 6, 22) + _noise(rng, 40, 14)
-    pixels = ground[None, None, :] + texture[:, :, None]
+    pixels = colour[None, None, :] + texture[:, :, None]
     picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    big = picture.resize((2 * SIZE, 2 * SIZE))  # drawn at twice the size: smooth edges
+    return picture.resize((2 * SIZE, 2 * SIZE))
+
+
+def finish(big: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The picture (SIZE, SIZE, 3) at its own size, with grain."""
+    small = np.asarray(big.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)
+    grain = rng.normal(0, 3.5, (SIZE, SIZE, 3)).astype(np.float32) + _noise(rng, 8, 9)[:, :, None]
+    return (small + grain).clip(0, 255).astype(np.uint8)
+
+
+def _paint(
+    outlines: list[Points], paints: list[str], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    big = ground(rng)
     pen = ImageDraw.Draw(big)
     for outline, paint in zip(outlines, paints, strict=True):
         colour = np.clip(np.array(COLOURS[paint]) + rng.uniform(-18, 18, 3), 0, 255)
         points = [tuple(p) for p in 2 * outline + 0.5]
         dark = tuple(int(c) for c in colour * 0.55)
         pen.polygon(points, fill=tuple(int(c) for c in colour), outline=dark, width=2)
-    small = np.asarray(big.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)
-    grain = rng.normal(0, 3.5, (SIZE, SIZE, 3)).astype(np.float32) + _noise(rng, 8, 9)[:, :, None]
-    return (small + grain).clip(0, 255).astype(np.uint8)
+    return finish(big, rng)

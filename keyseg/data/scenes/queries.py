@@ -15,40 +15,45 @@ import numpy as np
 from keyseg.data.scenes.draw import Object, Scene
 from keyseg.data.scenes.world import AFFORDANCES, CATEGORIES, COLOURS, PLACES, RADIUS, RELATIONS
 
-_MARGIN = 10.0
+MARGIN = 10.0
 """Pixels by which a location or a relation must hold, and fail for every other candidate."""
 
-_LOCATED = ("{place} {thing}", "{thing} on the {place}", "{thing} at the {place}")
-_RELATED = (
+LOCATED = ("{place} {thing}", "{thing} on the {place}", "{thing} at the {place}")
+RELATED = (
     "the {thing} that is {relation} the {anchor}",
     "the {thing} {relation} the {anchor} in this picture",
     "a {thing} which you can see {relation} the {anchor}",
 )
-_CLOSEST = ("the {thing} that is closest to the {anchor}",)
-_REASONS = (
+CLOSEST = ("the {thing} that is closest to the {anchor}",)
+REASONS = (
     "which {thing} could {purpose} ?",
     "show me the {thing} that could {purpose} .",
     "someone wants a {thing} that could {purpose} ; where is it ?",
 )
 
 
+WITHOUT_TARGET = -1
+"""Target of an expression that fits no object."""
+
+
 @dataclass(frozen=True)
 class Expression:
-    """A query and the index of the only object it fits."""
+    """A query and the index of the only object it fits; part: of it, where that is asked for."""
 
     query: str
     target: int
     style: str
+    part: str = ""
 
 
 def short_location(scene: Scene, target: int, rng: np.random.Generator) -> Expression | None:
     """ "left red ball": a location word picks the extreme one among those of that description."""
     for words in _descriptions(scene.objects[target], rng):
         rivals = _matching(scene, words)
-        places = [p for p in PLACES if _extreme(scene, target, rivals, p)]
+        places = [p for p in PLACES if extreme(scene, target, rivals, p)]
         if len(rivals) > 1 and places:
             place = places[int(rng.integers(len(places)))]
-            text = _pick(_LOCATED, rng).format(place=place, thing=" ".join(words))
+            text = pick(LOCATED, rng).format(place=place, thing=" ".join(words))
             return Expression(text, target, "short+location")
     return None
 
@@ -71,14 +76,14 @@ def long(scene: Scene, target: int, rng: np.random.Generator) -> Expression | No
             continue
         for words in _descriptions(scene.objects[target], rng):
             rivals = [i for i in _matching(scene, words) if i != anchor]
-            relations = [r for r in RELATIONS if _related(scene, target, int(anchor), rivals, r)]
+            relations = [r for r in RELATIONS if related(scene, target, int(anchor), rivals, r)]
             thing = " ".join(words)
-            if len(rivals) > 1 and _closest(scene, target, int(anchor), rivals):
-                text = _pick(_CLOSEST, rng).format(thing=thing, anchor=named.query)
+            if len(rivals) > 1 and closest(scene, target, int(anchor), rivals):
+                text = pick(CLOSEST, rng).format(thing=thing, anchor=named.query)
                 return Expression(text, target, "long")
             if relations:
                 relation = relations[int(rng.integers(len(relations)))]
-                text = _pick(_RELATED, rng)
+                text = pick(RELATED, rng)
                 text = text.format(thing=thing, relation=relation, anchor=named.query)
                 return Expression(text, target, "long")
     return None
@@ -86,6 +91,13 @@ def long(scene: Scene, target: int, rng: np.random.Generator) -> Expression | No
 
 def reasoning(scene: Scene, target: int, rng: np.random.Generator) -> Expression | None:
     """ "which red thing could be kicked across a yard ?": purpose, with a hint if needed."""
+    return reason(scene, target, AFFORDANCES[scene.objects[target].category], rng)
+
+
+def reason(
+    scene: Scene, target: int, purposes: Sequence[str], rng: np.random.Generator
+) -> Expression | None:
+    """The same by one of the purposes of the target's category."""
     obj = scene.objects[target]
     same = [i for i, o in enumerate(scene.objects) if o.category == obj.category]
     things = []
@@ -96,15 +108,18 @@ def reasoning(scene: Scene, target: int, rng: np.random.Generator) -> Expression
     if [i for i in same if scene.objects[i].size == obj.size] == [target]:
         things.append(f"{obj.size} thing")
     if len(same) > 1:
-        things += [f"thing on the {p}" for p in PLACES if _extreme(scene, target, same, p)]
+        things += [f"thing on the {p}" for p in PLACES if extreme(scene, target, same, p)]
     if not things:
         return None
-    purpose = _pick(AFFORDANCES[obj.category], rng)
-    text = _pick(_REASONS, rng).format(thing=_pick(things, rng), purpose=purpose)
+    purpose = pick(purposes, rng)
+    text = pick(REASONS, rng).format(thing=pick(things, rng), purpose=purpose)
     return Expression(text, target, "reasoning")
 
 
-STYLES: dict[str, Callable[[Scene, int, np.random.Generator], Expression | None]] = {
+Styles = dict[str, Callable[[Scene, int, np.random.Generator], Expression | None]]
+"""By style: an expression for an object, None where none is possible."""
+
+STYLES: Styles = {
     "short+location": short_location,
     "short": short,
     "long": long,
@@ -112,12 +127,14 @@ STYLES: dict[str, Callable[[Scene, int, np.random.Generator], Expression | None]
 }
 
 
-def express(scene: Scene, styles: Sequence[str], rng: np.random.Generator) -> list[Expression]:
+def express(
+    scene: Scene, styles: Sequence[str], rng: np.random.Generator, ways: Styles = STYLES
+) -> list[Expression]:
     """One expression for each style, of an object chosen at random; none where none is possible."""
     candidates = []
     for style in styles:
         for target in rng.permutation(len(scene.objects)):
-            expression = STYLES[style](scene, int(target), rng)
+            expression = ways[style](scene, int(target), rng)
             if expression is not None and expression not in candidates:
                 candidates.append(expression)
                 break
@@ -128,11 +145,12 @@ def words() -> list[str]:
     """Every word that a query can hold, sorted: the vocabulary a tokenizer needs."""
     texts = [*CATEGORIES, *COLOURS, *RADIUS, *PLACES, *RELATIONS]
     texts += [phrase for phrases in AFFORDANCES.values() for phrase in phrases]
-    texts += [*_LOCATED, *_RELATED, *_CLOSEST, *_REASONS, "thing on the"]
+    texts += [*LOCATED, *RELATED, *CLOSEST, *REASONS, "thing on the"]
     return sorted({w for t in texts for w in re.sub(r"\{\w+\}", " ", t).split()})
 
 
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+    """One of them at random."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -157,14 +175,15 @@ def _along(obj: Object, place: str) -> float:
     return {"left": -obj.x, "right": obj.x, "top": -obj.y, "bottom": obj.y}[place]
 
 
-def _extreme(scene: Scene, target: int, rivals: list[int], place: str) -> bool:
+def extreme(scene: Scene, target: int, rivals: list[int], place: str) -> bool:
+    """Whether the target lies farthest towards a place, on that side of the picture."""
     mine = _along(scene.objects[target], place)
     return all(
-        mine > _along(scene.objects[i], place) + _MARGIN for i in rivals if i != target
+        mine > _along(scene.objects[i], place) + MARGIN for i in rivals if i != target
     ) and mine > (-64 if place in ("left", "top") else 64)
 
 
-def _holds(obj: Object, anchor: Object, relation: str) -> float:
+def holds(obj: Object, anchor: Object, relation: str) -> float:
     """Pixels by which `obj` stands in `relation` to `anchor`; negative: it does not."""
     dx, dy = obj.x - anchor.x, obj.y - anchor.y
     side = {"to the left of": -dx, "to the right of": dx, "above": -dy, "below": dy}[relation]
@@ -172,13 +191,15 @@ def _holds(obj: Object, anchor: Object, relation: str) -> float:
     return side - 0.6 * across  # within about 60 degrees of the axis
 
 
-def _related(scene: Scene, target: int, anchor: int, rivals: list[int], relation: str) -> bool:
+def related(scene: Scene, target: int, anchor: int, rivals: list[int], relation: str) -> bool:
+    """Whether the target, and none of its rivals, stands in the relation to the anchor."""
     a = scene.objects[anchor]
-    fits = [_holds(scene.objects[i], a, relation) for i in rivals if i != target]
-    return _holds(scene.objects[target], a, relation) > _MARGIN / 2 and all(f < -2.0 for f in fits)
+    fits = [holds(scene.objects[i], a, relation) for i in rivals if i != target]
+    return holds(scene.objects[target], a, relation) > MARGIN / 2 and all(f < -2.0 for f in fits)
 
 
-def _closest(scene: Scene, target: int, anchor: int, rivals: list[int]) -> bool:
+def closest(scene: Scene, target: int, anchor: int, rivals: list[int]) -> bool:
+    """Whether the target is clearly nearer to the anchor than its rivals."""
     a = scene.objects[anchor]
     away = {i: np.hypot(scene.objects[i].x - a.x, scene.objects[i].y - a.y) for i in rivals}
-    return all(away[target] + _MARGIN < d for i, d in away.items() if i != target)
+    return all(away[target] + MARGIN < d for i, d in away.items() if i != target)

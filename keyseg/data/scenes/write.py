@@ -6,8 +6,9 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,50 +18,78 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keyseg.data.mix import SPLITS
-from keyseg.data.scenes.draw import Scene, draw_scene
-from keyseg.data.scenes.queries import Expression, express
-from keyseg.data.scenes.world import CATEGORIES, SIZE
+from keyseg.data.scenes.draw import Scene
+from keyseg.data.scenes.queries import WITHOUT_TARGET, Expression
+from keyseg.data.scenes.world import SIZE
+from keyseg.data.scenes.worlds import PLAIN_WORLD, WORLDS, SceneWorld
 
 SPLIT_BY = "keyseg"
 REFER_SETS = {"scenes": "short+location", "scenes+": "short", "scenesg": "long"}
 """Data set by style, as refCOCO, refCOCO+ and refCOCOg differ."""
+NO_TARGET_SET = "gscenes"
+"""Data set of the expressions without a target, as gRefCOCO has them."""
+_NO_TARGET_STREAM = 100
 
 REFER_STYLES = ("short+location",) * 2 + ("short",) * 2 + ("long",) * 3
 PARAPHRASES = 3
 """Reasoning queries for one target: wordings of one ReasonSeg item."""
 
 Drawn = tuple[NDArray[np.uint8], list[dict[str, Any]], list[dict[str, Any]]]
-"""Image, objects (category, colour, polygons, borders, area, box), expressions (query, target,
-style)."""
+"""Image, objects and parts (category, colour, polygons, borders, area, box), expressions (query,
+target, style)."""
 
 
-def draw(job: tuple[str, str, int, int]) -> Drawn:
-    """One scene with its expressions: (kind, split, seed, index) decides everything."""
+def draw(job: tuple[str, str, int, int], world: str = PLAIN_WORLD, no_target: float = 0.0) -> Drawn:
+    """One scene with its expressions: (kind, split, seed, index) decides everything.
+
+    no_target: how many expressions that fit nothing there are for each one that fits something;
+    they change nothing else.
+    """
     kind, split, seed, index = job
+    made = WORLDS[world]
     stream = SPLITS.index(split) + (len(SPLITS) if kind == "reason" else 0)
     rng = np.random.default_rng([stream, seed, index])
     while True:
-        scene = draw_scene(rng)
+        scene = made.draw(rng)
         expressions = (
-            _reasons(scene, rng) if kind == "reason" else express(scene, REFER_STYLES, rng)
+            _reasons(made, scene, rng)
+            if kind == "reason"
+            else made.express(scene, REFER_STYLES, rng)
         )
         if expressions:
             break
     objects = [
         {"category": o.category, "colour": o.colour, **_outline(o.visible)} for o in scene.objects
     ]
-    asked = [{"query": e.query, "target": e.target, "style": e.style} for e in expressions]
+    targets = {(k, ""): k for k in range(len(objects))}
+    for e in expressions:
+        if (e.target, e.part) not in targets:
+            targets[e.target, e.part] = len(objects)
+            whole = scene.objects[e.target]
+            outline = _outline(whole.parts[e.part])
+            objects.append({"category": e.part, "colour": whole.colour, **outline})
+    asked = [
+        {"query": e.query, "target": targets[e.target, e.part], "style": e.style}
+        for e in expressions
+    ]
+    if kind == "refer" and made.fits_nothing is not None:
+        other = np.random.default_rng([_NO_TARGET_STREAM, stream, seed, index])
+        for _ in range(other.binomial(len(expressions), no_target)):
+            if (nothing := made.fits_nothing(scene, other)) is not None:
+                asked.append(
+                    {"query": nothing.query, "target": WITHOUT_TARGET, "style": nothing.style}
+                )
     return scene.image, objects, asked
 
 
-def _reasons(scene: Scene, rng: np.random.Generator) -> list[Expression]:
+def _reasons(made: SceneWorld, scene: Scene, rng: np.random.Generator) -> list[Expression]:
     """Different wordings for one target."""
-    first = express(scene, ["reasoning"], rng)
+    first = made.express(scene, ["reasoning"], rng)
     if not first:
         return []
     wordings = {first[0].query: first[0]}
     for _ in range(20):
-        again = express(scene, ["reasoning"], rng)[0]
+        again = made.express(scene, ["reasoning"], rng)[0]
         if again.target == first[0].target:
             wordings.setdefault(again.query, again)
         if len(wordings) == PARAPHRASES:
@@ -100,13 +129,18 @@ def _corners(ring: NDArray[np.float64]) -> NDArray[np.float64]:
     return ring[turns]
 
 
-def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:
-    """Three refer sets over the same pictures: instances.json and refs(keyseg).p each."""
+def write_refer(root: Path, drawn: dict[str, list[Drawn]], names: Sequence[str]) -> None:
+    """Three refer sets over the same pictures: instances.json and refs(keyseg).p each.
+
+    A fourth one, in gRefCOCO's form, for expressions without a target, if there are any. `names`:
+    COCO's categories.
+    """
     pictures = root / "images" / "mscoco" / "images" / "train2014"
     pictures.mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     refs: dict[str, list[dict[str, Any]]] = {name: [] for name in REFER_SETS}
+    empty: list[dict[str, Any]] = []
     sentence = 0
     for split, scenes in drawn.items():
         for image, objects, expressions in scenes:
@@ -120,7 +154,7 @@ def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:
                     {
                         "id": len(annotations) + 1,
                         "image_id": image_id,
-                        "category_id": CATEGORIES.index(o["category"]) + 1,
+                        "category_id": names.index(o["category"]) + 1,
                         "segmentation": o["polygons"],
                         "area": o["area"],
                         "bbox": o["box"],
@@ -153,7 +187,19 @@ def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:
                             "sentences": sentences,
                         }
                     )
-    categories = [{"id": k, "name": name} for k, name in enumerate(CATEGORIES, start=1)]
+            nothing = [e["query"] for e in expressions if e["target"] == WITHOUT_TARGET]
+            empty += [
+                {
+                    "ref_id": len(empty) + k,
+                    "ann_id": [WITHOUT_TARGET],
+                    "no_target": True,
+                    "image_id": image_id,
+                    "split": split,
+                    "sentences": [{"sent": query, "raw": query, "sent_id": k}],
+                }
+                for k, query in enumerate(nothing)
+            ]
+    categories = [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
     instances = {"images": images, "annotations": annotations, "categories": categories}
     for data_set, rows in refs.items():
         folder = root / data_set
@@ -161,9 +207,14 @@ def write_refer(root: Path, drawn: dict[str, list[Drawn]]) -> None:
         (folder / "instances.json").write_text(json.dumps(instances))
         with (folder / f"refs({SPLIT_BY}).p").open("wb") as file:
             pickle.dump(rows, file, protocol=2)
+    if empty:
+        folder = root / NO_TARGET_SET
+        folder.mkdir()
+        (folder / "instances.json").write_text(json.dumps(instances))
+        (folder / f"grefs({SPLIT_BY}).json").write_text(json.dumps(empty))
 
 
-def write_reason(root: Path, drawn: dict[str, list[Drawn]]) -> None:
+def write_reason(root: Path, drawn: dict[str, list[Drawn]], _: Sequence[str]) -> None:
     """ReasonSeg/{split}/X.jpg and X.json, and keyword_outputs.json for all of them."""
     keywords: list[dict[str, Any]] = []
     for split, scenes in drawn.items():
@@ -206,21 +257,23 @@ def save_jpeg(image: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(image).save(path, quality=92, subsampling=0)
 
 
-WRITERS: dict[str, tuple[str, Callable[[Path, dict[str, list[Drawn]]], None]]] = {
+WRITERS: dict[str, tuple[str, Callable[[Path, dict[str, list[Drawn]], Sequence[str]], None]]] = {
     "refer": ("refer_seg", write_refer),
     "reason": ("reason_seg", write_reason),
 }
 
 
 def main(folder: Path, wanted: dict[str, Any]) -> None:
-    """Draw and write all splits; `wanted`: seed, and scenes by kind and split."""
+    """Draw and write all splits; `wanted`: as `keyseg.data.scenes.prepare` marks the folder."""
+    world = wanted["world"]
+    drawing = partial(draw, world=world, no_target=wanted["no_target"])
     with ProcessPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
         for kind, (name, write) in WRITERS.items():
             drawn = {}
             for split in SPLITS:
                 jobs = [(kind, split, wanted["seed"], n) for n in range(wanted[kind].get(split, 0))]
-                drawn[split] = list(pool.map(draw, jobs, chunksize=32))
-            write(folder / name, drawn)
+                drawn[split] = list(pool.map(drawing, jobs, chunksize=32))
+            write(folder / name, drawn, WORLDS[world].names)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ LLAVA_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
 SAM_FILES = ("config.json", WEIGHTS)  # of a folder; the public ones are a file each
 SAM_TYPES = ("folder", "vit_h", "vit_l", "vit_b", "default")
 """`sam_type`: a folder, or a file of one of the types in segment_anything's registry."""
+_RECIPE = "`python -m keyseg.tiny` rebuilds the bundled one, with --world bruegel model=bruegel's"
 _WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
 _WEIGHTS = (".safetensors", ".pth", ".bin")
 
@@ -102,7 +103,7 @@ def _missing_llava(cfg: RunConfig, lacks: str) -> str:
     return (
         f"model.llava={name}: there is no {lacks}. Set model.llava in {file} or on "
         f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
-        f"{_SIZES['llava-hf/llava-1.5-7b-hf']}); `python -m keyseg.tiny` rebuilds the bundled one"
+        f"{_SIZES['llava-hf/llava-1.5-7b-hf']}); {_RECIPE}"
     )
 
 
@@ -110,7 +111,7 @@ def _missing_sam(cfg: RunConfig, lacks: str) -> str:
     kind = cfg.model.sam_type
     option = "tiny" if kind == "folder" else kind
     remedy = (
-        "`python -m keyseg.tiny` rebuilds the bundled one"
+        _RECIPE
         if kind == "folder"
         else f"{kind} is at {SAM_PAGE} ({_SIZES.get(kind, 'size: see the page')})"
     )

@@ -1,29 +1,169 @@
-"""Masks drawn on images, as the page holds them: in its own text."""
+"""Masks drawn on images: a tint and a contour, at a size that reads on a page and in print.
+
+`draw` gives one picture. A gallery shows many masks on one image: there the image is stored once,
+and each mask is a `layer` of four colours, a kilobyte, that the page lays over it.
+"""
 
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
-from keyseg.data.overlay import decode as decode
-from keyseg.data.overlay import draw as draw
-from keyseg.data.overlay import load as load
+from keyseg.data.files import DataError
+from keyseg.data.masks import decode_rle
+from keyseg.data.pictures import open_rgb
 
-QUALITY = 84
+_SMALL, _LARGE = 256, 320
+"""Longest side in pixels: masks of smaller images are enlarged to about `_SMALL`, larger images are
+reduced, with their masks."""
+QUALITY, _WEBP_QUALITY = 84, 78
+_PLAIN = " !$*+,-./:;=?@[]_~"
+"""What stands as it is in a data URI of text."""
+_NONE, _TINT, _EDGE, _OUTLINE = range(4)
+"""What a pixel of a layer is."""
+_GREY = 200
+
+
+@lru_cache(maxsize=64)
+def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
+    """(H', W', 3) uint8, upright, reduced to the size of the page, and whether the file was there.
+
+    Upright as the readers of data have it: masks are stored in that orientation, not the file's.
+    A file that is absent or broken gives a grey tile of the shape that the samples state.
+    """
+    try:
+        rgb = open_rgb(path)
+    except DataError:
+        grey = Image.new("RGB", _reduced(width, height), (_GREY, _GREY, _GREY))
+        return np.asarray(grey), False
+    return np.asarray(rgb.resize(_reduced(*rgb.size), Image.Resampling.BICUBIC)), True
+
+
+def decode(counts: object, height: int, width: int) -> np.ndarray | None:
+    """(H, W) bool of a COCO RLE; None where none is stored, or one that is damaged."""
+    if not isinstance(counts, str) or not counts:
+        return None
+    try:
+        return decode_rle(counts, height, width).astype(bool)
+    except ValueError:
+        return None
+
+
+def draw(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    colour: str,
+    outline: tuple[np.ndarray, str] | None = None,
+) -> np.ndarray:
+    """`image` (H', W', 3), paled, with `mask` tinted and edged in `colour`, and an `outline`.
+
+    The mask's edge lies outside of it and the outline inside its own area, so that both are seen
+    where they coincide. Masks may be of any size; they are brought to the image's.
+    """
+    grey = image.mean(2, keepdims=True)
+    out = 0.45 * image + 0.35 * grey + 0.2 * 255
+    if mask is not None:
+        area = _fit(mask, image)
+        out[area] = 0.5 * out[area] + 0.5 * _rgb(colour)
+        out[_grow(area, 2) & ~area] = _rgb(colour)
+    if outline is not None:
+        area = _fit(outline[0], image)
+        out[area & ~_shrink(area, 2)] = _rgb(outline[1])
+    drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
+    return drawn
+
+
+def layer(
+    image: np.ndarray, mask: np.ndarray | None, outline: np.ndarray | None = None
+) -> np.ndarray:
+    """(H', W') uint8 of `mask` and `outline` as `draw` has them: nothing, tint, edge or outline.
+
+    For an `image` (H, W, 3); of a small one the layer is larger, so that its edges are thin.
+    """
+    width, height = _size(image.shape[1], image.shape[0])
+    drawn = np.full((height, width), _NONE, np.uint8)
+    if mask is not None:
+        area = _fit(mask, drawn)
+        drawn[area] = _TINT
+        drawn[_grow(area, 2) & ~area] = _EDGE
+    if outline is not None:
+        area = _fit(outline, drawn)
+        drawn[area & ~_shrink(area, 2)] = _OUTLINE
+    return drawn
+
+
+def layer_uri(drawn: np.ndarray, colour: str, outline: str) -> str:
+    """A data URI of a layer: a PNG whose palette holds its colours and how much they cover."""
+    picture = Image.fromarray(drawn, "P")
+    colours = np.stack([np.zeros(3), _rgb(colour), _rgb(colour), _rgb(outline)])
+    picture.putpalette(colours.astype(int).ravel().tolist())
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", optimize=True, bits=2, transparency=bytes([0, 128, 255, 255]))
+    return _uri("png", buffer.getvalue())
+
+
+def webp_uri(image: np.ndarray) -> str:
+    """A data URI of an RGB image, as small as it may be on a page."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", quality=_WEBP_QUALITY, method=6)
+    return _uri("webp", buffer.getvalue())
 
 
 def jpeg_uri(image: np.ndarray) -> str:
     """A data URI of an RGB image."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _uri("jpeg", buffer.getvalue())
 
 
-def file_uri(file: Path) -> str:
-    """A data URI of an SVG or PNG file."""
-    kind = {".svg": "svg+xml", ".png": "png"}[file.suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+def svg_uri(file: Path) -> str:
+    """A data URI of an SVG file as text, which is a quarter shorter than base64."""
+    text = " ".join(file.read_text(encoding="utf-8").split())
+    return f"data:image/svg+xml,{quote(text, safe=_PLAIN)}"
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _reduced(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, _LARGE / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    side = max(width, height)
+    scale = max(1, round(_SMALL / side)) if side < _SMALL else min(1.0, _LARGE / side)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _fit(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    fitted = np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR))
+    inside: np.ndarray = fitted > 127
+    return inside
+
+
+def _grow(area: np.ndarray, times: int) -> np.ndarray:
+    for _ in range(times):
+        p = np.pad(area, 1)  # a diamond of this radius: thin enough to look round
+        area = p[1:-1, 1:-1] | p[:-2, 1:-1] | p[2:, 1:-1] | p[1:-1, :-2] | p[1:-1, 2:]
+    return area
+
+
+def _shrink(area: np.ndarray, times: int) -> np.ndarray:
+    # Beyond the border counts as foreground, so that an edge lies inside the image.
+    return ~_grow(~area, times)
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], float)
