@@ -103,7 +103,7 @@ def test_the_page_of_a_cell(served: Served, tab: Any) -> None:
     tab.goto(f"{child}/model-metrics")
     tab.wait("document.querySelectorAll('.js-plotly-plot .js-line').length >= 3")
     for section in ("train", "val", "weights/gradient"):
-        tab.wait(f"document.body.textContent.includes('{section} (')")
+        tab.wait(f"/{section.replace('/', '.')}\\s*\\(\\d+\\)/.test(document.body.textContent)")
     tab.goto(f"{child}/artifacts")
     tab.wait(f"{SAID}('overlays') && {SAID}('config.yaml') && {SAID}('log.txt')")
     assert errors(tab) == []
