@@ -18,14 +18,14 @@ from keyseg.runs.run_directory import DONE, FAILED, RUNNING
 from keyseg.tracking import pages, scores
 from keyseg.tracking.names import LONGEST_TAG, name_of
 
-OURS = "A sweep of keyseg"
+BEGINNING = "A sweep of keyseg"
 """How a description of an experiment begins that is ours to change."""
 
 _PICTURES = 3
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReportWords:
     """What a report says. `verdicts`, `caveats`, `table`: Markdown; `figures`: titles and files."""
 
     verdicts: str = ""
@@ -35,7 +35,7 @@ class Answer:
     rows: Sequence[Mapping[str, str]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, report_dir: Path | None) -> Answer:
+    def read(cls, report_dir: Path | None) -> ReportWords:
         """Of a report's folder; an empty one where there is none, or it lacks a part."""
         if report_dir is None or not (report_dir / "report.md").exists():
             return cls()
@@ -73,8 +73,8 @@ class Answer:
 
 def of_sweep(
     sweep: Mapping[str, Any],
-    found: Sequence[scores.Cell],
-    answer: Answer,
+    found: Sequence[scores.CellState],
+    answer: ReportWords,
     *,
     experiment_id: str,
     parent: str,
@@ -105,7 +105,7 @@ def of_sweep(
 def of_experiment(experiment_id: str, sweep: Mapping[str, Any]) -> str:
     """The description of a sweep's experiment: what is asked, and the way to its lists."""
     links = " · ".join(_lists(experiment_id, sweep))  # in the line that is seen without a click
-    return f"{OURS}: {links}\n\n{sweep.get('question') or ''}".strip()
+    return f"{BEGINNING}: {links}\n\n{sweep.get('question') or ''}".strip()
 
 
 def _lists(experiment_id: str, sweep: Mapping[str, Any]) -> list[str]:
@@ -116,7 +116,7 @@ def _lists(experiment_id: str, sweep: Mapping[str, Any]) -> list[str]:
     return links
 
 
-def of_variant(found: Sequence[scores.Cell], experiment_id: str) -> str:
+def of_variant(found: Sequence[scores.CellState], experiment_id: str) -> str:
     """The description of a variant's run: its cells, and what its numbers are."""
     links = [
         f"[seed {cell.seed}]({pages.run(experiment_id, cell.info['mlflow_run_id'])})"
@@ -131,7 +131,7 @@ def of_variant(found: Sequence[scores.Cell], experiment_id: str) -> str:
     )
 
 
-def _interim(found: Sequence[scores.Cell], metric: str) -> Iterator[str]:
+def _interim(found: Sequence[scores.CellState], metric: str) -> Iterator[str]:
     yield f"| Variant | Cells done | {name_of(metric)} |"
     yield "|:--|--:|--:|"
     for label, cells in scores.variants(found).items():

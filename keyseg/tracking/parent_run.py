@@ -187,7 +187,7 @@ def _show_state(
     found = scores.everything(sweep_dir, sweep)
     first = f"test/{scores.protocol(found)}/{_metrics(sweep)[0]}"
     values = _measured(found, first)
-    answer = description.Answer.read(report_dir)
+    answer = description.ReportWords.read(report_dir)
     values |= answer.contrasts(_metrics(sweep))
     _log(client, parent, values, step=int(values["cells done"]))
     experiment_id = parent.info.experiment_id
@@ -202,7 +202,7 @@ def _metrics(sweep: Mapping[str, Any]) -> list[str]:
     return list(sweep.get("metrics") or _SHOWN[:1])
 
 
-def _measured(found: Sequence[scores.Cell], first: str) -> dict[str, float]:
+def _measured(found: Sequence[scores.CellState], first: str) -> dict[str, float]:
     """Metrics of the whole: how many cells are in which state, what they took, the best mean."""
     states = [cell.info.get("status") for cell in found]
     hours = [provenance.hours(cell.info) for cell in found]
@@ -235,7 +235,7 @@ def _dress(
     client: MlflowClient,
     experiment_id: str,
     sweep: Mapping[str, Any],
-    found: Sequence[scores.Cell],
+    found: Sequence[scores.CellState],
 ) -> None:
     """What a list of this sweep's runs shows, in which order, and a way to it."""
     measures = list(dict.fromkeys([*_metrics(sweep)[:1], *_SHOWN]))
@@ -245,7 +245,7 @@ def _dress(
         names = [f"test/{scores.protocol(found)}/{measure}" for measure in measures]
     wanted = pages.experiment_tags(names)
     known = client.get_experiment(experiment_id).tags
-    if known.get(_NOTE, "").startswith(description.OURS) or _NOTE not in known:
+    if known.get(_NOTE, "").startswith(description.BEGINNING) or _NOTE not in known:
         wanted[_NOTE] = description.of_experiment(experiment_id, sweep)
     for key, value in wanted.items():
         if known.get(key) != value:

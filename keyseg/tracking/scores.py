@@ -19,7 +19,7 @@ _LEVEL = 0.975
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellState:
     """A cell of the design as it stands. `info`: its run.json."""
 
     run: RunDirectory
@@ -34,7 +34,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Spread:
+class OverSeeds:
     """Seeds of one variant on one measure. NaN: fewer than two seeds tell nothing of others."""
 
     mean: float
@@ -43,22 +43,22 @@ class Spread:
     high: float
 
 
-def everything(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[Cell]:
+def everything(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[CellState]:
     """The cells of sweep.json; of a tuning every run in its folder, trials and what follows."""
     if not sweep.get("tune"):
         return cells(sweep_dir, sweep)
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
     infos = [(run, run.info) for run in runs]
-    return [Cell(r, str(i.get("label")), int(i.get("seed") or 0), i) for r, i in infos]
+    return [CellState(r, str(i.get("label")), int(i.get("seed") or 0), i) for r, i in infos]
 
 
-def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[Cell]:
+def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[CellState]:
     """The cells of sweep.json."""
     found = []
     for entry in sweep.get("cells", []):
         run = RunDirectory(sweep_dir / entry["signature"])
         label = str(entry.get("label") or entry["signature"])
-        found.append(Cell(run, label, int(entry.get("seed") or 0), run.info))
+        found.append(CellState(run, label, int(entry.get("seed") or 0), run.info))
     return found
 
 
@@ -68,21 +68,21 @@ def repeated(sweep: Mapping[str, Any]) -> bool:
     return len(set(labels)) < len(labels)
 
 
-def variants(found: Sequence[Cell]) -> dict[str, list[Cell]]:
+def variants(found: Sequence[CellState]) -> dict[str, list[CellState]]:
     """Cells by variant, in the order of the design."""
-    by_label: dict[str, list[Cell]] = {}
+    by_label: dict[str, list[CellState]] = {}
     for cell in found:
         by_label.setdefault(cell.label, []).append(cell)
     return by_label
 
 
-def protocol(found: Sequence[Cell]) -> str:
+def protocol(found: Sequence[CellState]) -> str:
     """The protocol that results are shown under first, as in the report."""
     seen = {name for cell in found for name in cell.info.get("summary") or {}}
     return next((name for name in PROTOCOLS if name in seen), TEACHER_FORCED)
 
 
-def summaries(found: Sequence[Cell]) -> dict[str, Spread]:
+def summaries(found: Sequence[CellState]) -> dict[str, OverSeeds]:
     """{`test/PROTOCOL/MEASURE`: its spread} over those cells that are done."""
     values: dict[str, list[float]] = {}
     for cell in found:
@@ -93,13 +93,13 @@ def summaries(found: Sequence[Cell]) -> dict[str, Spread]:
     return {name: spread(seeds) for name, seeds in values.items()}
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> OverSeeds:
     """Mean, standard deviation, and Student's 95 % interval of the mean over seeds."""
     mean = fmean(values)
     if len(values) < 2:
-        return Spread(mean, math.nan, math.nan, math.nan)
+        return OverSeeds(mean, math.nan, math.nan, math.nan)
     from scipy.special import stdtrit
 
     sd = stdev(values)
     half = float(stdtrit(len(values) - 1, _LEVEL)) * sd / math.sqrt(len(values))
-    return Spread(mean, sd, mean - half, mean + half)
+    return OverSeeds(mean, sd, mean - half, mean + half)

@@ -26,7 +26,9 @@ _CELLS = "keyseg.cell_runs"
 """Tag with MLflow's ids of the cells, by which one that is level is known."""
 
 
-def sync(client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[scores.Cell]) -> None:
+def sync(
+    client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[scores.CellState]
+) -> None:
     """Make or bring level the runs of those variants that have a finished cell."""
     by_label = scores.variants(found)
     if len(by_label) == len(found) or not any(cell.done for cell in found) or not _wanted(found):
@@ -46,7 +48,7 @@ def sync(client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[sco
         _make(client, sweep_dir, parent, experiment_id, label, cells, done, ids)
 
 
-def _wanted(found: Sequence[scores.Cell]) -> bool:
+def _wanted(found: Sequence[scores.CellState]) -> bool:
     ours = (cell for cell in found if cell.done and not imported.of(cell.info))
     first = next(ours, None)
     return first is not None and first.run.config.runtime.log_variants
@@ -58,8 +60,8 @@ def _make(
     parent: str,
     experiment_id: str,
     label: str,
-    cells: Sequence[scores.Cell],
-    done: Sequence[scores.Cell],
+    cells: Sequence[scores.CellState],
+    done: Sequence[scores.CellState],
     ids: str,
 ) -> None:
     from mlflow.entities import RunTag
@@ -91,7 +93,7 @@ def _make(
     client.set_terminated(run_id)
 
 
-def _ends(done: Sequence[scores.Cell]) -> list[Metric]:
+def _ends(done: Sequence[scores.CellState]) -> list[Metric]:
     """Mean, standard deviation and interval ends of what was measured on test, and of the cost."""
     from mlflow.entities import Metric
 

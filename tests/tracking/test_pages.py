@@ -14,7 +14,7 @@ from keyseg.data.masks import encode_rle
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory
 from keyseg.tracking import pages, parent_run, scores, sync
-from keyseg.tracking.description import Answer, of_sweep
+from keyseg.tracking.description import ReportWords, of_sweep
 from keyseg.tracking.names import LONGEST_TAG, name_of
 from keyseg.tracking.store import client_of
 
@@ -321,11 +321,11 @@ def test_a_description_fits(tmp_path, report):
     shutil.copytree(report, folder)
     long = REPORT.replace("A rule.\n", "- a verdict\n" * 2000)
     (folder / "report.md").write_text(long)
-    answer = Answer.read(folder)
+    answer = ReportWords.read(folder)
     note = of_sweep({"cells": []}, [], answer, experiment_id="1", parent="p", metric=GIOU)
     assert len(note) <= LONGEST_TAG
     assert note.endswith("- a verdict\n…")
-    assert Answer.read(tmp_path / "none") == Answer()
+    assert ReportWords.read(tmp_path / "none") == ReportWords()
 
 
 def test_one_seed_has_no_spread():
