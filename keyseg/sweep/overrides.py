@@ -58,11 +58,14 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
     """The command line such that `KEY={...}` is all of a mapping with free keys.
 
     Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
+    Of `ablation` no key need be there: what it knows is checked later.
     """
     problems: list[str] = []
     for argument in arguments:
         if _WHOLE.match(argument):
-            problems += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+            key = argument.partition("=")[0]
+            add = "++" if key.startswith("ablation.") else ""
+            problems += [f"{add}{key}=null", f"++{argument}"]
         else:
             problems.append(argument)
     return problems

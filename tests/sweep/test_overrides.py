@@ -71,6 +71,7 @@ def test_misspelt(override, message):
             {"mail-type": "END"},
         ),
         (["+sweeps=table3", "ablation.baseline={seed: 0}"], "ablation.baseline", {"seed": 0}),
+        (["ablation.replicate={first: 2}"], "ablation.replicate", {"first": 2}),
         (["model.sizes={text: {layers: 2}}"], "model.sizes", {"text": {"layers": 2}}),
     ],
 )
