@@ -35,6 +35,7 @@ NOT_IN_SIGNATURE = (
     "reuse",
     "dry",
     "detach",
+    "until",
     "notify",
     "paths.*",
     "runtime.*",
@@ -52,7 +53,22 @@ ADDED: dict[str, Any] = {
     "optim.decay": 0.2,
     "optim.until": "steps",
     "fusion.key_in_context": True,
+    "fusion.match": "fusion",
     "prompt.names_target": True,
+    "prompt.test": "",
+    "data.draw": "permutation",
+    "model.clip_view": "crop",
+    "model.shared_projection": False,
+    "model.tokens.rows": "new",
+    "loss.dice_smooth": 1.0,
+    "loss.void": "skip",
+    "optim.patience": 5,
+    "optim.times": 1,
+    "stream": 0,
+    "data.wrong_masks": 0,
+    "evaluation.eroded": 0,
+    "evaluation.eroded_by": 2,
+    "evaluation.intervention": "",
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -90,6 +106,11 @@ ALL = "all"
 """Of data.train_images: every image of the train split."""
 
 
+DRAWS = ("permutation", "uniform")
+"""Of data.draw: how the images of a source come in training: none again before all have come, or
+each drawn out of all (released)."""
+
+
 class ConfigError(ValueError):
     """A value in the config is wrong; the message names the key, the value and the remedy."""
 
@@ -112,6 +133,7 @@ class TokensConfig:
     `state`: "token" reads the hidden state at the token, "previous" the one before it (LISA).
     `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
     of the table (LISA).
+    `rows`: of the vocabulary's two tables the "new" ones are trained, or "all" (LISA, released).
     """
 
     key: str = "[KEY]"
@@ -121,6 +143,7 @@ class TokensConfig:
     state: str = "token"
     key_init: str | None = None
     seg_init: str | None = None
+    rows: str = "new"
 
 
 @dataclass
@@ -133,7 +156,9 @@ class ModelConfig:
     `frozen`: frozen weights are kept in "fp32" or in `precision`. `quantization`: "nf4" keeps the
     language model's in 4 bits (extra `qlora`). `gradient_checkpointing`: what the backward pass
     computes again of the language model's layers: nothing ("none"), all ("full"), or all but the
-    MLP's wide products ("selective").
+    MLP's wide products ("selective"). `clip_view`: how CLIP gets an image that is no square:
+    "crop" = its middle, as the public processors do; "pad" = all of it, padded; "squash" = all of
+    it, resized to a square. `shared_projection`: SEG and KEY have one projection (released).
     """
 
     name: str = MISSING
@@ -148,13 +173,19 @@ class ModelConfig:
     attention: str = "sdpa"
     gradient_checkpointing: str = "none"
     projection_layers: int = 2
+    shared_projection: bool = False
+    clip_view: str = "crop"
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
 
 
 @dataclass
 class KeywordLossConfig:
-    """Keyword CE: `target` is "first" (sub-token) or "all" (sub-tokens averaged)."""
+    """Keyword CE: `target` is "first" (sub-token) or "all" (sub-tokens averaged).
+
+    `table`: of the vocabulary, against which KEY is held: the "frozen" pre-trained one, a copy that
+    is "trained", or the frozen one "projected" to the prompts' width by a random matrix (released).
+    """
 
     weight: float = MISSING
     temperature: float = MISSING
@@ -168,6 +199,8 @@ class LossConfig:
     """Weights of the terms of the loss. Weight 0: measured and logged, not trained.
 
     `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
+    `dice_smooth`: pixels that are added above and below the fraction (1e-3: LISA, released).
+    `void`: pixels to ignore are left out ("skip"), or count as "background" (LISA, released).
     `terms`: more of them by name: a weight, or {weight, options}; with a `_target_` the function
     is that one, else the term of that name (`keyseg.train.losses`).
     """
@@ -177,6 +210,8 @@ class LossConfig:
     bce: float = MISSING
     dice: float = MISSING
     resolution: str = MISSING
+    dice_smooth: float = 1.0
+    void: str = "skip"
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
     terms: dict[str, Any] = field(default_factory=dict)
 
@@ -185,12 +220,16 @@ class LossConfig:
 class OptimConfig:
     """AdamW; learning rates by parameter group; length and rhythm of a run, in steps.
 
+    `times`: what `steps` is multiplied by when a cell's config is frozen; 1 from then on.
+
     `schedule`: after the warm-up the rate is "constant", falls to 0 ("linear", "cosine"), or is
     constant and falls over the last `decay` of the steps ("wsd"). `until`: a run ends after its
-    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there).
+    "steps", or, before them, where val has reached a "plateau" (and the rate has decayed there), or
+    where `patience` evaluations on end were no better than the best before them ("patience").
     """
 
     steps: int = MISSING
+    times: float = 1
     images_per_step: int = MISSING
     expressions_per_image: int = MISSING
     lr: float = MISSING
@@ -202,6 +241,7 @@ class OptimConfig:
     schedule: str = MISSING
     decay: float = 0.2
     until: str = "steps"
+    patience: int = 5
     clip: float = MISSING
     eval_every: int = MISSING
     checkpoint_every: int = MISSING
@@ -212,6 +252,8 @@ class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
     `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
+    Planted truths: of the `eroded` share of test targets `eroded_by` pixels of the edge are taken
+    away; `intervention`: test is read with a token's state replaced, "key-swap" and the like.
     """
 
     images_per_batch: int = MISSING
@@ -219,6 +261,9 @@ class EvaluationConfig:
     val_images: int | None = None
     protocols: list[str] = MISSING
     max_new_tokens: int = MISSING
+    eroded: float = 0.0
+    eroded_by: int = 2
+    intervention: str = ""
 
 
 @dataclass
@@ -226,6 +271,8 @@ class PromptConfig:
     """Templates. `{query}`: the expression; `{tokens}`: KEY and SEG; `{text}`: names the object.
 
     `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
+    `test`: the question of val and test, for short and long queries; "" = the first of `short` and
+    of `long`.
     """
 
     name: str = MISSING
@@ -237,6 +284,7 @@ class PromptConfig:
     long: list[str] = MISSING
     answers: list[str] = MISSING
     names_target: bool = True
+    test: str = ""
 
 
 @dataclass
@@ -273,15 +321,20 @@ class PathsConfig:
 
 @dataclass
 class RunConfig:
-    """One cell. `data` and `fusion` are open groups: a `_target_` and its arguments."""
+    """One cell. `data` and `fusion` are open groups: a `_target_` and its arguments.
+
+    `stream`: another number draws everything else at the same seed: the same cell a second time.
+    """
 
     name: str | None = None
     seed: int = 0
+    stream: int = 0
     rerun: bool = False
     stale: str = "ask"
     reuse: bool = True
     dry: bool = False
     detach: bool = False
+    until: str | None = None
     notify: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     fusion: dict[str, Any] = field(default_factory=dict)
@@ -293,6 +346,14 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     ablation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def draws(self) -> int:
+        """What all random draws of the run begin from."""
+        if not self.stream:
+            return self.seed
+        digest = hashlib.sha256(f"{self.seed} {self.stream}".encode()).digest()
+        return int.from_bytes(digest[:4])
 
 
 TEACHER_FORCED, GENERATED = PROTOCOLS = ("teacher_forced", "generated")
@@ -306,14 +367,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.quantization": ("none", "nf4"),
     "model.attention": ("sdpa", "eager"),
     "model.gradient_checkpointing": ("none", "full", "selective"),
+    "model.clip_view": ("crop", "pad", "squash"),
+    "model.tokens.rows": ("new", "all"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
     "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
-    "loss.keyword.table": ("frozen", "trained"),
+    "loss.keyword.table": ("frozen", "trained", "projected"),
+    "loss.void": ("skip", "background"),
     "optim.schedule": ("constant", "linear", "cosine", "wsd"),
-    "optim.until": ("steps", "plateau"),
+    "optim.until": ("steps", "plateau", "patience"),
     "evaluation.texts": ("all", "first"),
     "evaluation.protocols": PROTOCOLS,
     "runtime.log_level": ("debug", "info", "warning", "error"),
@@ -325,12 +389,16 @@ POSITIVE = (
     "model.lora.alpha",
     "model.projection_layers",
     "loss.keyword.temperature",
+    "loss.dice_smooth",
+    "optim.patience",
     "optim.images_per_step",
     "optim.expressions_per_image",
     "optim.eval_every",
     "optim.checkpoint_every",
     "evaluation.images_per_batch",
     "evaluation.max_new_tokens",
+    "evaluation.eroded_by",
+    "optim.times",
     "runtime.log_every",
     "runtime.features_gib",
     "runtime.accumulation",
@@ -341,6 +409,7 @@ NOT_NEGATIVE = (
     "loss.dice",
     "loss.keyword.weight",
     "seed",
+    "stream",
     "optim.warmup",
     "optim.steps",
     "optim.lr",
@@ -358,6 +427,7 @@ def _token(text: Any) -> bool:
 
 FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v < 2**63, "must be below 2**63"),
+    "until": (lambda v: v in (None, "verdict"), "must be verdict, or null"),
     "model.tokens.key": (_token, "must be a text without spaces, like [KEY]"),
     "model.tokens.seg": (_token, "must be a text without spaces, like [SEG]"),
     "model.lora.dropout": (lambda v: 0 <= v < 1, "must be from 0 to below 1"),
@@ -369,6 +439,11 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.val_images": (
         lambda v: v is None or v > 0,
         "must be above 0, or null for all images",
+    ),
+    "evaluation.eroded": (lambda v: 0 <= v <= 1, "must be a share, from 0 to 1"),
+    "evaluation.intervention": (
+        lambda v: bool(re.fullmatch(r"|(key|seg)-(swap|zero|mean|noise|oracle)", v)),
+        "must be key- or seg-, then swap, zero, mean, noise or oracle; empty: none",
     ),
     "runtime.threads": (
         lambda v: v is None or v > 0,
@@ -460,6 +535,11 @@ def check_values(run: RunConfig) -> None:
     tokens = run.model.tokens
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
+    if run.evaluation.intervention.startswith("key") and not tokens.n_keys:
+        raise ConfigError(
+            f"evaluation.intervention={run.evaluation.intervention}: answers hold no KEY "
+            "(model.tokens.n_keys=0)"
+        )
     _check_schedule(run.optim)
     count, parts = run.optim.images_per_step, run.runtime.accumulation
     if count < parts:
@@ -467,8 +547,17 @@ def check_values(run: RunConfig) -> None:
             f"optim.images_per_step={count}: too few for runtime.accumulation={parts} micro-batches"
         )
     images = run.data.get("train_images", ALL)
-    if images != ALL and not (type(images) is int and images > 0):
-        raise ConfigError(f"data.train_images={images}: must be a number above 0, or {ALL}")
+    share = type(images) is float and 0 < images < 1
+    if images != ALL and not share and not (type(images) is int and images > 0):
+        raise ConfigError(
+            f"data.train_images={images}: must be a number above 0, a share below 1, or {ALL}"
+        )
+    wrong = run.data.get("wrong_masks", 0)
+    if not (type(wrong) in (int, float) and 0 <= wrong <= 1):
+        raise ConfigError(f"data.wrong_masks={wrong}: must be a share, from 0 to 1")
+    draw = run.data.get("draw", DRAWS[0])
+    if draw not in DRAWS:
+        raise ConfigError(f"data.draw={draw}: must be one of {', '.join(DRAWS)}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
     own = (run.loss.text, run.loss.bce, run.loss.dice, keyword)
     if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):

@@ -106,6 +106,25 @@ class Examples:
         right: Array = self.has_keyword & (self.rank == 0)
         return right
 
+    @cached_property
+    def noun_asked(self) -> Array:
+        """Whether the model was to name the target in its answer, and its noun is known."""
+        if "answer_noun" not in self.samples:
+            return np.zeros(len(self.samples), bool)
+        named = self.samples["answer_noun"].notna() & self.samples["target_noun"].notna()
+        asked: Array = named.to_numpy()
+        return asked
+
+    @property
+    def noun_right(self) -> Array:
+        """Whether the noun of the answer is the target's; an answer without a noun is wrong."""
+        right: Array = self.noun_asked & (
+            self.column("answer_noun") == self.column("target_noun")
+            if "answer_noun" in self.samples
+            else False
+        )
+        return right
+
     @property
     def mask_right(self) -> Array:
         """Whether the IoU is that of a right mask."""
@@ -194,6 +213,7 @@ def _above(threshold: float) -> Term:
 
 EXAMPLES = Term("examples", lambda e: e.counted)
 _KEYWORDS = Term("has_keyword", lambda e: e.has_keyword)
+_NOUNS = Term("noun_asked", lambda e: e.noun_asked)
 
 _OWN: tuple[Measure, ...] = (
     Measure("giou", "gIoU", Term("iou", lambda e: e.iou), EXAMPLES, 1, "mean IoU over examples"),
@@ -242,6 +262,33 @@ _OWN: tuple[Measure, ...] = (
         f"share with a wrong keyword and IoU ≥ {RIGHT_MASK}",
     ),
     Measure(
+        "noun_accuracy",
+        "Noun acc.",
+        Term("noun_right", lambda e: e.noun_right),
+        _NOUNS,
+        1,
+        "the answer's noun is the target's",
+        generated=True,
+    ),
+    Measure(
+        "noun_right_mask_wrong",
+        "Noun right, mask wrong",
+        Term("noun_right_wrong", lambda e: e.noun_right & (e.iou < RIGHT_MASK)),
+        _NOUNS,
+        -1,
+        f"share with the right noun and IoU < {RIGHT_MASK}",
+        generated=True,
+    ),
+    Measure(
+        "noun_wrong_mask_right",
+        "Noun wrong, mask right",
+        Term("noun_wrong_right", lambda e: e.noun_asked & ~e.noun_right & e.mask_right),
+        _NOUNS,
+        -1,
+        f"share with a wrong noun and IoU ≥ {RIGHT_MASK}",
+        generated=True,
+    ),
+    Measure(
         "empty_rate",
         "Empty",
         Term("empty", lambda e: e.empty),
@@ -286,6 +333,9 @@ _OWN: tuple[Measure, ...] = (
 )
 NO_TARGET = ("n_acc", "t_acc")
 """Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
+OF_NOUN = ("noun_accuracy", "noun_right_mask_wrong", "noun_wrong_mask_right")
+"""Measures of what the model calls the target in the answer that it writes; absent where it writes
+none, or is not to name it."""
 
 # All of these grow with every measure; nobody holds a copy.
 MEASURES: list[Measure] = []
@@ -403,6 +453,8 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
         if measure.name in NO_TARGET and not sums["no_target"]:
             continue
         if measure.name in OF_KEY and not asked:
+            continue
+        if measure.name in OF_NOUN and not sums["noun_asked"]:
             continue
         whole = sums[measure.denominator.name]
         summary[measure.name] = sums[measure.numerator.name] / whole if whole else math.nan

@@ -64,7 +64,7 @@ def test_figure_and_section_are_on_both_pages(real_sweep, shell):
         assert text in page
         assert text in plain
     assert 'id="figure-areas"' in page
-    assert page.index("<h2>Results</h2>") < page.index("Remarks of mine")
+    assert page.index("<h2>Results</h2>") < page.index("<h2>Remarks of mine</h2>")
 
 
 def test_a_reader_is_called(real_sweep):

@@ -194,6 +194,13 @@ def test_large_images_are_exact():
     assert scores["ciou"] == scores["giou"] == (area - 1) / area
 
 
+def test_a_target_of_one_pixel_is_a_target():
+    target = np.zeros((2, 2, 2), np.uint8)
+    target[0, 0, 0] = 1
+    scores = of_masks(target.astype(bool), target)
+    assert (scores["t_acc"], scores["n_acc"]) == (1, 1)
+
+
 def test_nothing_to_find_and_nothing_found():
     scores = of_areas([0, 0], [0, 9], [0, 9])
     assert (scores["giou"], scores["n_acc"], scores["t_acc"]) == (0.5, 1, 0)
@@ -299,6 +306,28 @@ def test_summary_of_generated_samples():
     summary = summarise(samples(protocol="generated"))
     assert summary["no_seg_rate"] == pytest.approx(3 / 9)
     assert summary["no_key_rate"] == pytest.approx(1 / 9)
+
+
+def test_the_answers_noun_against_the_mask():
+    """Five asked: right with a bad mask, right, none, wrong with a good mask, a bad one."""
+    own = {
+        "keyword": None,
+        "keyword_rank": -1,
+        "answer_noun": ["dog", "dog", "", "cat", "cat", None, "dog"],
+        "target_noun": ["dog", "dog", "dog", "dog", "dog", "dog", None],
+        "intersection": [49, 50, 20, 90, 30, 0, 0],
+    }
+    shown = {"union": 100, "target_rle": rle(np.ones((10, 10))), "height": 10, "width": 10}
+    frame = pd.DataFrame(own).assign(**shown, has_seg=True, has_key=False, key_asked=False)
+    scores = summarise(frame.assign(protocol="generated"))
+    assert {k: v for k, v in scores.items() if k.startswith("noun")} == {
+        "noun_accuracy": 2 / 5,
+        "noun_right_mask_wrong": 1 / 5,
+        "noun_wrong_mask_right": 1 / 5,
+    }
+    unasked = frame.assign(protocol="generated", answer_noun=None)
+    for other in (unasked, frame.assign(protocol="teacher_forced")):
+        assert not [name for name in summarise(other) if name.startswith("noun")]
 
 
 def test_summary_survives_parquet(tmp_path):

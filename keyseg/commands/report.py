@@ -1,18 +1,22 @@
-"""`keyseg report SWEEP [SWEEP ...]`: build a report again, or one over several sweeps."""
+"""`keyseg report SWEEP [SWEEP ...]`: build a report again, or one over several, or a live page."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
+import socket
 import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from keyseg.commands.sweeps import find_sweep
 from keyseg.config import ConfigError, resolve_path
-from keyseg.report import FORMATS, build
+from keyseg.report import FORMATS, build, write_overview
 
 log = logging.getLogger("keyseg.report.command")
 
@@ -44,6 +48,12 @@ def register(commands: Any) -> None:
         help="hold every variant against this one instead of the declared contrasts",
     )
     parser.add_argument("--open", action="store_true", help="show the page in a browser")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="serve a page on this machine that is renewed as cells report, until Ctrl-C",
+    )
+    parser.add_argument("--port", type=int, help="of --watch (any that is free)")
     parser.set_defaults(run=_run)
 
 
@@ -55,6 +65,10 @@ def _run(options: argparse.Namespace) -> int:
                 f"'{name}' holds single runs; a report compares the cells of a sweep: "
                 "python run.py -m fusion=cross,self,full"
             )
+    if options.watch:
+        return _watch(options, folders[0])
+    if options.port is not None:
+        raise ConfigError("--port is of --watch")
     for name in options.format:
         if name not in FORMATS:
             raise ConfigError(f"--format {name}: must be one of {', '.join(FORMATS)}")
@@ -75,12 +89,37 @@ def _run(options: argparse.Namespace) -> int:
     if page is None:
         print(f"error: {problem}", file=sys.stderr)
         return 1
+    write_overview(out.parent)
     print(short_path(page), flush=True)
     # What a sweep itself would say goes to its parent run; what was asked otherwise does not.
     if not asked and (problem := log_report(folders[0], page)):
         print(f"warning: {problem}", file=sys.stderr)
     if options.open:
         webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _watch(options: argparse.Namespace, folder: Path) -> int:
+    """Serve the live page until interrupted."""
+    if len(options.sweeps) > 1 or options.format or options.metric or options.baseline:
+        raise ConfigError("--watch shows one sweep as its design states it")
+    from keyseg.commands import live  # draws and computes: seconds of imports
+
+    def ready(address: str) -> None:
+        print(f"{address}  (Ctrl-C ends it)", flush=True)
+        if os.environ.get("SSH_CONNECTION"):
+            port = urlsplit(address).port
+            print(f"from your own machine: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}")
+        if options.open:
+            webbrowser.open(address)
+
+    report = resolve_path(options.out) / folder.name / "index.html"
+    try:
+        live.serve(folder, report, options.port or 0, ready)
+    except OSError as error:
+        raise ConfigError(f"--port {options.port}: {error.strerror}; leave it out") from error
+    except KeyboardInterrupt:
+        print()
     return 0
 
 

@@ -14,7 +14,7 @@ _STREAM = 3
 """First element of the generator's seed; `ImageSampler` has those below."""
 
 
-def fewer(sources: Sequence[Source], images: int | str, seed: int) -> list[Source]:
+def fewer(sources: Sequence[Source], images: float | str, seed: int) -> list[Source]:
     """The sources with the examples of some images only, drawn at random over all of them.
 
     A smaller number is a part of a larger one, and every variant gets the same at the same seed.
@@ -22,7 +22,7 @@ def fewer(sources: Sequence[Source], images: int | str, seed: int) -> list[Sourc
 
     Args:
         sources: of the train split.
-        images: how many, or `ALL`.
+        images: how many, a share of all below 1, or `ALL`.
         seed: of the run.
 
     Raises:
@@ -31,6 +31,8 @@ def fewer(sources: Sequence[Source], images: int | str, seed: int) -> list[Sourc
     if images == ALL:
         return list(sources)
     every = list(dict.fromkeys(g.image for source in sources for g in groups(source.examples)))
+    if isinstance(images, float) and images < 1:
+        images = max(1, round(images * len(every)))
     if int(images) > len(every):
         raise DataError(
             f"data.train_images={images}: train has {len(every)} images; give fewer, or {ALL}"

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from keyseg.config import ConfigError, resolve_path
+from keyseg.config import DRAWS, ConfigError, resolve_path
 from keyseg.data.example import TEXTS, Example, scored
 from keyseg.data.files import ABSENT, DataError, Problems, parsing_once
 from keyseg.runs import garbage_collector, targets
@@ -208,7 +208,8 @@ class ImageSampler:
     """The order of training images: random, reproducible, with access to any step.
 
     The source of each image is drawn by weight. Within a source, images come in permutations
-    (epochs), so that none comes again before all have come. Of an image's expressions at most
+    (epochs), so that none comes again before all have come; with `draw` "uniform" each is drawn out
+    of all, whatever came before. Of an image's expressions at most
     `expressions_per_image` are drawn, without replacement.
     """
 
@@ -222,6 +223,7 @@ class ImageSampler:
         seed: int,
         images_per_step: int,
         expressions_per_image: int,
+        draw: str = DRAWS[0],
     ) -> None:
         if not sources or not all(s.examples for s in sources):
             raise DataError("nothing to sample: a source without examples")
@@ -229,6 +231,7 @@ class ImageSampler:
         self.seed = seed
         self.images_per_step = images_per_step
         self.expressions_per_image = expressions_per_image
+        self.uniform = draw == "uniform"
         weights = np.array([s.weight for s in sources], np.float64)
         self._shares = weights / weights.sum()
         # Memory of pure functions: never changes what is drawn, and two threads write the same.
@@ -246,8 +249,7 @@ class ImageSampler:
     def _draw(self, t: int) -> ImageGroup:
         """The t-th image since the start of training."""
         source, earlier = self._source(t)
-        epoch, position = divmod(earlier, len(self.groups[source]))
-        group = self.groups[source][int(self._permutation(source, epoch)[position])]
+        group = self.groups[source][self._place(source, earlier, t)]
         surplus = len(group.examples) - self.expressions_per_image
         if surplus <= 0:
             return group
@@ -255,6 +257,14 @@ class ImageSampler:
         chosen = generator.choice(len(group.examples), self.expressions_per_image, replace=False)
         examples = [group.examples[i] for i in sorted(chosen)]
         return ImageGroup(group.image, group.image_id, examples)
+
+    def _place(self, source: int, earlier: int, t: int) -> int:
+        """Which image of a source comes t-th, after `earlier` ones of the same source."""
+        size = len(self.groups[source])
+        if self.uniform:
+            return int(np.random.default_rng((self._IMAGES, self.seed, source, t)).integers(size))
+        epoch, position = divmod(earlier, size)
+        return int(self._permutation(source, epoch)[position])
 
     def _source(self, t: int) -> tuple[int, int]:
         """Source of the t-th image, and how many images came from that source before it."""

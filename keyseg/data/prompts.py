@@ -42,6 +42,17 @@ def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
     return ids
 
 
+def asked(prompt: PromptConfig, is_sentence: bool, *, test: bool) -> list[str]:
+    """Templates of the question: those of training, or the one of val and test first."""
+    forms = prompt.long if is_sentence else prompt.short
+    return [prompt.test, *forms] if test and prompt.test else forms
+
+
+def name_of(example: Example) -> str | None:
+    """What an answer calls the target; None where neither a text nor a keyword is known."""
+    return example.text or (f"the {example.keyword}" if example.keyword else None)
+
+
 @dataclass(frozen=True)
 class Turn:
     """One expression as tokens. Places are indices into `ids`; None: the answer lacks the token.
@@ -88,18 +99,28 @@ class Conversation:
         """Shared by all expressions of an image: system text, user's turn, image."""
         self._question = after + prompt.assistant
 
+    @property
+    def names_target(self) -> bool:
+        """Whether answers are to name the target."""
+        return self.prompt.names_target and any("{text}" in a for a in self.prompt.answers)
+
+    def said(self, answer: Sequence[int]) -> str:
+        """What an answer says after its tokens: where it may name the target."""
+        new = [at for at, number in enumerate(answer) if number in (self.key_id, self.seg_id)]
+        return self.text(answer[new[-1] + 1 if new else 0 :])
+
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
-        """Question and full answer; templates drawn with `rng`, the first ones without."""
+        """Question and full answer; templates drawn with `rng`, those of a test without."""
         template = self._choose(self.prompt.answers, rng)
         if not self.prompt.names_target:
             template = template.partition("{text}")[0].rstrip()
-        text = example.text or f"the {example.keyword or NAMELESS}"
+        text = name_of(example) or f"the {NAMELESS}"
         answer = template.format(tokens=self.pair, text=self._plain(text))
         return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))
 
     def question(self, example: Example, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens from the end of the image to where the answer starts."""
-        forms = self.prompt.long if example.is_sentence else self.prompt.short
+        forms = asked(self.prompt, example.is_sentence, test=rng is None)
         question = self._choose(forms, rng).format(query=self._plain(example.query))
         return self._ids(self._question.format(question=question).rstrip())
 

@@ -74,7 +74,11 @@ def _load(data_cfg: Mapping[str, Any]) -> Data:
     return Data(train, val, test, fingerprint([*train, *val, *test]))
 
 
+_DRAWN = ("train_images", "draw", "wrong_masks")
+"""Keys of how a cell draws from what is read."""
+
+
 def _key(data_cfg: Mapping[str, Any]) -> str:
-    """What tells one data set from another; how much of it a cell trains on does not."""
-    read = {key: value for key, value in data_cfg.items() if key != "train_images"}
+    """What tells one data set from another; how a cell draws from it does not."""
+    read = {k: value for k, value in data_cfg.items() if k not in _DRAWN}
     return json.dumps(read, sort_keys=True)

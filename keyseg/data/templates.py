@@ -36,6 +36,8 @@ def check_templates(prompt: PromptConfig, tokens: TokensConfig) -> None:
     for key, templates in forms.items():
         for template in templates:
             _check_fields(key, template, needed="query")
+    if prompt.test:
+        _check_fields("prompt.test", prompt.test, needed="query")
     for answer in prompt.answers:
         _check_fields("prompt.answers", answer, needed="tokens", also=("text",))
         if -1 < answer.find("{text}") < answer.find("{tokens}"):
@@ -45,7 +47,7 @@ def check_templates(prompt: PromptConfig, tokens: TokensConfig) -> None:
             )
     for name, token in _tokens(tokens):
         for text in (prompt.system, prompt.user, prompt.assistant, prompt.end, *prompt.answers,
-                     *prompt.short, *prompt.long):  # fmt: skip
+                     *prompt.short, *prompt.long, prompt.test):  # fmt: skip
             if token in text:
                 raise ConfigError(
                     f"model.tokens.{name}={token}: the prompt has it, too ({text!r}); give the "

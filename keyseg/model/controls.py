@@ -113,16 +113,29 @@ class Add(Variant):
 class MatchedMlp(Variant):
     """`s* = s + MLP(s)`, as many parameters as `Full` has. Control: reads SEG's state alone.
 
-    Matched is the fusion (up to one hidden unit); `Full` also has KEY's and the context's
-    projections, which a variant that reads neither does not have.
+    `match`: "all" = the model trains as many in all (up to one hidden unit): `beside` is how many
+    KEY's and the context's projections have, which a variant that reads neither lacks. "fusion" =
+    the fusions alone have as many.
     """
 
     uses_seg, uses_key, uses_context = True, False, False
 
-    def __init__(self, dim: int, n_keys: int, heads: int = 4, mlp_ratio: float = 2.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        n_keys: int,
+        heads: int = 4,
+        mlp_ratio: float = 2.0,
+        match: str = "fusion",
+        beside: int = 0,
+    ) -> None:
         super().__init__()
+        if match not in ("all", "fusion"):
+            raise ValueError(f"fusion.match={match}: must be one of all, fusion")
+        self.beside = beside if match == "all" else 0
         with torch.device("meta"):  # counts without drawing random numbers
-            wanted = sum(p.numel() for p in Full(dim, n_keys, heads, mlp_ratio).parameters())
+            full = Full(dim, max(n_keys, 1), heads, mlp_ratio)
+            wanted = self.beside + sum(p.numel() for p in full.parameters())
         hidden = round((wanted - dim) / (2 * dim + 1))  # of hidden * (2 C + 1) + C parameters
         self.mlp = mlp(dim, (hidden + 0.5) / dim)  # half a unit, for `mlp` rounds down
 

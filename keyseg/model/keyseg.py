@@ -7,6 +7,7 @@ P image tokens, D hidden size, C channels of SAM's prompts, E side of SAM's embe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,13 +44,20 @@ class KeywordHead(nn.Module):
     """`W h_key`, to be set against a vocabulary table (paper 3.4).
 
     W starts as the identity: before training, KEY's words are what the language model itself
-    would say next. With the table trained, it is a copy of the language model's.
+    would say next. With the table trained, it is a copy of the language model's. `projected`, D ->
+    C: takes the place of W for a table that is projected to C channels (released).
     """
 
-    def __init__(self, table: Tensor, *, train_table: bool) -> None:
+    def __init__(
+        self, table: Tensor, *, train_table: bool, projected: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.project = nn.Linear(table.shape[1], table.shape[1], bias=False)
-        nn.init.eye_(self.project.weight)
+        self.project: nn.Module
+        if projected is None:
+            self.project = eye = nn.Linear(table.shape[1], table.shape[1], bias=False)
+            nn.init.eye_(eye.weight)
+        else:
+            self.project = projected
         if train_table:
             self.table: Tensor = nn.Parameter(table.clone())
         else:
@@ -69,6 +77,13 @@ def projection(width: int, dim: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*parts, nn.Linear(width, dim))
 
 
+def random_projection(table: Tensor, dim: int, seed: int) -> Tensor:
+    """(V, D) -> (V, C) by a matrix that is drawn once for a seed and never trained."""
+    drawn = torch.randn(table.shape[1], dim, generator=torch.Generator().manual_seed(seed))
+    matrix = drawn.to(table.device) / math.sqrt(table.shape[1])
+    return table.float() @ matrix
+
+
 class KeySeg(nn.Module):
     """Frozen: projector, language model's own weights, SAM's prompt encoder. Trained: the rest.
 
@@ -84,11 +99,15 @@ class KeySeg(nn.Module):
         n_keys: int,
         projection_layers: int,
         previous_state: bool,
-        train_table: bool,
+        table: str,
+        shared_projection: bool = False,
+        seed: int = 0,
     ) -> None:
         """`previous_state`: read the state before a token instead of the token's own (LISA).
 
-        `n_keys`: KEY tokens an answer; 0 = there is none, and so no keyword head.
+        `n_keys`: KEY tokens an answer; 0 = there is none, and so no keyword head. `table`: of the
+        keywords, "frozen", "trained" or "projected" (with `seed`). `shared_projection`: SEG and KEY
+        have one.
         """
         super().__init__()
         self.vlm = vlm
@@ -97,12 +116,26 @@ class KeySeg(nn.Module):
         self.mask_head = MaskHead(sam)
         self.fusion = fusion
         self.shift = int(previous_state)
-        table = vlm.table()
-        width, dim = table.shape[1], sam.mask_decoder.transformer_dim
+        words = vlm.table()
+        width, dim = words.shape[1], sam.mask_decoder.transformer_dim
         self.seg_projection = projection(width, dim, projection_layers) if fusion.uses_seg else None
-        self.key_projection = projection(width, dim, projection_layers) if fusion.uses_key else None
+        self.key_projection = self.seg_projection if shared_projection else None
+        if fusion.uses_key and self.key_projection is None:
+            self.key_projection = projection(width, dim, projection_layers)
+        if not fusion.uses_key:
+            self.key_projection = None
         self.context_projection = nn.Linear(width, dim) if fusion.uses_context else None
-        self.keyword_head = KeywordHead(table, train_table=train_table) if n_keys else None
+        self.keyword_head = None
+        if n_keys and table == "projected":
+            own = (self.seg_projection or self.key_projection) if shared_projection else None
+            self.keyword_head = KeywordHead(
+                random_projection(words, dim, seed),
+                train_table=False,
+                projected=own or projection(width, dim, projection_layers),
+            )
+        elif n_keys:  # with all rows trained the pre-trained table is another one
+            kept = words.clone() if vlm.whole_tables else words
+            self.keyword_head = KeywordHead(kept, train_table=table == "trained")
         self.dim = dim
 
     @property

@@ -11,13 +11,18 @@ from keyseg.model.fusion import FusionVariant
 from keyseg.runs import targets
 
 
-def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
+def build_fusion(cfg: RunConfig, dim: int, width: int = 0) -> FusionVariant:
     """The variant that `fusion._target_` names, for prompts of `dim` channels.
+
+    `width`: of the language model; one that is matched to another's size (`match`) needs it for its
+    own, nothing else does.
 
     Raises:
         ConfigError: it cannot be built, or reads KEY where answers hold none.
     """
     options = {k: v for k, v in cfg.fusion.items() if k not in ("_target_", "name")}
+    if "match" in options:
+        options["beside"] = _beside(cfg, dim, width) if width else 0
     target = str(cfg.fusion["_target_"])
     made = targets.find_class("fusion._target_", target, nn.Module)
     for name, parameter in inspect.signature(made).parameters.items():
@@ -40,3 +45,10 @@ def build_fusion(cfg: RunConfig, dim: int) -> FusionVariant:
             "read KEY (self, mlp, random_key)"
         )
     return variant
+
+
+def _beside(cfg: RunConfig, dim: int, width: int) -> int:
+    """Parameters of the projections of KEY and of the context, as `KeySeg` makes them."""
+    inner = (cfg.model.projection_layers - 1) * (width * width + width)
+    last = width * dim + dim
+    return last + (0 if cfg.model.shared_projection else inner + last)

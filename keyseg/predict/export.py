@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data.prompts import add_tokens
+from keyseg.data.prompts import add_tokens, asked
 from keyseg.data.templates import IMAGE_TOKEN
 from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
 from keyseg.predict import exported_script
@@ -68,11 +68,14 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         head = {k: v for k, v in parts.model.state_dict().items() if k.startswith(_HEAD)}
         talk = parts.conversation
         # the keyword head's table is the pre-trained one, in which KEY and SEG are untrained
-        if parts.model.keyword_head is not None:
-            rows = [talk.key_id, talk.seg_id]
-            head["keyword_head.new_rows"] = parts.model.keyword_head.table[rows]
-        save_file(
-            {k: v.float().contiguous() for k, v in head.items()}, aside / "keyseg.safetensors"
+        if (words := parts.model.keyword_head) is not None:
+            if cfg.loss.keyword.table == "frozen" and not parts.model.vlm.whole_tables:
+                head["keyword_head.new_rows"] = words.table[[talk.key_id, talk.seg_id]]
+            else:  # llava/ has another one
+                head["keyword_head.table"] = words.table.detach()
+        save_file(  # copies: SEG and KEY may share a projection
+            {k: v.float().contiguous().clone() for k, v in head.items()},
+            aside / "keyseg.safetensors",
         )
         sam = _write_sam(cfg, parts, aside)
         about = _about(cfg, parts, sam)
@@ -131,8 +134,13 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
     before, _, after = cfg.prompt.user.partition(IMAGE_TOKEN)
     # as Conversation.question puts them together
     ask = (after + cfg.prompt.assistant).replace("{question}", "\0")
-    forms = {"phrase": cfg.prompt.short[0], "sentence": cfg.prompt.long[0]}
+    forms = {
+        "phrase": asked(cfg.prompt, False, test=True)[0],
+        "sentence": asked(cfg.prompt, True, test=True)[0],
+    }
     options = {k: v for k, v in cfg.fusion.items() if k != "name"}
+    if "match" in options:
+        options["beside"] = getattr(parts.model.fusion, "beside", 0)
     return {
         "head": cfg.prompt.system + before,
         **{kind: ask.replace("\0", form).rstrip() for kind, form in forms.items()},
@@ -140,6 +148,7 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "seg_id": talk.seg_id,
         "n_keys": tokens.n_keys,
         "reads_state_before_token": int(tokens.state == "previous"),
+        "clip_view": cfg.model.clip_view,
         "max_new_tokens": cfg.evaluation.max_new_tokens,
         "similarity": cfg.loss.keyword.similarity,
         "temperature": cfg.loss.keyword.temperature,

@@ -51,10 +51,13 @@ class Exported:
         self.key = _mlp(_part(state, "key_projection"))
         self.context = _mlp(_part(state, "context_projection"), "")
         if about["n_keys"]:
-            self.keyword = state["keyword_head.project.weight"]
-            table = self.llava.get_input_embeddings().weight.detach().float().clone()
-            table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
-            self.table = state.get("keyword_head.table", table)
+            head = _part(state, "keyword_head.project")
+            self.keyword = _mlp(head, "" if "weight" in head else "N.")
+            if "keyword_head.table" in state:
+                self.table = state["keyword_head.table"]
+            else:  # the base's own, but for the two rows
+                self.table = self.llava.get_input_embeddings().weight.detach().float().clone()
+                self.table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
 
     @torch.no_grad()
     def __call__(
@@ -63,7 +66,7 @@ class Exported:
         """One query on one picture. `answer`: its tokens; None = the model writes it."""
         about, tokenizer = self.about, self.processor.tokenizer
         picture = _rgb(ImageOps.exif_transpose(picture))
-        seen = self.processor(text=["<image>"], images=[picture], return_tensors="pt")
+        seen = self._see(picture)
         image = [i for i in seen["input_ids"][0].tolist() if i == self.llava.config.image_token_id]
         form = about["sentence" if query.rstrip().endswith((".", "?", "!")) else "phrase"]
         ask = self._ids(form.replace("{query}", _cut(query, tokenizer)))
@@ -83,6 +86,21 @@ class Exported:
         if segs and (keys or not self.fusion.uses_key):
             mask, iou = self._draw(picture, self._prompt(states.float(), keys, segs[0]))
         return Answer(text, self._words(states.float(), keys), mask, iou)
+
+    def _see(self, picture: Image.Image) -> Any:
+        """What the processor makes of a picture: its middle, or all of it, padded or squashed."""
+        processor, view, more = self.processor.image_processor, self.about["clip_view"], {}
+        if view == "pad":
+            side = max(picture.size)
+            fill = tuple(round(255 * c) for c in processor.image_mean)
+            square = Image.new("RGB", (side, side), fill)
+            square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+            picture = square
+        elif view == "squash":
+            crop = processor.crop_size
+            size = {"height": int(crop["height"]), "width": int(crop["width"])}
+            more = {"size": size, "do_center_crop": False}
+        return self.processor(text=["<image>"], images=[picture], return_tensors="pt", **more)
 
     def _ids(self, text: str) -> list[int]:
         """Tokens of a text, piece by piece where it is cut."""
@@ -124,7 +142,8 @@ class Exported:
         if not keys:
             return []
         about, table = self.about, self.table
-        asked = states[[k - about["reads_state_before_token"] for k in keys]] @ self.keyword.T
+        read = states[[k - about["reads_state_before_token"] for k in keys]]
+        asked = self.keyword(read) if self.keyword else read
         if about["similarity"] == "cosine":
             asked, table = F.normalize(asked, dim=-1), F.normalize(table, dim=-1)
         p = (asked @ table.T / about["temperature"]).softmax(-1).mean(0).topk(5)
@@ -207,9 +226,11 @@ def _mlp(state: dict[str, Tensor], middle: str = "N.") -> nn.Sequential | None:
     layers: list[nn.Module] = []
     names = [""] if not middle and state else sorted({k.partition(".")[0] for k in state})
     for name in names:
-        weight, bias = (state[".".join(filter(None, (name, kind)))] for kind in ("weight", "bias"))
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        linear.load_state_dict({"weight": weight, "bias": bias})
+        kinds = ((".".join(filter(None, (name, kind))), kind) for kind in ("weight", "bias"))
+        own = {kind: state[key] for key, kind in kinds if key in state}
+        width, height = own["weight"].shape[::-1]
+        linear = nn.Linear(width, height, bias="bias" in own)
+        linear.load_state_dict(own)
         layers += [nn.ReLU(), linear] if layers else [linear]
     return nn.Sequential(*layers) if layers else None
 

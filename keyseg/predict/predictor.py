@@ -115,7 +115,7 @@ def load_model(
         WeightsError: a backbone, or the run's own file, is missing or does not fit.
         ConfigError: what `build` says.
     """
-    torch.manual_seed(cfg.seed)  # a control may hold frozen random weights
+    torch.manual_seed(cfg.draws)  # a control may hold frozen random weights
     kept = features and cfg.runtime.features
     parts = build(replace(cfg, runtime=replace(cfg.runtime, features=kept)), device)
     try:

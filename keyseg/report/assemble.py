@@ -12,9 +12,10 @@ from keyseg.config import PROJECT
 from keyseg.report import joined, sections
 from keyseg.report.data import ReportData
 from keyseg.report.figures import drawing
+from keyseg.report.figures.style import FIGURE_KINDS
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
-from keyseg.report.page import checks, render
+from keyseg.report.page import answer, checks, render
 from keyseg.report.stats import interventions as stats_interventions
 from keyseg.report.stats import scores
 from keyseg.report.tables import (
@@ -64,14 +65,19 @@ def build(
     replaced = stats_interventions.interventions(sweep, seed)
     log.info("contrasts with their intervals and p values")
     differences = scores.contrasts(sweep, seed)
-    log.info("tables and gallery")
+    figure_kinds = _figure_kinds(asked.formats)
+    paged = "html" in asked.formats
+    log.info("tables and gallery" if paged else "tables")
     slices = scores.slices(sweep)
     in_print = printed.load(published or _PUBLISHED, sweep.design.get("published"))
+    answers = contrasts.answers(sweep, differences)
+    first = headline.table(sweep, measured, in_print)
     parts = render.PageContent(
         sweep=sweep,
+        answer=answer.answer(sweep, answers, first),
         notices=checks.check(sweep),
-        headline=headline.table(sweep, measured, in_print),
-        answers=contrasts.answers(sweep, differences),
+        headline=first,
+        answers=answers,
         results=_results(sweep, measured, slices, replaced),
         verdicts=contrasts.verdicts(sweep, differences),
         contrasts=contrasts.contrasts(sweep, differences),
@@ -79,25 +85,25 @@ def build(
         published=printed.table(sweep, in_print),
         runs=runs.table(sweep),
         manifest=export.manifest(sweep),
-        gallery=examples.build(sweep, seed),
-        tunings=tuning.sections(folders, out_dir / "figures"),
+        gallery=examples.build(sweep, seed) if paged else None,
+        tunings=tuning.sections(folders, out_dir / "figures", figure_kinds),
         added=sections.filled(ReportData(sweep, measured, differences, slices)),
     )
     frames = {
-        "results": export.results(sweep, measured),
-        "contrasts": differences,
-        "slices": measured[measured["slice"] != ""],
+        **_derived(sweep, measured, differences),
         "published": in_print,
         "runs": parts.runs,
         "manifest": parts.manifest,
         **({"interventions": replaced} if len(replaced) else {}),
     }
-    log.info("figures")
     written = export.write(out_dir / "tables", frames, parts.tables)
-    figures = drawing.draw_all(sweep, measured, differences, slices, out_dir / "figures")
-    html, markdown = render.write(out_dir, parts, figures)
-    set_too = figures if "pdf" in asked.formats else {}
-    written += (render.write_tex(out_dir, parts, written, set_too),)
+    figures: dict[str, tuple[Path, ...]] = {}
+    if figure_kinds:
+        log.info("figures")
+        drawn_into = out_dir / "figures"
+        figures = drawing.draw_all(sweep, measured, differences, slices, drawn_into, figure_kinds)
+    pages = render.write(out_dir, parts, figures, asked.formats)
+    written += (render.write_tex(out_dir, parts, written, figures),)
     tuned = [figure.files for section in parts.tunings for figure in section.figures]
     drawn = tuple(file for files in (*figures.values(), *tuned) for file in files)
 
@@ -110,9 +116,48 @@ def build(
                 file.unlink()
         return tuple(wanted)
 
-    in_tables, in_figures, pages = kept(written), kept(drawn), kept((html, markdown))
-    first = next(iter((*pages, *in_tables, *in_figures)))
-    return ReportFiles(first, markdown, in_tables, in_figures)
+    in_tables, in_figures = kept(written), kept(drawn)
+    any_file = next(iter((*pages, *in_tables, *in_figures)))
+    return ReportFiles(any_file, out_dir / render.MARKDOWN, in_tables, in_figures)
+
+
+def conclude(
+    folder: Path, *, seed: int = 0
+) -> tuple[answer.FirstScreen, list[contrasts.Conclusion]]:
+    """What a sweep says by now, without its report: seconds, where that takes minutes.
+
+    Raises:
+        FileNotFoundError: no sweep.json there.
+    """
+    packages.load()
+    sweep = joined.join([folder])
+    found = contrasts.answers(sweep, scores.contrasts(sweep, seed))
+    nothing = printed.load(Path(), [])
+    first = headline.table(sweep, scores.scores(sweep, seed), nothing)
+    return answer.answer(sweep, found, first), found
+
+
+def _figure_kinds(formats: Sequence[str]) -> list[str]:
+    """What figures are drawn as: a page shows them as SVG; tables and text alone need none."""
+    kinds = [kind for kind in FIGURE_KINDS if kind in formats]
+    if "html" in formats and "svg" not in kinds:
+        kinds.append("svg")
+    return kinds
+
+
+def derived(sweep: Sweep, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """The tables that samples alone give: `keyseg verify` derives them again."""
+    return _derived(sweep, scores.scores(sweep, seed), scores.contrasts(sweep, seed))
+
+
+def _derived(
+    sweep: Sweep, measured: pd.DataFrame, differences: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    return {
+        "results": export.results(sweep, measured),
+        "contrasts": differences,
+        "slices": measured[measured["slice"] != ""],
+    }
 
 
 def _results(

@@ -132,6 +132,13 @@ def settled(curve: Sequence[Point]) -> bool:
     return enough and judge(curve).word == PLATEAU
 
 
+def out_of_patience(curve: Sequence[Point], patience: int) -> bool:
+    """Whether the last `patience` evaluations were no better than the best trained one before."""
+    scores = [score for step, score in curve if step > 0]
+    before, last = scores[:-patience], scores[-patience:]
+    return bool(before) and max(last) <= max(before)
+
+
 def _holds(curve: Sequence[Point], until: int) -> bool:
     """Whether the falling rate brought no more than it usually does to a curve that was flat."""
     before = [score for step, score in curve if 0 < step <= until][-2:]

@@ -17,6 +17,9 @@ SAMPLE_COLUMNS = {
     "predicted_keyword": "KEY's first word",
     "top_words": "KEY's first five words with their probabilities, as JSON",
     "answer": "the answer, given or written by the model",
+    "answer_noun": "head noun of what the model wrote after the tokens; empty: it has none; null: "
+    "the answer was given, or is not to name the target",
+    "target_noun": "the target's, by the same rules; null: not known",
     "has_seg": "whether the answer holds SEG; without it the mask is empty",
     "has_key": "whether it holds every KEY",
     "key_asked": "whether answers hold KEY in this cell; without, keyword and KEY are not measured",

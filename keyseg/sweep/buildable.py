@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,33 @@ def check_tokenizer(cfg: RunConfig) -> None:
         if len(ids) != 1 or ids[0] == unknown:
             raise ConfigError(
                 f"model.tokens.{name}={word!r}: must be one known token of the tokenizer, or null "
-                "for the mean of all"
+                "for a draw of its own"
             )
+
+
+def unknown_words(cfg: RunConfig, queries: Sequence[str]) -> tuple[float, list[str]]:
+    """Share of queries with a word that the base's tokenizer does not know, and those words.
+
+    Such words are all read as one. (0, []) where the tokenizer is not there, or knows every text.
+    """
+    from tokenizers import Tokenizer
+
+    folder = _tokenizer_folder(cfg)
+    if folder is None or not (folder / "tokenizer.json").exists() or not queries:
+        return 0.0, []
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    role = settings.get("unk_token")
+    unknown = tokenizer.token_to_id(str(role.get("content") if isinstance(role, dict) else role))
+    words: Counter[str] = Counter()
+    lacking = 0
+    for query, read in zip(queries, tokenizer.encode_batch(list(queries)), strict=True):
+        found = {
+            query[a:b] for i, (a, b) in zip(read.ids, read.offsets, strict=True) if i == unknown
+        }
+        lacking += bool(found)
+        words.update(found)
+    return lacking / len(queries), [word for word, _ in words.most_common(3)]
 
 
 def check_lora(cfg: RunConfig) -> None:

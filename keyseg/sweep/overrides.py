@@ -41,19 +41,31 @@ _WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.si
 
 
 def plain_flags(arguments: Sequence[str]) -> list[str]:
-    """The command line with our own flags written as overrides."""
-    return [FLAGS.get(argument, argument) for argument in arguments]
+    """The command line with our own flags written as overrides, and these at its end.
+
+    Hydra takes overrides in one piece only: an option between two of them is refused.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    options = [FLAGS.get(argument, argument) for argument in arguments]
+    overrides: list[str] = get_args_parser().parse_intermixed_args(options).overrides
+    for override in overrides:
+        options.remove(override)
+    return options + overrides
 
 
 def whole_mappings(arguments: Sequence[str]) -> list[str]:
     """The command line such that `KEY={...}` is all of a mapping with free keys.
 
     Hydra would merge it into what is there, and refuse keys that are not; `+KEY={...}` still adds.
+    Of `ablation` no key need be there: what it knows is checked later.
     """
     problems: list[str] = []
     for argument in arguments:
         if _WHOLE.match(argument):
-            problems += [f"{argument.partition('=')[0]}=null", f"++{argument}"]
+            key = argument.partition("=")[0]
+            add = "++" if key.startswith("ablation.") else ""
+            problems += [f"{add}{key}=null", f"++{argument}"]
         else:
             problems.append(argument)
     return problems

@@ -6,6 +6,7 @@ Loads nothing of numpy before it is asked for: every command line imports this.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,10 @@ def check(configs: Sequence[RunConfig]) -> None:
         mix.check_readers(cfg.data)
         mix.prepare(cfg.data)
         splits = mix.load_splits(cfg.data)
-        check_enough([other for other in configs if other.data == cfg.data], splits)
+        same = [other for other in configs if other.data == cfg.data]
+        check_enough(same, splits)
+        for line in unread(same, splits[0]):
+            print(line, file=sys.stderr)
         fingerprint = mix.fingerprint([source for split in splits for source in split])
         identity.remember(cfg.data, resolve_path(cfg.paths.data), fingerprint)
 
@@ -64,6 +68,26 @@ def check_enough(configs: Sequence[RunConfig], splits: Sequence[Sequence[Source]
                 check_keywords(f"fusion={cfg.fusion['name']}", examples)
             elif given == "other":
                 derangement(examples)
+
+
+_UNREAD, _LOOKED_AT = 0.1, 2000
+"""Share of queries with unknown words from which it is said; so many queries are looked at."""
+
+
+def unread(configs: Sequence[RunConfig], train: Sequence[Source]) -> list[str]:
+    """A line for each base whose tokenizer does not know the words of the queries."""
+    queries = [e.query for source in train for e in source.examples]
+    queries = queries[:: max(1, len(queries) // _LOOKED_AT)]
+    lines = []
+    for cfg in _distinct(configs, lambda cfg: cfg.model.llava):
+        share, words = buildable.unknown_words(cfg, queries)
+        if share >= _UNREAD:
+            lines.append(
+                f"note: {share:.0%} of the queries of data={cfg.data.get('name')} hold words that "
+                f"model={cfg.model.name} does not know ({', '.join(words)}): it reads them all as "
+                "one. Take a model that knows them"
+            )
+    return lines
 
 
 def check_devices(configs: Sequence[RunConfig]) -> None:

@@ -106,7 +106,7 @@ def render(
     cells, hidden = _fitting(cells, height)
     wanted = min(_NAME, max((len(cell.title) for cell in cells), default=0))
     for terms, words in _FORMS if width >= _WIDE else _FORMS[-1:]:
-        headers, rows = _columns(cells, terms=terms, words=words)
+        headers, rows = columns(cells, terms=terms, words=words)
         widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
         # The name of a cell gives way, the numbers do not. 2 stand between columns.
         room = max(8, width - sum(widths[1:]) - 2 * len(widths))
@@ -131,10 +131,12 @@ def render(
     return Group(head, table, *errors, foot)
 
 
-def _columns(
+def columns(
     cells: Sequence[CellStatus], *, terms: bool, words: bool
 ) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows; with every term of the loss, with whole words on the training."""
+    """Headers and a row a cell, on the terminal and on the live page; with every term of the loss,
+    with whole words on the training.
+    """
     every = dict.fromkeys(name for cell in cells for name in ("loss", *OWN_TERMS, *cell.losses))
     losses = [name for name in every if name == "loss" or terms]
     headers = ["cell", "state", "step", "s/step", *losses, "gIoU", "cIoU", "time"]

@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data.derangement import check_keywords, derangement
 from keyseg.data.example import Example
 from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.model.backbones.clip_view import CROP, clip_pixels
 from keyseg.model.backbones.encoders import ClipEncoder, Encoder
 from keyseg.model.backbones.llava import Vlm, clip_parameters, load_llava
 from keyseg.model.backbones.random_llava import random_llava
@@ -85,22 +86,25 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         llava,
         new_tokens=ids,
         init_tokens=starts[-len(ids) :],
-        seed=cfg.seed,
+        seed=cfg.draws,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
         dropout=cfg.model.lora.dropout,
         targets=cfg.model.lora.targets,
+        whole_tables=tokens.rows == "all",
     )
     if cfg.model.gradient_checkpointing != "none":
         vlm.checkpoint_gradients(selective=cfg.model.gradient_checkpointing == "selective")
     model = KeySeg(
         vlm,
         sam,
-        build_fusion(cfg, sam.mask_decoder.transformer_dim),
+        build_fusion(cfg, sam.mask_decoder.transformer_dim, vlm.table().shape[1]),
         n_keys=tokens.n_keys,
         projection_layers=cfg.model.projection_layers,
         previous_state=tokens.state == "previous",
-        train_table=cfg.loss.keyword.table == "trained",
+        table=cfg.loss.keyword.table,
+        shared_projection=cfg.model.shared_projection,
+        seed=cfg.draws,
     )
     freeze_unpulled(model, cfg)
     image_tokens = _image_tokens(processor)
@@ -162,11 +166,12 @@ def frozen_features(
         key=key(
             choice.llava,
             preprocess=image_processor.to_dict(),
+            **({} if choice.clip_view == CROP else {"view": choice.clip_view}),
             attention=choice.attention,
             **seen,
         ),
         load=clip_encoder,
-        preprocess=partial(_clip_pixels, image_processor),
+        preprocess=partial(clip_pixels, image_processor, choice.clip_view),
         **precision,
     )
     sam_encoder = Encoder(
@@ -182,11 +187,6 @@ def frozen_features(
         return FrozenFeatures(clip.loaded(), sam_encoder.loaded())
     store = Store(resolve_path(cfg.paths.data) / "features", cfg.runtime.features_gib * 2**30)
     return FrozenFeatures(clip, sam_encoder, store if cfg.runtime.features else None)
-
-
-def _clip_pixels(image_processor: Any, picture: Tensor) -> Tensor:
-    pixels: Tensor = image_processor([picture], return_tensors="pt")["pixel_values"][0]
-    return pixels
 
 
 _preloaded: dict[str, tuple[Any, Any, Any]] = {}
@@ -245,20 +245,21 @@ def load_backbones(
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
-    pulled = {term.term.over for term in weighted_terms(cfg.loss) if term.weight}
-    if model.keyword_head is not None and "keywords" not in pulled:
-        model.keyword_head.requires_grad_(False)
-    if not pulled & {"masks", "expressions"}:
-        drawn = (
-            model.mask_head,
-            model.fusion,
-            model.seg_projection,
-            model.key_projection,
-            model.context_projection,
-        )
-        for part in drawn:
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False)
+    over = {term.term.over for term in weighted_terms(cfg.loss) if term.weight}
+    drawn = (
+        model.mask_head,
+        model.fusion,
+        model.seg_projection,
+        model.key_projection,
+        model.context_projection,
+    )
+    named = (model.keyword_head,)
+    pulled, idle = set[nn.Parameter](), set[nn.Parameter]()
+    for parts, terms in ((drawn, {"masks", "expressions"}), (named, {"keywords"})):
+        every = {p for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
+        (pulled if over & terms else idle).update(every)
+    for parameter in idle - pulled:  # a projection may be shared
+        parameter.requires_grad_(False)
 
 
 def _word_id(tokenizer: object, word: str | None) -> int | None:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,12 @@ from torch import Tensor
 from keyseg.config import GENERATED, RunConfig
 from keyseg.data.ahead import ahead
 from keyseg.data.example import VOID
+from keyseg.data.keywords.head_noun import head_noun
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
+from keyseg.data.prompts import name_of
 from keyseg.metrics import iou
+from keyseg.model.backbones.clip_view import seen_slice
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import drawn
 from keyseg.train.batch import MISSING, Batch
@@ -84,7 +87,7 @@ def evaluate_batches(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield start, _records(parts, batch, output, scores, protocol)
+            yield start, _records(parts, batch, output, scores, (protocol, cfg.model.clip_view))
 
 
 def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
@@ -122,9 +125,13 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 
 
 def _records(
-    parts: Parts, batch: Batch, output: Output, scores: Tensor, protocol: str
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, asked_how: tuple[str, str]
 ) -> list[Record]:
-    """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked."""
+    """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked.
+
+    asked_how: the protocol, and how CLIP gets images.
+    """
+    protocol, view = asked_how
     asked = bool(scores.shape[1])
     words = scores.softmax(-1).mean(dim=1) if asked else scores.new_zeros(len(scores), TOP_WORDS)
     top = words.topk(TOP_WORDS)
@@ -141,6 +148,7 @@ def _records(
     answers = answers_of(batch)
     talk = parts.conversation
     name = cache(lambda token: talk.text([token]))
+    names_target = protocol == GENERATED and talk.names_target
     rows = []
     for n, example in enumerate(batch.examples):
         height, width = batch.sizes[batch.rows[n]]
@@ -159,6 +167,7 @@ def _records(
                 "text": example.text,
                 "protocol": protocol,
                 **{f"slice_{name}": value for name, value in example.slices.items()},
+                "slice_seen_by_clip": seen_slice(batch.masks[n] == 1, view),
                 "intersection": pixels[n]["intersection"],
                 "union": pixels[n]["union"],
                 "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),
@@ -168,6 +177,7 @@ def _records(
                 "predicted_keyword": named[0][0] if keys[n] else "",
                 "top_words": json.dumps(named if keys[n] else []),
                 "answer": talk.text(answers[n]),
+                **_nouns(name_of(example), talk.said(answers[n]) if names_target else None),
                 "has_seg": segs[n],
                 "has_key": keys[n],
                 "key_asked": asked,
@@ -179,6 +189,19 @@ def _records(
             }
         )
     return rows
+
+
+_noun = lru_cache(maxsize=2**16)(head_noun)
+
+
+def _nouns(name: str | None, said: str | None) -> dict[str, str | None]:
+    """What the target is called and what the model calls it; None for what is not to be compared.
+
+    A picture of somebody's own has no target: its answer is not looked at.
+    """
+    target = _noun(name) if name else None
+    named = target is not None and said is not None
+    return {"answer_noun": (_noun(said or "") or "") if named else None, "target_noun": target}
 
 
 def _pixels(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[dict[str, Any]]:

@@ -89,7 +89,10 @@ def text_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 @term("masks", name="bce")
 def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Per mask, mean over its pixels: logits (N, H, W), targets (N, H, W) uint8 -> (N,)."""
+    """Per mask, mean over its pixels: logits (N, H, W), targets (N, H, W) uint8 -> (N,).
+
+    Void pixels do not count (`loss.void=background` has made them background before).
+    """
     valid = targets != VOID
     each = F.binary_cross_entropy_with_logits(
         logits.float(), (targets == 1).float(), reduction="none"
@@ -98,15 +101,15 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @term("masks", name="dice")
-def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, targets: Tensor, *, smooth: float = 1.0) -> Tensor:
     """`1 - 2 |p t| / (|p| + |t|)` per mask: logits (N, H, W), targets (N, H, W) -> (N,).
 
-    Smoothed by one pixel, so that an empty target with nothing predicted is no error.
+    Smoothed by `smooth` pixels, so that an empty target with nothing predicted is no error.
     """
     valid = targets != VOID
     p = logits.float().sigmoid() * valid
     t = (targets == 1).float()
-    return 1 - (2 * (p * t).sum((1, 2)) + 1) / (p.sum((1, 2)) + t.sum((1, 2)) + 1)
+    return 1 - (2 * (p * t).sum((1, 2)) + smooth) / (p.sum((1, 2)) + t.sum((1, 2)) + smooth)
 
 
 def keyword_logits(query: Tensor, table: Tensor, similarity: str, temperature: float) -> Tensor:
@@ -173,7 +176,7 @@ def weighted_terms(cfg: LossConfig) -> list[Weighted]:
     own: list[tuple[str, float, dict[str, Any]]] = [
         ("text", cfg.text, {}),
         ("bce", cfg.bce, {}),
-        ("dice", cfg.dice, {}),
+        ("dice", cfg.dice, {"smooth": cfg.dice_smooth}),
     ]
     found = [Weighted(LOSS_TERMS[name], weight, options) for name, weight, options in own]
     found.append(Weighted(LOSS_TERMS["keyword"], keyword.weight, heard))

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from keyseg.config import OptimConfig, RunConfig
+from keyseg.config import LossConfig, OptimConfig, RunConfig
 from keyseg.data.ahead import ahead
 from keyseg.data.mix import ImageSampler
 from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
 from keyseg.model.resample import at_decoder, to_original
-from keyseg.runs.convergence import settled
+from keyseg.runs.convergence import out_of_patience, settled
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.checkpoints import read_best, read_last, write_best, write_last
@@ -93,7 +93,7 @@ def compute_losses(
     a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
     """
     terms = weighted_terms(cfg.loss)
-    masks = _compared(output, batch, cfg.loss.resolution, side)
+    masks = _compared(output, batch, cfg.loss, side)
     given: dict[str, tuple[Any, ...]] = {
         "tokens": (output.text_logits, batch.labels.flatten()[batch.supervised]),
         "keywords": (output, batch),
@@ -110,13 +110,15 @@ def compute_losses(
 
 
 def _compared(
-    output: Output, batch: Batch, resolution: str, side: int
+    output: Output, batch: Batch, cfg: LossConfig, side: int
 ) -> list[tuple[Tensor, Tensor]]:
     """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size."""
     pairs = []
     for picked, size in by_size(batch):
         logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
-        if resolution == "decoder":
+        if cfg.void == "background":
+            targets = (targets == 1).to(targets.dtype)
+        if cfg.resolution == "decoder":
             pairs.append(at_decoder(logits, targets, side))
         else:
             pairs.append((to_original(logits, side, size), targets))
@@ -205,7 +207,7 @@ class Trainer:
             self.step = self.saved_step = state["step"]
             self.best = state["best"]
             self._curve = state.get("curve", [])  # not in checkpoints that are older than it
-            if self.cfg.optim.until == "plateau":  # a trunk's is that of another budget
+            if self.cfg.optim.until != "steps":  # a trunk's is that of another budget
                 self.end = state.get("end", self.end)
             kept, self._count = state["window"], state["count"]
             self._window[: len(kept)] = kept.to(self.device)  # a term at weight 0 may have come
@@ -234,7 +236,7 @@ class Trainer:
             torch.cuda.set_rng_state(state["cuda"], self.device)
 
     def _own_seed(self) -> int:
-        words = np.random.SeedSequence([self.cfg.seed, self.step, self.processes.rank])
+        words = np.random.SeedSequence([self.cfg.draws, self.step, self.processes.rank])
         return int(words.generate_state(1, np.uint64)[0] >> 1)
 
     def fit(
@@ -299,6 +301,8 @@ class Trainer:
     def _settle(self) -> None:
         """Bring the end nearer where `optim.until` asks for it and val has flattened."""
         optim = self.cfg.optim
+        if optim.until == "patience" and out_of_patience(self._curve, optim.patience):
+            self.end = self.step
         at_full_rate = optim.schedule != "wsd" or self.step <= decay_start(optim, self.end)
         if optim.until == "plateau" and at_full_rate and settled(self._curve):
             self.end = end_after(self.step, optim)
@@ -315,7 +319,7 @@ class Trainer:
         images = self.sampler.step(step - 1)
         batches = []
         for part in self.processes.parts(len(images), self.cfg.runtime.accumulation):
-            rngs = [np.random.default_rng([self.cfg.seed, step, position]) for position in part]
+            rngs = [np.random.default_rng([self.cfg.draws, step, position]) for position in part]
             batch = self.parts.collator([images[i] for i in part], rngs)
             batches.append(batch.pin_memory() if self.device.type == "cuda" else batch)
         return batches

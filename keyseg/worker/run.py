@@ -16,16 +16,19 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import ALL, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, DRAWS, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
 from keyseg.data import reading
 from keyseg.data.example import scored
 from keyseg.data.fraction import fewer
 from keyseg.data.mix import ImageGroup, ImageSampler, groups
+from keyseg.data.planted import with_eroded_targets, with_wrong_masks
 from keyseg.data.protocol import of_data
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest
+from keyseg.predict.intervention import Reading
 from keyseg.runs import disk, trunk
+from keyseg.runs.interventions import Intervention
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.train.build import Parts, build, with_others
 from keyseg.train.ceiling import box_ceiling
@@ -72,7 +75,7 @@ def work(
     check_same(run, data=data.fingerprint, weights=weights)
     splits = {"train": data.train, "val": data.val, "test": data.test}
     _tell(data_counts(splits, data.fingerprint))
-    torch.manual_seed(cfg.seed)
+    torch.manual_seed(cfg.draws)
     every = ([e for source in split for e in source.examples] for split in splits.values())
     parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
@@ -88,8 +91,16 @@ def work(
         protocol=protocol_keys(cfg),
     )
     optim = cfg.optim
-    train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.seed)
-    sampler = ImageSampler(train, cfg.seed, optim.images_per_step, optim.expressions_per_image)
+    train = fewer(data.train, cfg.data.get("train_images", ALL), cfg.draws)
+    if wrong := cfg.data.get("wrong_masks", 0):
+        train = with_wrong_masks(train, wrong, cfg.draws)
+    sampler = ImageSampler(
+        train,
+        cfg.draws,
+        optim.images_per_step,
+        optim.expressions_per_image,
+        cfg.data.get("draw", DRAWS[0]),
+    )
     trainer = Trainer(parts, sampler, cfg, run.checkpoints, processes)
     processes.led(lambda: _branch_off(run, cfg))
     step = trainer.resume()
@@ -136,7 +147,10 @@ def work(
         return {"summary": {}, "seconds_per_step": pace(run)}
     trainer.load_best()
     log.info("trained; the weights with the best val gIoU read the test split. %s", memory())
-    test_groups = groups(e for s in data.test for e in scored(s.examples, texts))
+    test = as_read = [e for s in data.test for e in scored(s.examples, texts)]
+    if cfg.evaluation.eroded:
+        test = with_eroded_targets(test, cfg.evaluation.eroded, cfg.evaluation.eroded_by)
+    test_groups = groups(test)
     checkpoint = disk.sha256(run.best_file)[:16]
     by = (run.info.get("code") or {}).get("fingerprint")
     read_of = f"{checkpoint} {data.fingerprint} {weights} {by}"
@@ -152,7 +166,7 @@ def work(
         log.info("test, %s: %s", protocol, scores(values))
     found = {}
     if processes.first:
-        ceiling = box_ceiling(cfg, parts.features, test_groups, data.fingerprint, device)
+        ceiling = box_ceiling(cfg, parts.features, groups(as_read), data.fingerprint, device)
         if ceiling:
             log.info("test, from true boxes before any training: gIoU %.3f", ceiling["giou"])
             found = {"ceiling": ceiling}
@@ -236,6 +250,8 @@ def read_test(
     Raises:
         Stopped: `stop` said so to one of the processes, or to all; whole batches are kept.
     """
+    if cfg.evaluation.intervention:
+        return processes.gather(replaced(parts, images, cfg, protocol) if processes.first else [])
     before = kept.read(protocol) if processes.first else {}
     done = set(processes.led(lambda: list(before)))
     if done:
@@ -250,6 +266,13 @@ def read_test(
     if processes.any(stop()):
         raise Stopped("stopped while it read the test split; the training is complete")
     return processes.gather(mine)
+
+
+def replaced(parts: Parts, images: list[ImageGroup], cfg: RunConfig, protocol: str) -> list[Record]:
+    """The records of test with a token's state replaced, as evaluation.intervention says."""
+    reading = Reading(parts, images, cfg, protocol)
+    reading.untouched()
+    return reading.under(Intervention(*cfg.evaluation.intervention.split("-")))
 
 
 def check_images_per_step(cfg: RunConfig, processes: int) -> None:

@@ -25,15 +25,28 @@ WORK = """<script>
 const seen = () => document.querySelectorAll(".item:not([hidden])").length;
 const press = (key, value) =>
   document.querySelector(`button[data-key="${key}"][data-value="${value}"]`).click();
+const choose = (value) => {
+  const kind = document.querySelector('select[data-key="kind"]');
+  kind.value = value; kind.dispatchEvent(new Event("change"));
+};
 const out = [seen()];
 press("style", "reasoning"); out.push(seen());
 const alien = [...document.querySelectorAll(".item:not([hidden])")]
   .filter((item) => item.dataset.style !== "reasoning").length;
-press("kind", "random"); out.push(seen());
-press("style", ""); press("kind", ""); out.push(seen());
+choose("random"); out.push(seen());
+press("style", ""); choose(""); out.push(seen());
+const kinds = [...document.querySelectorAll(".kind")];
+out.push(kinds.filter((kind) => kind.open).length);  // the first, and the one that was asked for
+const columns = () => document.querySelectorAll('.picture[data-variant="1"]:not([hidden])').length;
+out.push(columns());
+document.querySelector('.columns button[data-variant="1"]').click();
+out.push(columns());
+for (const kind of kinds) kind.open = true;
 const dead = [...document.querySelectorAll('a[href^="#"]')]
   .filter((a) => !document.getElementById(a.getAttribute("href").slice(1))).length;
-const blank = [...document.images].filter((i) => i.loading !== "lazy" && !i.naturalWidth).length;
+const blank = [...document.images].filter((i) => i.loading !== "lazy" && !i.naturalWidth).length
+  + [...document.querySelectorAll(".shown")].map((s) => getComputedStyle(s, "::before"))
+    .filter((s) => !s.backgroundImage.includes("data:image/webp")).length;
 document.title = [...out, alien, dead, blank].join(" ");
 </script>"""
 
@@ -77,6 +90,8 @@ def test_the_page_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>([^<]*)</title>", done.stdout)
     assert title is not None
-    every, styled, kind_too, again, alien, dead, blank = map(int, title[1].split())
+    every, styled, kind_too, again, opened, shown, hidden, *wrong = map(int, title[1].split())
     assert every == again > styled > kind_too >= 0
-    assert (alien, dead, blank) == (0, 0, 0)
+    assert opened == 2
+    assert shown > hidden == 0
+    assert wrong == [0, 0, 0]  # alien to the filter, dead links, blank pictures

@@ -31,6 +31,11 @@ def test_smaller_numbers_are_parts_of_larger_ones(train):
     assert drawn[-1] == images(train)
 
 
+def test_a_share_is_so_many_of_all(train):
+    assert fewer(train, 0.5, seed=0) == fewer(train, 6, seed=0)
+    assert len(images(fewer(train, 0.01, seed=0))) == 1
+
+
 def test_all_is_as_it_was(train):
     assert fewer(train, "all", seed=0) == train
 

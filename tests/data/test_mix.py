@@ -135,6 +135,26 @@ def test_weights_are_respected_in_the_long_run():
     assert counts["a"] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
+def test_each_image_may_be_drawn_out_of_all():
+    """As released: the same at any step asked for first; 4,000 draws of 5, within 4 deviations."""
+    sources = [source("a", 5, weight=1)]
+    sampler = ImageSampler(sources, 0, 10, 1, "uniform")
+    steps = [[g.image_id for g in sampler.step(n)] for n in range(400)]
+    counts = Counter(image for step in steps for image in step)
+    assert all(abs(count - 800) < 4 * 25.3 for count in counts.values())
+    assert any(len(set(step[:5])) < 5 for step in steps)
+    late = ImageSampler(sources, 0, 10, 1, "uniform").step(399)
+    assert [g.image_id for g in late] == steps[399]
+
+
+def test_a_data_set_is_drawn_uniformly_then_an_image_as_released(compose_run):
+    data = compose_run("data=released", "data.draw=uniform").data
+    shares = {entry["sources"][0]: entry["weight"] for entry in data["splits"]["train"]}
+    assert shares == {"refcoco": 3, "refcoco_plus": 3, "refcocog": 3, "reason": 3}
+    assert (data["draw"], data["keyword"]) == ("uniform", "expression")
+    assert [e["texts"] for e in data["splits"]["test"]] == ["first"]
+
+
 def test_expressions_are_drawn_without_replacement_and_evenly():
     sampler = ImageSampler([source("a", 1, expressions=5)], 0, 1, 2)
     counts = Counter()

@@ -60,6 +60,23 @@ def test_a_turn_word_by_word(talk, order, n_keys, tokens):
     assert made.question(example()) == turn.ids[: turn.answer]
 
 
+def test_a_question_of_its_own_is_asked_under_test_alone(talk):
+    made = talk(test="{query}")
+    for sentence in (False, True):
+        asked = made.question(example(is_sentence=sentence))
+        assert words(made, asked) == ["left", "red", "ball", "assistant", ":"]
+    trained = made.question(example(), np.random.default_rng(0))
+    assert words(made, trained) == ["find", "left", "red", "ball", ".", "assistant", ":"]
+    with pytest.raises(ConfigError, match=r"prompt\.test: 'what' needs \{query\}"):
+        talk(test="what")
+
+
+def test_the_released_prompt_has_its_numbers_of_templates_a_bare_answer_among_them(compose_run):
+    prompt = compose_run("prompt=released").prompt
+    assert [len(prompt.short), len(prompt.long), len(prompt.answers)] == [4, 2, 5]
+    assert (prompt.answers[0], prompt.test) == ("{tokens}.", "{query}")
+
+
 def test_without_key_the_answer_holds_seg_alone(compose_run):
     cfg = compose_run("fusion=no_key")
     tokenizer = make_processor().tokenizer

@@ -225,6 +225,60 @@ def test_a_variant_has_only_the_projections_it_reads(make_parts):
         assert found == wanted.get(name, found)
 
 
+def test_seg_and_key_may_share_a_projection_that_names_the_keyword_too(
+    make_parts, example, batch_of
+):
+    shared = ("model.shared_projection=true", "loss.keyword.table=projected")
+    parts, _ = make_parts(*shared)
+    model = parts.model
+    assert model.key_projection is model.seg_projection is model.keyword_head.project
+    names = {name for name, _ in model.named_parameters()}
+    assert not any(name.startswith(("key_projection", "keyword_head")) for name in names)
+    batch = batch_of(parts, example("ball", None, np.s_[:9]))
+    output = forward(parts, batch)
+    vocabulary = len(model.vlm.table())
+    assert output.key_query.shape == (1, 1, model.dim)
+    assert output.table.shape == (vocabulary, model.dim)
+    again, _ = make_parts(*shared)
+    assert torch.equal(again.model.keyword_head.table, output.table)
+    other, _ = make_parts(*shared, "seed=1")
+    assert not torch.equal(other.model.keyword_head.table, output.table)
+    apart, _ = make_parts("loss.keyword.table=projected")
+    assert apart.model.keyword_head.project is not apart.model.key_projection
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("model.projection_layers=1",), ("model.shared_projection=true",)],
+    ids=["", "one layer", "shared"],
+)
+def test_the_matched_mlp_trains_as_many_parameters_in_all_as_full(make_parts, options):
+    def trained(*fusion):
+        model = make_parts(*fusion, *options)[0].model
+        return sum(p.numel() for p in model.parameters() if p.requires_grad), model.dim
+
+    (full, dim), (matched, _) = trained("fusion=full"), trained("fusion=mlp")
+    assert abs(full - matched) <= dim + 1  # half a hidden unit
+    fusion, _ = trained("fusion=mlp", "fusion.match=fusion")
+    assert fusion < matched - dim
+
+
+def test_all_rows_of_both_tables_may_be_trained(make_parts):
+    """The keyword's table stays the pre-trained one."""
+    parts, _ = make_parts("model.tokens.rows=all", shaken=False)
+    model = parts.model
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    table = model.vlm.llava.get_input_embeddings().weight
+    head = model.vlm.llava.get_output_embeddings().weight
+    assert table.requires_grad
+    assert head.requires_grad
+    assert not any("token_adapter" in name for name in trained)
+    kept = model.keyword_head.table.clone()
+    with torch.no_grad():
+        table.add_(1)
+    assert torch.equal(model.keyword_head.table, kept)
+
+
 @pytest.mark.parametrize(("layers", "linears"), [(1, 1), (2, 2), (3, 3)])
 def test_projection(layers, linears):
     parts = projection(8, 3, layers)

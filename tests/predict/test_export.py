@@ -24,6 +24,14 @@ from keyseg.runs.run_directory import RunDirectory
 from keyseg.tiny.arch import SAM_SIZES
 
 CPU = torch.device("cpu")
+RELEASED = (
+    "model.tokens.order=seg_first",
+    "model.tokens.rows=all",
+    "model.shared_projection=true",
+    "model.clip_view=pad",
+    "loss.keyword.table=projected",
+    "prompt=released",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +79,7 @@ def test_transformers_reads_the_language_model(folder, parts, group):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["full", "seg_only", "self", "no_key"])
+@pytest.mark.parametrize("variant", ["full", "seg_only", "self", "no_key", "released", "mlp"])
 def test_the_same_mask_and_words(variant, request, make_finished, tmp_path):
     """With the answer given to both sides: a random model writes none with a token in it."""
     from keyseg.train.evaluate import evaluate
@@ -79,7 +87,8 @@ def test_the_same_mask_and_words(variant, request, make_finished, tmp_path):
     if variant == "full":
         run, folder = request.getfixturevalue("run"), request.getfixturevalue("folder")
     else:
-        run = make_finished(f"fusion={variant}", "model.tokens.state=previous", "prompt=lisa")
+        as_released = RELEASED if variant == "released" else ("prompt=lisa",)
+        run = make_finished(f"fusion={variant}", "model.tokens.state=previous", *as_released)
         folder = export(run, tmp_path / "model")
     group = request.getfixturevalue("group")
     parts = load_model(run.config, run.best_file, CPU)

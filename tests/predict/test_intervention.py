@@ -21,6 +21,7 @@ from keyseg.report.tables import interventions as tables
 from keyseg.runs import disk, interventions
 from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention
 from keyseg.runs.run_directory import RunDirectory
+from keyseg.worker.run import replaced
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,13 @@ def test_what_a_state_is_replaced_by(test_images):
         ]
         wanted = torch.stack(same).mean(dim=0) if same else every.mean(dim=0)
         torch.testing.assert_close(oracle[e.id], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_may_read_test_under_an_intervention(make_parts, test_images, read):
+    parts, cfg = make_parts("model.precision=fp32", "evaluation.intervention=key-swap")
+    found = replaced(parts, test_images, cfg, "teacher_forced")
+    assert masks(found) == masks(read("fusion=full")["key_swap"])
+    assert masks(found) != masks(read("fusion=full")["untouched"])
 
 
 def test_generated_answers_are_written_once_and_kept(make_parts, test_images, monkeypatch):

@@ -22,18 +22,32 @@ def in_print() -> pd.DataFrame:
     return printed.load(PROJECT / "reports" / "published", "keyseg")
 
 
-def relabel(sweep: Path, **columns: str) -> None:
+def relabel(sweep: Path, data: str, **columns: str) -> None:
     for path in (p for p in sweep.iterdir() if p.is_dir()):
         run = RunDirectory(path)
         run.write_samples(run.samples().assign(**columns))
+        run.update(protocol={**run.info["protocol"], "data": data})
 
 
-def test_rows_of_one_data_set_stand_beside(
-    store: Callable[..., Path], in_print: pd.DataFrame
+@pytest.mark.parametrize("name", ["scenes", "our_own"])
+def test_nothing_in_print_stands_beside_other_data(
+    store: Callable[..., Path], in_print: pd.DataFrame, name: str
 ) -> None:
-    sweep = load(store(images=3))
+    """Also not where it lies in the form of a public data set, whose reader names it so."""
+    folder = store(images=3)
+    relabel(folder, name, slice_dataset="ReasonSeg", slice_split="test")
+    sweep = load(folder)
+    assert printed.table(sweep, in_print) is None
+    table = headline.table(sweep, pd.DataFrame(columns=list(SCORE_COLUMNS)), in_print)
+    assert (table.mark, table.header[-1], len(table.header)) == ("measured", "Training", 5)
+
+
+def test_rows_of_another_split_say_so(store: Callable[..., Path], in_print: pd.DataFrame) -> None:
+    folder = store(images=3)
+    relabel(folder, "refcocog", slice_dataset="refcocog", slice_split="val")
+    sweep = load(folder)
     rows = printed.beside(sweep, in_print)
-    assert set(rows["data"]) == {"refCOCOg"}  # has most of these variants
+    assert set(rows["data"]) == {"refCOCOg"}
     assert set(rows["variant"]) == {"cross", "full"}  # LISA's rows are those of no_key
     rest = "texts (not stated), prompt, dialect"  # the released code sums polygons
     assert set(printed.differs(sweep, rows)) == {f"data, protocol, backbone, {rest}"}
@@ -47,7 +61,7 @@ def test_on_the_same_data_those_rows_stand_beside(
     store: Callable[..., Path], in_print: pd.DataFrame
 ) -> None:
     folder = store(images=3)
-    relabel(folder, slice_dataset="ReasonSeg", slice_split="test")
+    relabel(folder, "reason_seg_key", slice_dataset="ReasonSeg", slice_split="test")
     sweep = load(folder)
     rows = printed.beside(sweep, in_print)
     assert set(rows["data"]) == {"ReasonSeg"}

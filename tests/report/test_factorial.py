@@ -88,6 +88,18 @@ def test_a_dropped_factor_takes_part_with_its_one_variant() -> None:
     assert labels(sharper) == [("0.5 0.07", "0.5 1.0")]
 
 
+def test_an_interaction_leaves_out_a_baseline_that_lacks_the_other_factor() -> None:
+    """Without KEY there is no order: what it is worth with full is held against seg_only."""
+    corners = [{"fusion": "no_key"}, *(dict(zip(KEYS, c, strict=True)) for c in CORNERS)]
+    entries = [{"interaction": list(KEYS)}, {"main": "fusion"}]
+    found = made(corners, entries, {"fusion": "no_key", KEYS[0]: "seg_first"})
+    assert labels(found[0]) == [
+        ("key_first full", "seg_first full"),
+        ("seg_first seg_only", "key_first seg_only"),
+    ]
+    assert {against for c in found[1:] for _, against in labels(c)} == {"no_key"}
+
+
 @pytest.fixture
 def crossed(store: Callable[..., Path]) -> Path:
     """Two factors, three seeds, and a contrast of every kind."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -90,17 +92,41 @@ def test_a_sheet_has_room_for_every_tile_and_its_lines(tmp_path: Path) -> None:
     assert (sheet.LINES - 1) * sheet.LINE < rows.max() < sheet.LINES * sheet.LINE
 
 
-@pytest.mark.parametrize(("size", "shown"), [((128, 96), (256, 192)), ((1600, 800), (320, 160))])
+@pytest.mark.parametrize(
+    ("size", "shown", "masked"),
+    [((128, 96), (128, 96), (256, 192)), ((1600, 800), (320, 160), (320, 160))],
+)
 def test_pictures_have_the_size_of_the_page(
-    tmp_path: Path, size: tuple[int, int], shown: tuple[int, int]
+    tmp_path: Path, size: tuple[int, int], shown: tuple[int, int], masked: tuple[int, int]
 ) -> None:
+    """A small image is stored as it is, and its masks larger, so that their edges are thin."""
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
     image, there = overlay.load(tmp_path / "x.png", size[1], size[0])
     assert there
     assert image.shape == (shown[1], shown[0], 3)
+    assert overlay.layer(image, np.ones(size[::-1], bool)).shape == masked[::-1]
     grey, there = overlay.load(tmp_path / "absent.png", size[1], size[0])
     assert not there
     assert grey.shape == image.shape
+
+
+def test_a_layer_over_its_image_is_what_is_drawn_as_one() -> None:
+    """As a browser lays it: the paled image, then each pixel by how much its colour covers."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (300, 240, 3)).astype(np.uint8)
+    mask, target = np.zeros((2, 300, 240), bool)
+    mask[60:200, 40:180] = True
+    target[80:220, 60:200] = True
+    uri = overlay.layer_uri(overlay.layer(image, mask, target), "#D55E00", "#F0E442")
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    assert len(content) < 3000
+    over = np.asarray(Image.open(BytesIO(base64.b64decode(content))).convert("RGBA"), float)
+    cover = over[..., 3:] / 255
+    laid = cover * over[..., :3] + (1 - cover) * overlay.draw(image, None, "#D55E00")
+    whole = overlay.draw(image, mask, "#D55E00", (target, "#F0E442"))
+    off = np.abs(laid - whole)
+    assert (off < 2).all(), "where the outline lies on the tint, too"
 
 
 def test_masks_are_decoded() -> None:

@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from keyseg.report import ReportFiles, build
+from keyseg.config import RunConfig
+from keyseg.report import ReportFiles, build, write_overview
 from keyseg.report.figures import drawing, test_scores
 from keyseg.report.figures.style import figure_style, save
-from keyseg.report.gallery import overlay
+from keyseg.report.gallery import examples, overlay
 from keyseg.report.page.checks import check
 from keyseg.report.stats import scores
 from keyseg.report.store import load
@@ -105,7 +106,10 @@ def test_the_page_needs_nothing_else(seeds: tuple[Path, ReportFiles]) -> None:
     parser.feed(page)
     assert parser.open == []
     assert len(parser.loaded) > 50
-    assert [r for r in parser.loaded if not r.startswith("data:")] == []
+    beside = [r for r in parser.loaded if not r.startswith(("data:", "#"))]
+    data = [f.name for f in seeds[1].figures if f.suffix == ".csv"]
+    assert sorted(beside) == sorted(f"figures/{name}" for name in data)
+    assert all((seeds[1].html.parent / name).exists() for name in beside)
     assert not re.search(r"@import|url\(\s*['\"]?(?!data:)", page)
     assert "<script src" not in page
 
@@ -122,13 +126,9 @@ def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) 
         "2 of 3 seeds, failed",
         "teacher-forced (headline), generated",
         "40 test examples on 20 images",
-        "in print",
-        "Sensors 2025, 25(20), 6353, table 3",
         "frozen on purpose",
         "a51c0ffee123",
         "node-7",
-        "Not comparable value by value: other data, protocol, backbone",
-        "63.85†",
         "No two keywords begin alike.",
         "data scenes, splits test, backbone tiny.",
         "GPU-hours",
@@ -151,6 +151,29 @@ def test_the_page_says_what_a_reader_must_know(seeds: tuple[Path, ReportFiles]) 
         assert f'data-key="{key}"' in page
     assert 'data-style="reasoning"' in page
     assert "One seed." not in page
+    assert "in print" not in page  # made of no public data
+
+
+def test_the_first_screen_answers(seeds: tuple[Path, ReportFiles]) -> None:
+    page = seeds[1].html.read_text(encoding="utf-8")
+    screen = page[page.index("<main>") : page.index("</header>")]
+    for text in (
+        "Does fusing KEY into SEG help, and is it the residual?",
+        "On gIoU: both contrasts are inconclusive.",
+        "7 of 9",
+        "at a plateau: 3 of 3 variants",
+        "0.48 GPU-hours",
+        'id="figure-forest"',
+    ):
+        assert text in screen, text
+    assert page.count('id="figure-forest"') == 1
+    assert page.index("Before you read the numbers") > page.index("</header>")
+    assert '<span class="verdict interim">' in screen  # a cell is missing
+    leads = re.findall(r'<a href="#([^"]+)"', page[page.index("<nav") : page.index("</nav>")])
+    assert leads[0] == "answer"
+    assert all(f'id="{name}"' in page for name in leads)
+    told = json.loads((seeds[1].html.parent / "answer.json").read_text(encoding="utf-8"))
+    assert (told["state"], told["done"], told["cells"]) == ("interim", 7, 9)
 
 
 def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
@@ -172,10 +195,10 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
             "precision",
             "keyword",
         )
-        for kind in ("png", "svg", "pdf")
+        for kind in ("png", "svg", "pdf", "csv")
     }
     for figure in files.figures:
-        assert figure.stat().st_size > 5000
+        assert figure.stat().st_size > (5000 if figure.suffix != ".csv" else 100)
     tex = {f.stem: f.read_text() for f in files.tables if f.match("tables/*.tex")}
     assert {"results_masks", "results_words", "results_cost", "contrasts", "slices_style"} <= set(
         tex
@@ -187,6 +210,58 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     width = tex["results_masks"].split("\\begin{tabular}{")[1].split("}")[0]
     body = [x for x in tex["results_masks"].splitlines() if x.startswith("seg\\_only")]
     assert all(line.count(" & ") == len(width) - 1 for line in body)
+
+
+def test_the_data_of_a_figure_are_what_it_shows(seeds: tuple[Path, ReportFiles]) -> None:
+    frames = {f.stem: pd.read_csv(f) for f in seeds[1].figures if f.suffix == ".csv"}
+    results = pd.read_csv(next(f for f in seeds[1].tables if f.name == "results.csv"))
+    (row,) = results.query("variant == 'full' and protocol == 'teacher_forced'").to_dict("records")
+    precision = frames["precision"].query("protocol == 'teacher_forced' and variant == 'full'")
+    above = precision.set_index("iou_above")["mean"]
+    assert above[0.5] == pytest.approx(row["precision@0.5"], rel=1e-4)
+    cost = frames["cost"].set_index("label").loc["full"]
+    assert cost["value"] == pytest.approx(row["giou"], rel=1e-4)
+    forest = frames["forest"]
+    assert list(forest["metric"].unique()) == ["giou", "ciou"]
+    assert len(forest) == 4
+    curves = frames["learning_curves"].query("name == 'val/giou'")
+    assert (curves["low"] <= curves["mean"]).all()
+    assert set(curves["variant"]) == {"seg_only", "cross", "full"}
+    words = frames["keyword"].set_index("variant")
+    assert words.iloc[:, 5:].sum(axis=1).to_list() == pytest.approx([1, 1, 1])
+    assert len(frames["paired"]) == 80  # 40 examples, two contrasts
+    assert set(frames["slices"]["slice"]) == {"style", "size", "length"}
+
+
+def test_only_what_is_asked_for_is_made(
+    store: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text alone draws no figure and no gallery, and speaks of none."""
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(examples, "build", lambda *_: pytest.fail("a gallery"))
+    files = build(store(images=4), tmp_path / "report", formats=("md",))
+    assert [f.name for f in (tmp_path / "report").iterdir() if f.is_file()] == ["report.md"]
+    assert files.html == files.markdown
+    assert "figures/" not in files.markdown.read_text(encoding="utf-8")
+
+
+def test_the_page_of_all_sweeps(seeds: tuple[Path, ReportFiles], tmp_path: Path) -> None:
+    assert write_overview(tmp_path) is None
+    for name in ("one", "t & o"):
+        folder = tmp_path / name
+        folder.mkdir()
+        told = json.loads((seeds[1].html.parent / "answer.json").read_text(encoding="utf-8"))
+        (folder / "answer.json").write_text(json.dumps({**told, "heading": f"<{name}>?"}))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "answer.json").write_text("{")
+    for _ in range(2):
+        assert write_overview(tmp_path) == tmp_path / "index.html"
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "2 reports" in page
+    assert '<a href="t%20%26%20o/index.html">&lt;t &amp; o&gt;?</a>' in page
+    assert "On gIoU: both contrasts are inconclusive." in page
+    (tmp_path / "index.html").write_text("somebody's own")
+    assert write_overview(tmp_path) is None
 
 
 def compiled(folder: Path, out: Path) -> str:
@@ -363,6 +438,22 @@ def test_mixed_protocols_are_named_unless_they_are_what_is_swept(
     assert "Mixed protocols." not in [n.title for n in check(load(sweep))]
 
 
+def test_scores_on_the_split_that_chose_the_weights_are_told(
+    store: Callable[..., Path], compose_run: Callable[..., RunConfig]
+) -> None:
+    sweep = store(images=4)
+    first, second, third = sorted(p for p in sweep.iterdir() if p.is_dir())
+    for path in (first, second, third):
+        RunDirectory(path).update(data_fingerprint=path.name)
+    RunDirectory(first).freeze(compose_run("data=refcocog_google"))
+    RunDirectory(second).freeze(compose_run("data=refcocog"))
+    found = [n for n in check(load(sweep)) if n.title == "Selected on the reported split."]
+    assert [n.detail for n in found] == ["refcocog_google val: seg_only, seed 0"]
+    RunDirectory(first).freeze(compose_run())
+    (third / "config.yaml").write_text("no: [config")
+    assert "Selected on the reported split." not in [n.title for n in check(load(sweep))]
+
+
 def test_hours_are_gpus_times_seconds_of_every_attempt(store: Callable[..., Path]) -> None:
     sweep = store(["a", "b"], images=4)
     spent = ({"seconds": 1800.0, "gpus": 1}, {"seconds": 900.0, "gpus": 4, "processes": 4})
@@ -385,7 +476,8 @@ def test_two_builds_are_the_same(
 ) -> None:
     sweep, first = seeds
     with figure_style():
-        again = save(test_scores.precision(load(sweep)), tmp_path, "precision")
+        drawn = test_scores.precision(load(sweep))
+        again = save(drawn, tmp_path, "precision", ("png", "svg", "pdf"))
     assert {f.name for f in again} < {f.name for f in first.figures}
     for file in again:
         assert file.read_bytes() == (first.html.parent / "figures" / file.name).read_bytes()

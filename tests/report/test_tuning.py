@@ -69,7 +69,7 @@ def study(*, trials: int = 20, objectives=None, change=lambda written: None) -> 
 def unsaved(monkeypatch):
     """Files of figures take most of the time; where their names are asked for they are not made."""
     monkeypatch.setattr(
-        tuning, "save", lambda figure, folder, name: tuple(folder / f"{name}.{k}" for k in "abc")
+        tuning, "save", lambda figure, folder, name, _: tuple(folder / f"{name}.{k}" for k in "abc")
     )
 
 
@@ -312,6 +312,6 @@ def test_the_page_shows_the_section_with_its_figures(build, unsaved):
 
     svg = {f.files[1].stem: f"data:{f.name}" for f in section.figures}
     page = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    html = page.get_template("tuning.html.j2").render(parts=Parts, svg=svg)
+    html = page.get_template("tuning.html.j2").render(parts=Parts, svg=svg, figure_data={})
     assert html.count('<figure class="plot" id="tuning_') == len(section.figures) == 7
     assert "data:contour" in html

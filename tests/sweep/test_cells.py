@@ -3,6 +3,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, ConfigError, signature
 from keyseg.sweep.cells import BY_SEED, cell_of, freeze, in_turn
+from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Point, read_design
 from keyseg.sweep.local.launcher import DebugLauncher, LocalLauncher
 from keyseg.sweep.slurm.launcher import SlurmLauncher
@@ -26,6 +27,15 @@ def test_every_cell_gets_its_config_and_its_place(composer, tmp_path):
     assert run.info["factors"] == {"fusion": "full"}
     assert run.info["label"] == "full"
     assert run.info["sweep"] == "fusion"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_multiple_of_the_budget_is_one_of_what_the_command_line_says(composer, shared):
+    rows = [[f"planted={p}", "optim.steps=6"] for p in ("none", "twice")]
+    plain, twice = freeze(read_design(rows), Composer(composer) if shared else composer)
+    assert (plain.config.optim.steps, twice.config.optim.steps) == (6, 12)
+    assert twice.config.optim.times == 1  # whoever reads it again multiplies no more
+    assert twice.signature == signature(composer(["optim.steps=12"]))
 
 
 def test_a_wrong_value_in_the_last_cell_is_found_before_anything_is_written(composer, tmp_path):

@@ -8,7 +8,13 @@ from omegaconf import OmegaConf
 
 from keyseg.config import PROJECT, ConfigError
 from keyseg.sweep.group_help import first_line, groups
-from keyseg.sweep.overrides import check, one_line_errors, task_overrides, whole_mappings
+from keyseg.sweep.overrides import (
+    check,
+    one_line_errors,
+    plain_flags,
+    task_overrides,
+    whole_mappings,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,7 @@ def test_misspelt(override, message):
             {"mail-type": "END"},
         ),
         (["+sweeps=table3", "ablation.baseline={seed: 0}"], "ablation.baseline", {"seed": 0}),
+        (["ablation.replicate={first: 2}"], "ablation.replicate", {"first": 2}),
         (["model.sizes={text: {layers: 2}}"], "model.sizes", {"text": {"layers": 2}}),
     ],
 )
@@ -196,6 +203,21 @@ def test_help_lists_every_option_with_a_line_of_text():
     for file in sorted((PROJECT / "experiments").glob("*/*.yaml")):
         assert first_line(file), f"{file}: the first line is a comment that says what it is"
         assert f" {file.stem} " in text
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("a=1 --dry", "a=1 dry=true"),
+        ("-m a=1 --config-dir=mine --dry", "-m --config-dir=mine a=1 dry=true"),
+        ("a=1 --cfg job b=2 -m --detach", "--cfg job -m a=1 b=2 detach=true"),
+        ("-sc query=bash", "-sc query=bash"),
+        ("--help", "--help"),
+        ("", ""),
+    ],
+)
+def test_options_may_stand_between_overrides(given, wanted):
+    assert plain_flags(given.split()) == wanted.split()
 
 
 def test_the_help_text(tmp_path):

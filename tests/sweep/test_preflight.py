@@ -199,6 +199,29 @@ def test_where_the_tokenizer_is_no_file_the_worker_says_it(compose_run, llava_fo
         add_tokens(AutoTokenizer.from_pretrained(llava_folder), tokens)
 
 
+@pytest.mark.parametrize("data", ["scenes", "bruegel"])
+def test_words_that_the_base_does_not_know_are_named(compose_run, tmp_path, capsys, data):
+    """It reads them all as one, and would train without a word about it."""
+    counts = "{train: 4, val: 1, test: 1}"
+    cfg = compose_run(
+        f"data={data}",
+        f"paths.data={tmp_path}",
+        f"data.prepare.refer={counts}",
+        f"data.prepare.reason={counts}",
+    )
+    preflight.check([cfg])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    if data == "scenes":
+        assert said == []
+        return
+    (line,) = said
+    assert re.match(r"note: \d\d% of the queries of data=bruegel hold words that model=tiny", line)
+    named = re.search(r"\((.*)\)", line)[1].split(", ")
+    known = json.loads((PROJECT / "keyseg/tiny/weights/llava/tokenizer.json").read_text())
+    assert named
+    assert not set(named) & set(known["model"]["vocab"])
+
+
 def test_every_variant_can_be_built_and_is_built_once(compose_run, tmp_path, monkeypatch):
     options = sorted(f.stem for f in (PROJECT / "experiments/fusion").glob("*.yaml"))
     cells = [

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 from omegaconf import OmegaConf
 
-from keyseg.config import PROJECT
+from keyseg.config import PROJECT, flatten
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
 from keyseg.report.store import Sweep, VariantResult
@@ -80,12 +80,67 @@ def test_a_design_holds(file):
 
 
 def test_keyword_loss_runs_no_cell_twice():
-    """Off, temperature and target cannot matter: 9 of the 24 combinations are repeats."""
+    """Off, temperature and target cannot matter, and without KEY nothing of the loss can."""
     content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
     made = read_design(jobs, content["ablation"])
     assert made.left_out == len(jobs) - len(made.points) > 0
-    off = [p for p in made.points if p.factors["loss.keyword.weight"] == 0]
-    assert len(off) == len({p.seed for p in off})
+    bare = [p for p in made.points if p.factors.get("loss.keyword.weight", 0) == 0]
+    said = [(p.factors["fusion"], p.factors["prompt.names_target"], p.seed) for p in bare]
+    assert len(said) == len(set(said)) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("name", ["table3", "fusion_full", "token_order", "keyword_loss"])
+def test_questions_about_key_are_held_against_a_model_without_it(name):
+    content, _, jobs = read(PROJECT / f"sweeps/{name}.yaml")
+    made = read_design(jobs, content["ablation"])
+    assert made.baseline["fusion"] == "no_key"
+    assert any(e.get("against", {}).get("fusion") == "no_key" for e in made.contrasts)
+    bare = [p for p in made.points if p.factors["fusion"] == "no_key"]
+    assert not any({"model.tokens.order", "loss.keyword.weight"} & p.factors.keys() for p in bare)
+
+
+SET_BY_RELEASED = {
+    "model.tokens.order": "seg_first",
+    "model.tokens.state": "previous",
+    "model.tokens.rows": "all",
+    "model.shared_projection": True,
+    "model.name": "llava_1_5_7b",
+    "data.name": "released",
+    "data.keyword": "expression",
+    "data.draw": "uniform",
+    "prompt.name": "released",
+    "prompt.test": "{query}",
+    "loss.keyword.table": "projected",
+    "loss.keyword.similarity": "cosine",
+    "loss.keyword.temperature": 0.07,
+    "loss.text": 1e-4,
+    "loss.dice_smooth": 1e-3,
+    "loss.void": "background",
+    "optim.steps": 4000,
+    "optim.until": "patience",
+    "optim.patience": 5,
+    "evaluation.texts": "first",
+}
+
+
+@pytest.mark.parametrize("name", ["released", "fidelity"])
+def test_all_that_can_be_set_is_as_released(name, compose_run):
+    """And fidelity asks its question with it."""
+    cfg = compose_run(f"+sweeps={name}")
+    found = flatten(cfg)
+    assert {key: found[key] for key in SET_BY_RELEASED} == SET_BY_RELEASED
+    assert cfg.ablation["name"] == name
+    small = compose_run(f"+sweeps={name}", "model=tiny", "data=scenes", "prompt=short")
+    assert (small.model.name, small.data["name"]) == ("tiny", "scenes")
+    assert small.model.shared_projection
+
+
+def test_an_answer_that_names_nothing_is_an_arm():
+    content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
+    made = read_design(jobs, content["ablation"])
+    silent = [p for p in made.points if p.factors["prompt.names_target"] is False and not p.seed]
+    arms = {(p.factors["fusion"], p.factors.get("loss.keyword.weight")) for p in silent}
+    assert arms == {("no_key", None), ("full", 0.0), ("full", 0.5)}
 
 
 def test_a_dropped_factor_is_as_good_with_any_value():

@@ -87,7 +87,7 @@ def test_a_record_for_every_example_in_order(cell, records, protocol):
     assert set.intersection(*slices) == every
     assert set.union(*slices) == {*every, "slice_distractors"}
     for row, own in zip(rows, slices, strict=True):
-        assert row.keys() == {*SAMPLE_COLUMNS, *own}
+        assert row.keys() == {*SAMPLE_COLUMNS, *own, "slice_seen_by_clip"}
         assert row["protocol"] == protocol
     frame = pd.DataFrame(rows)
     kinds = {"intersection": "i", "union": "i", "iou": "f", "keyword_rank": "i", "height": "i"}
@@ -256,6 +256,24 @@ def test_a_generated_answer_like_the_written_one_scores_the_same(answering, wide
     same = ("intersection", "union", "iou", "keyword_rank", "mask_rle", "predicted_keyword")
     for one, other in zip(generated, forced, strict=True):
         assert {k: one[k] for k in same} == {k: other[k] for k in same}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrote", "noun"),
+    [
+        ("full", "sure , [KEY] [SEG] . the big red cup .", "cup"),
+        ("full", "a ball ? [KEY] [SEG] .", ""),
+        ("no_key", "sure , [SEG] . the ball .", "ball"),
+    ],
+)
+def test_what_the_model_calls_the_target_is_read_after_the_tokens(
+    answering, wide, name, wrote, noun
+):
+    parts, cfg = answering(name, "key_first", wrote, "sure .")
+    made, _ = evaluate(parts, [wide], cfg, "generated")
+    assert (made["answer_noun"], made["target_noun"]) == (noun, "ball")
+    given, _ = evaluate(parts, [wide], cfg, "teacher_forced")
+    assert (given["answer_noun"], given["target_noun"]) == (None, "ball")
 
 
 def test_without_key_nothing_of_key_and_keyword_is_scored(answering, wide, make_parts):

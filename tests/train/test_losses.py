@@ -74,6 +74,14 @@ def test_each_mask_counts_once_whatever_its_size_of_valid_area(loss):
     torch.testing.assert_close(each[1:], loss(logits[1:], targets[1:]))
 
 
+@pytest.mark.parametrize("smooth", [1.0, 1e-3])
+def test_dice_is_smoothed_by_so_many_pixels(smooth):
+    """Half of each of four pixels, one of which is the target: 1 - (2 * 0.5 + s) / (2 + 1 + s)."""
+    target = torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
+    found = dice_loss(torch.zeros(1, 2, 2), target, smooth=smooth)
+    assert float(found) == pytest.approx(1 - (1 + smooth) / (3 + smooth))
+
+
 def test_nothing_predicted_for_an_empty_target_is_no_error():
     nothing, empty = torch.full((1, 2, 2), -BIG), mask([0, 0], [0, 0])
     assert dice_loss(nothing, empty).tolist() == pytest.approx([0.0], abs=1e-6)

@@ -53,6 +53,18 @@ OPTIONS = [
     ("loss.bce=0", "loss.dice=0"),
     ("loss.resolution=decoder",),
     ("optim.schedule=constant", "optim.warmup=0", "optim.clip=0"),
+    ("model.tokens.rows=all", "model.precision=bf16", "model.frozen=precision"),
+    (
+        "fusion=released",
+        "model.shared_projection=true",
+        "loss.keyword.table=projected",
+        "model.tokens.rows=all",
+        "loss.void=background",
+        "loss.dice_smooth=1e-3",
+        "model.clip_view=pad",
+        "data.draw=uniform",
+    ),
+    ("model.shared_projection=true", "loss.keyword.table=projected", "loss.bce=0", "loss.dice=0"),
 ]
 
 
@@ -319,6 +331,25 @@ def test_losses_compare_masks_at_each_images_own_size(trainer):
     assert float(after["text"]) == float(before["text"])
 
 
+def test_pixels_to_ignore_may_count_as_background(trainer):
+    made, _ = trainer("run", *SHORT)
+    batch = made.parts.collator(made.sampler.step(0))
+    with torch.no_grad():
+        output = made.model(batch)
+        for mask in batch.masks:
+            mask[:40] = 255
+
+        def losses(void):
+            made.cfg.loss.void = void
+            terms = compute_losses(output, batch, made.cfg, 128).terms
+            return {name: float(terms[name]) for name in ("bce", "dice")}
+
+        skipped, counted = losses("skip"), losses("background")
+        for mask in batch.masks:
+            mask[mask == 255] = 0
+        assert counted == losses("skip") != skipped
+
+
 @pytest.mark.parametrize(
     ("schedule", "wanted"),
     [
@@ -386,6 +417,35 @@ def test_a_training_ends_at_its_plateau_also_when_it_was_killed_on_the_way(train
     values = list(constant.fit(flat(constant)))
     assert constant.step == 6  # nothing to decay
     assert [v.step for v in values if v.name == "train/loss"] == [4, 6]
+
+
+def test_a_training_ends_where_val_has_not_risen_for_so_many_evaluations(trainer):
+    """Killed on the way or not; the untrained score is none that had to be beaten."""
+    options = (
+        "optim.until=patience",
+        "optim.patience=2",
+        "optim.steps=30",
+        "optim.schedule=linear",
+        "optim.eval_every=2",
+        "optim.checkpoint_every=1",
+        "runtime.log_every=4",
+    )
+    scores = {0: 0.9, 2: 0.3, 4: 0.5, 6: 0.5, 8: 0.4}
+
+    def of(made):
+        return lambda: {"giou": scores[made.step]}
+
+    killed, _ = trainer("run", *options, last=7)
+    with pytest.raises(KilledError):
+        list(killed.fit(of(killed)))
+    again, _ = trainer("run", *options)
+    assert again.resume() == 7
+    rest = list(again.fit(of(again)))
+    assert again.step == again.end == 8
+    assert {v.step for v in rest if v.name == "val/giou"} == {8}
+    done, _ = trainer("run", *options)
+    done.resume()
+    assert list(done.fit(of(done))) == []
 
 
 def test_learning_rate_without_warmup(run_config):

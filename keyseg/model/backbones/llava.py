@@ -153,9 +153,10 @@ class Vlm(nn.Module):
         alpha: float,
         dropout: float,
         targets: Sequence[str],
+        whole_tables: bool = False,
     ) -> None:
         """`new_tokens`: ids of KEY and SEG, or of SEG alone; `init_tokens`: the word each row
-        starts from, None = drawn with `seed`."""
+        starts from, None = drawn with `seed`; `whole_tables`: all rows are trained."""
         super().__init__()
         llava.model.vision_tower = nn.Identity()  # pixels are seen elsewhere (model/encoders.py)
         rows = llava.get_input_embeddings().weight.shape[0]
@@ -179,12 +180,15 @@ class Vlm(nn.Module):
             lora_dropout=dropout,
             # CLIP has layers of the same names: the pattern names the language model
             target_modules=rf".*language_model.*\.({wanted})",
-            trainable_token_indices=trainable,
+            trainable_token_indices=None if whole_tables else trainable,
         )
         with warnings.catch_warnings():
             # transformers warns of a property that peft 0.21 reads
             warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
             self.peft = get_peft_model(llava, config)
+        self.whole_tables = whole_tables
+        for table in tables if whole_tables else ():
+            table.weight.requires_grad_(True)
         for module in self.peft.modules():
             if isinstance(module, LoraLayer):
                 # autocast narrows inputs to its own type: widened before, they would be cast twice
@@ -242,7 +246,7 @@ class Vlm(nn.Module):
         return out
 
     def table(self) -> Tensor:
-        """The pre-trained vocabulary table (V, D), detached."""
+        """The vocabulary table (V, D), detached: pre-trained, unless all of it is trained."""
         module = self.llava.get_input_embeddings()
         weight: Tensor = module.weight
         return weight.detach()

@@ -130,17 +130,15 @@ def paired(sweep: Sweep) -> Any:
     """IoU against IoU on every example, a panel a contrast; then the differences' ECDF."""
     import seaborn as sns
 
-    shown = [c for c in declared(sweep) if c.plain][:_PANELS]
-    pairs = [(c, _both(c, sweep.headline)) for c in shown]
-    pairs = [(c, both) for c, both in pairs if len(both)]
-    columns = min(len(pairs) + 1, _COLUMNS)
-    rows = -(-(len(pairs) + 1) // columns)
-    figure = canvas(3.6 * columns, 3.3 * rows, [c.of for c, _ in pairs])
+    shown = pairs(sweep)
+    columns = min(len(shown) + 1, _COLUMNS)
+    rows = -(-(len(shown) + 1) // columns)
+    figure = canvas(3.6 * columns, 3.3 * rows, [c.of for c, _ in shown])
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    axes, last = grid[: len(pairs)], grid[len(pairs)]
-    for ax in grid[len(pairs) + 1 :]:
+    axes, last = grid[: len(shown)], grid[len(shown)]
+    for ax in grid[len(shown) + 1 :]:
         ax.set_axis_off()
-    for ax, (contrast, both) in zip(axes, pairs, strict=False):
+    for ax, (contrast, both) in zip(axes, shown, strict=False):
         style = look(contrast.of.index)
         drawn = both.sample(min(len(both), _POINTS), random_state=0)
         size, alpha = (12, 0.7) if len(drawn) < 500 else (4, 0.4)
@@ -157,8 +155,15 @@ def paired(sweep: Sweep) -> Any:
     last.axvline(0, color=INK, linewidth=0.8)
     last.set(xlabel="difference of IoU, points", ylabel="share of examples", title="ECDF")
     last.set_ylim(0, 1)
-    legend(figure, [c.of for c, _ in pairs])
+    legend(figure, [c.of for c, _ in shown])
     return figure
+
+
+def pairs(sweep: Sweep) -> list[tuple[Contrast, pd.DataFrame]]:
+    """The contrasts that are drawn example by example, each with IoU of both sides by id."""
+    shown = [c for c in declared(sweep) if c.plain][:_PANELS]
+    found = [(c, _both(c, sweep.headline)) for c in shown]
+    return [(c, both) for c, both in found if len(both)]
 
 
 def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:
@@ -189,10 +194,8 @@ def _values(sweep: Sweep, key: str) -> list[str]:
     return list(dict.fromkeys(str(v.factors[key]) for v in sweep.variants if key in v.factors))
 
 
-def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
-    """gIoU over two factors as a heat map."""
-    import seaborn as sns
-
+def combinations(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
+    """row, column, giou in percent: every variant in the grid of the first two factors."""
     rows, columns = two_factors(sweep)
     part = _giou(sweep, scores)["value"]
     every = {key: _values(sweep, key) for key in (rows, columns)}
@@ -201,7 +204,7 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
         """Its value; all of them where the factor was dropped, because it cannot matter there."""
         return [str(variant.factors[key])] if key in variant.factors else every[key]
 
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         [
             (row, column, 100 * float(part[v.label]))
             for v in sweep.variants
@@ -211,6 +214,15 @@ def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
         ],
         columns=["row", "column", "giou"],
     )
+
+
+def interaction(sweep: Sweep, scores: pd.DataFrame) -> Any:
+    """gIoU over two factors as a heat map."""
+    import seaborn as sns
+
+    rows, columns = two_factors(sweep)
+    every = {key: _values(sweep, key) for key in (rows, columns)}
+    frame = combinations(sweep, scores)
     grid = frame.pivot_table("giou", "row", "column").reindex(
         index=every[rows], columns=every[columns]
     )

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from keyseg.report.data import ReportData
-from keyseg.report.figures import budget, contrasts, pathway, test_scores
+from keyseg.report.figures import budget, contrasts, pathway, plotted, test_scores
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.registry import FIGURES, ReportFigure, register
-from keyseg.report.figures.style import figure_style, save
+from keyseg.report.figures.style import FIGURE_KINDS, figure_style, save
 from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import Sweep
 
@@ -24,12 +24,22 @@ def draw_all(
     differences: pd.DataFrame,
     slices: Mapping[str, Sequence[str]],
     folder: Path,
+    kinds: Sequence[str] = FIGURE_KINDS,
 ) -> dict[str, tuple[Path, ...]]:
-    """Write every figure; {name: (png, svg, pdf)}. A figure without data is left out."""
+    """Write every figure; {name: its files, in the order of `FIGURE_KINDS`}.
+
+    A figure without data is left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    data = ReportData(sweep, scores, differences, slices)
     with figure_style():
         drawn = {n: make() for n, make in makers(sweep, scores, differences, slices).items()}
-        return {n: save(made, folder, n) for n, made in drawn.items() if made is not None}
+        return {
+            n: save(made, folder, n, kinds, partial(points, data) if points else None)
+            for n, made in drawn.items()
+            if made is not None
+            for points in (FIGURES[n].data,)
+        }
 
 
 def makers(
@@ -64,6 +74,7 @@ register(
         "verdicts",
         lambda d: contrasts.forest(d.sweep, d.contrasts),
         _known,
+        plotted.forest,
     )
 )
 register(
@@ -76,6 +87,7 @@ register(
         "verdicts",
         lambda d: pathway.figure(d.sweep, d.scores, d.contrasts),
         lambda d: bool(pathway.steps(d.sweep)),
+        plotted.path,
     )
 )
 register(
@@ -88,6 +100,7 @@ register(
         "results",
         lambda d: contrasts.paired(d.sweep),
         lambda d: _known(d) and contrasts.pictured(d.sweep),
+        plotted.paired,
     )
 )
 register(
@@ -99,6 +112,7 @@ register(
         "results",
         lambda d: contrasts.interaction(d.sweep, d.scores),
         lambda d: bool(d.sweep.finished and contrasts.two_factors(d.sweep)),
+        plotted.interaction,
     )
 )
 register(
@@ -110,6 +124,7 @@ register(
         "slices",
         lambda d: test_scores.by_slice(d.sweep, d.scores, d.slices),
         lambda d: bool(d.slices),
+        plotted.by_slice,
     )
 )
 register(
@@ -123,6 +138,7 @@ register(
         "learning",
         lambda d: learning_curves(d.sweep),
         lambda d: any(len(c.metrics) for c in d.sweep.cells),
+        plotted.learning_curves,
     )
 )
 register(
@@ -136,6 +152,7 @@ register(
         "learning",
         lambda d: budget.figure(d.sweep, d.scores),
         lambda d: budget.varies(d.sweep, d.scores),
+        plotted.budget,
     )
 )
 register(
@@ -147,6 +164,7 @@ register(
         "learning",
         lambda d: test_scores.precision(d.sweep),
         _finished,
+        plotted.precision,
     )
 )
 register(
@@ -160,6 +178,7 @@ register(
         "learning",
         lambda d: test_scores.keyword(d.sweep),
         lambda d: any(c.key_asked for c in d.sweep.finished),
+        plotted.keyword,
     )
 )
 register(
@@ -172,5 +191,6 @@ register(
         "learning",
         lambda d: contrasts.cost(d.sweep, d.scores),
         _finished,
+        plotted.cost,
     )
 )

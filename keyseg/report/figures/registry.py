@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from keyseg.report.data import ReportData
 
 FIGURE_PLACES = ("verdicts", "results", "slices", "learning")
 """Sections of the page that hold figures, in its order. A section that a page lacks hands its
 figures on to the last one, which every page has."""
 
+Points = Callable[[ReportData], pd.DataFrame]
+"""Returns what a figure is drawn from, as a table."""
 Draw = Callable[[ReportData], Any]
 """Returns a matplotlib figure; None where the sweep has no data for it."""
 
@@ -20,7 +24,8 @@ Draw = Callable[[ReportData], Any]
 class ReportFigure:
     """A figure. name: of its files, too; place: one of `FIGURE_PLACES`.
 
-    wanted: whether a sweep has data for it, where that is known before it is drawn.
+    wanted: whether a sweep has data for it, where that is known before it is drawn. data: what it
+    shows, for a CSV beside it; None = the points as they were drawn.
     """
 
     name: str
@@ -29,6 +34,7 @@ class ReportFigure:
     place: str
     draw: Draw
     wanted: Callable[[ReportData], bool] = lambda _: True
+    data: Points | None = None
 
 
 FIGURES: dict[str, ReportFigure] = {}
@@ -50,7 +56,7 @@ def register(figure: ReportFigure) -> None:
 
 
 def figure(
-    name: str, *, title: str, caption: str, place: str = "learning"
+    name: str, *, title: str, caption: str, place: str = "learning", data: Points | None = None
 ) -> Callable[[Draw], Draw]:
     """`register` for what stands below: a function that draws.
 
@@ -59,7 +65,7 @@ def figure(
     """
 
     def define(draw: Draw) -> Draw:
-        register(ReportFigure(name, title, caption, place, draw))
+        register(ReportFigure(name, title, caption, place, draw, data=data))
         return draw
 
     return define

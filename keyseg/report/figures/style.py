@@ -6,14 +6,19 @@ They differ in lightness too, and dashes and markers tell variants apart in grey
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from keyseg.report.figures import drawn
 from keyseg.report.store import VariantResult
+from keyseg.runs import disk
 from keyseg.runs.disk import file_name
 
 PALETTE = (
@@ -68,6 +73,18 @@ _RC: dict[str, Any] = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,  # TrueType: Type 3 fonts are refused by many publishers
 }
+
+
+FIGURE_KINDS = ("png", "svg", "pdf", "csv")
+"""What a figure is written as; csv: its data."""
+_UNDATED: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None},
+}
+
+
+_DIGITS = re.compile(r"(\.\d\d)\d+")
 
 
 @dataclass(frozen=True)
@@ -161,14 +178,37 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width, **options))
 
 
-def save(figure: Any, folder: Path, name: str) -> tuple[Path, Path, Path]:
-    """Write PNG, SVG and PDF, the same bytes for the same figure; labels are never cut off."""
-    png, svg, pdf = (folder / f"{file_name(name)}.{kind}" for kind in ("png", "svg", "pdf"))
-    # Laid out and measured once: both take seconds where there are many panels.
-    figure.get_layout_engine().execute(figure)
-    box = figure.get_tightbbox().padded(0.06)
-    figure.set_layout_engine("none")
-    figure.savefig(png, dpi=200, bbox_inches=box, metadata={"Software": None})
-    figure.savefig(svg, bbox_inches=box, metadata={"Date": None, "Creator": None})
-    figure.savefig(pdf, bbox_inches=box, metadata={"CreationDate": None, "Creator": None})
-    return png, svg, pdf
+def save(
+    figure: Any,
+    folder: Path,
+    name: str,
+    kinds: Sequence[str] = FIGURE_KINDS,
+    points: Callable[[], pd.DataFrame] | None = None,
+) -> tuple[Path, ...]:
+    """Write the files of a figure, those of `FIGURE_KINDS` that are wanted, in that order.
+
+    The same bytes for the same figure; labels are never cut off. `points`: its data, else the
+    points that it drew.
+    """
+    files = {kind: folder / f"{file_name(name)}.{kind}" for kind in FIGURE_KINDS if kind in kinds}
+    if "csv" in files:
+        table = drawn.points(figure) if points is None else points()
+        table.to_csv(files["csv"], index=False, float_format="%.6g", lineterminator="\n")
+    if set(files) - {"csv"}:
+        # Laid out and measured once: both take seconds where there are many panels.
+        figure.get_layout_engine().execute(figure)
+        box = figure.get_tightbbox().padded(0.06)
+        figure.set_layout_engine("none")
+        for kind, file in files.items():
+            if kind != "csv":
+                options = {"dpi": 200} if kind == "png" else {}
+                figure.savefig(file, bbox_inches=box, metadata=_UNDATED[kind], **options)
+        if "svg" in files:
+            disk.replace(files["svg"], _shortened(files["svg"].read_text()).encode())
+    return tuple(files.values())
+
+
+def _shortened(svg: str) -> str:
+    """Places to a hundredth of a point: a fifth of a file is digits that nobody sees."""
+    svg = re.sub(r' d="[^"]*"', lambda path: _DIGITS.sub(r"\1", path[0]), svg)
+    return re.sub(r'(\b[xy]="-?\d+\.\d\d)\d+', r"\1", svg)

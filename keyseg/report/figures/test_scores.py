@@ -74,26 +74,36 @@ def _slice(
     ax.grid(visible=False, axis="x")
 
 
+IOU_GRID = np.linspace(0, 1, 101)
+"""Thresholds of the precision curves."""
+
+
+def shares_above(variant: VariantResult, protocol: str) -> np.ndarray:
+    """(seeds, len(IOU_GRID)): share of a cell's examples whose IoU is above each threshold."""
+    return np.array(
+        [
+            _share_above(cell.samples.loc[cell.samples["protocol"] == protocol, "iou"], IOU_GRID)
+            for cell in variant.finished
+        ]
+    )
+
+
 def precision(sweep: Sweep) -> Any:
     """Share of test examples whose IoU is above X, for every X; a panel a protocol."""
     variants = [v for v in sweep.variants if v.finished]
     figure = canvas(4.4 * max(len(sweep.protocols), 1.5), 3.6, variants)
     axes = figure.subplots(1, len(sweep.protocols), sharey=True, squeeze=False)[0]
-    grid = np.linspace(0, 1, 101)
     marks = [int(100 * x + 0.5) for x in THRESHOLDS]
     for ax, protocol in zip(axes, sweep.protocols, strict=True):
         for variant in variants:
-            shares = [
-                _share_above(cell.samples.loc[cell.samples["protocol"] == protocol, "iou"], grid)
-                for cell in variant.finished
-            ]
+            shares = shares_above(variant, protocol)
             style = look(variant.index)
             mean = 100 * np.mean(shares, 0)
             dash = {"linestyle": style.dash, "marker": style.marker, "markevery": marks}
-            ax.plot(grid, mean, color=style.colour, **dash)
+            ax.plot(IOU_GRID, mean, color=style.colour, **dash)
             if len(shares) > 1:
                 low, high = 100 * np.min(shares, 0), 100 * np.max(shares, 0)
-                band(ax, grid, low, high, style.colour, len(variants))
+                band(ax, IOU_GRID, low, high, style.colour, len(variants))
         ax.set(xlabel="X", xlim=(0, 1), ylim=(0, 100), title=protocol.replace("_", "-"))
     figure.get_layout_engine().set(wspace=0.05)
     axes[0].set_ylabel("examples with IoU > X (%)")
@@ -111,18 +121,11 @@ def keyword(sweep: Sweep) -> Any:
     edges = np.linspace(0, 1, 6)
     shares = []
     for variant in variants:
-        rows = pd.concat([c.samples for c in variant.finished])
-        rows = rows[(rows["protocol"] == sweep.headline) & with_keyword(rows)]
-        rows = rows[np.isfinite(rows["iou"].astype(float))]
-        hit, good = rows["keyword_rank"] == 0, rows["iou"] >= RIGHT_MASK
-        bins = np.clip(np.digitize(rows["iou"], edges[1:-1]), 0, 4)
-        by_bin = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
-        accuracy = 100 * by_bin["mean"].where(by_bin["size"] >= FEW).to_numpy(float)
+        accuracy, outcomes = keyword_and_mask(variant, sweep.headline)
         style = look(variant.index)
         dash = {"linestyle": style.dash, "marker": style.marker}
         left.plot((edges[:-1] + edges[1:]) / 2, accuracy, color=style.colour, **dash)
-        cells = [hit & good, hit & ~good, ~hit & good, ~hit & ~good]
-        shares.append([100 * float(c.mean()) if len(rows) else 0.0 for c in cells])
+        shares.append(outcomes)
     left.set(xlim=(0, 1), ylim=(0, 102), xlabel="IoU, in fifths", ylabel="keyword accuracy (%)")
     left.set_title("keyword accuracy against IoU")
     left.set_xticks(edges)
@@ -130,6 +133,19 @@ def keyword(sweep: Sweep) -> Any:
     _bars(right, np.array(shares), labels)
     legend(figure, variants)
     return figure
+
+
+def keyword_and_mask(variant: VariantResult, protocol: str) -> tuple[np.ndarray, list[float]]:
+    """Percent: keyword accuracy in each fifth of IoU (NaN of few examples), and of `OUTCOMES`."""
+    rows = pd.concat([c.samples for c in variant.finished])
+    rows = rows[(rows["protocol"] == protocol) & with_keyword(rows)]
+    rows = rows[np.isfinite(rows["iou"].astype(float))]
+    hit, good = rows["keyword_rank"] == 0, rows["iou"] >= RIGHT_MASK
+    bins = np.clip(np.digitize(rows["iou"], np.linspace(0, 1, 6)[1:-1]), 0, 4)
+    by_bin = hit.groupby(bins).agg(["mean", "size"]).reindex(range(5))
+    accuracy = 100 * by_bin["mean"].where(by_bin["size"] >= FEW).to_numpy(float)
+    cells = [hit & good, hit & ~good, ~hit & good, ~hit & ~good]
+    return accuracy, [100 * float(c.mean()) if len(rows) else 0.0 for c in cells]
 
 
 def _bars(ax: Any, shares: np.ndarray, labels: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,12 @@ class TopWord:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a row: a data URI and what stands below it."""
+    """One image of a row and what stands below it. `layer`: a data URI that is laid over the row's
+    image; "" = the image as it is.
+    """
 
     title: str
-    uri: str
+    layer: str = ""
     index: int | None = None
     iou: str = ""
     words: tuple[TopWord, ...] = ()
@@ -71,9 +74,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Item:
-    """One example with its pictures. `slices`: what can be filtered by; `tags`: as shown."""
+    """One example with its pictures. `image`: its key in the gallery's images; `ratio`: its width
+    over its height; `slices`: what can be filtered by; `tags`: as shown.
+    """
 
     kind: str
+    image: int
+    ratio: float
     id: str
     query: str
     keyword: str
@@ -85,12 +92,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Gallery:
-    """`kinds`: (kind, title, meaning) in order; `items` by kind; `filters`: values by slice."""
+    """`kinds`: (kind, title, meaning) in order; `items` by kind; `filters`: values by slice.
+
+    `images`: data URIs, each once, however many items show it. `variants`: (index, label).
+    """
 
     kinds: Sequence[tuple[str, str, str]]
     items: Mapping[str, Sequence[Item]]
     filters: Mapping[str, Sequence[str]]
     protocol: str
+    images: Sequence[str]
+    variants: Sequence[tuple[int, str]]
 
 
 def build(sweep: Sweep, seed: int) -> Gallery | None:
@@ -106,6 +118,7 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
     facts = facts[~facts.index.duplicated()]
     style = facts[SLICE + "style"].astype(str) if SLICE + "style" in facts else None
 
+    images: dict[Path, tuple[int, str]] = {}
     kinds: list[tuple[str, str, str]] = []
     items: dict[str, list[Item]] = {}
 
@@ -115,7 +128,9 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
         if ids:
             kinds.append(kind)
             rows = [_row(facts, i) for i in ids]
-            items[kind[0]] = [_item(kind[0], row, variants, tables, answers) for row in rows]
+            items[kind[0]] = [
+                _item(kind[0], row, variants, tables, answers, images) for row in rows
+            ]
 
     for n, contrast in enumerate([c for c in declared(sweep) if c.plain][:CONTRASTS]):
         pair = (contrast.against, contrast.of)
@@ -139,7 +154,9 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
         add(general, chosen.get(general[0], []), shown)
     if "dialects" in items:
         items["dialects"] = [_with_rules(item, ruled) for item in items["dialects"]]
-    return Gallery(kinds, items, _filters(items), protocol)
+    named = [(v.index, v.label) for v in shown]
+    uris = [uri for _, uri in images.values()]
+    return Gallery(kinds, items, _filters(items), protocol, uris, named)
 
 
 def _with_rules(item: Item, ruled: Mapping[str, pd.DataFrame]) -> Item:
@@ -284,15 +301,19 @@ def _item(
     variants: Sequence[VariantResult],
     tables: Mapping[str, pd.DataFrame],
     answers: Mapping[str, pd.DataFrame],
+    images: dict[Path, tuple[int, str]],
 ) -> Item:
+    """An item; its image is added to `images`: place and data URI by path."""
     size = int(fact["height"]), int(fact["width"])
     path = resolve_path(str(fact["image"]))
     image, there = overlay.load(path, *size)
     target = overlay.decode(fact.get("target_rle"), *size)
-    plain = Picture("Image", overlay.jpeg_uri(image))
+    if path not in images:
+        images[path] = (len(images), overlay.webp_uri(image))
+    plain = Picture("Image")
     wanted = Picture(
         "Target",
-        overlay.jpeg_uri(overlay.draw(image, target, TARGET)),
+        overlay.layer_uri(overlay.layer(image, target), TARGET, TARGET),
         note="" if target is not None and target.any() else "empty",
     )
     name = str(fact["id"])
@@ -303,6 +324,8 @@ def _item(
     tags = [slices["style"], *(_tag(key, slices[key]) for key in ("size", "length", "distractors"))]
     return Item(
         kind,
+        images[path][0],
+        round(image.shape[1] / image.shape[0], 4),
         name,
         _text(fact["query"]),
         _text(fact["keyword"]),
@@ -322,17 +345,17 @@ def _prediction(
     target: np.ndarray | None,
 ) -> Picture:
     if name not in table.index:
-        empty = overlay.jpeg_uri(overlay.draw(image, None, TARGET))
+        empty = overlay.layer_uri(overlay.layer(image, None), TARGET, TARGET)
         return Picture(variant.label, empty, variant.index, note="not evaluated on this example")
     row = _row(table, name)
     mask = overlay.decode(row.get("mask_rle"), int(row["height"]), int(row["width"]))
-    outline = (target, TARGET) if target is not None else None
+    colour = look(variant.index).colour
     said = _row(generated, name) if generated is not None and name in generated.index else row
     there = "empty mask" if mask is not None and not mask.any() else ""
     note = "no mask stored, or a damaged one" if mask is None else there
     return Picture(
         variant.label,
-        overlay.jpeg_uri(overlay.draw(image, mask, look(variant.index).colour, outline)),
+        overlay.layer_uri(overlay.layer(image, mask, target), colour, TARGET),
         variant.index,
         f"{100 * float(row['iou']):.0f}" if np.isfinite(float(row["iou"])) else "–",
         top_words(row.get("top_words"), _text(row["keyword"])),

@@ -1,4 +1,8 @@
-"""Masks drawn on images: a tint and a contour, at a size that reads on a page and in print."""
+"""Masks drawn on images: a tint and a contour, at a size that reads on a page and in print.
+
+`draw` gives one picture. A gallery shows many masks on one image: there the image is stored once,
+and each mask is a `layer` of four colours, a kilobyte, that the page lays over it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import base64
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -15,14 +20,19 @@ from keyseg.data.masks import decode_rle
 from keyseg.data.pictures import open_rgb
 
 _SMALL, _LARGE = 256, 320
-"""Longest side in pixels: smaller images are enlarged to about `_SMALL`, larger ones reduced."""
-QUALITY = 84
+"""Longest side in pixels: masks of smaller images are enlarged to about `_SMALL`, larger images are
+reduced, with their masks."""
+QUALITY, _WEBP_QUALITY = 84, 78
+_PLAIN = " !$*+,-./:;=?@[]_~"
+"""What stands as it is in a data URI of text."""
+_NONE, _TINT, _EDGE, _OUTLINE = range(4)
+"""What a pixel of a layer is."""
 _GREY = 200
 
 
 @lru_cache(maxsize=64)
 def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
-    """(H', W', 3) uint8, upright, at the size of the page, and whether the file was there.
+    """(H', W', 3) uint8, upright, reduced to the size of the page, and whether the file was there.
 
     Upright as the readers of data have it: masks are stored in that orientation, not the file's.
     A file that is absent or broken gives a grey tile of the shape that the samples state.
@@ -30,9 +40,9 @@ def load(path: Path, height: int, width: int) -> tuple[np.ndarray, bool]:
     try:
         rgb = open_rgb(path)
     except DataError:
-        grey = Image.new("RGB", _size(width, height), (_GREY, _GREY, _GREY))
+        grey = Image.new("RGB", _reduced(width, height), (_GREY, _GREY, _GREY))
         return np.asarray(grey), False
-    return np.asarray(rgb.resize(_size(*rgb.size), Image.Resampling.BICUBIC)), True
+    return np.asarray(rgb.resize(_reduced(*rgb.size), Image.Resampling.BICUBIC)), True
 
 
 def decode(counts: object, height: int, width: int) -> np.ndarray | None:
@@ -69,17 +79,62 @@ def draw(
     return drawn
 
 
+def layer(
+    image: np.ndarray, mask: np.ndarray | None, outline: np.ndarray | None = None
+) -> np.ndarray:
+    """(H', W') uint8 of `mask` and `outline` as `draw` has them: nothing, tint, edge or outline.
+
+    For an `image` (H, W, 3); of a small one the layer is larger, so that its edges are thin.
+    """
+    width, height = _size(image.shape[1], image.shape[0])
+    drawn = np.full((height, width), _NONE, np.uint8)
+    if mask is not None:
+        area = _fit(mask, drawn)
+        drawn[area] = _TINT
+        drawn[_grow(area, 2) & ~area] = _EDGE
+    if outline is not None:
+        area = _fit(outline, drawn)
+        drawn[area & ~_shrink(area, 2)] = _OUTLINE
+    return drawn
+
+
+def layer_uri(drawn: np.ndarray, colour: str, outline: str) -> str:
+    """A data URI of a layer: a PNG whose palette holds its colours and how much they cover."""
+    picture = Image.fromarray(drawn, "P")
+    colours = np.stack([np.zeros(3), _rgb(colour), _rgb(colour), _rgb(outline)])
+    picture.putpalette(colours.astype(int).ravel().tolist())
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", optimize=True, bits=2, transparency=bytes([0, 128, 255, 255]))
+    return _uri("png", buffer.getvalue())
+
+
+def webp_uri(image: np.ndarray) -> str:
+    """A data URI of an RGB image, as small as it may be on a page."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "WEBP", quality=_WEBP_QUALITY, method=6)
+    return _uri("webp", buffer.getvalue())
+
+
 def jpeg_uri(image: np.ndarray) -> str:
     """A data URI of an RGB image."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _uri("jpeg", buffer.getvalue())
 
 
-def file_uri(file: Path) -> str:
-    """A data URI of an SVG or PNG file."""
-    kind = {".svg": "svg+xml", ".png": "png"}[file.suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+def svg_uri(file: Path) -> str:
+    """A data URI of an SVG file as text, which is a quarter shorter than base64."""
+    text = " ".join(file.read_text(encoding="utf-8").split())
+    return f"data:image/svg+xml,{quote(text, safe=_PLAIN)}"
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _reduced(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, _LARGE / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _size(width: int, height: int) -> tuple[int, int]:

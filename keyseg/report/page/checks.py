@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from keyseg.config import ConfigError
+from keyseg.data.shared_parts import shared_parts
 from keyseg.metrics import BY_NAME, ratios
+from keyseg.report.stats import looks
 from keyseg.report.stats.interventions import stale
 from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
-from keyseg.runs import code
+from keyseg.runs import code, drops
 from keyseg.runs.convergence import PLATEAU
 from keyseg.runs.provenance import SILENT, silence
+from keyseg.runs.run_directory import stored_config
 
 ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
@@ -37,21 +41,86 @@ class Notice:
 def check(sweep: Sweep) -> list[Notice]:
     """All warnings, the gravest first."""
     return [
+        *_looks(sweep),
+        *_drops(sweep),
         *_holes(sweep),
         *_imported(sweep),
         *_silent(sweep),
+        *_selected_on_test(sweep),
         *_mixed(sweep),
         *_code(sweep),
         *_unequal(sweep),
-        *_disagreements(sweep),
+        *disagreements(sweep),
         *_stale_interventions(sweep),
         *_trainings(sweep),
+        *_declared(sweep),
         *_seeds(sweep),
     ]
 
 
 def _name(cell: CellResult) -> str:
     return f"{cell.label}, seed {cell.seed}"
+
+
+def _looks(sweep: Sweep) -> Iterator[Notice]:
+    stand = looks.standing(sweep)
+    if stand is None:
+        return
+    if stand.interim:
+        taken = len(stand.taken)
+        done = f"{stand.where(taken)} is taken" if taken else "no look is taken yet"
+        yield Notice(
+            "Interim.",
+            f"Seeds are still to come: {done}. Contrasts that are open have no verdict, and the "
+            "others have that of the look that decided; what seeds show between two looks decides "
+            "nothing.",
+        )
+    by = {cell.signature: cell for cell in sweep.cells}
+    other = [
+        f"{_name(by[signature])}: look {look.number}"
+        for look in stand.taken
+        for signature, digest in look.samples.items()
+        if signature in by and by[signature] in sweep.finished
+        if looks.samples_hash(by[signature].directory) != digest
+    ]
+    if other:
+        yield Notice(
+            "Decided on other results.",
+            "These runs have other samples now than those that a look was taken of. Its decision "
+            "stands; numbers here are those of today.",
+            "\n".join(other),
+        )
+
+
+def _drops(sweep: Sweep) -> Iterator[Notice]:
+    lines = [
+        f"{drop.variant} at {each.steps} steps: {100 * drop.difference:.1f} points to "
+        f"{drop.behind}, p = {drop.p:.2g}"
+        for each in drops.read(sweep.directory)
+        for drop in each.drops
+    ]
+    if lines and sweep.design.get("drop_behind"):
+        yield Notice(
+            "Not trained longer.",
+            f"These variants were more than {sweep.design['drop_behind']:g} points behind another "
+            "at a small budget, and have no cells at larger ones. Curves may cross: nothing is "
+            "known of them there.",
+            "\n".join(lines),
+        )
+
+
+def _declared(sweep: Sweep) -> Iterator[Notice]:
+    first = sweep.design.get("declared") or {}
+    seeds = {cell.seed for cell in sweep.cells}
+    added = sorted(seeds.difference(first.get("seeds") or seeds))
+    if added and not sweep.design.get("looks"):
+        yield Notice(
+            "Seeds were added.",
+            "They were not in the design that was first submitted. Where they were added because "
+            "of what the others showed, p is too small: it counts one look. `until=verdict` adds "
+            "seeds with an error rate that holds.",
+            f"added: {', '.join(map(str, added))}",
+        )
 
 
 def _holes(sweep: Sweep) -> Iterator[Notice]:
@@ -139,6 +208,37 @@ def _silent(sweep: Sweep) -> Iterator[Notice]:
             "give no mask. Teacher-forced scores do not show that.",
             "\n".join(f"{name}: {100 * rate:.0f} %" for name, rate in silent.items()),
         )
+
+
+def _selected_on_test(sweep: Sweep) -> Iterator[Notice]:
+    """Runs whose best weights were chosen on examples that their scores are given for."""
+    shared: dict[str, str] = {}  # a config takes a while to read, and most cells have the same data
+
+    def on(cell: CellResult) -> str:
+        same = json.dumps([cell.info.get("data_fingerprint"), _protocol(cell)], sort_keys=True)
+        if same not in shared:
+            shared[same] = ", ".join(_selected_on(cell))
+        return shared[same]
+
+    groups = _by(sweep.finished, on)
+    groups.pop("", None)
+    if groups:
+        yield Notice(
+            "Selected on the reported split.",
+            "Val, on which the weights with the best gIoU were chosen, and test are the same "
+            "examples, or share some: scores are too high, and more so for a variant whose val "
+            "curve is noisy or was looked at more often.",
+            _lines(groups),
+        )
+
+
+def _selected_on(cell: CellResult) -> list[str]:
+    file = cell.directory / "config.yaml"
+    try:
+        data = stored_config(file).get("data") if file.exists() else {}
+    except ConfigError:  # the notices of holes say so
+        return []
+    return shared_parts(data or {}, "val", "test")
 
 
 def _mixed(sweep: Sweep) -> Iterator[Notice]:
@@ -240,7 +340,8 @@ def _several(stated: Sequence[Mapping[str, Any]], key: str) -> bool:
     return len({json.dumps(s.get(key), sort_keys=True) for s in stated}) > 1
 
 
-def _disagreements(sweep: Sweep) -> Iterator[Notice]:
+def disagreements(sweep: Sweep) -> Iterator[Notice]:
+    """Runs whose run.json sums up other scores than their samples give, or samples without any."""
     for cell in sweep.finished:
         terms = cell.terms
         lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())

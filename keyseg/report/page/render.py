@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,8 @@ from keyseg.report.figures.registry import FIGURE_PLACES, FIGURES
 from keyseg.report.figures.style import TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.gallery.examples import Gallery
+from keyseg.report.page import overview
+from keyseg.report.page.answer import FirstScreen
 from keyseg.report.page.checks import Notice
 from keyseg.report.sections import FilledSection
 from keyseg.report.store import Sweep, shown
@@ -26,6 +28,9 @@ from keyseg.report.tuning.section import Section
 from keyseg.runs.provenance import cost_unit
 
 HERE = Path(__file__).parent
+MARKDOWN = "report.md"
+FIRST = "forest"
+"""The figure that the first screen shows."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class PageContent:
     """Everything that the page shows, but for the figures."""
 
     sweep: Sweep
+    answer: FirstScreen
     notices: Sequence[Notice]
     headline: Table
     answers: Sequence[Conclusion]
@@ -60,26 +66,34 @@ class PageContent:
 
 
 def write(
-    out_dir: Path, parts: PageContent, figures: Mapping[str, tuple[Path, ...]]
-) -> tuple[Path, Path]:
-    """Write index.html and report.md; their paths."""
+    out_dir: Path,
+    parts: PageContent,
+    figures: Mapping[str, tuple[Path, ...]],
+    formats: Sequence[str],
+) -> tuple[Path, ...]:
+    """Write those of the pages that are asked for, and with the first what the page of all sweeps
+    says of this one; their paths.
+    """
     import jinja2
 
-    html, markdown = out_dir / "index.html", out_dir / "report.md"
     loader = jinja2.FileSystemLoader(HERE)
     options: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True}
     page = jinja2.Environment(loader=loader, autoescape=True, lstrip_blocks=True, **options)
     plain = jinja2.Environment(loader=loader, autoescape=False, lstrip_blocks=True, **options)
     plain.filters["cell"] = _markdown
-    values = _values(parts, figures)
-    values["svg"] = {name: overlay.file_uri(files[1]) for name, files in figures.items()}
     tuned = [figure.files for section in parts.tunings for figure in section.figures]
-    values["svg"] |= {files[1].stem: overlay.file_uri(files[1]) for files in tuned}
-    for name in ("style.css", "filter.js"):
-        values[name.replace(".", "_")] = (HERE / name).read_text(encoding="utf-8")
-    html.write_text(page.get_template("page.html.j2").render(values), encoding="utf-8")
-    markdown.write_text(plain.get_template("page.md.j2").render(values), encoding="utf-8")
-    return html, markdown
+    values = _values(parts, figures, [*figures.values(), *tuned], formats)
+    pages = []
+    if "html" in formats:
+        for name in ("style.css", "filter.js"):
+            values[name.replace(".", "_")] = (HERE / name).read_text(encoding="utf-8")
+        pages.append(out_dir / "index.html")
+        pages[-1].write_text(page.get_template("page.html.j2").render(values), encoding="utf-8")
+        overview.keep(out_dir, asdict(parts.answer))
+    if "md" in formats:
+        pages.append(out_dir / MARKDOWN)
+        pages[-1].write_text(plain.get_template("page.md.j2").render(values), encoding="utf-8")
+    return tuple(pages)
 
 
 def write_tex(
@@ -96,16 +110,30 @@ def write_tex(
         if file.suffix == ".pdf"
     ]
     inputs = [file.relative_to(out_dir) for file in tables if file.suffix == ".tex"]
-    title = f"{parts.sweep.name}: {parts.sweep.design.get('question') or 'a sweep'}"
+    title = f"{parts.sweep.name}: {parts.answer.heading}"
     file = out_dir / "report.tex"
     file.write_text(tex.document(title, inputs, drawn), encoding="utf-8")
     return file
 
 
-def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
+def _values(
+    parts: PageContent,
+    figures: Mapping[str, tuple[Path, ...]],
+    drawn: Sequence[tuple[Path, ...]],
+    formats: Sequence[str],
+) -> dict[str, Any]:
     sweep = parts.sweep
+    svgs = [file for files in drawn for file in files if file.suffix == ".svg"]
+    data = [file for files in drawn for file in files if file.suffix == ".csv"]
+    order = _order(parts, figures)
     return {
         "parts": parts,
+        "answer": parts.answer,
+        "contents": _contents(parts),
+        "first": FIRST if FIRST in figures else "",
+        "svg": {file.stem: overlay.svg_uri(file) for file in svgs if "html" in formats},
+        "figure_data": {file.stem: file.name for file in data if "csv" in formats},
+        "pictured": "png" in formats,
         "sweep": sweep,
         "head": _head(sweep),
         "done": f"{len(sweep.finished)} of {len(sweep.cells)} cells finished",
@@ -116,9 +144,9 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
         "caveats": list(dict.fromkeys(a.caveat for a in parts.answers if a.caveat)),
         "figures": [
             (n, FIGURES[n].title, FIGURES[n].caption, figures[n], place)
-            for n, place in _order(parts, figures).items()
+            for n, place in order.items()
         ],
-        "figure_numbers": {n: i for i, n in enumerate(_order(parts, figures), 1)},
+        "figure_numbers": {n: i for i, n in enumerate(order, 1)},
         "protocols": PROTOCOL_TITLES,
         "groups": _groups,
         "looks": [(v, look(v.index)) for v in sweep.variants],
@@ -129,6 +157,27 @@ def _values(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict
         "unit": cost_unit(cell.info for cell in sweep.finished),
         "stated": runs.protocols(sweep),
     }
+
+
+def _contents(parts: PageContent) -> list[tuple[str, str]]:
+    """Id and title of each part of the page, in its order, with the sections that stand behind."""
+    tuning = f"tuning-{parts.tunings[0].name}" if parts.tunings else ""
+    known = (
+        ("answer", "Answer", "head", True),
+        ("caveats", "Caveats", "", bool(parts.notices)),
+        ("verdicts", "Verdicts", "verdicts", bool(parts.answers)),
+        ("results", "Results", "results", True),
+        (tuning, "Tuning", "tuning", bool(parts.tunings)),
+        ("slices", "Slices", "slices", bool(parts.slices)),
+        ("learning", "Learning", "learning", True),
+        ("gallery", "Gallery", "gallery", parts.gallery is not None),
+        ("runs", "Runs", "runs", True),
+    )
+    found = []
+    for id, title, place, there in known:
+        found += [(id, title)] if there else []
+        found += [(f"section-{s.id}", s.title) for s in parts.added if s.place == place]
+    return found
 
 
 def _order(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:

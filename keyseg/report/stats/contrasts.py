@@ -7,7 +7,8 @@ An entry of `contrasts` is one of
   the other factors;
 - `{main: factor}`, its main effect: every value against the baseline's, mean over the others;
 - `{interaction: [factor, factor]}`, a difference of differences: what the first one's change is
-  worth at a value of the second, less what it is worth at the baseline's.
+  worth at a value of the second, less what it is worth at the baseline's (at the first value
+  there is, where the baseline lacks the other factor).
 
 Without entries every variant is held against the baseline. The steps of a declared `path` are
 contrasts too.
@@ -169,7 +170,7 @@ def _differences(
 
 
 def _main(sweep: Sweep, key: str, about: str) -> Iterator[Contrast]:
-    base, others = _levels(sweep, key)
+    base, others = _levels(sweep, key, sweep.variants)
     for level in others:
         pairs = [
             (variant, partner)
@@ -185,7 +186,8 @@ def _main(sweep: Sweep, key: str, about: str) -> Iterator[Contrast]:
 def _interaction(sweep: Sweep, keys: Sequence[str], about: str) -> Iterator[Contrast]:
     """The pairs of a difference of differences: (both changed, one) and (none, the other)."""
     first, second = keys
-    (a, changed), (b, where) = (_levels(sweep, key) for key in keys)
+    crossed = [v for v in sweep.variants if v.factors.keys() >= {*keys}]
+    (a, changed), (b, where) = (_levels(sweep, key, crossed) for key in keys)
     for one in changed:
         for other in where:
             pairs: list[Pair] = []
@@ -205,9 +207,9 @@ def _interaction(sweep: Sweep, keys: Sequence[str], about: str) -> Iterator[Cont
                 yield Contrast(name, *pairs[0], tuple(pairs[1:]), factor=2.0)
 
 
-def _levels(sweep: Sweep, key: str) -> tuple[str, list[str]]:
-    """The baseline's value of a factor, and its others."""
-    values = dict.fromkeys(str(v.factors[key]) for v in sweep.variants if key in v.factors)
+def _levels(sweep: Sweep, key: str, variants: Sequence[VariantResult]) -> tuple[str, list[str]]:
+    """The baseline's value of a factor, the first one if these do not have it, and its others."""
+    values = dict.fromkeys(str(v.factors[key]) for v in variants if key in v.factors)
     asked = sweep.design.get("baseline")
     base = str(asked.get(key)) if isinstance(asked, Mapping) else ""
     if base not in values:

@@ -1,8 +1,8 @@
 """Numbers in print: reports/published/*.csv, each with its source and how it was measured.
 
-A number in print stands beside a measured one only with the words in what the two differ. What a
-source does not state is written so, with what its public code does in brackets where that is known:
-"not stated (public code: first)".
+A number in print stands beside a measured one only where both are of one public data set, and with
+the words in what else the two differ. What a source does not state is written so, with what its
+public code does in brackets where that is known: "not stated (public code: first)".
 """
 
 from __future__ import annotations
@@ -37,6 +37,18 @@ PRINTED_COLUMNS = (
     *RULES,
 )
 
+PUBLIC = (
+    "grefcoco",
+    "reason_seg",
+    "reason_seg_key",
+    "refcoco",
+    "refcoco_google",
+    "refcoco_plus",
+    "refcocog",
+    "refcocog_google",
+    "refer_reason",
+)
+"""Options of `data` that are public data sets: a folder of one's own in their form is none."""
 OWN_IGNORE = "count nowhere"
 """How our own tables count pixels to ignore."""
 NO_IGNORE = "none in the data"
@@ -76,13 +88,24 @@ def load(folder: Path, names: object = None) -> pd.DataFrame:
 
 
 def of(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of variants that this sweep measures."""
-    known: pd.DataFrame = rows[rows["variant"].isin([v.fusion or v.label for v in sweep.variants])]
+    """The rows of variants that this sweep measures, on data sets that it was tested on."""
+    measured = rows["variant"].isin([v.fusion or v.label for v in sweep.variants])
+    known: pd.DataFrame = rows[measured & rows["data"].str.lower().isin(_data_sets(sweep))]
     return known
 
 
+def _data_sets(sweep: Sweep) -> set[str]:
+    """Public data sets that the runs were tested on, in small letters."""
+    found: set[str] = set()
+    for cell in sweep.finished:
+        data = (cell.info.get("protocol") or {}).get("data")
+        if data in PUBLIC and "slice_dataset" in cell.samples:
+            found |= {str(name).lower() for name in cell.samples["slice_dataset"].unique()}
+    return found
+
+
 def beside(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
-    """Of these, the rows of one data set and split: the sweep's own, else that of most variants.
+    """Of these, the rows of one split: the sweep's own, else that of most variants.
 
     Where a variant stands in several tables of the same data, all its rows are kept, in order.
     """

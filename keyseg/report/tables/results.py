@@ -7,7 +7,7 @@ from math import isfinite, nan
 
 import pandas as pd
 
-from keyseg.metrics import NO_TARGET, colliding, further
+from keyseg.metrics import NO_TARGET, OF_NOUN, colliding, further
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import (
     BRIEF,
@@ -63,6 +63,15 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
             " N-acc: share of the examples without a target for which nothing is predicted; "
             "T-acc: share of the others for which something is."
         )
+    nouns = (
+        "What the model calls the target in the answer that it writes, against its mask: the head "
+        "noun of what stands after the tokens, by the rules of data.keyword=head_noun, is that of "
+        "what it was trained to say. Noun right, mask wrong: share of examples with the right noun "
+        "and IoU < 0.5; noun wrong, mask right: another noun or none, and IoU ≥ 0.5. A dash where "
+        f"answers are given, or are not to name the target. {how}"
+    )
+    said = whole[whole["metric"].isin(OF_NOUN)]["value"].notna().any()
+    spoken = [_panel(sweep, whole, "results_nouns", "Answer against mask", nouns, OF_NOUN)]
     more = further()
     named = "; ".join(f"{measure.title}: {measure.explanation}" for measure in more)
     names = tuple(measure.name for measure in more)
@@ -70,6 +79,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     return [
         _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, _WORDS),
+        *(spoken if said else []),
         *(added if more else []),
         _cost(sweep),
     ]

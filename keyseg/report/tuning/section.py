@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyseg.report.figures.style import figure_style, save
+from keyseg.report.figures.style import FIGURE_KINDS, figure_style, save
 from keyseg.report.tuning import figures
 from keyseg.report.tuning.trials import Study, Trial, TuningResults, load
 
@@ -61,12 +61,12 @@ CAPTIONS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure on the page. `files`: PNG, SVG, PDF."""
+    """One figure on the page. `files`: those that were wanted, in the order of `FIGURE_KINDS`."""
 
     name: str
     title: str
     caption: str
-    files: tuple[Path, Path, Path]
+    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,10 @@ class Section:
         return [figure for part in self.parts for figure in part.figures]
 
 
-def sections(sweeps: Iterable[Path], folder: Path) -> list[Section]:
-    """Draw the figures of all sweeps that were tuned into `folder`.
+def sections(
+    sweeps: Iterable[Path], folder: Path, kinds: Sequence[str] = FIGURE_KINDS
+) -> list[Section]:
+    """Draw the figures of all sweeps that were tuned into `folder`; without `kinds`, none.
 
     Raises:
         ValueError: a trials.json cannot be read.
@@ -103,19 +105,24 @@ def sections(sweeps: Iterable[Path], folder: Path) -> list[Section]:
     if not tunings:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    return [section(tuning, folder, tuning.name if i else "") for i, tuning in enumerate(tunings)]
+    return [
+        section(tuning, folder, tuning.name if i else "", kinds) for i, tuning in enumerate(tunings)
+    ]
 
 
-def section(tuning: TuningResults, folder: Path, prefix: str = "") -> Section:
+def section(
+    tuning: TuningResults, folder: Path, prefix: str = "", kinds: Sequence[str] = FIGURE_KINDS
+) -> Section:
     """One tuning; `prefix`: what its files are told apart by from another's."""
     several = len(tuning.studies) > 1
     parts = []
     with figure_style():
         for study in tuning.studies:
-            drawn = _save(figures.single(study), folder, [prefix, study.label])
+            pictures = figures.single(study) if kinds else {}
+            drawn = _save(pictures, folder, [prefix, study.label], kinds)
             label = study.label if several else None
             parts.append(StudySection(label, summary(study), _rows(study), drawn))
-        common = _save(figures.common(tuning), folder, [prefix])
+        common = _save(figures.common(tuning) if kinds else {}, folder, [prefix], kinds)
     workers = sorted({call.workers for call in tuning.invocations})
     method = f"Sampler {tuning.sampler}, pruner {tuning.pruner}"
     method += f", {' or '.join(map(str, workers))} at a time." if workers else "."
@@ -155,12 +162,14 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _save(drawn: Mapping[str, Any], folder: Path, labels: Sequence[str]) -> list[Figure]:
+def _save(
+    drawn: Mapping[str, Any], folder: Path, labels: Sequence[str], kinds: Sequence[str]
+) -> list[Figure]:
     return [
         Figure(
             name,
             *CAPTIONS[name],
-            save(drawing, folder, "_".join(["tuning", name, *filter(None, labels)])),
+            save(drawing, folder, "_".join(["tuning", name, *filter(None, labels)]), kinds),
         )
         for name, drawing in drawn.items()
         if drawing is not None

@@ -1,0 +1,96 @@
+"""Faults that are put into data on purpose, so that a report can be asked what it says of them.
+
+Wrong masks in training cost something, nobody knows how much; eroded targets under test change
+scores by an amount that the stored masks tell exactly (`benchmarks/planted.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from keyseg.data.example import Example, Mask
+from keyseg.data.mix import Source, groups
+
+_STREAM = 4
+"""First element of the generator's seed; `ImageSampler` and `fraction` have those below."""
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A mask, left and right exchanged."""
+
+    load: Callable[[], Mask]
+
+    def __call__(self) -> Mask:
+        """(H, W)."""
+        return np.ascontiguousarray(self.load()[:, ::-1])
+
+
+@dataclass(frozen=True)
+class Eroded:
+    """A mask whose target has lost so many pixels at its edge; void stays void."""
+
+    load: Callable[[], Mask]
+    pixels: int
+
+    def __call__(self) -> Mask:
+        """(H, W)."""
+        return eroded(self.load(), self.pixels)
+
+
+def eroded(mask: Mask, pixels: int) -> Mask:
+    """A mask (H, W) whose target is eroded by so many pixels, in steps to the four sides."""
+    target = mask == 1
+    left = ndimage.binary_erosion(target, iterations=pixels)
+    return np.where(target & ~left, 0, mask).astype(np.uint8)
+
+
+def with_wrong_masks(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
+    """The sources with a share of their examples drawn at random given a wrong mask.
+
+    That of another target of the same image; where it has none, its own mirrored. Which ones is
+    drawn by the seed; a smaller share is a part of a larger one.
+    """
+    every = [e for source in sources for e in source.examples]
+    order = np.random.default_rng((_STREAM, seed)).permutation(len(every))
+    chosen = {every[i].id for i in order[: round(share * len(every))]}
+    others = {e.id: _another(e, g.examples) for g in groups(every) for e in g.examples}
+    return [
+        replace(
+            s,
+            examples=[
+                replace(e, load_mask=others[e.id]) if e.id in chosen else e for e in s.examples
+            ],
+        )
+        for s in sources
+    ]
+
+
+def _another(example: Example, of_image: Sequence[Example]) -> Callable[[], Mask]:
+    own = _target(example)
+    other = next((e for e in of_image if _target(e) != own), None)
+    return other.load_mask if other else Mirrored(example.load_mask)
+
+
+def _target(example: Example) -> str:
+    """The id without the number of the expression: what is drawn."""
+    return example.id.rpartition("-")[0]
+
+
+def with_eroded_targets(examples: Sequence[Example], share: float, pixels: int) -> list[Example]:
+    """The examples with about that share of the targets eroded: the same ones in every cell."""
+    return [
+        replace(e, load_mask=Eroded(e.load_mask, pixels)) if is_eroded(e.id, share) else e
+        for e in examples
+    ]
+
+
+def is_eroded(name: str, share: float) -> bool:
+    """Whether the target of an example, by its id, is among the share that is eroded."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64

@@ -1,0 +1,104 @@
+"""The first screen in words: what was asked, or swept, and the answer in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from keyseg.report.page import answer
+from keyseg.report.store import CellResult, Sweep, variants_of
+from keyseg.report.tables.contrasts import Conclusion
+from keyseg.report.tables.table import Entry, Line, Table
+
+HEADLINE = Table("h", "H", "", "Variant", ("gIoU",), [Line("full", [Entry("85.8", "[84, 87]")])])
+
+
+def sweep(*states: str, **design: Any) -> Sweep:
+    """A variant a state; those that are done have one example."""
+    cells = [
+        CellResult(
+            f"s{i}",
+            f"v{i}",
+            {"fusion": f"v{i}"},
+            0,
+            Path(),
+            state,
+            {"attempts": [{"seconds": 1800.0}], "hardware": {"cores": 2}},
+            pd.DataFrame({"name": [], "value": [], "step": [], "time": []}),
+            pd.DataFrame({"id": ["a"]}) if state == "done" else pd.DataFrame(),
+        )
+        for i, state in enumerate(states)
+    ]
+    return Sweep(Path("outputs/t"), {"name": "t", **design}, tuple(variants_of(cells)))
+
+
+def said(*words: str) -> list[Conclusion]:
+    text = "+2.1 points [0.5, 3.7], p = 0.010; and more"
+    return [Conclusion("gIoU", f"v{i} − v0", w, text, "") for i, w in enumerate(words, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("design", "heading"),
+    [
+        ({"question": "Does it help?", "factors": {"fusion": ["a"]}}, "Does it help?"),
+        (
+            {"factors": {"fusion": ["a", "b"], "loss.bce": [1, 2]}},
+            "fusion: a, b × loss.bce: 1, 2",
+        ),
+        ({"factors": {"seed": [*range(9)]}}, "seed: 0, 1, 2, 3, 4 and 4 more"),
+        ({}, "t: v0, v1"),
+    ],
+)
+def test_the_heading_falls_back_to_what_was_swept(design: dict[str, Any], heading: str) -> None:
+    assert answer.heading(sweep("done", "done", **design)) == heading
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("better",), "On gIoU, v1 − v0: better, +2.1 points [0.5, 3.7]."),
+        (("inconclusive", "inconclusive"), "On gIoU: both contrasts are inconclusive."),
+        (
+            ("worse at 100 steps", "no difference", "inconclusive", "inconclusive"),
+            "On gIoU: v1 − v0: worse at 100 steps, +2.1 points [0.5, 3.7]; 1 shows no difference; "
+            "2 are inconclusive.",
+        ),
+        (
+            ("no result", "says nothing"),
+            "On gIoU: 1 of 2 contrasts says nothing of the variant; 1 has no result.",
+        ),
+        (
+            ("better",) * 5,
+            "On gIoU: "
+            + "; ".join(f"v{i} − v0: better, +2.1 points [0.5, 3.7]" for i in (1, 2, 3))
+            + "; 2 more contrasts show a difference.",
+        ),
+    ],
+)
+def test_the_answer_in_a_sentence(words: tuple[str, ...], sentence: str) -> None:
+    assert answer.answer(sweep("done", "done"), said(*words), HEADLINE).sentence == sentence
+
+
+def test_without_a_contrast_or_a_result() -> None:
+    one = answer.answer(sweep("done"), [], HEADLINE)
+    assert one.sentence == "gIoU, percent: full 85.8 [84, 87]."
+    assert one.facts["Price"] == "0.50 CPU-hours"
+    none = answer.answer(sweep("queued", "failed"), said("no result"), HEADLINE)
+    assert none.sentence == "No cell has results yet."
+    assert none.facts["Price so far"] == "1.00 CPU-hours"
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (("done", "done"), "done"),
+        (("done", "failed"), "failed"),
+        (("done", "running"), "interim"),
+        (("done", "missing"), "interim"),
+    ],
+)
+def test_interim_as_long_as_a_cell_is_open(states: tuple[str, ...], state: str) -> None:
+    assert answer.answer(sweep(*states), [], HEADLINE).state == state
