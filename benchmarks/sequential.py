@@ -21,19 +21,19 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # processes share t
 
 import numpy as np  # noqa: E402
 
-from keyseg.report.stats.sequential import FAMILIES, LOOKS  # noqa: E402
 from keyseg.report.stats.sequential_simulation import (  # noqa: E402
-    DIFFERS,
-    EQUIVALENT,
-    FUTILE,
+    MIX_MARGIN,
+    MIX_WIDE,
     Endings,
     Read,
     fixed,
+    mix,
     read,
     stopped,
 )
 from keyseg.report.stats.simulation import PLAIN  # noqa: E402
 from keyseg.report.stats.synthetic import GAP, MU, World, draw, gap  # noqa: E402
+from keyseg.runs.looks import DIFFERS, EQUIVALENT, FAMILIES, FUTILE, LOOKS  # noqa: E402
 
 WORLDS = {
     "usual": World(),
@@ -44,9 +44,6 @@ WORLDS = {
 }
 FIXED = (3, 5, 10)
 DESIGNS = (*(f"{n} seeds" for n in FIXED), *FAMILIES)
-MARGIN = 0.05
-WIDE = 0.25
-"""Of the score: 10 points of gIoU."""
 COLUMNS = {
     "false difference": "sweeps, all alike, in which any contrast is called different",
     "false equivalence": "sweeps, all at the margin, in which any is called smaller than it",
@@ -64,21 +61,19 @@ def cell(job: Job) -> dict[str, dict[str, float]]:
     name, contrasts, repeats, seed = job
     world = WORLDS[name]
     every = range(contrasts)
-    far = [k for k in every if k % 4 == 3] or [0]
-    near = [k for k in every if k % 4 == 2]
-    alike = [k for k in every if k not in (*far, *near)]
-    shift = np.array([WIDE if k in far else GAP if k in near else 0.0 for k in every])
-    truth = gap(draw([MU, MU + WIDE], 1, world, np.random.default_rng(0)).both, PLAIN)[0]
-    margin = [MARGIN] * contrasts
+    alike, near, far = mix(contrasts)
+    shift = np.array([MIX_WIDE if k in far else GAP if k in near else 0.0 for k in every])
+    truth = gap(draw([MU, MU + MIX_WIDE], 1, world, np.random.default_rng(0)).both, PLAIN)[0]
+    margin = [MIX_MARGIN] * contrasts
     null = read([MU] * (contrasts + 1), margin, world, repeats, seed)
-    edge = read([MU, *[MU + WIDE] * contrasts], [truth] * contrasts, world, repeats, seed + 1)
-    mix = read([MU, *(MU + shift)], margin, world, repeats, seed + 2)
+    edge = read([MU, *[MU + MIX_WIDE] * contrasts], [truth] * contrasts, world, repeats, seed + 1)
+    mixed = read([MU, *(MU + shift)], margin, world, repeats, seed + 2)
     whole = LOOKS[-1] * (contrasts + 1)
     return {
         design: {
             "false difference": _ended(null, design).some(DIFFERS, every),
             "false equivalence": float(_ended(edge, design).small.any(1).mean()),
-            "10 points found": (ended := _ended(mix, design)).each(DIFFERS, far),
+            "10 points found": (ended := _ended(mixed, design)).each(DIFFERS, far),
             "alike shown": ended.each(EQUIVALENT, alike) if alike else float("nan"),
             "given up": ended.each(FUTILE, every),
             "cells": ended.cells / whole,

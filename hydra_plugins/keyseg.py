@@ -21,7 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from keyseg import report
 from keyseg.config import NAMED, PROJECT
 from keyseg.runs import packages
+from keyseg.runs.drops import JudgedBudget
+from keyseg.runs.looks import TakenLook
 from keyseg.sweep import group_help, launcher
+from keyseg.sweep.design import Design, contrasts_of
 from keyseg.sweep.local import launcher as local_launcher
 from keyseg.sweep.slurm import launcher as slurm_launcher
 from keyseg.sweep.tune import options as tune_options
@@ -29,13 +32,27 @@ from keyseg.sweep.tune import sweeper as tune_sweeper
 
 
 class _Reports:
-    """A sweep ends with a report. They meet here: neither room imports the other."""
+    """A sweep ends with a report, and asks it what is still open. They meet here: neither room
+    imports the other."""
 
     def build_report(self, sweep_dir: Path, out_dir: Path) -> Path:
         """Write the report of a sweep, and the page of all; its page."""
         page = report.build(sweep_dir, out_dir).html
         report.write_overview(out_dir.parent)
         return page
+
+    def decide(self, sweep_dir: Path) -> TakenLook:
+        """Take the next look at a sweep whose seeds come by looks."""
+        return report.decide(sweep_dir)
+
+    def judge_budget(self, sweep_dir: Path, steps: int) -> JudgedBudget:
+        """Compare the variants of a sweep at a budget."""
+        return report.judge_budget(sweep_dir, steps)
+
+    def expected_share(self, design: Design) -> float:
+        """Of the cells that may come, how many are expected to, by simulation."""
+        assert design.looks is not None
+        return report.expected_share(design.looks, contrasts_of(design))
 
 
 class LocalLauncher(_Reports, local_launcher.LocalLauncher):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from keyseg.commands import (
+    bundle,
     data,
     diff,
     export,
@@ -14,6 +15,7 @@ from keyseg.commands import (
     imports,
     intervene,
     keywords,
+    look,
     notify,
     plan,
     predict,
@@ -33,6 +35,7 @@ COMMANDS = (
     report,
     status,
     plan,
+    look,
     diff,
     remove,
     notify,
@@ -45,6 +48,7 @@ COMMANDS = (
     data,
     features,
     keywords,
+    bundle,
 )
 
 

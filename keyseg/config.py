@@ -35,6 +35,7 @@ NOT_IN_SIGNATURE = (
     "reuse",
     "dry",
     "detach",
+    "until",
     "notify",
     "paths.*",
     "runtime.*",
@@ -333,6 +334,7 @@ class RunConfig:
     reuse: bool = True
     dry: bool = False
     detach: bool = False
+    until: str | None = None
     notify: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     fusion: dict[str, Any] = field(default_factory=dict)
@@ -425,6 +427,7 @@ def _token(text: Any) -> bool:
 
 FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: v < 2**63, "must be below 2**63"),
+    "until": (lambda v: v in (None, "verdict"), "must be verdict, or null"),
     "model.tokens.key": (_token, "must be a text without spaces, like [KEY]"),
     "model.tokens.seg": (_token, "must be a text without spaces, like [SEG]"),
     "model.lora.dropout": (lambda v: 0 <= v < 1, "must be from 0 to below 1"),

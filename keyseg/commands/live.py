@@ -70,15 +70,20 @@ class LiveSweep:
         self.version = 0
         self._parts = dict.fromkeys(live.LIVE_PARTS, ("", 0))
         self._changed = threading.Condition()
-        self._overview = Overview(watches(sweep_dir))
-        self._curves = [RunCurves(watch.run) for watch in self._overview.watches]
+        self._overview = Overview([])
+        self._curves: list[RunCurves] = []
         self._answer: FirstScreen | None = None
         self._found: list[Conclusion] = []
         self._trouble = ""
         self._cells: list[CellStatus] = []
 
     def look(self) -> None:
-        """Read all run directories and renew what is other than before."""
+        """Read all run directories and renew what is other than before.
+
+        Raises:
+            ConfigError: sweep.json cannot be read.
+        """
+        self._follow()
         self._cells = rows = self._overview.read()
         headers, texts = progress.columns(rows, terms=True, words=True)
         told = [
@@ -101,6 +106,17 @@ class LiveSweep:
             cells=live.cells(headers, told),
             verdicts=live.verdicts(self._answer, self._found),
         )
+
+    def _follow(self) -> None:
+        """Watch the cells that there are now: a tuner makes more of them, a command other ones."""
+        now = watches(self.sweep_dir)
+        if [w.run.path for w in now] != [w.run.path for w in self._overview.watches]:
+            self._overview = Overview(now)
+            self._curves = [RunCurves(watch.run) for watch in now]
+
+    def tell(self, trouble: str) -> None:
+        """Say on the page what stands in the way of renewing it."""
+        self.renew(head=live.head(self._answer, "", [trouble], self._link()))
 
     def conclude(self) -> None:
         """Give the verdicts anew; a sweep that cannot be read yet is told of on the page."""
@@ -186,7 +202,10 @@ def serve(sweep_dir: Path, report: Path, port: int, ready: Callable[[str], None]
 def _following(shown: LiveSweep) -> None:
     while True:
         time.sleep(_EVERY)
-        shown.look()
+        try:
+            shown.look()
+        except Exception as error:  # a file is being written anew; the next look may see it
+            shown.tell(progress.last_line(str(error) or type(error).__name__))
 
 
 def _concluding(shown: LiveSweep) -> None:

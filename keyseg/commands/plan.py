@@ -15,6 +15,8 @@ from typing import Any
 from keyseg.commands.sweeps import find_sweep
 from keyseg.config import PROJECT, ConfigError, resolve_path
 from keyseg.runs import sweep_directory
+from keyseg.runs.looks import LookPlan, contrast_lines, ended
+from keyseg.runs.looks import read as read_looks
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
 from keyseg.runs.sweep_directory import TRIALS
@@ -42,8 +44,11 @@ def _run(options: argparse.Namespace) -> int:
     if not design:
         raise ConfigError(f"'{options.sweep}' holds single runs; only a sweep has a plan")
     command = str(design.get("command") or "its first command")
-    tuned = design.get("tune")
-    shown = trials(sweep_dir, command) if tuned else lines(read(sweep_dir), command)
+    if design.get("tune"):
+        shown = trials(sweep_dir, command)
+    else:
+        plan = read(sweep_dir)
+        shown = lines(plan, command) + looks_ahead(sweep_dir, design, plan)
     print("\n".join(shown))
     return 0
 
@@ -130,6 +135,21 @@ def lines(plan: Plan, command: str) -> list[str]:
     )
     out.append(f"{len(plan.todo)} to run ({states}): {cost}")
     return [*out, f"run them with  {command}"]
+
+
+def looks_ahead(sweep_dir: Path, design: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Contrasts with their boundary, and what seeds that are still to come cost at most; [] where
+    seeds do not come by looks."""
+    looks = LookPlan.of(design)
+    if looks is None:
+        return []
+    planned = design.get("planned") or []
+    out = contrast_lines(looks, read_looks(sweep_dir))
+    if not planned or ended(looks, read_looks(sweep_dir)):
+        return [*out, "no more seeds come"]
+    each = plan.spent / plan.done if plan.done else nan
+    cost = f", {len(planned) * each:.2f} {plan.unit}-hours" if isfinite(each) else ""
+    return [*out, f"after that at most {len(planned)} cells more{cost}, of what is still open"]
 
 
 def trials(sweep_dir: Path, command: str) -> list[str]:

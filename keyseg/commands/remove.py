@@ -22,13 +22,15 @@ from keyseg.runs.run_directory import FAILED, RunBusy, RunDirectory
 class Removal:
     """A run directory to delete. `why`: in words; `size`: bytes that this frees (of a link: none).
 
-    `users`: other sweeps that have it by a link, and would lose it.
+    `attempts`: how many it had when it was looked at. `users`: other sweeps that have it by a link,
+    and would lose it.
     """
 
     title: str
     run: RunDirectory
     why: str
     size: int
+    attempts: int
     users: tuple[str, ...] = ()
 
 
@@ -59,20 +61,21 @@ def _run(options: argparse.Namespace) -> int:
 def _remove(sweep_dir: Path, options: argparse.Namespace) -> int:
     with sweep_directory.idle(sweep_dir):
         found = removals(sweep_dir, failed=options.failed, stale=options.stale)
-        kept = [removal for removal in found if removal.users]
-        doomed = [removal for removal in found if not removal.users]
-        for removal in kept:
-            print(f"kept: {removal.title}: {', '.join(removal.users)} has it by a link")
-        if not doomed:
-            print(f"{sweep_dir.name}: nothing to remove")
-            return 0
-        print("\n".join(lines(doomed)))
-        if not (options.yes or _agreed(len(doomed))):
-            print("nothing was removed")
-            return 1
+    kept = [removal for removal in found if removal.users]
+    doomed = [removal for removal in found if not removal.users]
+    for removal in kept:
+        print(f"kept: {removal.title}: {', '.join(removal.users)} has it by a link")
+    if not doomed:
+        print(f"{sweep_dir.name}: nothing to remove")
+        return 0
+    print("\n".join(lines(doomed)))
+    if not (options.yes or _agreed(len(doomed))):
+        print("nothing was removed")
+        return 1
+    with sweep_directory.idle(sweep_dir):  # anew: an answer may take long
         left = list(_delete(doomed))
     for title in left:
-        print(f"error: {title}: a process works on it; it was left", file=sys.stderr)
+        print(f"error: {title}: somebody works on it, or has since; it was left", file=sys.stderr)
     gone = len(doomed) - len(left)
     print(
         f"{gone} {'run' if gone == 1 else 'runs'} removed; the command of the sweep runs them "
@@ -102,8 +105,8 @@ def removals(sweep_dir: Path, *, failed: bool, stale: bool) -> list[Removal]:
         elif stale and run.config_file.exists():
             why = "; ".join(look.reasons(run))
         if why:
-            of = users.get(row.path.resolve(), ())
-            found.append(Removal(row.title, run, why, _size(row.path), tuple(of)))
+            of = tuple(users.get(row.path.resolve(), ()))
+            found.append(Removal(row.title, run, why, _size(row.path), _attempts(run), of))
     return found
 
 
@@ -144,9 +147,16 @@ def _delete(doomed: Iterable[Removal]) -> Iterator[str]:
             continue
         try:
             with removal.run.lock():
-                shutil.rmtree(path)
+                if _attempts(removal.run) == removal.attempts:
+                    shutil.rmtree(path)
+                    continue
         except RunBusy:
-            yield removal.title
+            pass
+        yield removal.title
+
+
+def _attempts(run: RunDirectory) -> int:
+    return len(run.info.get("attempts") or [])
 
 
 def _size(path: Path) -> int:

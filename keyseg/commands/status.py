@@ -88,6 +88,7 @@ def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None
     """The table of a sweep; `watch`: until nothing runs or waits; `failed`: errors below it."""
     from rich.console import Console
 
+    from keyseg.runs import looks, sweep_directory
     from keyseg.runs.run_directory import QUEUED, RUNNING
     from keyseg.sweep import finish
     from keyseg.sweep.progress import open_view, render
@@ -111,6 +112,9 @@ def _show(sweep_dir: Path, *, watch: bool = False, failed: bool = False) -> None
         finish.print_line(console, _no_answer(overview.trouble), "yellow")
     for line in stale_lines(rows):
         finish.print_line(console, line, "yellow")
+    if plan := looks.LookPlan.of(sweep_directory.read(sweep_dir)):
+        for line in looks.contrast_lines(plan, looks.read(sweep_dir)):
+            finish.print_line(console, line)
     if failed:
         for line in reconcile.failures(rows, sweep_dir):
             finish.print_line(console, line)

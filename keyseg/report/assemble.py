@@ -90,9 +90,7 @@ def build(
         added=sections.filled(ReportData(sweep, measured, differences, slices)),
     )
     frames = {
-        "results": export.results(sweep, measured),
-        "contrasts": differences,
-        "slices": measured[measured["slice"] != ""],
+        **_derived(sweep, measured, differences),
         "published": in_print,
         "runs": parts.runs,
         "manifest": parts.manifest,
@@ -145,6 +143,21 @@ def _figure_kinds(formats: Sequence[str]) -> list[str]:
     if "html" in formats and "svg" not in kinds:
         kinds.append("svg")
     return kinds
+
+
+def derived(sweep: Sweep, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """The tables that samples alone give: `keyseg verify` derives them again."""
+    return _derived(sweep, scores.scores(sweep, seed), scores.contrasts(sweep, seed))
+
+
+def _derived(
+    sweep: Sweep, measured: pd.DataFrame, differences: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    return {
+        "results": export.results(sweep, measured),
+        "contrasts": differences,
+        "slices": measured[measured["slice"] != ""],
+    }
 
 
 def _results(

@@ -60,6 +60,8 @@ def join(folders: Sequence[Path]) -> Sweep:
         "metrics": list(dict.fromkeys(m for s in sweeps for m in s.design.get("metrics") or [])),
         "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
+        "looks": None,  # those of one sweep are no looks at all of them
+        "declared": None,
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
     return Sweep(first.directory, design, tuple(variants_of(labelled)))

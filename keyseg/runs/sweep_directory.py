@@ -68,6 +68,36 @@ def _signatures(sweep: dict[str, Any]) -> list[str]:
     return [cell["signature"] for cell in sweep.get("cells", [])]
 
 
+def signatures(sweep: Mapping[str, Any]) -> set[str]:
+    """Of all cells of its design, those that are only planned among them."""
+    return {cell["signature"] for cell in _whole(sweep)}
+
+
+def asking(sweep: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """A sweep.json whose `cells` are these signatures, and whose others are `planned`."""
+    cells = _whole(sweep)
+    now, later = (
+        [cell for cell in cells if (cell["signature"] in wanted) is asked]
+        for asked in (True, False)
+    )
+    return {**sweep, "cells": now, "planned": later}
+
+
+def ask_for(sweep_dir: Path, wanted: Sequence[str]) -> None:
+    """Make cells of planned ones."""
+    with lock(sweep_dir):
+        before = read(sweep_dir)
+        if {*wanted} != {*_signatures(before)}:
+            write(sweep_dir, asking(before, wanted))
+
+
+def _whole(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All cells, those of one variant together."""
+    every = [*(sweep.get("cells") or []), *(sweep.get("planned") or [])]
+    place = {cell["label"]: i for i, cell in reversed(list(enumerate(every)))}
+    return sorted(every, key=lambda cell: place[cell["label"]])
+
+
 def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[str, Any]]:
     """Cells of a sweep.json that is about to be replaced and that the new one does not have."""
     found = {}

@@ -177,13 +177,13 @@ def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     """A composed config, checked, without what concerns this invocation only.
 
     One that is typed has been checked, and is changed in place. `rerun`, `stale`, `reuse`, `dry`,
-    `detach` and `notify` are orders to whoever starts the run; a worker that goes on after it was
-    killed must not read them again.
+    `detach`, `until` and `notify` are orders to whoever starts the run; a worker that goes on after
+    it was killed must not read them again.
     """
     config = composed if isinstance(composed, RunConfig) else validate(composed)
     targets.trust(config)
     config.rerun = config.dry = config.detach = False
-    config.stale, config.reuse, config.notify = "ask", True, None
+    config.stale, config.reuse, config.until, config.notify = "ask", True, None, None
     config.optim.steps = round(config.optim.steps * config.optim.times)
     config.optim.times = 1
     return config

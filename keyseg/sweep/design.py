@@ -17,9 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from keyseg.config import ConfigError
+from keyseg.runs.factors import compared
+from keyseg.runs.looks import LookPlan
 from keyseg.runs.sweep_directory import label_of, short_key
 from keyseg.sweep import folds
 from keyseg.sweep.conditional import Conditions, conditions, dropped, identity
+from keyseg.sweep.replicate import drop_behind as read_drop_behind
+from keyseg.sweep.replicate import replicate as read_replicate
+from keyseg.sweep.replicate import with_all_seeds
 
 DEFAULT_METRICS = ("giou", "ciou")
 BASELINES = ("no_key", "seg_only")
@@ -32,7 +37,7 @@ LEAST_MARGIN = 0.05
 SINGLE = "single"
 """Name of the sweep of runs that belong to none."""
 
-FREE_OPTIONS = ("name", "rerun", "stale", "reuse", "dry", "detach", "notify")
+FREE_OPTIONS = ("name", "rerun", "stale", "reuse", "dry", "detach", "until", "notify")
 """Keys that steer the sweep itself; they are no part of a label."""
 
 ABLATION_KEYS = (
@@ -47,6 +52,7 @@ ABLATION_KEYS = (
     "published",
     "margin",
     "only_where",
+    "drop_behind",
 )
 
 
@@ -68,7 +74,9 @@ class Design:
     repetitions, not a question; `baseline`: the value of each factor that others are held against;
     `path`: the changes, one factor each, that lead from the baseline to the whole; `margin`:
     metric -> points below which a difference counts as none ({} = the report's default);
-    `only_where`: see `conditional`; `left_out`: how many cells it makes repeats of others.
+    `only_where`: see `conditional`; `left_out`: how many cells it makes repeats of others; `looks`:
+    when seeds come that come until the answer is in (None = all of them at once);
+    `drop_behind`: see `drops` (None = every variant is trained to every budget).
     """
 
     name: str
@@ -84,6 +92,8 @@ class Design:
     margin: dict[str, float] = field(default_factory=dict)
     only_where: dict[str, Any] = field(default_factory=dict)
     left_out: int = 0
+    looks: LookPlan | None = None
+    drop_behind: float | None = None
 
 
 def read_design(
@@ -92,6 +102,8 @@ def read_design(
     *,
     name: str | None = None,
     fusion: str = "",
+    until: str | None = None,
+    seed: int = 0,
 ) -> Design:
     """Read the design off the overrides of all cells.
 
@@ -100,6 +112,8 @@ def read_design(
         ablation: the block of that name in a sweeps/ file.
         name: of the sweep; else the block's, else made from the keys that vary.
         fusion: the variant of every cell where fusion does not vary: the label of last resort.
+        until: `verdict` where the command asks for seeds until the answer is in.
+        seed: of cells that set none.
 
     Raises:
         ConfigError: a name that is no folder name, or an `ablation` block that does not fit.
@@ -108,9 +122,14 @@ def read_design(
     check_block(block)
     if not job_overrides:
         raise ConfigError("the sweep has no cells: a value that it gives stands for nothing")
-    replicate = str(block.get("replicate") or "seed")
+    asked = read_replicate(block.get("replicate"), until)
+    replicate = asked.key
     parser = OverridesParser.create()
     parsed = [parser.parse_overrides(list(overrides)) for overrides in job_overrides]
+    plan = None
+    if asked.at:
+        parsed, seeds = with_all_seeds(parsed, asked, seed, parser.parse_override)
+        plan = LookPlan(seeds, asked.at, asked.family)
     every = [_values(overrides) for overrides in parsed]
 
     keys = list(dict.fromkeys(key for cell in every for key in cell))
@@ -154,7 +173,7 @@ def read_design(
     metrics = _metrics(block.get("metrics"))
     chosen = block.get("name") if name is None else name
     default_name = "-".join(map(short_key, _naming_keys(varies, factor_keys, replicate))) or SINGLE
-    plan = Design(
+    design = Design(
         name=folder_name(default_name if chosen is None else str(chosen)),
         factors=factors,
         baseline=baseline,
@@ -168,9 +187,27 @@ def read_design(
         margin=_margin(block.get("margin"), metrics),
         only_where={key: dict(condition) for key, condition in when.items()},
         left_out=len(every) - len(cells),
+        looks=plan,
+        drop_behind=read_drop_behind(block.get("drop_behind"), factors, looks=plan is not None),
     )
-    folds.check(plan.points, plan.baseline, plan.contrasts, plan.path)
-    return plan
+    if plan and len({p.label for p in points}) < 2:
+        raise ConfigError(
+            f"until=verdict: there is one variant ({points[0].label}), and nothing to decide"
+        )
+    folds.check(design.points, design.baseline, design.contrasts, design.path)
+    return design
+
+
+def contrasts_of(design: Design) -> int:
+    """How many contrasts it asks for; a main effect or an interaction of several counts once."""
+    variants = list({p.label: p.factors for p in design.points}.values())
+    if not design.contrasts:
+        return max(len(variants) - 1, 1)
+    counts = (
+        len(list(compared(entry["of"], entry["against"], variants))) if "of" in entry else 1
+        for entry in design.contrasts
+    )
+    return max(sum(counts), 1)
 
 
 def _naming_keys(varies: list[str], factors: list[str], replicate: str) -> list[str]:

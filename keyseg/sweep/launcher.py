@@ -28,9 +28,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
-from keyseg.runs import sweep_directory
+from keyseg.runs import declaration, sweep_directory
+from keyseg.runs import drops as drops_file
+from keyseg.runs import looks as looks_file
+from keyseg.runs.drops import JudgedBudget
+from keyseg.runs.looks import TakenLook
 from keyseg.runs.run_directory import DONE, FAILED
-from keyseg.sweep import finish, notify, preflight, ranges, reuse, stale
+from keyseg.sweep import drops, finish, looks, notify, preflight, ranges, reuse, stale
 from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, check_scored, freeze
 from keyseg.sweep.compose import Composer
 from keyseg.sweep.design import Design, read_design, to_json
@@ -111,33 +115,49 @@ class SweepLauncher(Launcher):
                     "detach=true: cells on this machine end with the command; "
                     "hydra/launcher=slurm has jobs that go on"
                 )
+            sweep_dir = cells[0].path.parent
+            taken = looks_file.read(sweep_dir) if design.looks else []
+            asked = looks.asked_for(cells, design.looks, taken)
+            if design.drop_behind is not None:
+                drops.check_schedule(cells)
+                asked = drops.asked_for(cells, drops_file.read(sweep_dir))
+            if design.drop_behind is not None and self.config.detach:
+                raise ConfigError(
+                    "detach=true does not go with ablation.drop_behind: who compares the variants "
+                    "at a budget has to stay"
+                )
             if self.config.dry:
-                print_cells(design, cells, console)
-                for line in reuse.others(cells) if self.config.reuse else []:
+                print_cells(design, asked, console)
+                for line in reuse.others(asked) if self.config.reuse else []:
                     finish.print_line(console, line)
-                for line in stale.summary_lines(cells, stale.find(cells)):
+                for line in stale.summary_lines(asked, stale.find(asked)):
                     finish.print_line(console, f"stale: {line}")
-                self.check_devices(waiting(cells), say)
+                self.check_devices(waiting(asked), say)
                 if self.prepare:
-                    print_missing(cells, console)
-                self.show_dry(design, cells, console)
+                    print_missing(asked, console)
+                for line in looks.forecast(design, cells, taken, self.expected_share):
+                    finish.print_line(console, line)
+                self.show_dry(design, asked, console)
                 return []
-            lines = reuse.take_over(cells, wanted=bool(self.config.reuse))
-            cells, more = stale.decide(cells, self.config)
+            lines = reuse.take_over(asked, wanted=bool(self.config.reuse))
+            asked, more = stale.decide(asked, self.config)
+            looks.check_rerun(sweep_dir.name, asked, taken)
             for line in [*lines, *more]:
                 finish.print_line(console, line)
-            self.check_devices(waiting(cells), say)
+            self.check_devices(waiting(asked), say)
             if self.prepare:
-                prepare(cells, console)
+                prepare(asked, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
-            sweep_dir = cells[0].path.parent
             held.enter_context(sweep_directory.held(sweep_dir, [c.signature for c in cells]))
-            for line in write_sweep(sweep_dir, design, cells):
+            for line in write_sweep(sweep_dir, design, cells, asked):
                 finish.print_line(console, line)
-            reuse.take_over(cells, wanted=bool(self.config.reuse), create=True)
-            parent = start_parent(sweep_dir, cells)
+            reuse.take_over(asked, wanted=bool(self.config.reuse), create=True)
+            parent = start_parent(sweep_dir, asked)
             try:
-                outcomes = self.run_cells(design, cells, console)
+                if design.looks is None and design.drop_behind is None:
+                    outcomes = self.run_cells(design, asked, console)
+                else:
+                    outcomes = self.run_stages(design, cells, asked, console)
                 parent.join(30)
                 reported = self.end(sweep_dir, cells, outcomes, console)
             except KeyboardInterrupt:
@@ -154,11 +174,41 @@ class SweepLauncher(Launcher):
         status = {o.cell.path: o for o in outcomes}
         if any(o.status == FAILED for o in outcomes):
             failed = sum(o.status == FAILED for o in outcomes)
-            print(f"error: {failed} of {len(cells)} cells failed", file=sys.stderr)
+            print(f"error: {failed} of {len(outcomes)} cells failed", file=sys.stderr)
             raise SystemExit(EXIT_FAILED)
         if not reported:
             raise SystemExit(EXIT_FAILED)
-        return [_job_return(cell, status[cell.path]) for cell in cells]
+        return [_job_return(cell, status[cell.path]) for cell in cells if cell.path in status]
+
+    def run_stages(
+        self,
+        design: Design,
+        cells: Sequence[Cell],
+        asked: Sequence[Cell],
+        console: Console,
+    ) -> list[Outcome]:
+        """An outcome for every cell that was asked for, look after look or budget after budget.
+
+        Args:
+            asked: those of the first stage from here, some of which may have to run again.
+        """
+        sweep_dir = cells[0].path.parent
+        again = {cell.signature: cell for cell in asked}
+
+        def work(now: list[Cell]) -> list[Outcome]:
+            sweep_directory.ask_for(sweep_dir, [cell.signature for cell in now])
+            reuse.take_over(now, wanted=bool(self.config.reuse), create=True)
+            marked = [again.get(cell.signature, cell) for cell in now]
+            again.clear()  # what runs again does so once
+            return self.run_cells(design, marked, console)
+
+        def say(text: str) -> None:
+            finish.print_line(console, text)
+
+        if design.looks is None:
+            return drops.run(sweep_dir, cells, work=work, judge=self.judge_budget, say=say)
+        decide = self.decide
+        return looks.run(sweep_dir, cells, design.looks, work=work, decide=decide, say=say)
 
     def design_and_cells(
         self, job_overrides: Sequence[Sequence[str]], say: Say = lambda text: None
@@ -175,6 +225,8 @@ class SweepLauncher(Launcher):
             {str(key): value for key, value in plain.items()},
             name=self.config.get("name"),
             fusion=str(OmegaConf.select(self.config, "fusion.name")),
+            until=self.config.get("until"),
+            seed=int(self.config.get("seed") or 0),
         )
         return design, freeze(design, Composer(self.compose), say)
 
@@ -218,6 +270,18 @@ class SweepLauncher(Launcher):
         """Write the report; its page. Said where Hydra gets its launchers, hydra_plugins/."""
         raise NotImplementedError
 
+    def decide(self, sweep_dir: Path) -> TakenLook:
+        """Take the next look at a sweep. Said where Hydra gets its launchers, hydra_plugins/."""
+        raise NotImplementedError
+
+    def judge_budget(self, sweep_dir: Path, steps: int) -> JudgedBudget:
+        """Compare the variants of a sweep at a budget. Said in hydra_plugins/, too."""
+        raise NotImplementedError
+
+    def expected_share(self, design: Design) -> float:
+        """Of the cells that may come, how many are expected to. Said in hydra_plugins/, too."""
+        raise NotImplementedError
+
     def show_dry(self, design: Design, cells: list[Cell], console: Console) -> None:
         """What else dry=true has to show."""
 
@@ -226,12 +290,20 @@ class SweepLauncher(Launcher):
         raise NotImplementedError
 
     def end(
-        self, sweep_dir: Path, cells: list[Cell], outcomes: list[Outcome], console: Console
+        self,
+        sweep_dir: Path,
+        cells: list[Cell],
+        outcomes: list[Outcome],
+        console: Console,
+        reports: Path | None = None,
     ) -> bool:
-        """Report, tracking, result table; whether there is a report where one was wanted."""
+        """Report, tracking, result table; whether there is a report where one was wanted.
+
+        `reports`: the folder of the report; None = where the config says.
+        """
         order = {cell.path: i for i, cell in enumerate(cells)}
         outcomes.sort(key=lambda o: order[o.cell.path])
-        reports = resolve_path(cells[0].config.paths.reports) / sweep_dir.name
+        reports = reports or resolve_path(cells[0].config.paths.reports) / sweep_dir.name
         report = problem = None
         if self.report:
             report, problem = finish.make_report(self.build_report, sweep_dir, reports)
@@ -324,10 +396,13 @@ def supervise(
             raise
 
 
-def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> list[str]:
+def write_sweep(
+    sweep_dir: Path, design: Design, cells: Sequence[Cell], asked: Sequence[Cell] | None = None
+) -> list[str]:
     """Write sweep.json; a sweep of the same cells keeps its parent run in MLflow.
 
-    Cells of another command under the same name stay in view, as `earlier`. Returns what to say.
+    Cells of another command under the same name stay in view, as `earlier`. Those that come only
+    while contrasts are open, which are not among `asked`, are `planned`. Returns what to say.
     """
     signatures = [cell.signature for cell in cells]
     seeds = [cell.config.seed for cell in cells]
@@ -339,8 +414,13 @@ def write_sweep(sweep_dir: Path, design: Design, cells: Sequence[Cell]) -> list[
         except ConfigError:  # this is the command that writes it anew
             before = {}
         content["earlier"] = sweep_directory.earlier(before, signatures)
-        if [c["signature"] for c in before.get("cells", [])] == signatures:
+        if sweep_directory.signatures(before) == set(signatures):
             content["mlflow_parent"] = before.get("mlflow_parent")
+        now = signatures if asked is None else [cell.signature for cell in asked]
+        content = sweep_directory.asking(content, now)
+        content["declared"] = declaration.first(before, content, content["started"])
+        if design.looks:
+            looks.check_design(sweep_dir, content)
         sweep_directory.write(sweep_dir, content)
     count = len(content["earlier"])
     if not count:

@@ -40,6 +40,8 @@ def run_single(cfg: DictConfig) -> None:
     Of several processes (`accelerate launch run.py`) the first one prepares, shows and tells.
     """
     with one_line_errors(), sigterm_is_ctrl_c():
+        if cfg.until:
+            raise ConfigError(f"until={cfg.until} is for a sweep: add -m, and what is compared")
         if cfg.notify:
             raise ConfigError(
                 "notify=COMMAND is told of sweeps: -m, or `python run.py ...; COMMAND`"

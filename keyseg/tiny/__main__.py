@@ -103,6 +103,8 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
 
     counts = [len(names) for names in curriculum.lists]
     heads = vision_stage.PatchHeads(model.config.vision_config.hidden_size, counts)
+    if curriculum.placed:
+        vision_stage.place(tower.embeddings.position_embedding)
     llava_stage.meet(model)
     model.to(scope.device)
     heads.to(scope.device)

@@ -23,8 +23,9 @@ class Curriculum:
     """Of one world.
 
     draw: a scene to learn from. said: all words. lists: names of categories, colours and sizes.
-    parts: names of parts, which SAM is asked for. patch: pixels of a patch. find, ask: what the
-    language model is asked in its first stage and in its second.
+    parts: names of parts, which SAM is asked for. patch: pixels of a patch. placed: whether the
+    tower's positions start as `vision.place` leaves them. find, ask: what the language model is
+    asked in its first stage and in its second.
     """
 
     draw: Callable[[np.random.Generator], Scene]
@@ -34,6 +35,7 @@ class Curriculum:
     ask: Ask
     parts: tuple[str, ...] = ()
     patch: int = PATCH
+    placed: bool = False
 
 
 CURRICULA: dict[str, Curriculum] = {
@@ -52,6 +54,7 @@ CURRICULA: dict[str, Curriculum] = {
         bruegel_questions.facts,
         parts=bruegel.PARTS,
         patch=12,  # 120 pixels for the same number of patches: small things, many categories
+        placed=True,
     ),
 }
 """By name of the world."""

@@ -46,6 +46,7 @@ _NOT_COPIED = (
     "weights",
     "commands",
     "dialects",
+    "predictions",
     "report",
     "scenes",
     "sweep",

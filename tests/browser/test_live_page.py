@@ -95,6 +95,12 @@ def test_only_what_changed_is_sent_and_only_to_this_machine(
             urllib.request.urlopen(asked)
         assert refused.value.code == code
         refused.value.close()
+    design = json.loads((shown.sweep_dir / "sweep.json").read_text())
+    (shown.sweep_dir / "sweep.json").write_text(
+        json.dumps({**design, "cells": design["cells"][:2]})
+    )
+    shown.look()
+    assert "full" not in shown.changes(0)["parts"]["cells"]
     shown.report.parent.mkdir()
     shown.report.write_text("the report")
     with urllib.request.urlopen(f"{url}report/index.html") as answer:

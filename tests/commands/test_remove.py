@@ -95,6 +95,19 @@ def test_runs_and_sweeps_at_work_are_left(sweep, capsys):
     assert names(sweep) == ["aa", "bb", "cc"]
 
 
+def test_a_run_that_was_worked_on_while_somebody_was_asked_is_left(sweep, capsys, monkeypatch):
+    def agreed(count: int) -> bool:
+        RunDirectory(sweep / "bb").update(status="done", attempts=[{"seconds": 1.0}])
+        return True
+
+    monkeypatch.setattr(remove, "_agreed", agreed)
+    assert rm(sweep, "--failed") == 1
+    assert capsys.readouterr().err == (
+        "error: bb: somebody works on it, or has since; it was left\n"
+    )
+    assert names(sweep) == ["aa", "bb", "cc"]
+
+
 def test_sizes_are_readable():
     assert [remove.readable(n) for n in (0, 999, 1500, 3.2e9, 2e12)] == [
         "0 B",

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from keyseg.report.stats.inference import Sources
-from keyseg.report.stats.sequential import FAMILIES, LOOKS, chance, nominal, overall
+from keyseg.report.stats.sequential import chance, nominal, overall
+from keyseg.runs.looks import FAMILIES, LOOKS
 
 LEVEL = pytest.mark.parametrize("level", [0.025, 0.05, 0.05 / 12])
 FAMILY = pytest.mark.parametrize("family", FAMILIES)

@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keyseg.report.stats.sequential import FAMILIES, LOOKS, nominal
-from keyseg.report.stats.sequential_simulation import (
-    DIFFERS,
-    EQUIVALENT,
-    FUTILE,
-    OPEN,
-    READ,
-    Read,
-    fixed,
-    read,
-    stopped,
-)
+from keyseg.report.stats.sequential import nominal
+from keyseg.report.stats.sequential_simulation import READ, Read, fixed, read, stopped
 from keyseg.report.stats.simulation import PLAIN
 from keyseg.report.stats.synthetic import MU, World, draw, gap
+from keyseg.runs.looks import DIFFERS, EQUIVALENT, FAMILIES, FUTILE, LOOKS, OPEN
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SMALL = World(images=50)

@@ -209,3 +209,24 @@ def test_sweep_files_run_by_name_without_m(sweep):
     assert sweep.written["question"] == "Does KEY help?"
     assert sweep.written["baseline"] == {"fusion": "cross"}
     assert [cell["label"] for cell in sweep.written["cells"]] == ["self", "cross"]
+
+
+def test_seeds_come_until_the_answer_is_in(sweep):
+    looks = "ablation.replicate={until: verdict, looks: [2, 3, 4]}"
+    command = ("fusion=seg_only,full,self", looks)
+    samples = {"SAMPLES": "seg_only=0.4~0,full=0.8~0.001,self=0.45~0.2"}
+    code, out, err = sweep.run(*command, "--dry")
+    assert code == 0, err
+    assert "sweep t · 6 cells, nothing started" in out
+    assert "looks at 2, 3, 4 seeds (obrien_fleming); giou decides; 0 taken" in out
+    assert "asked for now: 6 cells; at most: 12 cells; expected: about" in out
+    code, out, err = sweep.run(*command, "hydra.launcher.order=by_seed", **samples)
+    assert code == 0, err
+    assert "look 1 of 3 (2 seeds): full − seg_only: differs" in out
+    assert "open: self − seg_only; 1 more seed for seg_only, self" in out
+    labels = [cell["label"] for cell in sweep.written["cells"]]
+    assert (labels.count("full"), labels.count("self"), labels.count("seg_only")) == (2, 4, 4)
+    assert [cell["label"] for cell in sweep.written["planned"]] == ["full", "full"]
+    code, out, err = sweep.run(*command, "rerun=true", **samples)
+    assert code == 2
+    assert "is not run again: what look 3 of t decided rests on it" in err

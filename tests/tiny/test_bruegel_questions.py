@@ -15,6 +15,7 @@ from keyseg.tiny.bruegel_questions import facts, places
 from keyseg.tiny.corpus import load_or_draw
 from keyseg.tiny.curriculum import CURRICULA
 from keyseg.tiny.finding import known
+from keyseg.tiny.vision import place
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,16 @@ def test_known_counts_the_object_that_the_word_names(corpus, monkeypatch):
         hits += [t.shown == (nearest + 1,) for t in turns if len(t.shown) == 1]
     assert scores["where"] == pytest.approx(np.mean(hits), abs=1e-4)
     assert 0 < scores["where"] < 1
+
+
+def test_positions_begin_alike_where_they_are_near():
+    embedding = torch.nn.Embedding(GRID * GRID + 1, 128)
+    first = embedding.weight[0].clone()
+    place(embedding)
+    assert torch.equal(embedding.weight[0], first)  # the class token's
+    board = torch.nn.functional.normalize(embedding.weight[1:], dim=1).view(GRID, GRID, -1)
+    beside = (board[:, 1:] * board[:, :-1]).sum(-1), (board[1:] * board[:-1]).sum(-1)
+    apart = (board[:, 5:] * board[:, :-5]).sum(-1), (board[5:] * board[:-5]).sum(-1)
+    assert min(part.min() for part in beside) > max(part.max() for part in apart)
+    likeness = board.flatten(0, 1) @ board.flatten(0, 1).T
+    assert likeness.fill_diagonal_(0).max() < 0.99

@@ -26,7 +26,7 @@ def _points(figure: Any) -> Iterator[tuple[str, str, str, str, Any, Any]]:
             for x, y in np.asarray(marks.get_offsets()) if len(marks.get_offsets()) > 1 else ():
                 yield (*where, _name(marks, f"points {number}"), x, y)
         for number, bar in enumerate(ax.patches):
-            if hasattr(bar, "get_width"):
+            if hasattr(bar, "get_x") and hasattr(bar, "get_width"):
                 name = _name(bar, f"bar {number}")
                 yield (*where, name, bar.get_x() + bar.get_width(), bar.get_y() + bar.get_height())
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
+from keyseg.report.stats.looks import standing
+from keyseg.report.stats.verdict import GIVEN_UP, INTERIM, NO_RESULT, SAYS_NOTHING
 from keyseg.report.store import Sweep
 from keyseg.report.tables.contrasts import Conclusion
 from keyseg.report.tables.table import Table
@@ -27,6 +28,8 @@ _OTHERS = {
     SAYS_NOTHING: ("says nothing of the variant", "say nothing of the variants"),
     "no interval": ("has no interval", "have no interval"),
     NO_RESULT: ("has no result", "have no result"),
+    INTERIM: ("is open between two looks", "are open between two looks"),
+    GIVEN_UP: ("was given up", "were given up"),
 }
 """Words of a verdict that shows no direction, as they are counted."""
 
@@ -51,6 +54,9 @@ def answer(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) -> 
     ended = sum(cell.status in (DONE, PRUNED, FAILED) for cell in sweep.cells)
     done = len(sweep.finished)
     state = "interim" if ended < len(sweep.cells) else DONE if done == ended else FAILED
+    stand = standing(sweep)
+    if stand is not None and stand.interim and state == DONE:
+        state = "interim"
     return FirstScreen(
         sweep.name,
         heading(sweep),

@@ -12,10 +12,11 @@ import numpy as np
 from keyseg.config import ConfigError
 from keyseg.data.shared_parts import shared_parts
 from keyseg.metrics import BY_NAME, ratios
+from keyseg.report.stats import looks
 from keyseg.report.stats.interventions import stale
 from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
-from keyseg.runs import code
+from keyseg.runs import code, drops
 from keyseg.runs.convergence import PLATEAU
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import stored_config
@@ -40,6 +41,8 @@ class Notice:
 def check(sweep: Sweep) -> list[Notice]:
     """All warnings, the gravest first."""
     return [
+        *_looks(sweep),
+        *_drops(sweep),
         *_holes(sweep),
         *_imported(sweep),
         *_silent(sweep),
@@ -47,15 +50,77 @@ def check(sweep: Sweep) -> list[Notice]:
         *_mixed(sweep),
         *_code(sweep),
         *_unequal(sweep),
-        *_disagreements(sweep),
+        *disagreements(sweep),
         *_stale_interventions(sweep),
         *_trainings(sweep),
+        *_declared(sweep),
         *_seeds(sweep),
     ]
 
 
 def _name(cell: CellResult) -> str:
     return f"{cell.label}, seed {cell.seed}"
+
+
+def _looks(sweep: Sweep) -> Iterator[Notice]:
+    stand = looks.standing(sweep)
+    if stand is None:
+        return
+    if stand.interim:
+        taken = len(stand.taken)
+        done = f"{stand.where(taken)} is taken" if taken else "no look is taken yet"
+        yield Notice(
+            "Interim.",
+            f"Seeds are still to come: {done}. Contrasts that are open have no verdict, and the "
+            "others have that of the look that decided; what seeds show between two looks decides "
+            "nothing.",
+        )
+    by = {cell.signature: cell for cell in sweep.cells}
+    other = [
+        f"{_name(by[signature])}: look {look.number}"
+        for look in stand.taken
+        for signature, digest in look.samples.items()
+        if signature in by and by[signature] in sweep.finished
+        if looks.samples_hash(by[signature].directory) != digest
+    ]
+    if other:
+        yield Notice(
+            "Decided on other results.",
+            "These runs have other samples now than those that a look was taken of. Its decision "
+            "stands; numbers here are those of today.",
+            "\n".join(other),
+        )
+
+
+def _drops(sweep: Sweep) -> Iterator[Notice]:
+    lines = [
+        f"{drop.variant} at {each.steps} steps: {100 * drop.difference:.1f} points to "
+        f"{drop.behind}, p = {drop.p:.2g}"
+        for each in drops.read(sweep.directory)
+        for drop in each.drops
+    ]
+    if lines and sweep.design.get("drop_behind"):
+        yield Notice(
+            "Not trained longer.",
+            f"These variants were more than {sweep.design['drop_behind']:g} points behind another "
+            "at a small budget, and have no cells at larger ones. Curves may cross: nothing is "
+            "known of them there.",
+            "\n".join(lines),
+        )
+
+
+def _declared(sweep: Sweep) -> Iterator[Notice]:
+    first = sweep.design.get("declared") or {}
+    seeds = {cell.seed for cell in sweep.cells}
+    added = sorted(seeds.difference(first.get("seeds") or seeds))
+    if added and not sweep.design.get("looks"):
+        yield Notice(
+            "Seeds were added.",
+            "They were not in the design that was first submitted. Where they were added because "
+            "of what the others showed, p is too small: it counts one look. `until=verdict` adds "
+            "seeds with an error rate that holds.",
+            f"added: {', '.join(map(str, added))}",
+        )
 
 
 def _holes(sweep: Sweep) -> Iterator[Notice]:
@@ -275,7 +340,8 @@ def _several(stated: Sequence[Mapping[str, Any]], key: str) -> bool:
     return len({json.dumps(s.get(key), sort_keys=True) for s in stated}) > 1
 
 
-def _disagreements(sweep: Sweep) -> Iterator[Notice]:
+def disagreements(sweep: Sweep) -> Iterator[Notice]:
+    """Runs whose run.json sums up other scores than their samples give, or samples without any."""
     for cell in sweep.finished:
         terms = cell.terms
         lost = int((~np.isfinite(cell.samples["iou"].astype(float))).sum())

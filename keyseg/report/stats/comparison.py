@@ -52,6 +52,30 @@ class Comparison:
     """Seeds that are told of, those in which a training collapsed among them."""
 
 
+@dataclass(frozen=True)
+class SeedTable:
+    """Sums of a contrast by image and seed: `whole` (n, S, P, 2, C); `kept`: the places of the
+    seeds in which every training succeeded; `sets`: the parts behind each seed."""
+
+    sets: Sequence[tuple[ProtocolSamples, ...]]
+    whole: np.ndarray
+    kept: Sequence[int]
+
+    @property
+    def table(self) -> np.ndarray:
+        """(n, kept, P, 2, C)."""
+        found: np.ndarray = self.whole[:, list(self.kept)]
+        return found
+
+
+def seed_table(contrast: Contrast, protocol: str) -> SeedTable | None:
+    """What a contrast rests on under a protocol; None where no seed tells."""
+    sets = _sets(contrast, protocol)
+    lost = fallen(contrast, protocol)
+    kept = [i for i, parts in enumerate(sets) if not any(_is(lost, part.cell) for part in parts)]
+    return SeedTable(sets, _table(sets), kept) if kept else None
+
+
 def compare(
     contrast: Contrast, protocol: str, margin: np.ndarray, seed: int, contrasts: int = 1
 ) -> Comparison | None:
@@ -62,13 +86,11 @@ def compare(
         seed: fixes the resamples.
         contrasts: how many are declared.
     """
-    sets = _sets(contrast, protocol)
-    lost = fallen(contrast, protocol)
-    kept = [i for i, parts in enumerate(sets) if not any(_is(lost, part.cell) for part in parts)]
-    if not kept:
+    found = seed_table(contrast, protocol)
+    if found is None:
         return None
-    whole = _table(sets)  # (n, S, P, 2, C)
-    table, first = whole[:, kept], sets[kept[0]]
+    sets, whole, kept = found.sets, found.whole, found.kept
+    table, first = found.table, sets[kept[0]]
     flat = table.reshape(len(table), -1, 2, len(COLUMNS))  # pairs are averaged as seeds are
     factor = contrast.factor
     by_seed = inference.differences(table, factor)

@@ -7,12 +7,13 @@ examples, images, majority. The whole test split is slice "" and group "". Fract
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, OF_NOUN, majority, ratios
-from keyseg.report.stats import inference, training, verdict
+from keyseg.report.stats import inference, looks, registration, training, verdict
 from keyseg.report.stats.collapse import sentence
 from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
 from keyseg.report.stats.contrasts import Contrast
@@ -85,6 +86,8 @@ CONTRAST_COLUMNS = (
     "second",
     "training",
     "at",
+    "look",
+    "declared",
 )
 
 
@@ -152,9 +155,12 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     margin = np.array([margins(sweep.design)[measure.name] for measure in MEASURES])
+    stand, when = looks.standing(sweep), registration.of(sweep)
     for protocol in sweep.protocols or ("",):
         every = declared(sweep)
         block = [(c, compare(c, protocol, margin, seed, len(every))) for c in every]
+        if stand:
+            block = [(c, h and _over_looks(sweep, stand, c, h, protocol, margin)) for c, h in block]
         known = [held for _, held in block if held]
         pending = len(block) - len(known)
         lost = {c.name: fallen(c, protocol) for c in every}
@@ -174,13 +180,30 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 }
                 if held:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
-                    row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast))
+                    stage = stand.stage(contrast.name, measure.name, protocol) if stand else None
+                    row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast), stage)
                     if measure.name in OF_KEY and not contrast.asks_key:
                         row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
+                row["look"] = stand.note(contrast.name) if stand else ""
+                row["declared"] = when(contrast, measure.name)
                 rows.append(training.qualified(row, reached[contrast.name]))
     return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")
+
+
+def _over_looks(
+    sweep: Sweep,
+    stand: looks.Standing,
+    contrast: Contrast,
+    held: Comparison,
+    protocol: str,
+    margin: np.ndarray,
+) -> Comparison:
+    """A comparison whose verdict follows the boundary: its p values are those of all looks."""
+    count = len(declared(sweep))
+    p, equivalence = stand.over_looks(sweep, contrast, protocol, margin, count)
+    return replace(held, p={**held.p, "both": p, "equivalence": equivalence})
 
 
 def _no_result(hole: str) -> dict[str, object]:
@@ -206,7 +229,9 @@ def _row(
     margin: float,
     hours: float,
     device: str,
+    stage: str | None = None,
 ) -> dict[str, object]:
+    """`stage`: of a sweep whose seeds come by looks, "" where that says nothing; else None."""
     seeds = len(held.by_seed)
     main = "both" if seeds > 1 else "images"
     ends = {
@@ -220,7 +245,7 @@ def _row(
         difference=float(held.value[m]),
         low=low,
         high=high,
-        p=holm[main],
+        p=holm[main if stage is None else "both"],
         n_seeds=seeds,
         n_images=held.sources.n_images,
         images=float(held.sources.images[m]),
@@ -231,6 +256,7 @@ def _row(
         contrasts=contrasts,
         equivalence=holm["equivalence"],
         margin=float(margin),
+        stage=stage or "",
     )
     of_mcnemar = held.mcnemar if MEASURES[m].name == MCNEMAR else None
     won, lost, p = of_mcnemar or (None, None, None)

@@ -2,7 +2,7 @@
 
 Seeds are added look by look (3, 4, 6, 8, 10 of them, say), and a contrast that is decided gets no
 more. Whoever looks five times at 5 % errs far more often than that, so each look has a share of it:
-a *nominal* level, far below 5 % at first. Three ways to share (`FAMILIES`), all one-sided:
+a *nominal* level, far below 5 % at first. Three ways to share, all one-sided:
 
 - `obrien_fleming`, `pocock`: Lan and DeMets's (1983) spending functions that are like those
   boundaries. Nearly all of the level is kept for the last look, or it is shared about evenly.
@@ -26,13 +26,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from keyseg.report.stats.inference import Sources
+from keyseg.report.stats.inference import Sources, holm
+from keyseg.report.stats.verdict import ALPHA
+from keyseg.runs.looks import DIFFERS, EQUIVALENT, FUTILE, OPEN
 
-LOOKS = (3, 4, 6, 8, 10)
-"""Seeds at each look."""
 SURE = 0.8
 """Predictive probability from which the last look is not waited for."""
-FUTILE = 0.1
+FUTILE_CHANCE = 0.1
 """Probability of a verdict by the last look below which a contrast is given up."""
 
 Spending = Callable[[np.ndarray, float], np.ndarray]
@@ -54,7 +54,6 @@ def pocock(share: np.ndarray, level: float) -> np.ndarray:
 
 
 SPENDING: dict[str, Spending] = {"obrien_fleming": obrien_fleming, "pocock": pocock}
-FAMILIES = (*SPENDING, "predictive")
 
 
 @lru_cache(maxsize=4096)
@@ -139,6 +138,47 @@ def overall(p: np.ndarray, family: str, looks: tuple[int, ...]) -> np.ndarray:
         found = np.exp(np.interp(at, column, grid))
         out = np.minimum(out, np.where(at > column[-1], 1.0, found))
     return out
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """(K,) p values over all looks so far, two-sided and of equivalence, by Holm's method."""
+
+    differs: np.ndarray
+    equivalent: np.ndarray
+
+    @property
+    def words(self) -> np.ndarray:
+        """(K,) what a single look says: differs, equivalent, or open."""
+        words = np.full(self.differs.shape, OPEN, object)
+        words[self.small] = EQUIVALENT
+        words[self.differs <= ALPHA] = DIFFERS
+        return words
+
+    @property
+    def small(self) -> np.ndarray:
+        """(K,) which differences are shown to be smaller than the margin."""
+        found: np.ndarray = self.equivalent <= ALPHA
+        return found
+
+
+def corrected(
+    p: np.ndarray, equivalence: np.ndarray, family: str, looks: tuple[int, ...]
+) -> Corrected:
+    """The same from those of each look so far, (l, K); NaN: that look said nothing."""
+    either = np.minimum(2 * overall(p / 2, family, looks), 1)
+    small = overall(equivalence, family, looks)
+    return Corrected(holm(either.tolist()), holm(small.tolist()))
+
+
+def ruled(now: Corrected, hope: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """(K,) words after a look: those `before` it stay, unless they were open.
+
+    `hope`: of a verdict by the last look; a contrast with too little of it is given up.
+    """
+    words = np.where(before == OPEN, now.words, before)
+    words[(words == OPEN) & (hope < FUTILE_CHANCE)] = FUTILE
+    return words
 
 
 @dataclass(frozen=True)

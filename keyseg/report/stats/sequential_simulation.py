@@ -15,14 +15,12 @@ import numpy as np
 from keyseg.metrics import COLUMNS
 from keyseg.report.stats import inference, sequential
 from keyseg.report.stats.inference import Sources
+from keyseg.report.stats.sequential import Corrected
 from keyseg.report.stats.simulation import fallen
-from keyseg.report.stats.synthetic import World, draw
-from keyseg.report.stats.verdict import ALPHA
+from keyseg.report.stats.synthetic import GAP, MU, World, draw
+from keyseg.runs.looks import FAMILIES, LOOKS, OPEN, LookPlan
 
-DIFFERS, EQUIVALENT, FUTILE, OPEN = "differs", "equivalent", "futile", "open"
-
-
-READ = tuple(sorted({*sequential.LOOKS, 5}))
+READ = tuple(sorted({*LOOKS, 5}))
 """Seeds that sweeps are read at: all looks, and 5, which many take."""
 
 
@@ -69,18 +67,21 @@ def read(
     world: World,
     repeats: int,
     seed: int,
+    looks: tuple[int, ...] = LOOKS,
 ) -> Read:
-    """Draw sweeps of variants with scores `mu`, the first the baseline, and read them at `READ`.
+    """Draw sweeps of variants with scores `mu`, the first the baseline, and read them.
 
-    `margin` (K,): of each contrast, a fraction.
+    At the seeds of all `looks`, and at those of usual designs up to the last. `margin` (K,): of
+    each contrast, a fraction.
     """
     rng = np.random.default_rng(seed)
-    size = len(READ), repeats, len(mu) - 1
+    at_seeds = tuple(sorted({*looks, *(n for n in READ if n <= looks[-1])}))
+    size = len(at_seeds), repeats, len(mu) - 1
     values, parts = np.full(size, np.nan), np.full((4, *size), np.nan)
     counts = np.zeros(size, int)
     for r in range(repeats):
-        pull, by_seed, failed = _pulls(mu, READ[-1], world, rng)
-        for at, n in enumerate(READ):
+        pull, by_seed, failed = _pulls(mu, looks[-1], world, rng)
+        for at, n in enumerate(at_seeds):
             for k, kept in _groups(failed[:n]):
                 counts[at, r, k] = kept.sum()
                 if kept.sum() > 1:
@@ -88,7 +89,7 @@ def read(
                     by = inference.sources_of(pull[:, :n][:, kept][:, :, k], seen)
                     values[at, r, k] = seen.mean(0)
                     parts[:, at, r, k] = by.images, by.seeds, by.interaction, by.image_freedom
-    return _read(values, parts, counts, np.array(margin), world.images)
+    return _read(values, parts, counts, np.array(margin), world.images, at_seeds, looks)
 
 
 def _pulls(
@@ -120,10 +121,12 @@ def _read(
     counts: np.ndarray,
     margin: np.ndarray,
     images: int,
+    at_seeds: tuple[int, ...],
+    looks: tuple[int, ...],
 ) -> Read:
     """p values and chances of all looks, those of as many seeds together; NaN of too few."""
     p, small = np.full(values.shape, np.nan), np.full(values.shape, np.nan)
-    hope = {family: np.ones(values.shape) for family in sequential.FAMILIES}
+    hope = {family: np.ones(values.shape) for family in FAMILIES}
     margins = np.broadcast_to(margin, values.shape)
     for n in sorted(set(counts[counts > 1].tolist())):
         here = counts == n
@@ -132,23 +135,25 @@ def _read(
         p[here] = inference.both_p(values[here], by)
         small[here] = inference.equivalence_p(values[here], by, margins[here])
         for family, found in hope.items():
-            args = margins[here], family, sequential.LOOKS, len(margin)
+            args = margins[here], family, looks, len(margin)
             found[here] = sequential.chance(values[here], by, *args).any
-    return Read(READ, p, small, hope)
+    return Read(at_seeds, p, small, hope)
 
 
 def fixed(seen: Read, seeds: int) -> Endings:
     """The verdicts of so many seeds for everyone, by Holm's method: the usual design."""
     at = seen.seeds.index(seeds)
     _, repeats, contrasts = seen.p.shape
-    told = [_words(p, e) for p, e in zip(seen.p[at], seen.equivalence[at], strict=True)]
-    words, small = (np.array(each) for each in zip(*told, strict=True))
+    told = [
+        Corrected(*(inference.holm(np.nan_to_num(each, nan=1.0)) for each in pair))
+        for pair in zip(seen.p[at], seen.equivalence[at], strict=True)
+    ]
+    words, small = np.array([t.words for t in told]), np.array([t.small for t in told])
     return Endings(words, small, np.full((repeats, contrasts + 1), seeds))
 
 
-def stopped(seen: Read, family: str) -> Endings:
+def stopped(seen: Read, family: str, looks: tuple[int, ...] = LOOKS) -> Endings:
     """The verdicts of looks at which contrasts that are decided, or futile, get no more seeds."""
-    looks = sequential.LOOKS
     at_look = [seen.seeds.index(n) for n in looks]
     _, repeats, contrasts = seen.p.shape
     words = np.full(seen.p.shape[1:], OPEN, object)
@@ -162,25 +167,28 @@ def stopped(seen: Read, family: str) -> Endings:
                 break
             seeds[r, 1:][running] = seeds[r, 0] = n
             p[look, ~running] = equivalence[look, ~running] = np.nan
-            told, small = _words(
-                np.minimum(2 * sequential.overall(p[: look + 1] / 2, family, looks), 1),
-                sequential.overall(equivalence[: look + 1], family, looks),
-            )
-            limits[r] |= small
-            words[r][running] = told[running]
-            hope = seen.chance[family][at_look[look], r]
-            words[r][running & (told == OPEN) & (hope < sequential.FUTILE)] = FUTILE
+            now = sequential.corrected(p[: look + 1], equivalence[: look + 1], family, looks)
+            limits[r] |= now.small
+            words[r] = sequential.ruled(now, seen.chance[family][at_look[look], r], words[r])
     return Endings(words, limits, seeds)
 
 
-def _words(p: np.ndarray, equivalence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words (K,) of single p values, corrected by Holm's method, and which differences are small.
+MIX_MARGIN, MIX_WIDE = 0.05, 0.25
+"""Of the mix: its margin, a fraction of gIoU, and what of the score is 10 points of gIoU."""
 
-    NaN: that look said nothing.
-    """
-    far, small = (
-        inference.holm(np.nan_to_num(each, nan=1.0)) <= ALPHA for each in (p, equivalence)
-    )
-    words = np.full(len(p), OPEN, object)
-    words[small], words[far] = EQUIVALENT, DIFFERS
-    return words, small
+
+def mix(contrasts: int) -> tuple[list[int], list[int], list[int]]:
+    """Which contrasts of a mix are alike, 2.5 points apart, and 10: half, a quarter, a quarter."""
+    every = range(contrasts)
+    far = [k for k in every if k % 4 == 3] or [0]
+    near = [k for k in every if k % 4 == 2]
+    return [k for k in every if k not in (*far, *near)], near, far
+
+
+def expected_share(plan: LookPlan, contrasts: int, repeats: int = 40) -> float:
+    """Of the cells of all seeds for everyone, those that a mix of contrasts takes on average."""
+    _, near, far = mix(contrasts)
+    shift = [MIX_WIDE if k in far else GAP if k in near else 0.0 for k in range(contrasts)]
+    mu, margin = [MU, *(MU + s for s in shift)], [MIX_MARGIN] * contrasts
+    seen = read(mu, margin, World(images=100), repeats, 0, plan.at)
+    return stopped(seen, plan.family, plan.at).cells / (plan.at[-1] * len(mu))

@@ -28,6 +28,10 @@ NO_RESULT = "no result"
 SAYS_NOTHING = "says nothing"
 """The word for a contrast with a variant that never left the untrained level (`training`)."""
 
+INTERIM, GIVEN_UP = "interim", "given up"
+"""The words for a contrast that is open while seeds come look by look (docs/sequential.md), and for
+one that gets no more of them because a verdict is not to be expected."""
+
 WORDS = (
     "better",
     "worse",
@@ -43,6 +47,8 @@ WORDS = (
     "no interval",
     NO_RESULT,
     SAYS_NOTHING,
+    INTERIM,
+    GIVEN_UP,
 )
 
 
@@ -54,7 +60,8 @@ class Evidence:
     `p`: Holm-corrected, over the same sources; `equivalence`: that of a difference as large as
     `margin`, either way, corrected likewise. `images`, `seeds`, `interaction`: variances, see
     `inference.Sources`. `hours`: of one more seed of both variants. `contrasts`: how many Holm's
-    correction runs over.
+    correction runs over. `stage`: where seeds come look by look, INTERIM or GIVEN_UP, whatever
+    the numbers of the moment say.
     """
 
     measure: Measure
@@ -72,6 +79,7 @@ class Evidence:
     contrasts: int = 1
     equivalence: float = float("nan")
     margin: float = SCORE_MARGIN
+    stage: str = ""
 
     @property
     def small(self) -> bool:
@@ -88,6 +96,8 @@ def word(e: Evidence) -> str:
     """One of `WORDS`."""
     if not isfinite(e.difference):
         return "no interval"
+    if e.stage:
+        return e.stage
     if e.images == 0 and (e.n_seeds < 2 or e.seeds == 0):  # every example, every seed: the same
         return "no difference" if e.difference == 0 and e.n_seeds > 1 else "no interval"
     if isfinite(e.p) and e.p <= ALPHA:
@@ -140,6 +150,9 @@ def sentence(e: Evidence) -> str:
     size = f"{points(e.difference)} points [{points(e.low)}, {points(e.high)}]"
     if e.measure.better < 0:
         size += " (lower is better)"
+    if said in (INTERIM, GIVEN_UP):
+        known = size if isfinite(e.low) and isfinite(e.high) else f"{points(e.difference)} points"
+        return f"{said}: {', '.join(filter(None, (known, p_text(e.p))))}"
     if said in ("no difference", "smaller than"):
         return _small(said, size, e)
     if said.startswith("one seed"):

@@ -13,6 +13,7 @@ from keyseg.metrics import BY_NAME
 from keyseg.report.stats.collapse import FALLEN_SHARE, rate
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import sentence
+from keyseg.report.stats.registration import EXPLORATORY
 from keyseg.report.stats.verdict import NO_RESULT, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
@@ -95,7 +96,10 @@ def _verdict_line(row: Mapping[Any, Any], where: Mapping[str, int]) -> Line:
     if row["metric"] == "precision@0.5" and isfinite(float(row["won"])):
         odd = f"{int(row['won'])} : {int(row['lost'])} {p_text(float(row['mcnemar']))}"
     sd = f"± {percent(float(row['sd']))}" if isfinite(float(row["sd"])) else ""
-    about = [str(row[key]) for key in ("training", "collapsed") if isinstance(row[key], str)]
+    about = [
+        str(row[key]) for key in ("look", "training", "collapsed") if isinstance(row[key], str)
+    ]
+    about += [EXPLORATORY] if row["declared"] == EXPLORATORY else []
     return Line(
         str(row["contrast"]),
         (
@@ -166,7 +170,8 @@ class Conclusion:
 
     `hole`: what the result lacks of the design; the text says it where there is no result.
     `training`: whether both sides had converged. `second`: how many trainings collapsed, and what
-    all of them say; "" where none did.
+    all of them say; "" where none did. `look`: which look decided, where seeds come by looks.
+    `exploratory`: whether it was declared after the first submit.
     """
 
     metric: str
@@ -178,6 +183,8 @@ class Conclusion:
     hole: str = ""
     training: str = ""
     second: str = ""
+    look: str = ""
+    exploratory: bool = False
 
 
 def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
@@ -201,6 +208,8 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
                     "" if row["verdict"] == NO_RESULT else str(row["hole"]),
                     str(row["training"]),
                     str(row["second"]) if isinstance(row["second"], str) else "",
+                    str(row["look"]),
+                    row["declared"] == EXPLORATORY,
                 )
             )
     return out
@@ -211,6 +220,13 @@ def rule(sweep: Sweep, answers: Sequence[Conclusion]) -> str:
     count = len({a.contrast for a in answers})
     if not count:
         return ""
+    if any(a.look for a in answers):
+        looks = (
+            " Seeds came look by look: p is that of all looks so far, and the verdict follows "
+            "their boundary; the interval is not corrected for looks."
+        )
+    else:
+        looks = ""
     corrected = (
         f"p is corrected by Holm's method over the {count} declared contrasts of a metric"
         if count > 1
@@ -223,7 +239,7 @@ def rule(sweep: Sweep, answers: Sequence[Conclusion]) -> str:
         "the same way, show it to be smaller than a margin either way, and the interval holds 0: "
         f"{sentence(sweep.design, sweep.metrics)}. Verdicts are about trainings that succeed: one "
         f"whose gIoU is below {100 * FALLEN_SHARE:.0f} % of its variant's best seed counts as "
-        f"collapsed and is told of beside them.{_unseen(sweep)}"
+        f"collapsed and is told of beside them.{_unseen(sweep)}{looks}"
     )
 
 

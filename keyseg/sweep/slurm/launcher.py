@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
 
 import filelock
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from keyseg.config import ConfigError, resolve_path
-from keyseg.runs import packages, snapshot, sweep_directory
-from keyseg.runs.run_directory import DONE, PRUNED
+from keyseg.runs import disk, packages, snapshot, sweep_directory
+from keyseg.runs.looks import LookPlan
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RunDirectory
 from keyseg.sweep import finish
 from keyseg.sweep.cells import GIVEN, Cell, Say, in_turn
 from keyseg.sweep.design import Design
@@ -25,8 +29,8 @@ from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CommandJob
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
-from keyseg.sweep.slurm.pool import SlurmPool
-from keyseg.sweep.slurm.queue import SlurmError
+from keyseg.sweep.slurm.pool import SlurmPool, Submission
+from keyseg.sweep.slurm.queue import Jobs, SlurmError
 from keyseg.sweep.slurm.sbatch import Sbatch, code_folder, job_folder, script
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.worker import precompute
@@ -166,23 +170,31 @@ class SlurmLauncher(SweepLauncher):
         ]
         return CommandJob([command], self.options.threads)
 
-    def report_later(self, pool: SlurmPool, cells: Sequence[Cell], console: Console) -> None:
-        """Submit the job that makes the report when all cells have ended: we will not be here.
+    def leave(self, design: Design, pool: SlurmPool, cells: Sequence[Cell], out: Console) -> None:
+        """Submit the job that does what is left to do when all cells have ended: report, or look.
 
-        The same job tells `notify=COMMAND`.
+        We will not be here. The same job tells `notify=COMMAND`.
         """
         command = self.config.get("notify")
-        if not (self.report or command):
+        if not (self.report or command or design.looks):
             return
         sweep_dir = cells[0].path.parent
-        paths = cells[0].config.paths
-        python = self.options.interpreter
-        keyseg = [*python, "-m", "keyseg", "--outputs", str(sweep_dir.parent.absolute())]
-        out = ["--out", str(resolve_path(paths.reports))]
-        whats = ("report", "sync") if self.report else ()
-        commands = [[*keyseg, what, sweep_dir.name, *out] for what in whats]
-        if command:
-            commands.append([*keyseg, "notify", sweep_dir.name, *out, "--command", command])
+        keyseg = [*self.options.interpreter, "-m", "keyseg"]
+        keyseg += ["--outputs", str(sweep_dir.parent.absolute())]
+        to = [sweep_dir.name, "--out", str(resolve_path(cells[0].config.paths.reports))]
+        if design.looks is None:
+            commands = [[*keyseg, w, *to] for w in ("report", "sync") if self.report]
+            if command:
+                commands.append([*keyseg, "notify", *to, "--command", command])
+            told = [
+                *(["makes the report"] if self.report else []),
+                *(["notifies"] if command else []),
+            ]
+            what, does = "report", " and ".join(told)
+        else:
+            commands = [[*keyseg, "look", *to]]
+            what, does = "look", "takes the look, and goes on with what is open"
+            self.write_record(sweep_dir)
         try:
             with sweep_directory.lock(sweep_dir, "submit"):
                 arrays = pool.arrays()
@@ -197,13 +209,22 @@ class SlurmLauncher(SweepLauncher):
                     sbatch = Sbatch(self.options, sweep_dir, packages=needed)
                     sbatch.report(name, job, sorted(arrays.values()))
         except (SlurmError, ConfigError, filelock.Timeout) as error:
-            text = f"no job will make the report ({error}); `keyseg report {sweep_dir.name}` does"
-            finish.print_line(console, f"warning: {text}", "yellow")
+            text = f"no job {does} ({error}); `keyseg {what} {sweep_dir.name}` does"
+            finish.print_line(out, f"warning: {text}", "yellow")
             return
-        does = " and ".join(
-            [*(["makes the report"] if self.report else []), *(["notifies"] if command else [])]
-        )
-        finish.print_line(console, f"a last job {does} when they have ended")
+        finish.print_line(out, f"a last job {does} when they have ended")
+
+    def write_record(self, sweep_dir: Path) -> None:
+        """What a job needs to go on with the sweep as this launcher does."""
+        content = {
+            "options": asdict(self.options),
+            "own": {"worker": self.given, "features": self.features, "report": self.report},
+            "order": self.order,
+            "notify": self.config.get("notify"),
+        }
+        file = _record(sweep_dir)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        disk.replace(file, json.dumps(content, indent=1).encode())
 
     def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
         """Submit one array and follow it.
@@ -221,7 +242,7 @@ class SlurmLauncher(SweepLauncher):
         if self.config.detach:
             supervisor.step()
             self._submit(pool)
-            self.report_later(pool, cells, console)
+            self.leave(design, pool, cells, console)
             raise Detached(f"{pool.submitted} of {len(cells)} cells are queued or at work")
         where = f"partition {self.options.partition}" if self.options.partition else "SLURM"
         heading = f"sweep {design.name} · {len(cells)} cells on {where}"
@@ -229,7 +250,7 @@ class SlurmLauncher(SweepLauncher):
         try:
             supervise(supervisor, pool, cells, heading, console, show=shown)
         except KeyboardInterrupt:
-            self.report_later(pool, cells, console)
+            self.leave(design, pool, cells, console)
             raise
         return supervisor.outcomes
 
@@ -238,6 +259,76 @@ class SlurmLauncher(SweepLauncher):
             pool.submit_now()
         except SlurmError as error:
             raise ConfigError(f"SLURM does not answer: {error}; nothing was submitted") from error
+
+
+class LeftLauncher(SlurmLauncher):
+    """Goes on with a sweep that nobody waits for, as the launcher that was left did."""
+
+    @classmethod
+    def of(cls, sweep_dir: Path) -> Self:
+        """The launcher of a sweep that was left.
+
+        Raises:
+            ConfigError: it was not left on a cluster: its command is still to be given.
+        """
+        try:
+            found = json.loads(_record(sweep_dir).read_bytes())
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{sweep_dir.name} was not left to a cluster; its command, given again, takes the "
+                "look and goes on"
+            ) from None
+        left = cls(prepare=False, order=found["order"], **found["own"], **found["options"])
+        steering = {"detach": True, "reuse": True, "notify": found["notify"]}
+        left.config = OmegaConf.create(steering)
+        return left
+
+    def go_on(self, plan: LookPlan, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Take the look that is due, and submit what comes next.
+
+        Returns outcomes where nothing is left to submit, or a cell failed.
+
+        Raises:
+            Detached: cells were submitted, and another last job.
+        """
+        design = Design(cells[0].path.parent.name, {}, {}, [], looks=plan)
+        return self.run_stages(design, cells, [], console)
+
+    def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:
+        """Submit the cells that never were; where others ended without results, nothing is.
+
+        Nobody is here to see why, and they might fail for ever.
+
+        Raises:
+            ConfigError: there is no SLURM, it does not answer, or it refuses the job. Detached:
+                cells were submitted.
+        """
+        try:
+            lost = _without_results(cells)
+        except SlurmError as error:
+            raise ConfigError(f"SLURM does not answer: {error}; nothing was submitted") from error
+        if not lost:
+            return super().run_cells(design, cells, console)
+        why = "its job ended without results; the command of the sweep, given again, goes on"
+        return [
+            Outcome(cell, FAILED, error=why)
+            if cell.path in lost
+            else Outcome(cell, cell.open().status, found=True)
+            for cell in cells
+        ]
+
+
+def _without_results(cells: Sequence[Cell]) -> set[Path]:
+    """Cells that were submitted, have no results, and no job any more."""
+    waiting = [cell for cell in cells if cell.open().status != DONE and not cell.open().busy]
+    records = {c.path: r for c in waiting if (r := Submission.read(c.open())) is not None}
+    jobs = Jobs(queue.look({record.name for record in records.values()}))
+    found = {path: record.job(jobs, RunDirectory(path)) for path, record in records.items()}
+    return {path for path, job in found.items() if job is None or job.state in queue.ENDED}
+
+
+def _record(sweep_dir: Path) -> Path:
+    return job_folder(sweep_dir, "launcher.json")
 
 
 class AutoLauncher(SweepLauncher):

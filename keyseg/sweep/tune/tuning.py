@@ -62,6 +62,8 @@ class Tuning:
         self.console = console
         if config.get("detach"):
             raise ConfigError("detach=true: a tuner stays, it chooses each trial from those before")
+        if config.get("until"):
+            raise ConfigError("until=verdict: a tuner compares no seeds; hydra/sweeper=grid does")
         check_block(config.ablation)
         asked = config.get("name")
         named = (config.ablation.get("name") or "tune") if asked is None else asked

@@ -1,0 +1,64 @@
+"""Seeds until the answer is in, and nobody there: the last job of the cells takes each look."""
+
+import json
+
+from keyseg.runs.run_directory import RunDirectory
+
+LOOKS = "ablation.replicate={until: verdict, looks: [2, 3, 4]}"
+SAMPLES = "seg_only=0.4~0,full=0.8~0.001,self=0.45~0.2"
+"""full is far from seg_only whatever the seed; self is not, and its seeds are far apart."""
+
+
+def runs(sweep):
+    found = [RunDirectory(file.parent) for file in sweep.root.glob("outputs/t/*/run.json")]
+    return {(run.info["label"], run.info["seed"]): run for run in found}
+
+
+def starts(sweep):
+    return {
+        cell: len((run.path / "starts.txt").read_text().splitlines())
+        for cell, run in runs(sweep).items()
+    }
+
+
+def taken(sweep):
+    file = sweep.root / "outputs" / "t" / "looks.json"
+    return json.loads(file.read_text())["looks"] if file.exists() else []
+
+
+def test_a_detached_sweep_goes_from_look_to_look(sweep):
+    command = ("fusion=seg_only,full,self", LOOKS, "--detach")
+    code, out, err = sweep.run(*command, SAMPLES=SAMPLES)
+    assert code == 0, err
+    assert "6 of 6 cells are queued or at work" in out
+    assert "a last job takes the look, and goes on with what is open" in out
+    sweep.wait(lambda: len(taken(sweep)) == 3 and not sweep.cluster.jobs(), 300)
+    words = [{r["labels"][0]: r["word"] for r in look["rulings"]} for look in taken(sweep)]
+    assert words[0] == {"full": "differs", "self": "open"}
+    assert [set(look) for look in words[1:]] == [{"self"}, {"self"}]
+    assert words[2]["self"] in ("open", "futile")
+    seeds = {"seg_only": 4, "full": 2, "self": 4}
+    assert starts(sweep) == {(f, s): 1 for f, count in seeds.items() for s in range(count)}
+    code, out, err = sweep.run("fusion=seg_only,full,self", LOOKS)
+    assert code == 0, err
+    assert "10 of 10 cells were done already" in out.replace(
+        "all cells were", "10 of 10 cells were"
+    )
+    code, out, err = sweep.keyseg("plan", "t")
+    assert "no more seeds come" in out, out + err
+
+
+def test_a_look_whose_cell_failed_is_left_for_its_command(sweep):
+    command = ("fusion=seg_only,full,self", LOOKS)
+    code, out, err = sweep.run(*command, "--detach", SAMPLES=SAMPLES, FAIL="self")
+    assert code == 0, err
+    sweep.wait(lambda: not sweep.cluster.jobs(), 300)
+    assert taken(sweep) == []
+    assert starts(sweep)["self", 0] == 1  # nobody tried it again and again
+    log = next(sweep.root.glob("outputs/t/.slurm/*-report/*_log.out")).read_text()
+    assert "look 1 is not taken: it needs all of its cells" in log
+    code, out, err = sweep.run(*command, SAMPLES=SAMPLES)
+    assert code == 0, err
+    assert "look 1 of 3 (2 seeds): full − seg_only: differs" in out
+    assert len(taken(sweep)) == 3
+    assert starts(sweep)["self", 0] == 2
