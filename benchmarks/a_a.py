@@ -2,7 +2,7 @@
 
     python run.py -m 'seed=range(0,20)' optim.steps=50 name=a_a \\
         'evaluation.protocols=[teacher_forced]'
-    python benchmarks/a_a.py outputs/a_a                    500 splits, a minute or two
+    python benchmarks/a_a.py outputs/a_a                    500 splits, minutes
 
 Each split divides all seeds into two halves at random and gives the report five of each, as seeds 0
 to 4 of two variants. Both sides are the same cell, so "better" and "worse" are wrong. The whole

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from keyseg.config import NAMED, PROJECT, ConfigError, RunConfig
 from keyseg.data.files import DataError
 from keyseg.runs import packages
-from keyseg.runs.disk import DiskFullError
+from keyseg.runs.disk import DiskFullError, read_only
 from keyseg.runs.private_files import without_passwords
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> Iterator[None]:
-    """Check the overrides among `arguments`; end with one line for a wrong config or a full disk.
+    """Check the overrides among `arguments`; end with one line for a wrong config, a full disk,
+    or a folder that is somebody else's.
 
     Everything else passes through: a traceback is for our own mistakes, not for the user's.
     """
@@ -92,6 +93,15 @@ def one_line_errors(arguments: Sequence[str] = (), configs: Path = CONFIGS) -> I
         fail(str(error))
     except DiskFullError as error:
         fail(str(error), code=1)  # nothing is wrong with the command line
+    except OSError as error:
+        if not read_only(error) or error.filename is None:
+            raise
+        fail(
+            f"{error.filename}: {error.strerror}. Runs of somebody else can be looked at (`keyseg "
+            "status`, `keyseg report --out`); paths.outputs, paths.data and paths.reports put your "
+            "own elsewhere",
+            code=1,
+        )
     except (HydraException, OmegaConfBaseException) as error:
         causes = list(_causes(error))
         for cause in causes:  # a plugin that refuses its options says it best itself

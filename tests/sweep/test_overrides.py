@@ -127,6 +127,18 @@ def test_errors_of_ours_are_one_line_and_others_pass(capsys):
         1 / 0  # noqa: B018
 
 
+def test_a_colleague_who_gives_the_same_command_is_told_in_one_line(capsys):
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        raise PermissionError(13, "Permission denied", "/lab/outputs/.reuse.lock")
+    assert caught.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: /lab/outputs/.reuse.lock: Permission denied. Runs of somebody")
+    assert "paths.outputs" in told
+    assert told.count("\n") == 1
+    with pytest.raises(FileNotFoundError), one_line_errors():
+        raise FileNotFoundError(2, "No such file", "/lab")
+
+
 @pytest.mark.parametrize("mode", [[], ["-m"], ["--cfg", "job"]])
 def test_the_command_line_ends_in_one_line(mode, tmp_path):
     done = subprocess.run(

@@ -335,6 +335,20 @@ def test_a_job_that_prepares_and_fails_is_told_once(fake, start, tmp_path):
     assert "the cells compute what is missing. Log: " in text
 
 
+def test_cells_that_were_cancelled_say_nothing_of_their_node(fake, start, tmp_path):
+    supervisor = start("self", "cross", "full")
+    *cancelled, last = fake.jobs
+    for key in cancelled:
+        fake.jobs[key] = Job(fake.jobs[key].id, "CANCELLED", "n1")
+    steps(supervisor, fake, 3)
+    fake.jobs[last] = Job(fake.jobs[last].id, "COMPLETED", "n2")
+    ends(RunDirectory(tmp_path / "t" / "full0"), "done")
+    steps(supervisor, fake, 3)
+    outcomes = {o.cell.signature: o.status for o in supervisor.outcomes}
+    assert outcomes == {"self0": "failed", "cross0": "failed", "full0": "done"}
+    assert supervisor.pool.nodes.exclude == "n0"
+
+
 def test_a_node_on_which_cells_fail_one_after_the_other_is_left_out(fake, start, tmp_path):
     supervisor = start("self", "cross", "full", "mlp", "add")
     runs = {name: tmp_path / "t" / f"{name}0" for name in ("self", "cross", "full", "mlp", "add")}
