@@ -97,7 +97,7 @@ def write_samples(run: RunDirectory, value: float, apart: float) -> None:
 
     seed = run.config.seed
     off = apart * (-1) ** seed * (1 + seed / 10)
-    iou = [value + off + 0.001 * ((7 * i + seed) % 20) for i in range(20)]
+    iou = [value + off + 0.001 * value * ((7 * i + seed) % 20) for i in range(20)]
     same = {"image": "none.png", "query": "q", "keyword": "ball", "protocol": "teacher_forced"}
     same |= {"keyword_rank": 0, "answer": "a", "has_seg": True, "has_key": True}
     rows = [

@@ -214,7 +214,7 @@ def test_sweep_files_run_by_name_without_m(sweep):
 def test_seeds_come_until_the_answer_is_in(sweep):
     looks = "ablation.replicate={until: verdict, looks: [2, 3, 4]}"
     command = ("fusion=seg_only,full,self", looks)
-    samples = {"SAMPLES": "seg_only=0.4~0,full=0.8~0.001,self=0.45~0.2"}
+    samples = {"SAMPLES": "seg_only=0.4~0,full=0.8~0.00001,self=0.49~0.05"}
     code, out, err = sweep.run(*command, "--dry")
     assert code == 0, err
     assert "sweep t · 6 cells, nothing started" in out
