@@ -144,7 +144,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stages that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m keyseg.tiny", description=__doc__)
     parser.add_argument("stages", nargs="*", help="sam, llava; default: both")
-    parser.add_argument("--world", choices=list(CURRICULA), default=PLAIN_WORLD)
+    parser.add_argument(
+        "--world", choices=list(CURRICULA), default=PLAIN_WORLD, help="whose scenes; default: plain"
+    )
     for which, at in (("work", 0), ("out", 1)):
         said = ", ".join(f"{places[at]} for {world}" for world, places in _PLACES.items())
         parser.add_argument(f"--{which}", type=Path, help=f"default: {said}")
