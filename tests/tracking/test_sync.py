@@ -578,26 +578,38 @@ def test_a_store_that_is_down_stops_nothing_and_is_told_once(run, monkeypatch, c
     assert "`keyseg sync fusion` sends them later" in message
 
 
+def wait_for_mirrors():
+    """A thread that outlives its test would write to the store of whatever comes next."""
+    for thread in threading.enumerate():
+        if thread.name == "mlflow-mirror":
+            thread.join(30)
+            assert not thread.is_alive()
+
+
 def test_a_store_that_hangs_is_given_up_at_the_end(run, monkeypatch, caplog):
     release = threading.Event()
     monkeypatch.setattr("keyseg.tracking.background.sync", lambda run: release.wait(30))
+    monkeypatch.setattr(parent_run, "update", lambda sweep: None)
     started = time.monotonic()
     with mirror(run, every=0.01, patience=0.2):
         log(run, 1)
     assert time.monotonic() - started < 5
     assert "did not take the last rows" in caplog.text
     release.set()
+    wait_for_mirrors()
 
 
 def test_a_store_that_was_silent_is_not_waited_for_in_full(run, monkeypatch, caplog):
     release = threading.Event()
     monkeypatch.setattr("keyseg.tracking.background.sync", lambda run: release.wait(30))
+    monkeypatch.setattr(parent_run, "update", lambda sweep: None)
     with mirror(run, every=0.01, patience=1.0):
         time.sleep(1.2)
         ended = time.monotonic()
     assert time.monotonic() - ended < 0.9
     assert "did not take the last rows" in caplog.text
     release.set()
+    wait_for_mirrors()
 
 
 def test_what_a_run_that_is_told_to_go_has_saved_is_flushed(store, run):
