@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,19 @@ class Example:
                 f"mask of {self.id}: uint8 (H, W) expected, not {mask.dtype} {mask.shape}"
             )
         return mask
+
+    def columns(self, protocol: str) -> dict[str, Any]:
+        """What a row of samples.parquet says of it, whatever was predicted."""
+        return {
+            "id": self.id,
+            "image_id": self.image_id,
+            "image": str(self.image),
+            "query": self.query,
+            "keyword": self.keyword,
+            "text": self.text,
+            "protocol": protocol,
+            **{f"slice_{name}": value for name, value in self.slices.items()},
+        }
 
 
 def size_slice(share: float) -> str:

@@ -104,14 +104,7 @@ def _row(example: Example, prediction: ForeignPrediction | None, protocol: str) 
     target = example.mask()
     counts = _counted(prediction, target) if prediction else _drawn(None, target)
     return {
-        "id": example.id,
-        "image_id": example.image_id,
-        "image": str(example.image),
-        "query": example.query,
-        "keyword": example.keyword,
-        "text": example.text,
-        "protocol": protocol,
-        **{f"slice_{name}": value for name, value in example.slices.items()},
+        **example.columns(protocol),
         **counts,
         "iou": float(iou(counts["intersection"], counts["union"])),
         "predicted_iou": float("nan")

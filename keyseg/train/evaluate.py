@@ -159,14 +159,7 @@ def _records(
             rank = ranks[n] if keys[n] else words.shape[1]
         rows.append(
             {
-                "id": example.id,
-                "image_id": example.image_id,
-                "image": str(example.image),
-                "query": example.query,
-                "keyword": example.keyword,
-                "text": example.text,
-                "protocol": protocol,
-                **{f"slice_{name}": value for name, value in example.slices.items()},
+                **example.columns(protocol),
                 "slice_seen_by_clip": seen_slice(batch.masks[n] == 1, view),
                 "intersection": pixels[n]["intersection"],
                 "union": pixels[n]["union"],

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-"""Polygon corners (n, 2) as x, y in units of the object's radius, centre at 0, y down."""
+from keyseg.data.scenes.world import Points, heart, ring
 
 
 @dataclass(frozen=True)
@@ -20,21 +18,8 @@ class Piece:
     tone: float = 1.0
 
 
-def _ring(n: int, radius: float | list[float], start: float = -90.0) -> Points:
-    angle = np.deg2rad(start + np.arange(n) * 360.0 / n)
-    r = np.resize(np.asarray(radius, dtype=float), n)
-    return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1)
-
-
-def _heart() -> Points:
-    t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    x = 16 * np.sin(t) ** 3
-    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    return np.stack([x / 17, y / 17], axis=1)
-
-
 _TURN = np.linspace(np.pi, 2 * np.pi, 16)
-_RIMS = {"disc": _ring(28, 1.0), "dome": np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)}
+_RIMS = {"disc": ring(28, 1.0), "dome": np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)}
 
 
 def _outline(kind: str, numbers: str) -> Points:
@@ -200,7 +185,7 @@ _TEXTS: dict[str, str] = {
 
 SHAPES: dict[str, tuple[Piece, ...]] = {
     **{name: _pieces(text) for name, text in _TEXTS.items()},
-    "star": (Piece(_ring(10, [1.1, 0.48])),),
-    "heart": (Piece(_heart()),),
+    "star": (Piece(ring(10, [1.1, 0.48])),),
+    "heart": (Piece(heart()),),
 }
 """Pieces by category, back to front."""

@@ -26,13 +26,15 @@ RADIUS: dict[str, tuple[float, float]] = {"small": (13.5, 16.5), "big": (21.0, 2
 """Range of an object's radius in pixels."""
 
 
-def _ring(n: int, radius: float | list[float], start: float = -90.0) -> Points:
+def ring(n: int, radius: float | list[float], start: float = -90.0) -> Points:
+    """n corners around the centre; radius: of all, or in turn. start: degrees of the first."""
     angle = np.deg2rad(start + np.arange(n) * 360.0 / n)
     r = np.resize(np.asarray(radius, dtype=float), n)
     return np.stack([r * np.cos(angle), r * np.sin(angle)], axis=1)
 
 
-def _heart() -> Points:
+def heart() -> Points:
+    """The outline of a heart."""
     t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -45,11 +47,11 @@ def _corners(text: str) -> Points:
 
 
 SHAPES: dict[str, Callable[[], Points]] = {
-    "ball": lambda: _ring(36, 0.95),
+    "ball": lambda: ring(36, 0.95),
     "box": lambda: _corners("-.85,-.85 .85,-.85 .85,.85 -.85,.85"),
     "kite": lambda: _corners("0,-1.1 .65,-.25 0,1.1 -.65,-.25"),
-    "star": lambda: _ring(10, [1.1, 0.48]),
-    "heart": _heart,
+    "star": lambda: ring(10, [1.1, 0.48]),
+    "heart": heart,
     "house": lambda: _corners("0,-1.05 1,-.15 .75,-.15 .75,.9 -.75,.9 -.75,-.15 -1,-.15"),
     "cup": lambda: _corners("-.85,-.7 .45,-.7 .45,-.5 1,-.5 1,.25 .3,.25 .2,.85 -.6,.85"),
     "tree": lambda: _corners(
