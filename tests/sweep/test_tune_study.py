@@ -33,6 +33,29 @@ def test_a_seed_and_one_worker_give_the_same_trials_stopped_or_not(
     assert [t.values for t in stopped.run()] == [t.values for t in trials]
 
 
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_a_trial_left_before_its_parameters_were_drawn_gets_its_own(
+    tmp_path, compose_run, make_bench, name
+):
+    """A controller killed between asking and drawing: the one after it must not draw for this trial
+    what the next one gets, or two trials are one cell."""
+    base = OmegaConf.structured(compose_run())
+
+    def drawn(folder: str, left: int) -> list[dict[str, float]]:
+        here = make_bench(tmp_path / folder, base, sampler=name, n_trials=4)
+        arm = here.arms()[0]
+        for number in range(4):
+            trial = arm.ask()
+            if number == left:
+                arm = here.arms()[0]
+                trial = next(iter(arm.running()))
+            arm.draw(trial)
+            arm.study.tell(trial, float(number))
+        return params(arm.study.trials)
+
+    assert drawn("left", 1) == drawn("through", -1)
+
+
 def test_every_sampler_is_the_one_that_its_name_says():
     made = {s: samplers.sampler(options({"sampler": s}), 0, 5) for s in SAMPLERS}
     kinds = {name: type(found).__name__ for name, found in made.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,13 +72,9 @@ class Arm:
         return min(self.options.n_trials, self.used() + len(waiting))  # points that are left
 
     def ask(self) -> Trial:
-        """The next trial, with its parameters drawn."""
-        self.arm_sampler()
-        return self.study.ask()
-
-    def arm_sampler(self) -> None:
-        """Give the study the sampler that belongs to its next trial."""
+        """The next trial; `draw` draws its parameters."""
         self.study.sampler = sampler(self.options, self.seed, self.used())
+        return self.study.ask()
 
     def draw(self, trial: Trial) -> list[str]:
         """Parameters of a trial as overrides; those drawn before are drawn again the same."""
@@ -88,15 +84,22 @@ class Arm:
             self.hook(self.base, trial)
         return overrides(trial.params, self.question.space)
 
-    def running(self) -> list[Trial]:
-        """Trials that were asked for and not told yet."""
+    def running(self) -> Iterator[Trial]:
+        """Trials that were asked for and not told yet; `draw` each before the next one is taken.
+
+        Each with the sampler that it was asked with: with the next trial's, one that was left
+        before its parameters were drawn would get those of the next trial.
+        """
         import optuna
         from optuna.trial import TrialState
 
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if running:
-            self.arm_sampler()
-        return [optuna.Trial(self.study, t._trial_id) for t in running]
+        trials = self.study.get_trials(deepcopy=False)
+        asked = [t for t in trials if t.state != TrialState.WAITING and WARM not in t.user_attrs]
+        asked.sort(key=lambda t: (t.datetime_start, t.number))
+        for before, trial in enumerate(asked):
+            if trial.state == TrialState.RUNNING:
+                self.study.sampler = sampler(self.options, self.seed, before)
+                yield optuna.Trial(self.study, trial._trial_id)
 
     def best(self) -> FrozenTrial | None:
         """The best trial that keeps to the constraints; None: none yet.
