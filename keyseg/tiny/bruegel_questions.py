@@ -1,10 +1,10 @@
 """What the language model of data=bruegel is asked: what is where, and nothing that a cell asks.
 
-Captions, questions on regions, on things, on relations, and on what things are. Answers are bare
-("p37 .", "small red cup ."): neither the words around an expression ("find ...") nor the answer of
-a cell ("sure , [KEY] [SEG] . the cup .") occur, so KEY and SEG have all to learn. No question is a
-referring expression: places, rivals, groups, parts, two steps and purposes are a cell's to put
-together. Left out on top of it: `HELD_OUT_RELATION` and the second purpose of every category; the
+Captions, questions on regions, on things, on relations, and on what things are. Neither the words
+around an expression ("find ...") nor the answer of a cell ("sure , [KEY] [SEG] . the cup .") occur.
+No question is a referring expression: places, rivals, groups, parts, two steps and purposes are a
+cell's to put together. Where something is stands at several distances from the question ("p37 .",
+"it is at p37 ."): after bare answers alone, SEG began to find things at step 240 of 800. Left out on top of it: `HELD_OUT_RELATION` and the second purpose of every category; the
 scenes hold no held-out categories and pairs.
 """
 
@@ -32,6 +32,7 @@ BARE_TALK = (
     "what", "where", "the", "here", "does", "have",
 )  # fmt: skip
 """Words that are not a world's: of these questions, and of a cell's conversation."""
+SAID_WHERE = ("{cell} .", "at {cell} .", "it is at {cell} .", "{thing} is at {cell} .")
 _KNOWN_RELATIONS = tuple(r for r in RELATIONS if r != HELD_OUT_RELATION)
 _KNOWN_CATEGORIES = tuple(c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES)
 
@@ -57,11 +58,12 @@ def places(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
 
 
 def facts(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
-    """A caption, three places by name, two regions, two relations, and what something is."""
+    """A caption, four places by name, two regions, two relations, and what something is."""
     turns = []
-    for turn in places(scene, rng)[: PHRASES // 4]:
-        alone = len(turn.shown) == 1
-        answer = f"{turn.cell} ." if alone else ""
+    for turn in places(scene, rng)[: PHRASES // 3]:
+        thing = turn.question.removeprefix("where is ").removesuffix(" ?")
+        said = SAID_WHERE[int(rng.integers(len(SAID_WHERE)))].format(cell=turn.cell, thing=thing)
+        answer = said if len(turn.shown) == 1 else ""
         turns.append(QuestionAnswer(turn.question, answer, turn.cell, turn.shown))
     told = [f"{_cell(o)} {_name(o)}" for o in sorted(scene.objects, key=lambda o: o.x)[:3]]
     turns.append(QuestionAnswer("what is here ?", f"{' , '.join(told)} ."))

@@ -23,7 +23,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (45, 45, 50),
 }
 
-RADIUS: dict[str, tuple[float, float]] = {"small": (9.5, 13.5), "big": (18.0, 25.0)}
+RADIUS: dict[str, tuple[float, float]] = {"small": (11.0, 14.5), "big": (18.0, 25.0)}
 """Range of an object's radius in pixels."""
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -32,7 +32,7 @@ _SHARES = _SHARES / _SHARES.sum()
 
 _TURN, _STRETCH = 15, (0.9, 1.1)
 """Degrees by which an object may be turned, and factors by which it may be stretched."""
-MIN_PART = 40
+MIN_PART = 80
 """Pixels of a part that must be visible if a query is to ask for it."""
 
 Mask = NDArray[np.bool_]

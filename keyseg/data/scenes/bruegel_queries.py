@@ -42,7 +42,7 @@ _STEPS = "{anchor} that is {relation} the {other}"
 _PART = "{part} of the {thing}"
 _NOUNS = (0.6, 0.2, 0.2)
 """How often an object is called by its category, by its group, and "thing"."""
-_PARTS, _TWO_STEPS = 0.35, 0.4
+_PARTS, _TWO_STEPS = 0.3, 0.4
 """Share of short queries that ask for a part where there is one, and of long ones of two steps."""
 
 
