@@ -10,6 +10,7 @@ import pytest
 
 from keyseg import cli
 from keyseg.config import PROJECT
+from keyseg.report.figures import drawing
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.sweep.slurm.queue import SlurmError
@@ -236,6 +237,27 @@ def test_a_colleague_who_may_only_read_sees_all(outputs, capsys):
             ]
             code, told = as_nobody(lambda: locked(shared / "fusion"))
             assert code == 0, told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user for a moment")
+def test_an_archive_that_nobody_may_write_to_has_its_report_elsewhere(outputs, monkeypatch):
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
+    content = sweep_directory.read(outputs / "fusion")
+    sweep_directory.write(outputs / "fusion", {**content, "command": "python run.py -m ..."})
+    with tempfile.TemporaryDirectory() as folder:
+        archive, own = Path(folder) / "outputs", Path(folder) / "own"
+        shutil.copytree(outputs, archive)
+        # what the report imports is loaded from now on
+        assert keyseg(outputs, "report", "fusion", "--out", str(outputs / "reports")) == 0
+        own.mkdir()
+        for path in archive.rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        archive.chmod(0o555)
+        own.chmod(0o777)
+        Path(folder).chmod(0o755)
+        code, told = as_nobody(lambda: keyseg(archive, "report", "fusion", "--out", str(own)))
+        assert code == 0, told
+        assert (own / "fusion" / "index.html").exists()
 
 
 def locked(sweep_dir: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.looks import BY_LOOKS
+from keyseg.report.stats.looks import PARTS
 from keyseg.report.store import CellResult, Sweep, load, variants_of
 from keyseg.runs.imported import IMPORTED
 from keyseg.runs.run_directory import stored_config
@@ -63,18 +63,19 @@ def join(folders: Sequence[Path]) -> Sweep:
         "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "looks": None,  # those of one sweep are no looks at all of them
-        BY_LOOKS: [_by_looks(s) for s in sweeps if s.design.get("looks")],
+        PARTS: [_part(s) for s in sweeps],
         "declared": None,
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
     return Sweep(first.directory, design, tuple(variants_of(labelled)))
 
 
-def _by_looks(sweep: Sweep) -> dict[str, Any]:
+def _part(sweep: Sweep) -> dict[str, Any]:
+    """What `stats.looks` asks of each."""
     return {
         "name": sweep.name,
         "directory": str(sweep.directory),
-        "looks": sweep.design["looks"],
+        "looks": sweep.design.get("looks"),
         "signatures": [cell.signature for cell in sweep.cells],
     }
 

@@ -66,7 +66,7 @@ class Cluster:
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
             "SLURM_CONF": str(root / "etc" / "slurm.conf"),
             "SLURM_ROOT": str(root),
-            "SLURM_PORT_BASE": _port_of(root) or str(_free_ports(4)),
+            "SLURM_PORT_BASE": _port_of(root) or str(_free_ports(5)),
         }
 
     def call(self, *command: str) -> str:

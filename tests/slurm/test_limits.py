@@ -38,6 +38,7 @@ def test_more_cells_than_an_array_may_have_tasks(sweep):
     code, out, err = sweep.run("fusion=self", "seed=range(12)", "--dry")
     assert code == 0, err
     assert "#SBATCH --array=0-8%9" in out
+    assert "# the first array of 2: MaxArraySize" in out
     held = "+hydra.launcher.sbatch.hold=true"
     code, out, err = sweep.run("fusion=self", "seed=range(12)", held, "--detach")
     assert code == 0, err

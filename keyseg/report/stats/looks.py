@@ -27,9 +27,8 @@ from keyseg.runs import declaration, disk, looks
 from keyseg.runs.looks import FUTILE, OPEN, LookPlan, Ruling, TakenLook
 from keyseg.runs.run_directory import RunDirectory
 
-BY_LOOKS = "by_looks"
-"""In the design of several sweeps read as one: name, directory, `looks` and signatures of those
-whose seeds come by looks."""
+PARTS = "parts"
+"""In the design of several sweeps read as one: name, directory, `looks` and signatures of each."""
 
 _LEAST = 2
 """Seeds from which there is a spread."""
@@ -281,23 +280,33 @@ def standing(sweep: Sweep) -> Standing | None:
 
 def parts_by_looks(sweep: Sweep) -> list[Standing]:
     """Of several sweeps read as one: where the looks stand of those whose seeds come by them."""
-    return [
-        Standing(LookPlan.of(part), looks.read(Path(part["directory"])), {}, part["name"])
-        for part in sweep.design.get(BY_LOOKS) or []
-    ]
+    return [stand for stand, _ in _parts(sweep) if stand is not None]
 
 
 def by_contrast(sweep: Sweep) -> Callable[[Contrast], Standing | None]:
     """The looks that a contrast goes by; None where the number of its seeds was fixed before.
 
-    In several sweeps read as one: those of the first that has a cell of it. They hold for any
-    contrast that is read at them and at no other time, whoever decided on its seeds.
+    In several sweeps read as one: none where all of its cells are those of a sweep without looks,
+    else the looks of the first that has one of its cells. They hold for any contrast that is read
+    at them and at no other time, whoever decided on its seeds.
     """
-    own, parts = standing(sweep), parts_by_looks(sweep)
-    cells = [frozenset(part["signatures"]) for part in sweep.design.get(BY_LOOKS) or []]
+    own, parts = standing(sweep), _parts(sweep)
 
     def found(contrast: Contrast) -> Standing | None:
         here = {cell.signature for variant in contrast.variants for cell in variant.cells}
-        return next((p for p, known in zip(parts, cells, strict=True) if here & known), own)
+        if any(stand is None and here <= known for stand, known in parts):
+            return None
+        return next((stand for stand, known in parts if stand and here & known), own)
 
     return found
+
+
+def _parts(sweep: Sweep) -> list[tuple[Standing | None, frozenset[str]]]:
+    """Of several sweeps read as one: the looks of each, None without, and its signatures."""
+    parts = []
+    for part in sweep.design.get(PARTS) or []:
+        plan = LookPlan.of(part)
+        taken = looks.read(Path(part["directory"])) if plan else []
+        stand = Standing(plan, taken, {}, str(part["name"])) if plan else None
+        parts.append((stand, frozenset(part["signatures"])))
+    return parts
