@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, OF_NOUN, majority, ratios
+from keyseg.metrics import COLUMNS, MEASURES, OF_KEY, SOME_DATA, majority, ratios
 from keyseg.report.stats import inference, looks, registration, training, verdict
 from keyseg.report.stats.collapse import sentence
 from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
@@ -218,8 +218,8 @@ def _no_result(hole: str) -> dict[str, object]:
 
 
 def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Without the measures of no-target data, and of answers' nouns, where there are none."""
-    for family in (NO_TARGET, OF_NOUN):
+    """Without the measures of no-target data, of answers' nouns and the like, where none are."""
+    for family in SOME_DATA:
         absent = rows["metric"].isin(family)
         if not rows.loc[absent, column].notna().any():
             rows = rows[~absent].reset_index(drop=True)
