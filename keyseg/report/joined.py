@@ -11,7 +11,7 @@ from typing import Any
 
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.looks import PARTS
+from keyseg.report.stats.looks import JOINED
 from keyseg.report.store import CellResult, Sweep, load, variants_of
 from keyseg.runs.imported import IMPORTED
 from keyseg.runs.run_directory import stored_config
@@ -63,7 +63,7 @@ def join(folders: Sequence[Path]) -> Sweep:
         "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "looks": None,  # those of one sweep are no looks at all of them
-        PARTS: [_part(s) for s in sweeps],
+        JOINED: [_part(s) for s in sweeps],
         "declared": None,
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }

@@ -27,7 +27,7 @@ from keyseg.runs import declaration, disk, looks
 from keyseg.runs.looks import FUTILE, OPEN, LookPlan, Ruling, TakenLook
 from keyseg.runs.run_directory import RunDirectory
 
-PARTS = "parts"
+JOINED = "joined"
 """In the design of several sweeps read as one: name, directory, `looks` and signatures of each."""
 
 _LEAST = 2
@@ -304,7 +304,7 @@ def by_contrast(sweep: Sweep) -> Callable[[Contrast], Standing | None]:
 def _parts(sweep: Sweep) -> list[tuple[Standing | None, frozenset[str]]]:
     """Of several sweeps read as one: the looks of each, None without, and its signatures."""
     parts = []
-    for part in sweep.design.get(PARTS) or []:
+    for part in sweep.design.get(JOINED) or []:
         plan = LookPlan.of(part)
         taken = looks.read(Path(part["directory"])) if plan else []
         stand = Standing(plan, taken, {}, str(part["name"])) if plan else None
