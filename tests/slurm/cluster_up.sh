@@ -126,7 +126,7 @@ if [ "$ACCT" = 1 ]; then
 fi
 alive "$ROOT/run/slurmctld.pid" || slurmctld || die slurmctld
 for n in "$HOST" "$PAIR"; do alive "$ROOT/run/slurmd-$n.pid" || slurmd -N "$n" || die "slurmd of $n"; done
-wait_for 60 sh -c 'sinfo -h -o %T | grep -qE "^(idle|mixed|allocated)"' || die "node not up: $(sinfo -h -N -o '%N %T %E')"
+wait_for 60 sh -c 'sinfo -h -p main -o %T | grep -qE "^(idle|mixed|allocated)"' || die "node not up: $(sinfo -h -N -o '%N %T %E')"
 say "up: $(sinfo -h -p main -o '%N %T cpus=%c mem=%m gres=%G')"
 timeout 30 srun -Q true || die "srun"; say "first job done"
 [ "$ACCT" != 1 ] || { wait_for 30 sh -c 'sacct -n -X | grep -q .' || die "sacct shows no job"; say "sacct shows it"; }
