@@ -15,7 +15,7 @@ from torch import nn
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data.derangement import check_keywords, derangement
 from keyseg.data.example import Example
-from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.data.prompts import Conversation, add_tokens, new_tokens
 from keyseg.model.backbones.clip_view import CROP, clip_pixels
 from keyseg.model.backbones.encoders import ClipEncoder, Encoder
 from keyseg.model.backbones.llava import Vlm, clip_parameters, load_llava
@@ -80,12 +80,18 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     sam, llava, processor = kept or load_backbones(cfg, device, part="language")
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
+    known = tokenizer.get_vocab()
     ids = add_tokens(tokenizer, tokens)
-    starts = [_word_id(tokenizer, word) for word in (tokens.key_init, tokens.seg_init)]
+    words = (tokens.key_init, tokens.seg_init)[-len(ids) :]
+    # a token that the base was trained with (an export, LISA) keeps its row
+    starts = [
+        known[text] if text in known else _word_id(tokenizer, word)
+        for text, word in zip(new_tokens(tokens), words, strict=True)
+    ]
     vlm = Vlm(
         llava,
         new_tokens=ids,
-        init_tokens=starts[-len(ids) :],
+        init_tokens=starts,
         seed=cfg.draws,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
