@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -213,7 +214,7 @@ class Files:
             raise ConfigError(f"{file} is no plain file of tensors: it is not opened") from error
 
 
-def config_of(folder: Path) -> dict[str, object]:
+def config_of(folder: Path) -> dict[str, Any]:
     """config.json of a folder.
 
     Raises:
@@ -225,7 +226,7 @@ def config_of(folder: Path) -> dict[str, object]:
     return _json(file)
 
 
-def _json(file: Path) -> dict[str, object]:
+def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
         if not isinstance(content, dict):
@@ -256,7 +257,7 @@ def merged(files: Files, keys: Sorted, part: str, alpha: float) -> dict[str, Ten
     return found
 
 
-def sam_sizes(state: Mapping[str, Tensor], folder: Path) -> dict[str, object]:
+def sam_sizes(state: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
     """The sizes of a SAM (`keyseg.model.backbones.sam.build_sam`) from its shapes.
 
     Raises:
