@@ -166,6 +166,8 @@ def _matches(outputs: Path, name: str) -> list[Named]:
         done = [pair for pair in signatures if pair[1].status == DONE]
         return (done or signatures)[:1]
     sweep, _, rest = name.partition("/")
+    if not rest and imported.IMPORTED in sweep_directory.read(outputs / name):
+        return _runs(outputs / name)  # one that holds nothing else goes by the folder's name
     return [
         (full, run)
         for full, run in (_runs(outputs / sweep) if rest else [])

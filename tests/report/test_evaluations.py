@@ -185,8 +185,11 @@ def test_the_report_and_its_tables_have_them(sweep_dir, tmp_path, monkeypatch):
     files = build(sweep_dir, tmp_path / "report", formats=("md", "csv"))
     text = files.markdown.read_text()
     assert "Contrasts by data set" in text
-    by_name = {f.name: pd.read_csv(f) for f in files.tables}
-    found = by_name["evaluations.csv"]
+    by_name = {f.name: f for f in files.tables}
+    found = pd.read_csv(by_name["evaluations.csv"])
     assert set(found["test_set"]) == {"refcoco testA", evaluations.own_title(sweep)}
     assert "evaluation_contrasts.csv" in by_name
-    assert set(by_name["results.csv"]["variant"]) == {"seg_only", "full"}  # the own test, as before
+    assert set(pd.read_csv(by_name["results.csv"])["variant"]) == {
+        "seg_only",
+        "full",
+    }  # the own test, as before
