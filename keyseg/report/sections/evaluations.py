@@ -8,6 +8,7 @@ from typing import Any
 from keyseg.metrics import NO_TARGET
 from keyseg.report.data import ReportData
 from keyseg.report.sections import Block, section
+from keyseg.report.stats import looks
 from keyseg.report.stats.evaluations import OnTestSet, lacking
 from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import Sweep
@@ -38,7 +39,7 @@ def by_data_set(data: ReportData) -> Sequence[Block]:
         return notes
     compared = _contrasts(data)
     tables = [_scores(data), *([compared] if compared.lines else [])]
-    return [*tables, *notes, *_notes(data.evaluated)]
+    return [*tables, *notes, *_looks(data.sweep), *_notes(data.evaluated)]
 
 
 def _scores(data: ReportData) -> Table:
@@ -124,6 +125,14 @@ def _lacking(sweep: Sweep) -> Iterator[str]:
         yield (
             f"Declared and not read yet: {', '.join(tests)} ({_named(list(missing))}). "
             f"`keyseg evaluate {sweep.name}` reads what is missing."
+        )
+
+
+def _looks(sweep: Sweep) -> Iterator[str]:
+    if looks.standing(sweep) or looks.parts_by_looks(sweep):
+        yield (
+            "Seeds came look by look, decided on the runs' own test: p values of other test sets are "
+            "not corrected for that."
         )
 
 

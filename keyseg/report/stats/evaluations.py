@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.report.stats import scores
+from keyseg.report.stats import looks, scores
 from keyseg.report.stats.parts import SLICE
 from keyseg.report.store import CellResult, Sweep, VariantResult
 from keyseg.runs import imported
@@ -123,7 +123,8 @@ def _on(
     for variant in _with(whole.variants, belongs):
         cells = [c if _masks(c) else _read_on(c, here.get(c.signature, ())) for c in variant.cells]
         variants.append(replace(variant, cells=tuple(cells)))
-    design = {**whole.design, "looks": None, "declared": None}  # they speak of the own test
+    # these speak of the own test
+    design = {**whole.design, "looks": None, looks.JOINED: [], "declared": None}
     sweep = replace(whole, design=design, variants=tuple(variants))
     plain = replace(sweep, variants=tuple(_without_slices(v) for v in sweep.variants))
     return OnTestSet(
