@@ -131,8 +131,8 @@ def _lacking(sweep: Sweep) -> Iterator[str]:
 def _looks(sweep: Sweep) -> Iterator[str]:
     if looks.standing(sweep) or looks.parts_by_looks(sweep):
         yield (
-            "Seeds came look by look, decided on the runs' own test: p values of other test sets are "
-            "not corrected for that."
+            "Seeds came look by look, decided on the runs' own test: p values of other test sets "
+            "are not corrected for that."
         )
 
 
