@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -199,9 +200,11 @@ class Files:
                 opened = safe_open(file, framework="pt")
                 self._opened[file] = opened.get_tensor
                 return list(opened.keys())
-            state = torch.load(
-                file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a pickle's age: it is opened or it is not
+                state = torch.load(
+                    file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+                )
             if not isinstance(state, dict) or not all(
                 isinstance(v, Tensor) for v in state.values()
             ):

@@ -21,9 +21,10 @@ from transformers import (
 
 from keyseg import cli
 from keyseg.config import ConfigError
+from keyseg.data.mix import ImageGroup
 from keyseg.model.backbones.sam import build_sam
 from keyseg.predict import foreign_weights as weights
-from keyseg.predict.predictor import Predictor
+from keyseg.predict.predictor import Predictor, _example
 from keyseg.runs.finding import find_all_finished
 from keyseg.tiny.arch import SAM_SIZES, TALK
 
@@ -109,8 +110,8 @@ def checkpoint(folder, projector=1, change=lambda state: state):
         )
         CLIPVisionModel(vision).save_pretrained(clip)
         sam = build_sam(SAM)
-        for parameter in sam.parameters():  # public weights are no zeros either
-            torch.nn.init.normal_(parameter, std=0.2)
+        for name, parameter in sam.named_parameters():  # so that a mask has an edge somewhere
+            torch.nn.init.normal_(parameter, std=1.0 if "output_upscaling" in name else 0.2)
     square = {"height": SIDE, "width": SIDE}
     CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=square).save_pretrained(clip)
     words = tokenizer()
@@ -186,7 +187,8 @@ def llama(state, x):
 
 @torch.no_grad()
 def lisa(state, folder, picture):
-    """The logits of the mask that LISA draws of its literal question and answer, at full size."""
+    """Logits of the mask that LISA draws of its literal question and answer: the decoder's, and
+    those at full size."""
     words, clip = tokenizer(), folder.parent / f"{folder.name}-clip"
     ids = words(SYSTEM + "USER: <im_start>")["input_ids"]
     after = "<im_end>\nWhat is the red ball in this image? Please output segmentation mask."
@@ -224,7 +226,7 @@ def lisa(state, folder, picture):
         multimask_output=False,
     )
     size = rgb.shape[-2:]
-    return sam.postprocess_masks(low, input_size=size, original_size=size)[0, 0]
+    return low[0, 0], sam.postprocess_masks(low, input_size=size, original_size=size)[0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +269,13 @@ def test_the_mask_is_that_of_lisas_own_forward(made, projector, picture, tmp_pat
     assert run.config.prompt.user == "USER: <im_start><image><im_end>\n{question}"
     file = tmp_path / "picture.png"
     picture.save(file)
-    [found] = Predictor(run.config, run.best_file, CPU)(file, [QUERY], "teacher_forced")
-    wanted = lisa(state, folder, picture)
+    predictor = Predictor(run.config, run.best_file, CPU)
+    [found] = predictor(file, [QUERY], "teacher_forced")
+    low, wanted = lisa(state, folder, picture)
+    group = ImageGroup(file, "picture", [_example(file, QUERY)])
+    with torch.no_grad():
+        drawn = predictor.parts.model(predictor.parts.collator([group])).mask_logits[0]
+    torch.testing.assert_close(drawn, low, rtol=1e-3, atol=1e-4 * float(low.abs().max()))
     assert found.answer.replace(" ", "") == "[SEG]."
     sure = wanted.abs() > 1e-3 * wanted.abs().max()  # not on the edge, where a last bit decides
     assert 0.05 < float((wanted > 0).float().mean()) < 0.95

@@ -141,7 +141,7 @@ def test_backbones_are_those_of_the_start(small_run, full):
         (["model.lora.r=4"], "it has model.lora.r=16, this run 4: set model.lora.r=16"),
         (["model.lora.targets=[q_proj]"], "set model.lora.targets=[down_proj,gate_proj,"),
         (["model.projection_layers=1"], "set model.projection_layers=2"),
-        (["model.tokens.seg=<seg>"], "its SEG is [SEG], this run's <seg>"),
+        (["model.tokens.seg=SEG2"], "its SEG is [SEG], this run's SEG2"),
         (["model.init=random"], "does not go with model.init=random"),
         (["model.start=nothing/at/all"], "model.start=nothing/at/all: there is no run"),
     ],
