@@ -143,9 +143,10 @@ def test_tables_1_and_2_are_one_training_that_is_read_on_many_test_sets(compose_
     """The second table costs no cell: its own are found by their signatures."""
     one, two = (compose_run(f"+sweeps=table{n}", "fusion=full", "seed=1") for n in (1, 2))
     assert signature(one) == signature(two)
-    for cfg, places in ((one, {("ReasonSeg", "test")}), (two, TABLE_2)):
+    for number, places in ((1, {("ReasonSeg", "test")}), (2, TABLE_2)):
+        content, _, jobs = read(PROJECT / f"sweeps/table{number}.yaml")
         found = set()
-        for item in read_design([["fusion=full", "seed=0"]], dict(cfg.ablation)).tests:
+        for item in read_design(jobs, content["ablation"]).tests:
             name, _, split = item.partition(":")
             test = as_test(compose_run(f"data={name}").data, split)["splits"]["test"]
             assert [entry["split"] for entry in test] == [split]
