@@ -33,7 +33,8 @@ from transformers import (
     LlavaProcessor,
 )
 
-from keyseg.config import PROJECT, ConfigError, RunConfig, signature, validate
+from keyseg.config import LLAVA, PROJECT, ConfigError, RunConfig, signature, validate
+from keyseg.config import SAM as SAM_SIDE
 from keyseg.data.templates import IMAGE_TOKEN
 from keyseg.model.backbones.sam import FOLDER_TYPE, build_sam
 from keyseg.model.backbones.weights import fingerprint, weights_fingerprint, weights_path
@@ -307,6 +308,8 @@ def _config(source: Source, cfg: RunConfig, sweep_dir: Path, llava: _Written) ->
     model = replace(
         cfg.model,
         name=sweep_dir.name,
+        language={"_target_": LLAVA},
+        mask={"_target_": SAM_SIDE},
         llava=str(shown / "llava"),
         sam=str(shown / "sam"),
         sam_type=FOLDER_TYPE,

@@ -5,6 +5,7 @@ Loads no torch: which parts are taken is decided where the model is built (`keys
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.runs import disk, finding
 from keyseg.runs.run_directory import RunDirectory
 
-_BACKBONES = ("llava", "sam", "sam_type")
+_BACKBONES = ("language", "mask", "llava", "sam", "sam_type")
 """Keys of `model` that come with the weights that were trained on top of them."""
 _SAME = ("lora.r", "lora.targets", "projection_layers")
 """Keys of `model` that give what is trained its names and sizes."""
@@ -37,7 +38,7 @@ def settle(cfg: RunConfig) -> None:
     run = find(str(choice.start), str(resolve_path(cfg.paths.outputs)))
     own = run.config.model
     for name in _BACKBONES:
-        setattr(choice, name, getattr(own, name))
+        setattr(choice, name, deepcopy(getattr(own, name)))
     check(cfg, run.config)
     choice.start_hash = _hash(run.best_file, run.best_file.stat().st_mtime_ns)
     choice.start = str(run.path.resolve())

@@ -148,7 +148,9 @@ def _numbers(
     cfg: RunConfig, ours: Sequence[str], theirs: Sequence[str]
 ) -> tuple[int, dict[str, int], dict[str, int]]:
     """How many words the base knows, and the numbers of both sides' tokens behind it."""
-    tokenizer = AutoTokenizer.from_pretrained(weights_path(cfg.model.llava), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        weights_path(cfg.model.language_weights), local_files_only=True
+    )
     known = tokenizer.get_vocab()
 
     def numbered(tokens: Sequence[str]) -> dict[str, int]:

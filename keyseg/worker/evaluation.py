@@ -19,7 +19,7 @@ from keyseg.data.example import Example, scored
 from keyseg.data.files import DataError
 from keyseg.data.mix import groups
 from keyseg.metrics import summarise
-from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.backbones.weights import WeightsError
 from keyseg.predict.predictor import load_model
 from keyseg.runs import code, evaluations, imported, provenance
 from keyseg.runs.code import Code
