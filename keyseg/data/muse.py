@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from keyseg.data.coco_images import image_id
 from keyseg.data.example import (
     EACH,
     PLACE,
@@ -166,7 +167,7 @@ def _example(
     return Example(
         id=name,
         image=image,
-        image_id=f"{image.parent.name}/{image.stem}",
+        image_id=image_id(image, otherwise=f"{image.parent.name}/{image.stem}"),
         query=query,
         is_sentence=True,
         keyword=next(iter(categories)) or None if len(categories) == 1 else None,
