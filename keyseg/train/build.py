@@ -15,7 +15,7 @@ from torch import nn
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data.derangement import check_keywords, derangement
 from keyseg.data.example import Example
-from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.data.prompts import Conversation, add_tokens, new_tokens
 from keyseg.model.backbones.clip_view import CROP, clip_pixels
 from keyseg.model.backbones.encoders import ClipEncoder, Encoder
 from keyseg.model.backbones.llava import Vlm, clip_parameters, load_llava
@@ -81,11 +81,12 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     tokenizer = processor.tokenizer
     tokens = cfg.model.tokens
     ids = add_tokens(tokenizer, tokens)
-    starts = [_word_id(tokenizer, word) for word in (tokens.key_init, tokens.seg_init)]
+    begin = {tokens.key: tokens.key_init, tokens.seg: tokens.seg_init}
+    starts = [_word_id(tokenizer, begin.get(token)) for token in new_tokens(tokens)]
     vlm = Vlm(
         llava,
         new_tokens=ids,
-        init_tokens=starts[-len(ids) :],
+        init_tokens=starts,
         seed=cfg.draws,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
