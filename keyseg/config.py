@@ -282,7 +282,7 @@ class PromptConfig:
     `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
     `test`: the question of val and test, for short and long queries; "" = the first of `short` and
     of `long`. `each`: stands for `{tokens}` once for each target of a query that may have several,
-    joined by "and"; `{text}` is that target's name then.
+    with commas between; `{text}` is that target's name then.
     """
 
     name: str = MISSING

@@ -25,7 +25,7 @@ _SMALL, _LARGE = 0.02, 0.10
 TEXTS = ("all", "first")
 """Which expressions of a target count."""
 
-EACH, UNION = SEVERAL = ("each", "union")
+EACH, UNION = OF_TARGETS = ("each", "union")
 """Of data.targets: whether the targets of a query have a mask each, or one together."""
 
 PLACE = "{seg}"

@@ -21,8 +21,8 @@ from typing import Any
 from keyseg.data.coco_images import image_id
 from keyseg.data.example import (
     EACH,
+    OF_TARGETS,
     PLACE,
-    SEVERAL,
     UNION,
     Example,
     Target,
@@ -81,8 +81,8 @@ def read(
     Raises:
         DataError: a file or an image is missing or damaged, or an annotation is none.
     """
-    if targets not in SEVERAL:
-        raise DataError(f"data.targets={targets}: must be one of {', '.join(SEVERAL)}")
+    if targets not in OF_TARGETS:
+        raise DataError(f"data.targets={targets}: must be one of {', '.join(OF_TARGETS)}")
     root = Path(root)
     page = _PAGES.get(dataset, "not known to us")
     file = _file(root, [name.format(split=split) for name in files], dataset, page)

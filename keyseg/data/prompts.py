@@ -174,7 +174,7 @@ class Conversation:
         """The tokens of every target, after its name."""
         form = self.prompt.each if self.prompt.names_target else "{tokens}"
         names = (self._plain(name_of_target(target)) for target in targets)
-        return " and ".join(form.format(tokens=self.pair, text=name) for name in names)
+        return ", ".join(form.format(tokens=self.pair, text=name) for name in names)
 
     def question(self, example: Example, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens from the end of the image to where the answer starts."""

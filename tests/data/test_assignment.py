@@ -77,7 +77,7 @@ def test_the_sum_is_the_highest_of_all_pairings():
         iou = both / either if p <= t else (both / either).T
         best = max(
             sum(iou[i, j] for i, j in enumerate(order))
-            for order in itertools.permutations(range(many), few)
+            for order in itertools.permutations(range(int(many)), int(few))
         )
         assert found.iou == pytest.approx(best)
         assert sum(m >= 0 for m in found.matches) == few

@@ -221,7 +221,7 @@ def test_an_answer_with_several_targets(talk, order, first, second):
     made = talk(f"model.tokens.order={order}")
     turn = made.turn(asks_for(BALL, KITE))
     said = made.text(turn.ids[turn.answer :])
-    assert said == f"sure , the red ball {first} and the kite {second} ."
+    assert said == f"sure , the red ball {first} , the kite {second} ."
     at = {t: [i for i, w in enumerate(words(made, turn.ids)) if w == t] for t in ("[KEY]", "[SEG]")}
     assert turn.places == [Places([k], s) for k, s in zip(at["[KEY]"], at["[SEG]"], strict=True)]
     assert (turn.keys, turn.seg) == ([at["[KEY]"][0]], at["[SEG]"][0])
@@ -242,10 +242,10 @@ def test_the_data_s_own_answer_and_one_that_names_nothing(talk):
     assert len(turn.places) == 2
     silent = talk(names_target=False)
     turn = silent.turn(given)
-    assert silent.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] and [KEY] [SEG] ."
+    assert silent.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] , [KEY] [SEG] ."
     after = talk("prompt.each='{tokens} {text}'").turn(asks_for(BALL, KITE))
     said = made.text(after.ids[after.answer :])
-    assert said == "sure , [KEY] [SEG] the red ball and [KEY] [SEG] the kite ."
+    assert said == "sure , [KEY] [SEG] the red ball , [KEY] [SEG] the kite ."
 
 
 @pytest.mark.parametrize(

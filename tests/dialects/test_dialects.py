@@ -250,7 +250,7 @@ def test_queries_of_one_mask_are_no_part_of_it():
 
 
 def test_a_query_weighs_by_the_masks_that_its_own_run_has():
-    images = QUERIES.set_index("id")["id"]
+    images = QUERIES.set_index("id", drop=False)["id"]
     more = pd.DataFrame([query("muse/val/0.1-0", ["11...."], ["11...."])])
     more = pd.concat([QUERIES.iloc[[0]], more, QUERIES.iloc[2:]])
     frames = [seen(s, [ALL["muse_det"]])["muse_det"] for s in (more, QUERIES)]

@@ -17,7 +17,7 @@ from keyseg.data.predictions import json_lines, matching
 from keyseg.data.predictions.reading import read
 from keyseg.metrics import OF_SEVERAL, summarise
 from keyseg.predict.predictor import Predictor
-from keyseg.runs.run_directory import DONE, RunDirectory
+from keyseg.runs.run_directory import DONE, RunDirectory, now
 from keyseg.runs.samples import SAMPLE_COLUMNS, SEVERAL_COLUMNS
 from keyseg.sweep.imported import Import, samples
 from keyseg.train.batch import MISSING
@@ -224,6 +224,8 @@ def trained(cell, tmp_path_factory):
     run.update(status=DONE, seed=cfg.seed, factors={}, **done)
     entry = {"signature": name, "label": "full", "factors": {}, "seed": 0, "overrides": []}
     design = {"name": "muse", "factors": {}, "replicate": "seed", "cells": [entry]}
+    design |= {"question": None, "baseline": {}, "metrics": ["giou"], "contrasts": []}
+    design |= {"published": None, "command": "keyseg", "started": now(), "mlflow_parent": None}
     (run.path.parent / "sweep.json").write_text(json.dumps(design))
     return run
 
