@@ -21,17 +21,18 @@ REJECT = "model.tokens.no_target=reject"
 
 
 def denied(example):
-    """The same, naming nothing."""
+    """Another query, which names nothing."""
     size = example.mask().shape
     slices = {**example.slices, "targets": "none"}
-    none = {"keyword": None, "text": None, "load_mask": CocoMask([], *size)}
-    return replace(example, id=f"none-{example.id}", slices=slices, **none)
+    none = {"query": "the small light", "keyword": None, "text": None}
+    mask = CocoMask([], *size)
+    return replace(example, id=f"none-{example.id}", slices=slices, load_mask=mask, **none)
 
 
 @pytest.fixture(scope="module")
 def cell(make_parts):
     """A model, its config, and an image with two expressions, the second of which names nothing."""
-    parts, cfg = make_parts("fusion=full", REJECT)
+    parts, cfg = make_parts("fusion=full", "model.precision=fp32", REJECT)
     (group, *_) = groups(e for s in load(cfg.data, "train") for e in s.examples)
     first, *_ = group.examples
     return parts, cfg, ImageGroup(group.image, group.image_id, [first, denied(first)])
