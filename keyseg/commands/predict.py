@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import json
 import os
 import re
@@ -294,6 +295,8 @@ def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]
         "mask": answer.mask.astype(np.uint8) * 255,
     }
     if answer.rles is not None:
+        for file in out.glob(f"{glob.escape(request.name)}-mask-*.png"):  # of another answer
+            file.unlink()
         for n, mask in enumerate(answer.masks, start=1):
             pictures[f"mask-{n}"] = mask.astype(np.uint8) * 255
             files[f"mask-{n}"] = out / f"{request.name}-mask-{n}.png"

@@ -210,7 +210,7 @@ def asks_for(*targets, answer=None):
     return replace(example(text="all of them", is_sentence=True), targets=made, answer=answer)
 
 
-BALL, KITE, NAMELESS = ("red ball", "ball"), (None, "kite"), (None, None)
+BALL, KITE = ("red ball", "ball"), (None, "kite")
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_an_answer_with_several_targets(talk, order, first, second):
     at = {t: [i for i, w in enumerate(words(made, turn.ids)) if w == t] for t in ("[KEY]", "[SEG]")}
     assert turn.places == [Places([k], s) for k, s in zip(at["[KEY]"], at["[SEG]"], strict=True)]
     assert (turn.keys, turn.seg) == ([at["[KEY]"][0]], at["[SEG]"][0])
-    one = made.turn(asks_for(NAMELESS))
-    assert made.text(one.ids[one.answer :]) == f"sure , the target {first} ."
+    one = made.turn(asks_for(KITE))
+    assert made.text(one.ids[one.answer :]) == f"sure , the kite {first} ."
     assert len(one.places) == 1
 
 

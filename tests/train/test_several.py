@@ -16,6 +16,8 @@ from keyseg.data.mix import groups, load
 from keyseg.data.predictions import json_lines, matching
 from keyseg.data.predictions.reading import read
 from keyseg.metrics import OF_SEVERAL, summarise
+from keyseg.predict.export import export
+from keyseg.predict.exported_script import Exported
 from keyseg.predict.predictor import Predictor
 from keyseg.runs.run_directory import DONE, RunDirectory, now
 from keyseg.runs.samples import SAMPLE_COLUMNS, SEVERAL_COLUMNS
@@ -246,6 +248,13 @@ def test_a_run_from_its_data_to_its_report(trained, muse, tmp_path, monkeypatch,
     assert np.array_equal(np.logical_or(*two.masks), two.mask)
     assert [m["size"] for m in two.to_dict()["masks"]] == [[HEIGHT, WIDTH]] * 2
     assert (none.to_dict()["masks"], none.predicted_iou) == ([], None)
+    # The same of its export, with nothing but transformers and segment_anything.
+    exported = Exported(export(trained, tmp_path / "model"))
+    said = exported.processor.tokenizer(two.answer, add_special_tokens=False)["input_ids"]
+    there = exported(Image.open(picture), two.query, said)
+    assert len(there.masks) == 2
+    assert all((a != b).mean() < 0.01 for a, b in zip(there.masks, two.masks, strict=True))
+    assert exported(Image.open(picture), none.query, []).masks == []
 
     def keyseg(*arguments):
         with pytest.raises(SystemExit) as caught:
@@ -256,10 +265,10 @@ def test_a_run_from_its_data_to_its_report(trained, muse, tmp_path, monkeypatch,
     assert "muse_det" in keyseg("score", "muse/full")
     out = tmp_path / "report"
     keyseg("report", "muse", "--out", out)
-    page = next(out.rglob("*.html")).read_text()
+    page = (out / "muse/index.html").read_text()
     assert "Several targets" in page
-    assert "MUSE's numbers in print are another protocol" in page
-    assert "2 of 2 masks" in page
+    assert "numbers in print are another protocol" in page
+    assert "masks: 2, targets: 2" in page
     # What others get of it, read again, is the same to the last digit.
     file = tmp_path / "masks.jsonl"
     keyseg("export", "predictions", "muse/full", "--protocol", "teacher_forced", "--out", file)

@@ -359,7 +359,7 @@ def _prediction(
     there = "empty mask" if mask is not None and not mask.any() else ""
     note = "no mask stored, or a damaged one" if mask is None else there
     if each is not None:
-        note = f"{len(each)} of {int(row['n_targets'])} masks" if each else "no mask"
+        note = f"masks: {len(each)}, targets: {int(row['n_targets'])}"
     shown = mask if each is None else each
     return Picture(
         variant.label,
