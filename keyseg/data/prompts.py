@@ -20,6 +20,7 @@ from tokenizers import AddedToken
 
 from keyseg.config import PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, PLACE, Example, Target
+from keyseg.data.prefix import ImagePlaces, Prefix, Size
 from keyseg.data.templates import IMAGE_TOKEN, check_templates, check_tokens
 
 _CUT = "\0"
@@ -107,9 +108,9 @@ class Conversation:
         tokenizer: Any,
         prompt: PromptConfig,
         tokens: TokensConfig,
-        image_tokens: int,
+        places: ImagePlaces,
     ) -> None:
-        """`image_tokens`: image positions per picture, as the processor says."""
+        """`places`: the tokens that stand for an image, as the language side says."""
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         self._added = set(added) - {tokenizer.unk_token_id}
@@ -131,11 +132,13 @@ class Conversation:
         self.pair = " ".join(pair if self.key_first else [pair[-1], *pair[:-1]])
         check_templates(prompt, tokens)
         before, _, after = prompt.user.partition(IMAGE_TOKEN)
-        image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        head: list[int] = tokenizer(prompt.system + before)["input_ids"]
-        self.prefix = head + [image_id] * image_tokens
-        """Shared by all expressions of an image: system text, user's turn, image."""
+        self._head = Prefix.of(tokenizer(prompt.system + before)["input_ids"])
+        self._places = places
         self._question = after + prompt.assistant
+
+    def prefix(self, size: Size) -> Prefix:
+        """Shared by all expressions of an image of that size: system text, user's turn, image."""
+        return self._head.then(self._places(size))
 
     @property
     def names_target(self) -> bool:

@@ -22,7 +22,7 @@ from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle
 from keyseg.data.mix import ImageGroup
 from keyseg.data.pictures import image_size
-from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.backbones.weights import WeightsError
 from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.runs.run_directory import DamagedError
 from keyseg.train.build import Parts, build

@@ -31,7 +31,7 @@ from keyseg.data.prompts import Conversation, name_of
 from keyseg.metrics import iou
 from keyseg.model.backbones.clip_view import seen_slice
 from keyseg.model.keyseg import Output
-from keyseg.model.resample import drawn
+from keyseg.model.resample import Frame, drawn
 from keyseg.train.batch import MISSING, Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.distributed import ALONE, Processes
@@ -91,7 +91,7 @@ def evaluate_batches(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield start, _records(parts, batch, output, scores, (protocol, cfg.model.clip_view))
+            yield start, _records(parts, batch, output, scores, (protocol, parts.view))
 
 
 def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
@@ -118,9 +118,9 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
     tokenizer = talk.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return parts.model.vlm.generate(
-        talk.prefix,
+        [talk.prefix(size) for size in batch.sizes],
         [talk.question(e) for e in batch.examples],
-        batch.features.clip,
+        batch.features.language,
         torch.tensor(batch.example_rows, device=batch.image_of.device),
         cfg.evaluation.max_new_tokens,
         pad,
@@ -134,7 +134,8 @@ def _records(
     """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked.
 
     Where an answer has several masks, a row has KEY's words of the first, and the keyword's rank at
-    the KEY that ranks it worst. asked_how: the protocol, and how CLIP gets images.
+    the KEY that ranks it worst. asked_how: the protocol, and how much of an image the language side
+    sees.
     """
     protocol, view = asked_how
     asked = bool(scores.shape[1])
@@ -151,7 +152,7 @@ def _records(
     given = has_seg & has_key if parts.model.needs_key else has_seg
     if any(rejected):
         given = given & ~torch.tensor([rejected[o] for o in batch.owners], device=given.device)
-    masks = _masks(batch, output.mask_logits, given, parts.model.side)
+    masks = _masks(batch, output.mask_logits, given, parts.model.frame)
     whole = _targets(batch)
     pixels = _pixels(batch, masks, whole)
     expected = output.predicted_iou.tolist()
@@ -301,11 +302,11 @@ def _nouns(name: str | None, said: str | None) -> dict[str, str | None]:
     return {"answer_noun": (_noun(said or "") or "") if named else None, "target_noun": target}
 
 
-def _masks(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[Tensor]:
+def _masks(batch: Batch, logits: Tensor, given: Tensor, frame: Frame) -> list[Tensor]:
     """Each mask at its image's own size, bool (W, H); empty if not `given`."""
     masks: dict[int, Tensor] = {}
     for picked, size in by_size(batch):
-        at_size = drawn(logits[picked], side, size) & given[picked, None, None]
+        at_size = drawn(logits[picked], frame, size) & given[picked, None, None]
         masks |= dict(zip(picked, at_size, strict=True))
     return [masks[n] for n in range(len(masks))]
 

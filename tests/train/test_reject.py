@@ -65,11 +65,11 @@ def test_an_answer_that_rejects_trains_its_text_and_no_mask(cell):
     assert Counts.of(batch)[1:] == (1, 1)
     assert batch.keyword_ids[1] == []
     output = parts.model(batch)
-    losses = compute_losses(output, batch, cfg, parts.model.side)
+    losses = compute_losses(output, batch, cfg, parts.model.frame)
     alone = replace(group, examples=group.examples[:1])
     other = parts.collator([alone], rngs([alone]))
     with torch.no_grad():
-        wanted = compute_losses(parts.model(other), other, cfg, parts.model.side)
+        wanted = compute_losses(parts.model(other), other, cfg, parts.model.frame)
     assert losses.terms["bce"] == pytest.approx(float(wanted.terms["bce"]), rel=1e-5)
     assert losses.terms["dice"] == pytest.approx(float(wanted.terms["dice"]), rel=1e-5)
     losses.total.backward()
@@ -85,7 +85,7 @@ def test_a_batch_in_which_every_answer_rejects(make_parts, cell, fusion):
     _, _, group = cell
     none = replace(group, examples=group.examples[1:])
     batch = parts.collator([none], rngs([none]))
-    losses = compute_losses(parts.model(batch), batch, cfg, parts.model.side)
+    losses = compute_losses(parts.model(batch), batch, cfg, parts.model.frame)
     assert (float(losses.terms["bce"]), Counts.of(batch).masks) == (0.0, 0)
     assert math.isfinite(losses.total.detach())
     losses.total.backward()
