@@ -100,6 +100,7 @@ class Counted:
             ),
             masks=[],
             target_owners=[],
+            asked=[True] * len(rows),
         )
         return batch.to("meta")
 

@@ -61,6 +61,8 @@ ADDED: dict[str, Any] = {
     "prompt.names_target": True,
     "prompt.test": "",
     "prompt.each": "{text} {tokens}",
+    "model.tokens.no_target": "empty",
+    "model.tokens.rej": "[REJ]",
     "data.targets": "union",
     "data.*.targets": "union",
     "data.draw": "permutation",
@@ -144,6 +146,8 @@ class TokensConfig:
     `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
     of the table (LISA).
     `rows`: of the vocabulary's two tables the "new" ones are trained, or "all" (LISA, released).
+    `no_target`: how an answer says that an expression names nothing: with a mask that is "empty",
+    or it "reject"s it by a third token, `rej`, and draws nothing (GSVA).
     """
 
     key: str = "[KEY]"
@@ -154,6 +158,8 @@ class TokensConfig:
     key_init: str | None = None
     seg_init: str | None = None
     rows: str = "new"
+    no_target: str = "empty"
+    rej: str = "[REJ]"
 
 
 @dataclass
@@ -409,6 +415,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.tokens.rows": ("new", "all"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
+    "model.tokens.no_target": ("empty", "reject"),
     "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
@@ -468,6 +475,7 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "until": (lambda v: v in (None, "verdict"), "must be verdict, or null"),
     "model.tokens.key": (_token, "must be a text without spaces, like [KEY]"),
     "model.tokens.seg": (_token, "must be a text without spaces, like [SEG]"),
+    "model.tokens.rej": (_token, "must be a text without spaces, like [REJ]"),
     "model.lora.dropout": (lambda v: 0 <= v < 1, "must be from 0 to below 1"),
     "model.lora.targets": (bool, "is empty: give names of layers, like [q_proj, v_proj]"),
     "optim.betas": (
@@ -578,6 +586,8 @@ def check_values(run: RunConfig) -> None:
     tokens = run.model.tokens
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
+    if tokens.no_target == "reject" and tokens.rej in (tokens.key, tokens.seg):
+        raise ConfigError(f"model.tokens.rej={tokens.rej}: is another token of answers, too")
     if run.evaluation.intervention.startswith("key") and not tokens.n_keys:
         raise ConfigError(
             f"evaluation.intervention={run.evaluation.intervention}: answers hold no KEY "

@@ -24,7 +24,7 @@ from torch import nn
 
 from keyseg.config import LLAVA, SAM, ConfigError, RunConfig
 from keyseg.data.example import several_targets
-from keyseg.data.prompts import asked, new_tokens
+from keyseg.data.prompts import Conversation, asked, new_tokens
 from keyseg.data.templates import IMAGE_TOKEN
 from keyseg.model.backbones.sides import DTYPES
 from keyseg.predict import exported_script
@@ -77,7 +77,7 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         # the keyword head's table is the pre-trained one, in which KEY and SEG are untrained
         if (words := parts.model.keyword_head) is not None:
             if cfg.loss.keyword.table == "frozen" and not parts.model.vlm.whole_tables:
-                head["keyword_head.new_rows"] = words.table[[talk.key_id, talk.seg_id]]
+                head["keyword_head.new_rows"] = words.table[new_ids(talk)]
             else:  # llava/ has another one
                 head["keyword_head.table"] = words.table.detach()
         save_file(  # copies: SEG and KEY may share a projection
@@ -129,6 +129,8 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         **{kind: ask.replace("\0", form).rstrip() for kind, form in forms.items()},
         "key_id": talk.key_id,
         "seg_id": talk.seg_id,
+        "rej_id": talk.rej_id,
+        "new_ids": new_ids(talk),
         "n_keys": tokens.n_keys,
         "key_first": tokens.order == "key_first",
         "several_masks": several_targets(cfg.data),
@@ -142,6 +144,11 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "needs": _needs(cfg),
         "fusion": {**options, "dim": parts.model.dim, "n_keys": tokens.n_keys},
     }
+
+
+def new_ids(talk: Conversation) -> list[int]:
+    """Ids of the new tokens."""
+    return [i for i in (talk.key_id, talk.seg_id, talk.rej_id) if i is not None]
 
 
 def _needs(cfg: RunConfig) -> list[str]:

@@ -116,6 +116,7 @@ class Predictor:
 
     def _prediction(self, record: Record) -> Prediction:
         drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.needs_key)
+        drawn = drawn and not record.get("rejected")
         counts = record["mask_rle"]
         mask = decode_rle(counts, record["height"], record["width"]) == 1
         words = [(str(word), float(p)) for word, p in json.loads(record["top_words"])]

@@ -37,7 +37,8 @@ class Batch(Inputs):
     rows: `image_of` as a list (reading a tensor back makes a GPU wait);
     labels (B, L): the next token where it is part of an answer, else NO_LABEL;
     masks: the targets, uint8 (H, W) in {0, 1, 255 = ignore}; target_owners: whose they are. Where
-    answers are given they are as many as the answers' masks, in the same order.
+    answers are given they are as many as the answers' masks, in the same order. asked: whether an
+    answer has a SEG for each of N; one that rejects has none, and no mask is trained on it.
     """
 
     examples: list[Example]
@@ -46,6 +47,7 @@ class Batch(Inputs):
     labels: Tensor
     masks: list[Tensor]
     target_owners: list[int]
+    asked: list[bool]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -114,6 +116,10 @@ class Collator:
             target_owners=[owner for owner, _ in masks],
             **self._asked(examples, turns, features.sizes),
         )
+        rejects = [turn.rejects for of_image in turns for turn in of_image]
+        if any(rejects):  # there is no KEY to name anything
+            known = zip(batch.owners, batch.keyword_ids, strict=True)
+            batch = replace(batch, keyword_ids=[[] if rejects[n] else ids for n, ids in known])
         of_examples = batch.example_rows
         for owner, mask in masks:
             example, row = examples[owner], of_examples[owner]
@@ -216,6 +222,7 @@ class Collator:
             "supervised": (labels.flatten() >= 0).nonzero().flatten(),
             "key_at": torch.tensor(key_at, dtype=torch.long),
             "seg_at": torch.tensor(seg_at),
+            "asked": [at != MISSING for at in seg_at],
         }
 
     def _pad(self) -> int:

@@ -93,11 +93,11 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     tokens = cfg.model.tokens
     known = language.tokenizer.get_vocab()
     ids = add_tokens(language.tokenizer, tokens)
-    words = (tokens.key_init, tokens.seg_init)[-len(ids) :]
+    begin = {tokens.key: tokens.key_init, tokens.seg: tokens.seg_init}
     # a token that the base was trained with (an export, LISA) keeps its row
     starts = [
-        known[text] if text in known else _word_id(language.tokenizer, word)
-        for text, word in zip(new_tokens(tokens), words, strict=True)
+        known[token] if token in known else _word_id(language.tokenizer, begin.get(token))
+        for token in new_tokens(tokens)
     ]
     vlm = language.adapted(
         new_tokens=ids,

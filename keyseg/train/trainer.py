@@ -70,7 +70,7 @@ class Counts(NamedTuple):
     def of(cls, batch: Batch) -> Counts:
         """Those of a batch."""
         keywords = sum(bool(ids) for ids in batch.keyword_ids)
-        return cls(len(batch.supervised), len(batch.masks), keywords)
+        return cls(len(batch.supervised), sum(batch.asked), keywords)
 
     def over(self, kind: str) -> float:
         """Of what a term is the mean over."""
@@ -102,6 +102,8 @@ def compute_losses(
 
     def value(term: Weighted) -> Tensor:
         if term.term.over == "masks":
+            if not masks:  # every answer rejects: a gradient all the same, of nothing
+                return output.mask_logits.sum() * 0.0
             return torch.cat([term(logits, targets) for logits, targets in masks]).mean()
         return term(*given[term.term.over])
 
@@ -112,9 +114,14 @@ def compute_losses(
 def _compared(
     output: Output, batch: Batch, cfg: LossConfig, frame: Frame
 ) -> list[tuple[Tensor, Tensor]]:
-    """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size."""
+    """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size.
+
+    Those of answers with SEG: one that rejects has no mask.
+    """
     pairs = []
-    for picked, size in by_size(batch):
+    for every, size in by_size(batch):
+        if not (picked := [n for n in every if batch.asked[n]]):
+            continue
         logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
         if cfg.void == "background":
             targets = (targets == 1).to(targets.dtype)
