@@ -66,7 +66,7 @@ def register(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from keyseg.sweep import evaluation
+    from keyseg.sweep import evaluation, stale
 
     names, settings = _told_apart([*options.words, *options.overrides])
     outputs = resolve_path(options.outputs)
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         for task in wanted:
             print(f"{task.title}: {_state(task)}")
         return 0
-    todo, lines = evaluation.decide(wanted, settings.get("stale", evaluation.ASK))
+    todo, lines = evaluation.decide(wanted, settings.get("stale", stale.ASK))
     for line in lines:
         print(line)
     if todo:

@@ -197,7 +197,7 @@ class Files:
     def _keys(self, file: Path) -> list[str]:
         try:
             if file.suffix == ".safetensors":
-                opened = safe_open(file, framework="pt")
+                opened: Any = safe_open(file, framework="pt")
                 self._opened[file] = opened.get_tensor
                 return list(opened.keys())
             with warnings.catch_warnings():
