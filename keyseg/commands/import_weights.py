@@ -90,13 +90,13 @@ def _run(options: argparse.Namespace) -> int:
         _tell(weights.sort(weights.Files(folder), folder))
         return 0
     sweep_dir = resolve_path(options.outputs) / _folder(options)
-    from keyseg.predict.imported_model import Source, import_weights
+    from keyseg.predict.imported_model import ForeignCheckpoint, import_weights
     from keyseg.sweep.cells import frozen
 
     given = {o.partition("=")[0] for o in options.overrides}
     defaults = [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in given]
     cfg = frozen(compose_config([*defaults, *options.overrides]))
-    source = Source(
+    source = ForeignCheckpoint(
         folder,
         options.system,
         str(clip),

@@ -63,7 +63,7 @@ _START, _END = "<im_start>", "<im_end>"
 
 
 @dataclass(frozen=True)
-class Source:
+class ForeignCheckpoint:
     """A folder of LISA's family. `clip`: a folder or cached hub id; `alpha`: of LoRA apart."""
 
     folder: Path
@@ -74,7 +74,9 @@ class Source:
     said_by: str = ""
 
 
-def import_weights(source: Source, cfg: RunConfig, sweep_dir: Path, command: str) -> RunDirectory:
+def import_weights(
+    source: ForeignCheckpoint, cfg: RunConfig, sweep_dir: Path, command: str
+) -> RunDirectory:
     """Write the run; the folder appears whole, or not at all.
 
     Args:
@@ -111,7 +113,7 @@ class _Written:
     marked: bool
 
 
-def _write_llava(source: Source, files: Files, keys: Sorted, folder: Path) -> _Written:
+def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: Path) -> _Written:
     state = merged(files, keys, LANGUAGE, source.alpha)
     tokenizer, marked = _tokenizer(source, len(state["model.language_model.embed_tokens.weight"]))
     new: dict[str, str] = {}
@@ -151,7 +153,7 @@ def _write_llava(source: Source, files: Files, keys: Sorted, folder: Path) -> _W
     return _Written(new, marked)
 
 
-def _tokenizer(source: Source, rows: int) -> tuple[Any, bool]:
+def _tokenizer(source: ForeignCheckpoint, rows: int) -> tuple[Any, bool]:
     """The tokenizer with the image's place in it; whether images stand between two tokens."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
@@ -171,7 +173,7 @@ def _tokenizer(source: Source, rows: int) -> tuple[Any, bool]:
     return tokenizer, {_START, _END} <= known.keys()
 
 
-def _vision(source: Source) -> tuple[Any, Any, dict[str, Tensor]]:
+def _vision(source: ForeignCheckpoint) -> tuple[Any, Any, dict[str, Tensor]]:
     """Config, image processor and weights of CLIP."""
     path = weights_path(source.clip)
     try:
@@ -191,7 +193,7 @@ def _vision(source: Source) -> tuple[Any, Any, dict[str, Tensor]]:
 
 
 def _llava_config(
-    source: Source, state: Mapping[str, Tensor], vision: Any, image_id: int, layers: int
+    source: ForeignCheckpoint, state: Mapping[str, Tensor], vision: Any, image_id: int, layers: int
 ) -> LlavaConfig:
     told = config_of(source.folder)
     sizes: dict[str, Any] = {
@@ -230,7 +232,7 @@ def _llava_config(
     )
 
 
-def _write_sam(source: Source, state: dict[str, Tensor], folder: Path) -> None:
+def _write_sam(source: ForeignCheckpoint, state: dict[str, Tensor], folder: Path) -> None:
     sizes = sam_sizes(state, source.folder)
     with torch.device("meta"):
         sam = build_sam(sizes)
@@ -245,7 +247,7 @@ def _write_sam(source: Source, state: dict[str, Tensor], folder: Path) -> None:
 
 
 def _write_run(
-    source: Source,
+    source: ForeignCheckpoint,
     cfg: RunConfig,
     sweep_dir: Path,
     files: Files,
@@ -301,7 +303,9 @@ def _write_run(
     return run
 
 
-def _config(source: Source, cfg: RunConfig, sweep_dir: Path, llava: _Written) -> RunConfig:
+def _config(
+    source: ForeignCheckpoint, cfg: RunConfig, sweep_dir: Path, llava: _Written
+) -> RunConfig:
     place = (sweep_dir / BACKBONES).resolve()
     shown = place.relative_to(PROJECT) if place.is_relative_to(PROJECT) else place
     tokens = replace(cfg.model.tokens, seg=source.seg, n_keys=0, state="previous")
@@ -329,7 +333,9 @@ def _misfit(what: str, error: Exception) -> ConfigError:
     return ConfigError(f"{what}: {' '.join(str(error).split())[:300]}")
 
 
-def _design(source: Source, name: str, key: str, seed: int, command: str) -> dict[str, Any]:
+def _design(
+    source: ForeignCheckpoint, name: str, key: str, seed: int, command: str
+) -> dict[str, Any]:
     cell = {
         "signature": key,
         "label": imported.label(source.system),
