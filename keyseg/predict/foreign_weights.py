@@ -28,7 +28,7 @@ from torch import Tensor
 
 from keyseg.config import ConfigError
 
-LANGUAGE, PROJECTOR, SAM, SEG, LORA, LEFT_OUT = (
+LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART, UNUSED = (
     "language model",
     "projector",
     "SAM",
@@ -52,42 +52,42 @@ class _Rule:
 
 
 _RULES = (
-    _Rule(r"model\.(embed_tokens\.weight|norm\.weight)", LANGUAGE, r"model.language_model.\1"),
+    _Rule(r"model\.(embed_tokens\.weight|norm\.weight)", LANGUAGE_PART, r"model.language_model.\1"),
     _Rule(
         r"model\.(layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj"
         r"|input_layernorm|post_attention_layernorm)\.weight)",
-        LANGUAGE,
+        LANGUAGE_PART,
         r"model.language_model.\1",
     ),
     _Rule(
         r"model\.(layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj))"
         r"\.base_layer\.weight",
-        LANGUAGE,
+        LANGUAGE_PART,
         r"model.language_model.\1.weight",
     ),
-    _Rule(r"lm_head\.weight", LANGUAGE, "lm_head.weight"),
+    _Rule(r"lm_head\.weight", LANGUAGE_PART, "lm_head.weight"),
     _Rule(
         r"model\.(layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj))"
         r"\.lora_([AB])\.default\.weight",
-        LORA,
+        LORA_PART,
         r"model.language_model.\1.weight \2",
     ),
-    _Rule(r"model\.mm_projector\.(weight|bias)", PROJECTOR, r"linear_1.\1"),
-    _Rule(r"model\.mm_projector\.0\.(weight|bias)", PROJECTOR, r"linear_1.\1"),
-    _Rule(r"model\.mm_projector\.2\.(weight|bias)", PROJECTOR, r"linear_2.\1"),
-    _Rule(r"model\.text_hidden_fcs\.0\.([02]\.(?:weight|bias))", SEG, r"\1"),
-    _Rule(r"model\.visual_model\.((?:image_encoder|prompt_encoder|mask_decoder)\..+)", SAM, r"\1"),
+    _Rule(r"model\.mm_projector\.(weight|bias)", PROJECTOR_PART, r"linear_1.\1"),
+    _Rule(r"model\.mm_projector\.0\.(weight|bias)", PROJECTOR_PART, r"linear_1.\1"),
+    _Rule(r"model\.mm_projector\.2\.(weight|bias)", PROJECTOR_PART, r"linear_2.\1"),
+    _Rule(r"model\.text_hidden_fcs\.0\.([02]\.(?:weight|bias))", SEG_PART, r"\1"),
     _Rule(
-        r"model\.visual_model\.pixel_(?:mean|std)", LEFT_OUT, why="SAM's colours, the same in all"
+        r"model\.visual_model\.((?:image_encoder|prompt_encoder|mask_decoder)\..+)", SAM_PART, r"\1"
     ),
+    _Rule(r"model\.visual_model\.pixel_(?:mean|std)", UNUSED, why="SAM's colours, the same in all"),
     _Rule(
         r"model\.(?:layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
-        LEFT_OUT,
+        UNUSED,
         why="follows from config.json",
     ),
     _Rule(
         r"model\.vision_tower\..+",
-        LEFT_OUT,
+        UNUSED,
         why="CLIP, which they keep frozen: it is read from its own folder",
     ),
 )
@@ -106,12 +106,12 @@ class Sorted:
     @property
     def unmerged(self) -> bool:
         """Whether LoRA is still apart from the weights that it adapts."""
-        return bool(self.parts[LORA])
+        return bool(self.parts[LORA_PART])
 
     @property
     def projector_layers(self) -> int:
         """1 in LISA (LLaVA v1), 2 on LLaVA-1.5."""
-        return sum(name.endswith(".weight") for name in self.parts[PROJECTOR])
+        return sum(name.endswith(".weight") for name in self.parts[PROJECTOR_PART])
 
 
 def sort(keys: Iterable[str], folder: Path) -> Sorted:
@@ -120,7 +120,9 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
     Raises:
         ConfigError: a key that no rule knows, two for one place, or a part without any.
     """
-    parts: dict[str, dict[str, str]] = {p: {} for p in (LANGUAGE, PROJECTOR, SAM, SEG, LORA)}
+    parts: dict[str, dict[str, str]] = {
+        p: {} for p in (LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART)
+    }
     left_out: dict[str, int] = {}
     unknown = []
     for key in keys:
@@ -129,7 +131,7 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
             unknown.append(key)
             continue
         rule, name = found
-        if rule.part == LEFT_OUT:
+        if rule.part == UNUSED:
             left_out[rule.why] = left_out.get(rule.why, 0) + 1
         elif name in parts[rule.part]:
             raise ConfigError(f"{folder}: {key} and {parts[rule.part][name]} are one weight twice")
@@ -141,7 +143,7 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
             f"{folder}: {', '.join(unknown[:3])}{more}: no key of LISA's family that is known "
             "(docs/backbones.md); nothing is guessed"
         )
-    for part in (LANGUAGE, PROJECTOR, SAM, SEG):
+    for part in (LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART):
         if not parts[part]:
             raise ConfigError(
                 f"{folder} holds no weights of {part}: is it a merged folder of LISA's family? A "
@@ -248,10 +250,10 @@ def merged(files: Files, keys: Sorted, part: str, alpha: float) -> dict[str, Ten
         ConfigError: half of a pair of LoRA's factors, or one without a weight to add it to.
     """
     found = {name: files[key] for name, key in keys.parts[part].items()}
-    if part != LANGUAGE:
+    if part != LANGUAGE_PART:
         return found
-    for name in {name.partition(" ")[0] for name in keys.parts[LORA]}:
-        pair = [keys.parts[LORA].get(f"{name} {factor}") for factor in "AB"]
+    for name in {name.partition(" ")[0] for name in keys.parts[LORA_PART]}:
+        pair = [keys.parts[LORA_PART].get(f"{name} {factor}") for factor in "AB"]
         if name not in found or None in pair:
             raise ConfigError(f"{files.folder}: LoRA of {name} is not whole")
         a, b = (files[str(key)].float() for key in pair)

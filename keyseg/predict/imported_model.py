@@ -40,10 +40,10 @@ from keyseg.model.backbones.sam import FOLDER_TYPE, build_sam
 from keyseg.model.backbones.weights import fingerprint, weights_fingerprint, weights_path
 from keyseg.model.manifest import manifest, trainable
 from keyseg.predict.foreign_weights import (
-    LANGUAGE,
-    PROJECTOR,
-    SAM,
-    SEG,
+    LANGUAGE_PART,
+    PROJECTOR_PART,
+    SAM_PART,
+    SEG_PART,
     Files,
     Sorted,
     config_of,
@@ -94,7 +94,7 @@ def import_weights(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         llava = _write_llava(source, files, keys, aside / BACKBONES / "llava")
-        _write_sam(source, merged(files, keys, SAM, source.alpha), aside / BACKBONES / "sam")
+        _write_sam(source, merged(files, keys, SAM_PART, source.alpha), aside / BACKBONES / "sam")
         aside.rename(sweep_dir)
         run = _write_run(source, cfg, sweep_dir, files, keys, llava, command)
     except BaseException:
@@ -114,7 +114,7 @@ class _Written:
 
 
 def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: Path) -> _Written:
-    state = merged(files, keys, LANGUAGE, source.alpha)
+    state = merged(files, keys, LANGUAGE_PART, source.alpha)
     tokenizer, marked = _tokenizer(source, len(state["model.language_model.embed_tokens.weight"]))
     new: dict[str, str] = {}
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -125,7 +125,7 @@ def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: 
             state[name] = torch.cat([table, rows])
             new[f"{name}, rows from {len(table)}"] = f"zeros, for {IMAGE_TOKEN}"
     config, pictures, clip = _vision(source)
-    projector = merged(files, keys, PROJECTOR, source.alpha)
+    projector = merged(files, keys, PROJECTOR_PART, source.alpha)
     if keys.projector_layers == 1:
         width = len(projector["linear_1.bias"])
         like = projector["linear_1.weight"]
@@ -260,7 +260,7 @@ def _write_run(
     parts = build(cfg, torch.device("cpu"))
     projection = parts.model.seg_projection
     assert projection is not None, "a variant that reads SEG alone"
-    own = {name: v.float() for name, v in merged(files, keys, SEG, source.alpha).items()}
+    own = {name: v.float() for name, v in merged(files, keys, SEG_PART, source.alpha).items()}
     try:
         projection.load_state_dict(own)
     except RuntimeError as error:
@@ -278,7 +278,7 @@ def _write_run(
     new = {**llava.new, "LoRA": "adds nothing before it is trained"}
     told = {
         "system": source.system,
-        "form": imported.WEIGHTS,
+        "form": imported.OF_WEIGHTS,
         "file": str(source.folder),
         "sha256": fingerprint(str(source.folder)),
         "said_by": source.said_by,

@@ -9,7 +9,7 @@ IMPORTED = "imported"
 """The key of run.json that holds it, and the word that stands beside such a cell everywhere."""
 
 
-WEIGHTS = "weights"
+OF_WEIGHTS = "weights"
 """The form of an import that is a model, and can be asked; all others are masks."""
 
 
@@ -22,7 +22,7 @@ def of(info: Mapping[str, Any]) -> dict[str, Any]:
 def masks_only(info: Mapping[str, Any]) -> bool:
     """Whether it is another system's masks, and there is no model behind them."""
     told = of(info)
-    return bool(told) and told.get("form") != WEIGHTS
+    return bool(told) and told.get("form") != OF_WEIGHTS
 
 
 def label(system: str) -> str:

@@ -358,14 +358,14 @@ def test_lora_that_lies_apart_is_merged(tmp_path):
     files = weights.Files(tmp_path)
     keys = weights.sort(files, tmp_path)
     assert keys.unmerged
-    found = weights.merged(files, keys, weights.LANGUAGE, alpha=8.0)
+    found = weights.merged(files, keys, weights.LANGUAGE_PART, alpha=8.0)
     name = "model.language_model.layers.0.self_attn.q_proj.weight"
     torch.testing.assert_close(found[name], base + 8 / 4 * b @ a)
     del state[f"{at}.lora_B.default.weight"]
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "model.safetensors")
     files = weights.Files(tmp_path)
     with pytest.raises(ConfigError, match="is not whole"):
-        weights.merged(files, weights.sort(files, tmp_path), weights.LANGUAGE, 8.0)
+        weights.merged(files, weights.sort(files, tmp_path), weights.LANGUAGE_PART, 8.0)
 
 
 def renamed(state):
