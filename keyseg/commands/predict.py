@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
 from keyseg.runs import disk
+from keyseg.runs.finding import HELP, find_finished
 from keyseg.runs.spreadsheet import guarded
 
 if TYPE_CHECKING:
@@ -226,8 +226,7 @@ def _files(out: Path, name: str) -> dict[str, Path]:
 
 
 def _load(run: RunDirectory, device: str) -> Predictor:
-    from keyseg.model.backbones.sam import WeightsError
-    from keyseg.model.backbones.weights import check_trained_on, check_weights
+    from keyseg.model.backbones.weights import WeightsError, check_trained_on, check_weights
     from keyseg.predict.predictor import Predictor
     from keyseg.train.device import pick_device
 
