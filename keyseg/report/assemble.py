@@ -91,7 +91,7 @@ def build(
     )
     frames = {
         **_derived(sweep, measured, differences),
-        "published": in_print,
+        "published": printed.of(sweep, in_print),
         "runs": parts.runs,
         "manifest": parts.manifest,
         **({"interventions": replaced} if len(replaced) else {}),

@@ -7,6 +7,7 @@ confusion/           a table for each protocol: keyword right or wrong against m
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ RIGHT = 0.5
 _LARGEST = 512
 """Longest side of a picture, in pixels."""
 
+_ROOM = 700
+"""Width of a figure in a description, in pixels: MLflow shows it as wide as it is."""
+
 _PREDICTION, _TARGET = "#0072b2", "#e69f00"
 
 
@@ -38,6 +42,19 @@ def write(run: RunDirectory, folder: Path) -> None:
         _confusion(rows, folder / "confusion" / f"{protocol}.csv")
     first = samples[samples["protocol"] == samples["protocol"].iloc[0]]
     _overlays(first, folder / "overlays")
+
+
+def narrow(figures: Iterable[Path], folder: Path) -> None:
+    """Write PNG figures into `folder`, as wide as a description has room for."""
+    from PIL import Image
+
+    for file in figures:
+        with Image.open(file) as opened:
+            figure = opened.convert("RGB")
+        height = round(figure.height * _ROOM / figure.width)
+        if figure.width > _ROOM:
+            figure = figure.resize((_ROOM, height), Image.Resampling.LANCZOS)
+        figure.save(folder / file.name, optimize=True)
 
 
 def _confusion(rows: pd.DataFrame, file: Path) -> None:
