@@ -241,7 +241,7 @@ def test_the_data_of_a_figure_are_what_it_shows(seeds: tuple[Path, ReportFiles])
     assert curves["mean"].max() > 1  # percent, as its axis
     assert set(curves["variant"]) == {"seg_only", "cross", "full"}
     words = frames["keyword"].set_index("variant")
-    assert words.iloc[:, 5:].sum(axis=1).to_list() == pytest.approx([100, 100, 100])
+    assert words.iloc[:, 5:].sum(axis=1).to_list() == pytest.approx([100, 100, 100], rel=1e-5)
     assert len(frames["paired"]) == 80  # 40 examples, two contrasts
     assert set(frames["slices"]["slice"]) == {"style", "size", "length"}
     in_slices = frames["slices"].query("label == 'full' and slice == 'style'")
