@@ -104,7 +104,7 @@ def of_sweep(
         answer: what the report says.
         experiment_id, parent: of the run.
         metric: of the table while there is no report.
-        variants: whether there is, or will be, a run for each.
+        variants: whether there are runs of variants.
     """
     states = [cell.info.get("status") for cell in found]
     counts = [f"{states.count(s)} {s}" for s in (FAILED, RUNNING) if states.count(s)]

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,9 @@ def finish(sweep_dir: Path, report_dir: Path | None, *, failed: bool = False) ->
     client = client_of(store_uri(sweep_dir))
     if report_dir is not None and report_dir.is_dir():
         _put(client, parent, report_dir)
-    _show_state(client, sweep_dir, sweep, report_dir)
     found = scores.cells(sweep_dir, sweep)
     variant_runs.sync(client, sweep_dir, parent, found)
+    _show_state(client, sweep_dir, sweep, report_dir)
     failed = failed or not {cell.info.get("status") for cell in found} <= {DONE, PRUNED}
     client.set_terminated(parent, "FAILED" if failed else "FINISHED")
 
@@ -202,9 +203,7 @@ def _show_state(
     values |= answer.contrasts(_metrics(sweep))
     _log(client, parent, values, step=int(values["cells done"]))
     experiment_id = parent.info.experiment_id
-    # No run sums up the trials of a tuning.
-    compared = scores.cells(sweep_dir, sweep) if sweep.get("tune") else found
-    variants = variant_runs.wanted(compared)
+    variants = variant_runs.exist(client, experiment_id)
     note = description.of_sweep(
         sweep,
         found,
@@ -225,7 +224,7 @@ def _metrics(sweep: Mapping[str, Any]) -> list[str]:
 def _measured(found: Sequence[scores.CellState], first: str) -> dict[str, float]:
     """Metrics of the whole: how many cells are in which state, what they took, the best mean."""
     states = [cell.info.get("status") for cell in found]
-    hours = [provenance.hours(cell.info) for cell in found]
+    spent = [hours for cell in found if isfinite(hours := provenance.hours(cell.info))]
     unit = provenance.cost_unit(cell.info for cell in found)
     means = [
         spread.mean
@@ -235,7 +234,7 @@ def _measured(found: Sequence[scores.CellState], first: str) -> dict[str, float]
     return {
         "cells": len(found),
         **{f"cells {s}": states.count(s) for s in (DONE, FAILED, RUNNING)},
-        f"{unit}-hours": sum(spent for spent in hours if spent == spent),
+        **({f"{unit}-hours": sum(spent)} if spent else {}),  # else the unit may not be known
         **({f"best {name_of(first)}": max(means)} if means else {}),
     }
 

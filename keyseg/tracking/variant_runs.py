@@ -30,7 +30,7 @@ def sync(
     client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[scores.CellState]
 ) -> None:
     """Make or bring level the runs of those variants that have a finished cell."""
-    if not wanted(found):
+    if not _wanted(found):
         return
     experiment_id = client.get_run(parent).info.experiment_id
     ours = f"tags.`{KIND}` = '{VARIANT}' and tags.`mlflow.parentRunId` = '{parent}'"
@@ -47,8 +47,12 @@ def sync(
         _make(client, sweep_dir, parent, experiment_id, label, cells, done, ids)
 
 
-def wanted(found: Sequence[scores.CellState]) -> bool:
-    """Whether a cell of ours is done, and its config does not turn variants' runs off."""
+def exist(client: MlflowClient, experiment_id: str) -> bool:
+    """Whether an experiment has any: they are made at the end, and can be turned off."""
+    return bool(client.search_runs([experiment_id], f"tags.`{KIND}` = '{VARIANT}'", max_results=1))
+
+
+def _wanted(found: Sequence[scores.CellState]) -> bool:
     ours = (cell for cell in found if cell.done and not imported.of(cell.info))
     first = next(ours, None)
     return first is not None and first.run.config.runtime.log_variants

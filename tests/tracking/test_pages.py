@@ -193,6 +193,12 @@ def found(client, parent, wanted):
     return sorted(run.info.run_name for run in runs)
 
 
+def test_before_a_cell_has_begun_nobody_knows_what_hours_they_will_be(tmp_path):
+    """What was logged as GPU-hours would stay beside the CPU-hours that they turned out to be."""
+    waits = scores.CellState(RunDirectory(tmp_path / "x"), "full", 0, {"status": "queued"})
+    assert not [name for name in parent_run._measured([waits], GIOU) if "hours" in name]
+
+
 def test_the_parent_says_how_far_a_sweep_is(before):
     assert before.info.status == "RUNNING"
     metrics = before.data.metrics
@@ -211,6 +217,7 @@ def test_the_parent_says_how_far_a_sweep_is(before):
     assert "\n\n3 of 4 cells done, 1 failed · [cells, best first](#/experiments/" in note
     assert "| cross | 2 of 2 | 45.0 % |" in note
     assert "| full | 1 of 2 | 52.0 % |" in note
+    assert "[variants]" not in note  # there are none before the end
     assert before.data.tags["keyseg.command"] == "python run.py -m storage=mysql://me:***@h/x"
 
 
@@ -218,6 +225,7 @@ def test_the_parent_has_the_answer_at_the_end(client, parent):
     assert parent.info.status == "FAILED"
     note = parent.data.tags["mlflow.note.content"]
     assert "- gIoU, full − cross: **better**, better: +5.0 points [+1.0, +9.0]" in note
+    assert "[variants](#/experiments/" in note
     assert "| Variant | gIoU |\n|:--|--:|\n| full | 52.0 |" in note
     shown = "report/pictures/contrasts.png"
     picture = f"get-artifact?path={shown}&run_uuid={parent.info.run_id}"
