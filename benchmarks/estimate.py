@@ -83,6 +83,7 @@ class Counted:
         supervised = torch.tensor(rows)[:, None] * length + begins[:, None] + answer
         batch = Batch(
             examples=[],
+            owners=list(range(len(rows))),
             rows=rows,
             image_of=torch.tensor(rows),
             packed=packed,
@@ -95,6 +96,7 @@ class Counted:
                 torch.zeros(images, self.patches, self.width), torch.zeros(images, 256, 64, 64), []
             ),
             masks=[],
+            target_owners=[],
         )
         return batch.to("meta")
 

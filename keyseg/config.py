@@ -56,6 +56,9 @@ ADDED: dict[str, Any] = {
     "fusion.match": "fusion",
     "prompt.names_target": True,
     "prompt.test": "",
+    "prompt.each": "{text} {tokens}",
+    "data.targets": "union",
+    "data.*.targets": "union",
     "data.draw": "permutation",
     "model.clip_view": "crop",
     "model.shared_projection": False,
@@ -272,7 +275,8 @@ class PromptConfig:
 
     `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
     `test`: the question of val and test, for short and long queries; "" = the first of `short` and
-    of `long`.
+    of `long`. `each`: stands for `{tokens}` once for each target of a query that may have several,
+    with commas between; `{text}` is that target's name then.
     """
 
     name: str = MISSING
@@ -285,6 +289,7 @@ class PromptConfig:
     answers: list[str] = MISSING
     names_target: bool = True
     test: str = ""
+    each: str = "{text} {tokens}"
 
 
 @dataclass

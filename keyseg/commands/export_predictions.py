@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
@@ -61,12 +62,17 @@ def _head(found: RunDirectory, info: Mapping[str, Any], protocol: str) -> dict[s
 def _entries(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for row in rows.to_dict("records"):
         code, score = row["mask_rle"], float(row.get("predicted_iou", float("nan")))
-        mask = {"size": [int(row["height"]), int(row["width"])], "counts": code} if code else None
+        size = [int(row["height"]), int(row["width"])]
+        mask = {"size": size, "counts": code} if code else None
+        stored = row.get("masks_rle")  # of a query that may have several targets
+        each = json.loads(stored) if isinstance(stored, str) else None
+        masks = {} if each is None else {"masks": [{"size": size, "counts": c} for c in each]}
         yield {
             "id": row["id"],
             "image": Path(row["image"]).name,
             "query": row["query"],
             "mask": mask,
+            **masks,
             **({"score": score} if isfinite(score) else {}),
             "answer": row["answer"],
         }

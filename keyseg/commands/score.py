@@ -25,6 +25,7 @@ TITLES = {
     "precision@0.5": "P@0.5",
     "n_acc": "N-acc",
     "t_acc": "T-acc",
+    "count": "count",
     "riou": "rIoU",
     "r": "r",
 }
@@ -91,6 +92,8 @@ def _scored(
             ours_giou = ours.summarise(frames[ours.name])["giou"]
             held = first.setdefault(str(protocol), frames)
             for dialect in asked:
+                if dialect.several and frames[dialect.name].empty and len(asked) > 1:
+                    continue  # it is of other data
                 scores = dialect.summarise(frames[dialect.name])
                 row = {"run": name, "protocol": protocol, "dialect": dialect.name, **scores}
                 row["more"] = scores["giou"] - ours_giou

@@ -39,10 +39,12 @@ class Exchanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """B images with N expressions in all, in B rows of L tokens; K KEY tokens an expression.
+    """B images with N masks to be drawn in all, in B rows of L tokens; K KEY tokens a mask.
+
+    An expression asks for one mask, or for several that share its tokens.
 
     packed: token rows (B, L); features: what the frozen encoders see of the B images;
-    image_of (N,): row of each expression's image; supervised (M,): positions in the flattened
+    image_of (N,): row of each mask's image; supervised (M,): positions in the flattened
     rows whose next token is part of an answer; key_at (N, K), seg_at (N,): places of the tokens in
     their row, below 0 where an answer lacks one.
     keyword_ids: sub-tokens of each keyword, may be empty; what a variant reads for which KEY is

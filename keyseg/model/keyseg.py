@@ -1,8 +1,9 @@
 """The composition: LLaVA answers, a fusion variant refines SEG by KEY, SAM's decoder draws.
 
 Pure: tensors in, named outputs out. No losses, no device calls, no modes.
-Shapes: B images, N expressions, L tokens in a row, M supervised positions, K KEY tokens,
-P image tokens, D hidden size, C channels of SAM's prompts, E side of SAM's embedding.
+Shapes: B images, N masks (one an expression, or several), L tokens in a row, M supervised
+positions, K KEY tokens, P image tokens, D hidden size, C channels of SAM's prompts, E side of SAM's
+embedding.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.data.example import several_targets
 from keyseg.data.prompts import add_tokens, asked
 from keyseg.data.templates import IMAGE_TOKEN
 from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
@@ -147,6 +148,8 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "key_id": talk.key_id,
         "seg_id": talk.seg_id,
         "n_keys": tokens.n_keys,
+        "key_first": tokens.order == "key_first",
+        "several_masks": several_targets(cfg.data),
         "reads_state_before_token": int(tokens.state == "previous"),
         "clip_view": cfg.model.clip_view,
         "max_new_tokens": cfg.evaluation.max_new_tokens,

@@ -44,6 +44,14 @@ def read(sweep_dir: Path) -> dict[str, Any]:
     return content
 
 
+def owner(sweep_dir: Path) -> str:
+    """Whose it is: a name, or a number that has none on this machine."""
+    try:
+        return sweep_dir.owner()
+    except KeyError:
+        return f"user {sweep_dir.stat().st_uid}"
+
+
 Known = tuple[str | None, str | None]
 """Parent run in MLflow, and command."""
 

@@ -40,6 +40,9 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 _WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
 """Overrides of mappings whose keys are the user's to give."""
 
+_OF_ABLATION = re.compile(r"ablation(\.\w+)+=")
+"""Overrides of a single key of the block that a sweep's file fills."""
+
 
 def plain_flags(arguments: Sequence[str]) -> list[str]:
     """The command line with our own flags written as overrides, and these at its end.
@@ -67,6 +70,8 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
             key = argument.partition("=")[0]
             add = "++" if key.startswith("ablation.") else ""
             problems += [f"{add}{key}=null", f"++{argument}"]
+        elif _OF_ABLATION.match(argument):
+            problems.append(f"++{argument}")
         else:
             problems.append(argument)
     return problems

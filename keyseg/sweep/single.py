@@ -114,7 +114,7 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
 
 def _take_threads(cell: Cell) -> int:
     """This process's threads; before torch is loaded, which reads the variables once."""
-    cores_each = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    cores_each = max(1, cores() // process_rank.count_here())
     threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or cores_each
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         os.environ.setdefault(name, str(threads))

@@ -78,7 +78,7 @@ def _measure(
     ask, head = sam.prompt_encoder.to(device), MaskHead(sam).to(device)
     counts = []
     for group in images:
-        targets = [torch.from_numpy(e.mask()) for e in group.examples]
+        targets = [torch.from_numpy(mask) for e in group.examples for mask in e.masks()]
         targets = [target for target in targets if bool((target == 1).any())]
         if not targets:
             continue

@@ -70,7 +70,7 @@ class Counts(NamedTuple):
     def of(cls, batch: Batch) -> Counts:
         """Those of a batch."""
         keywords = sum(bool(ids) for ids in batch.keyword_ids)
-        return cls(len(batch.supervised), len(batch.examples), keywords)
+        return cls(len(batch.supervised), len(batch.masks), keywords)
 
     def over(self, kind: str) -> float:
         """Of what a term is the mean over."""
@@ -126,7 +126,7 @@ def _compared(
 
 
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Expressions grouped by the size (H, W) of their image."""
+    """Masks grouped by the size (H, W) of their image."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for n, row in enumerate(batch.rows):
         by_shape.setdefault(batch.sizes[row], []).append(n)

@@ -1,11 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keyseg.config import ConfigError, TokensConfig
-from keyseg.data.example import Example
-from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.data.example import Example, Target
+from keyseg.data.prompts import Conversation, Places, add_tokens
 from keyseg.tiny.arch import make_processor
 
 IMAGE, IMAGE_ID = 6, 4
@@ -201,6 +202,71 @@ def test_reading_generated_answers(talk, tokenizer, answer, keys, seg):
     turn = made.read(question, reply)
     assert turn.ids == question + reply
     assert (turn.answer, turn.keys, turn.seg) == (2, keys, seg)
+
+
+def asks_for(*targets, answer=None):
+    """An example with several targets, (name, keyword) each."""
+    made = tuple(Target(name, keyword, lambda: None) for name, keyword in targets)
+    return replace(example(text="all of them", is_sentence=True), targets=made, answer=answer)
+
+
+BALL, KITE = ("red ball", "ball"), (None, "kite")
+
+
+@pytest.mark.parametrize(
+    ("order", "first", "second"),
+    [("key_first", "[KEY] [SEG]", "[KEY] [SEG]"), ("seg_first", "[SEG] [KEY]", "[SEG] [KEY]")],
+)
+def test_an_answer_with_several_targets(talk, order, first, second):
+    made = talk(f"model.tokens.order={order}")
+    turn = made.turn(asks_for(BALL, KITE))
+    said = made.text(turn.ids[turn.answer :])
+    assert said == f"sure , the red ball {first} , the kite {second} ."
+    at = {t: [i for i, w in enumerate(words(made, turn.ids)) if w == t] for t in ("[KEY]", "[SEG]")}
+    assert turn.places == [Places([k], s) for k, s in zip(at["[KEY]"], at["[SEG]"], strict=True)]
+    assert (turn.keys, turn.seg) == ([at["[KEY]"][0]], at["[SEG]"][0])
+    one = made.turn(asks_for(KITE))
+    assert made.text(one.ids[one.answer :]) == f"sure , the kite {first} ."
+    assert len(one.places) == 1
+
+
+def test_the_data_s_own_answer_and_one_that_names_nothing(talk):
+    given = asks_for(BALL, KITE, answer="a ball {seg} with {braces} and a {seg} <image>")
+    made = talk()
+    turn = made.turn(given)
+    said = words(made, turn.ids[turn.answer :])
+    assert [w for w in said if w in ("ball", "a", "[KEY]", "[SEG]")] == [
+        "a", "ball", "[KEY]", "[SEG]", "a", "[KEY]", "[SEG]"
+    ]  # fmt: skip
+    assert IMAGE_ID not in turn.ids
+    assert len(turn.places) == 2
+    silent = talk(names_target=False)
+    turn = silent.turn(given)
+    assert silent.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] , [KEY] [SEG] ."
+    after = talk("prompt.each='{tokens} {text}'").turn(asks_for(BALL, KITE))
+    said = made.text(after.ids[after.answer :])
+    assert said == "sure , [KEY] [SEG] the red ball , [KEY] [SEG] the kite ."
+
+
+@pytest.mark.parametrize(
+    ("order", "answer", "places"),
+    [
+        ("key_first", "[KEY] [KEY] [SEG] a [KEY] [KEY] [SEG]", [([0, 1], 2), ([4, 5], 6)]),
+        ("key_first", "[KEY] [SEG] [KEY] [KEY] [KEY] [SEG]", [(None, 1), ([3, 4], 5)]),
+        ("key_first", "[SEG] [SEG]", [(None, 0), (None, 1)]),
+        ("seg_first", "[SEG] [KEY] [KEY] [SEG] [KEY]", [([1, 2], 0), (None, 3)]),
+        ("key_first", "[KEY] [KEY] a", [([0, 1], None)]),
+        ("key_first", "a", [(None, None)]),
+        ("key_first", "", [(None, None)]),
+    ],
+)
+def test_reading_several_masks(talk, tokenizer, order, answer, places):
+    made = talk("model.tokens.n_keys=2", f"model.tokens.order={order}")
+    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert made.read([], reply, several=True).places == [Places(*place) for place in places]
+    none = talk("model.tokens.n_keys=0").read([], reply, several=True)
+    assert [p.seg for p in none.places] == [seg for _, seg in places]
+    assert {tuple(p.keys) for p in none.places} == {()}
 
 
 def test_tokens_are_themselves_and_nothing_else(tokenizer):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.looks import standing
+from keyseg.report.stats.looks import parts_by_looks, standing
 from keyseg.report.stats.verdict import GIVEN_UP, INTERIM, NO_RESULT
 from keyseg.report.store import Sweep
 from keyseg.report.tables.contrasts import Conclusion
@@ -60,8 +60,8 @@ def answer(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) -> 
     ended = sum(cell.status in (DONE, PRUNED, FAILED) for cell in sweep.cells)
     done = len(sweep.finished)
     state = "interim" if ended < len(sweep.cells) else DONE if done == ended else FAILED
-    stand = standing(sweep)
-    if stand is not None and stand.interim and state == DONE:
+    stands = [s for s in (standing(sweep), *parts_by_looks(sweep)) if s is not None]
+    if any(s.interim for s in stands) and state == DONE:
         state = "interim"
     return FirstScreen(
         sweep.name,

@@ -136,14 +136,21 @@ def cancel(sweep_dir: Path) -> int:
     """Cancel all jobs of a sweep that have not ended; how many there were.
 
     Raises:
-        SlurmError: SLURM does not answer.
+        SlurmError: SLURM does not answer, or the jobs are somebody else's.
     """
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
     names = {record.name for run in runs if (record := Submission.read(run))}
     alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
+    markers = [cancelled_marker(sweep_dir, name) for name in set(alive)]
     with suppress(PermissionError):  # somebody else's sweep: SLURM decides
-        for name in set(alive):
-            cancelled_marker(sweep_dir, name).parent.mkdir(parents=True, exist_ok=True)
-            cancelled_marker(sweep_dir, name).touch()
-    queue.cancel(alive)
+        for marker in markers:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+    try:
+        queue.cancel(alive)
+    except SlurmError:
+        with suppress(PermissionError):
+            for marker in markers:
+                marker.unlink(missing_ok=True)
+        raise
     return len(alive)
