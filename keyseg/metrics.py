@@ -148,8 +148,8 @@ class Examples:
         area: Array = self.column("intersection") + self.column("union") - self.target_area
         return area
 
-    def several(self, name: str) -> Array:
-        """A column of queries that may have several targets; 0 for all others."""
+    def optional(self, name: str) -> Array:
+        """A column that not every query has; 0 for all others."""
         if name not in self.samples:
             return np.zeros(len(self.samples))
         found: Array = self.samples[name].fillna(0).to_numpy(float)
@@ -158,7 +158,7 @@ class Examples:
     @property
     def most(self) -> Array:
         """Masks or targets of a query that may have several, whichever are more; 0 for others."""
-        return np.maximum(self.several("n_masks"), self.several("n_targets"))
+        return np.maximum(self.optional("n_masks"), self.optional("n_targets"))
 
     @property
     def may_have_several(self) -> Array:
@@ -167,6 +167,11 @@ class Examples:
             return np.zeros(len(self.samples), bool)
         found: Array = self.samples["n_targets"].notna().to_numpy()
         return found
+
+    @property
+    def rejected(self) -> Array:
+        """Whether an answer says by a token of its own that there is no target."""
+        return self.optional("rejected").astype(bool)
 
     @property
     def empty(self) -> Array:
@@ -320,7 +325,7 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "no_seg_rate",
         "No SEG",
-        Term("no_seg", lambda e: ~e.column("has_seg").astype(bool)),
+        Term("no_seg", lambda e: ~e.column("has_seg").astype(bool) & ~e.rejected),
         EXAMPLES,
         -1,
         "share of answers without SEG",
@@ -329,7 +334,10 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "no_key_rate",
         "No KEY",
-        Term("no_key", lambda e: ~e.column("has_key").astype(bool) & e.key_asked),
+        Term(
+            "no_key",
+            lambda e: ~e.column("has_key").astype(bool) & e.key_asked & ~e.rejected,
+        ),
         Term("key_asked", lambda e: e.counted & e.key_asked),
         -1,
         "share of answers without KEY",
@@ -354,7 +362,7 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "muse_det_giou",
         "gIoU (muse_det)",
-        Term("matched_iou", lambda e: e.several("matched_iou")),
+        Term("matched_iou", lambda e: e.optional("matched_iou")),
         Term("most_masks", lambda e: e.most),
         1,
         "IoU of matched masks over all masks or targets, whichever are more",
@@ -362,16 +370,16 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "muse_det_ciou",
         "cIoU (muse_det)",
-        Term("matched_intersection", lambda e: e.several("matched_intersection")),
-        Term("matched_union", lambda e: e.several("matched_union")),
+        Term("matched_intersection", lambda e: e.optional("matched_intersection")),
+        Term("matched_union", lambda e: e.optional("matched_union")),
         1,
         "summed intersection over summed union of matched masks",
     ),
     Measure(
         "muse_det_keyword",
         "Keyword acc. (muse_det)",
-        Term("keywords_right", lambda e: e.several("keywords_right")),
-        Term("keywords_known", lambda e: e.several("keywords_known")),
+        Term("keywords_right", lambda e: e.optional("keywords_right")),
+        Term("keywords_known", lambda e: e.optional("keywords_known")),
         1,
         "share of targets whose mask's KEY names them",
     ),
@@ -380,7 +388,7 @@ _OWN: tuple[Measure, ...] = (
         "Right count",
         Term(
             "right_count",
-            lambda e: e.may_have_several & (e.several("n_masks") == e.several("n_targets")),
+            lambda e: e.may_have_several & (e.optional("n_masks") == e.optional("n_targets")),
         ),
         Term("may_have_several", lambda e: e.may_have_several),
         1,

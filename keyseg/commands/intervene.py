@@ -134,7 +134,7 @@ def _read(
 
     from keyseg.data.example import scored
     from keyseg.data.mix import groups
-    from keyseg.model.backbones.sam import WeightsError
+    from keyseg.model.backbones.weights import WeightsError
     from keyseg.predict.intervention import Reading, mean_iou
     from keyseg.predict.predictor import load_model
     from keyseg.train.build import with_others

@@ -226,8 +226,7 @@ def _files(out: Path, name: str) -> dict[str, Path]:
 
 
 def _load(run: RunDirectory, device: str) -> Predictor:
-    from keyseg.model.backbones.sam import WeightsError
-    from keyseg.model.backbones.weights import check_trained_on, check_weights
+    from keyseg.model.backbones.weights import WeightsError, check_trained_on, check_weights
     from keyseg.predict.predictor import Predictor
     from keyseg.train.device import pick_device
 

@@ -201,7 +201,7 @@ def _row(
     empty: list[str] = []
     drawn: dict[int, bool] = {}
     for e in examples:
-        if e.slices.get("targets") == "none":
+        if e.no_target:
             no_target += 1
             continue
         if id(e.load_mask) not in drawn:

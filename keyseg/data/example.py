@@ -67,6 +67,11 @@ class Example:
     targets: tuple[Target, ...] | None = None
     answer: str | None = None
 
+    @property
+    def no_target(self) -> bool:
+        """Whether the expression names nothing on purpose, as its reader says."""
+        return self.slices.get("targets") == "none"
+
     def mask(self) -> Mask:
         """Target, uint8 (H, W) at the image's size, values 0, 1 and 255 = ignore."""
         return self._checked(self.load_mask)

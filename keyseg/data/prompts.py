@@ -20,6 +20,7 @@ from tokenizers import AddedToken
 
 from keyseg.config import PromptConfig, TokensConfig
 from keyseg.data.example import NAMELESS, PLACE, Example, Target
+from keyseg.data.prefix import ImagePlaces, Prefix, Size
 from keyseg.data.templates import IMAGE_TOKEN, check_templates, check_tokens
 
 _CUT = "\0"
@@ -27,8 +28,13 @@ _CUT = "\0"
 
 
 def new_tokens(tokens: TokensConfig) -> list[str]:
-    """KEY and SEG as they are written; SEG alone where answers hold no KEY."""
-    return [tokens.key, tokens.seg] if tokens.n_keys else [tokens.seg]
+    """The new tokens as they are written, SEG last.
+
+    No KEY where answers hold none, and REJ only where they may reject.
+    """
+    rej = [tokens.rej] if tokens.no_target == "reject" else []
+    key = [tokens.key] if tokens.n_keys else []
+    return [*rej, *key, tokens.seg]
 
 
 def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
@@ -75,11 +81,13 @@ class Places(NamedTuple):
 @dataclass(frozen=True)
 class Turn:
     """One expression as tokens. ids: question and answer. answer: where the answer starts.
-    places: of the new tokens, for each mask; once where the answer has no SEG at all."""
+    places: of the new tokens, for each mask; once where the answer has no SEG at all. rejects:
+    whether the answer holds REJ."""
 
     ids: list[int]
     answer: int
     places: list[Places]
+    rejects: bool = False
 
     @property
     def keys(self) -> list[int] | None:
@@ -100,9 +108,9 @@ class Conversation:
         tokenizer: Any,
         prompt: PromptConfig,
         tokens: TokensConfig,
-        image_tokens: int,
+        places: ImagePlaces,
     ) -> None:
-        """`image_tokens`: image positions per picture, as the processor says."""
+        """`places`: the tokens that stand for an image, as the language side says."""
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         self._added = set(added) - {tokenizer.unk_token_id}
@@ -112,18 +120,25 @@ class Conversation:
         self.prompt = prompt
         self.n_keys = tokens.n_keys
         self.key_first = tokens.order == "key_first"
-        *key_id, self.seg_id = tokenizer.convert_tokens_to_ids(new_tokens(tokens))
-        self.key_id = key_id[0] if key_id else None
+        texts = new_tokens(tokens)
+        ids = dict(zip(texts, tokenizer.convert_tokens_to_ids(texts), strict=True))
+        self.seg_id = ids[tokens.seg]
+        self.key_id = ids[tokens.key] if tokens.n_keys else None
         """None where answers hold no KEY."""
+        self.rej = tokens.rej
+        self.rej_id = ids[tokens.rej] if tokens.no_target == "reject" else None
+        """None where no answer rejects."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if self.key_first else [pair[-1], *pair[:-1]])
         check_templates(prompt, tokens)
         before, _, after = prompt.user.partition(IMAGE_TOKEN)
-        image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        head: list[int] = tokenizer(prompt.system + before)["input_ids"]
-        self.prefix = head + [image_id] * image_tokens
-        """Shared by all expressions of an image: system text, user's turn, image."""
+        self._head = Prefix.of(tokenizer(prompt.system + before)["input_ids"])
+        self._places = places
         self._question = after + prompt.assistant
+
+    def prefix(self, size: Size) -> Prefix:
+        """Shared by all expressions of an image of that size: system text, user's turn, image."""
+        return self._head.then(self._places(size))
 
     @property
     def names_target(self) -> bool:
@@ -132,15 +147,23 @@ class Conversation:
 
     def said(self, answer: Sequence[int]) -> str:
         """What an answer says after its tokens: where it may name the target."""
-        new = [at for at, number in enumerate(answer) if number in (self.key_id, self.seg_id)]
+        tokens = (self.key_id, self.seg_id, self.rej_id)
+        new = [at for at, number in enumerate(answer) if number in tokens]
         return self.text(answer[new[-1] + 1 if new else 0 :])
 
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
-        """Question and full answer; templates drawn with `rng`, those of a test without."""
+        """Question and full answer; templates drawn with `rng`, those of a test without.
+
+        Under test no answer rejects: it is given up to the tokens, and whether to reject is then
+        the model's to say.
+        """
         template = self._choose(self.prompt.answers, rng)
-        if not self.prompt.names_target or example.targets:
+        rejects = self.rej_id is not None and example.no_target and rng is not None
+        if not self.prompt.names_target or example.targets or rejects:
             template = template.partition("{text}")[0].rstrip()
-        if not example.targets:
+        if rejects:
+            answer = template.format(tokens=self.rej)
+        elif not example.targets:
             text = name_of(example) or f"the {NAMELESS}"
             answer = template.format(tokens=self.pair, text=self._plain(text))
         elif example.answer and self.prompt.names_target:
@@ -172,9 +195,10 @@ class Conversation:
         start = len(question)
         keys = [i for i in range(start, len(ids)) if ids[i] == self.key_id]
         segs = [i for i in range(start, len(ids)) if ids[i] == self.seg_id]
+        rejects = self.rej_id is not None and self.rej_id in answer
         if not several or not segs:
             first = self._all_keys(keys[: self.n_keys])
-            return Turn(ids, start, [Places(first, segs[0] if segs else None)])
+            return Turn(ids, start, [Places(first, segs[0] if segs else None)], rejects)
         ends = [start - 1, *segs, len(ids)]
         places = []
         for n, seg in enumerate(segs, start=1):
@@ -183,7 +207,7 @@ class Conversation:
             else:
                 own = [k for k in keys if seg < k < ends[n + 1]][: self.n_keys]
             places.append(Places(self._all_keys(own), seg))
-        return Turn(ids, start, places)
+        return Turn(ids, start, places, rejects)
 
     def _all_keys(self, places: list[int]) -> list[int] | None:
         return places if len(places) == self.n_keys else None

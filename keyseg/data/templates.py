@@ -82,12 +82,14 @@ def check_tokens(
             continue
         raise ConfigError(
             f"model.tokens.{name}={token}: {what}; KEY and SEG must be tokens of their own, like "
-            f"{'[KEY]' if name == 'key' else '[SEG]'}"
+            f"[{name.upper()}]"
         )
 
 
 def _tokens(tokens: TokensConfig) -> Iterator[tuple[str, str]]:
     """Name and text of those that answers hold."""
+    if tokens.no_target == "reject":
+        yield "rej", tokens.rej
     if tokens.n_keys:
         yield "key", tokens.key
     yield "seg", tokens.seg

@@ -63,6 +63,10 @@ def seen(samples: pd.DataFrame, asked: Iterable[Dialect]) -> dict[str, pd.DataFr
             continue
         columns = dialect.count(counted)._asdict()
         frame = pd.DataFrame(columns, index=samples.index)
+        if dialect.by_token and "rejected" in samples:
+            said = samples["rejected"].fillna(False).astype(bool)
+            frame["predicts"] = ~said
+            frame.loc[~frame["has_target"] & frame["predicts"], "iou"] = 0.0
         frame.insert(0, "id", ids)
         frame.insert(1, "target", ids.str.rpartition("-")[0])
         frames[dialect.name] = frame if dialect.texts == "all" else frame[~other_texts]

@@ -62,7 +62,7 @@ class Exported:
                 self.table = state["keyword_head.table"]
             else:  # the base's own, but for the two rows
                 self.table = self.llava.get_input_embeddings().weight.detach().float().clone()
-                self.table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
+                self.table[about["new_ids"]] = state["keyword_head.new_rows"]
 
     @torch.no_grad()
     def __call__(
@@ -86,7 +86,7 @@ class Exported:
         nothing = np.zeros((picture.height, picture.width), bool)
         masks, ious = [], []
         for keys, seg in places:
-            if seg is None:
+            if seg is None or about["rej_id"] in ids:
                 continue
             mask, iou = nothing, None
             if keys or not self.fusion.uses_key:

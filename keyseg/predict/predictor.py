@@ -22,7 +22,7 @@ from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle
 from keyseg.data.mix import ImageGroup
 from keyseg.data.pictures import image_size
-from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.backbones.weights import WeightsError
 from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.runs.run_directory import DamagedError
 from keyseg.train.build import Parts, build
@@ -116,6 +116,7 @@ class Predictor:
 
     def _prediction(self, record: Record) -> Prediction:
         drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.needs_key)
+        drawn = drawn and not record.get("rejected")
         counts = record["mask_rle"]
         mask = decode_rle(counts, record["height"], record["width"]) == 1
         words = [(str(word), float(p)) for word, p in json.loads(record["top_words"])]

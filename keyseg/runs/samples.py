@@ -46,6 +46,9 @@ SEVERAL_COLUMNS = {
 """Further columns where queries may have several targets (`data.targets: each`). The columns above
 speak of the union of masks and of targets there; null for a query that has one mask."""
 
+REJECTED = {"rejected": "whether the answer says [REJ]; its mask is empty then"}
+"""A further column where answers may reject (`model.tokens.no_target: reject`)."""
+
 REQUIRED = (
     "id",
     "image_id",

@@ -64,7 +64,9 @@ class StaleCheck:
         return self._seen[key]
 
     def _weights(self, cfg: RunConfig) -> str | None:
-        key = json.dumps(["weights", cfg.model.llava, cfg.model.sam, cfg.model.init])
+        key = json.dumps(
+            ["weights", cfg.model.language_weights, cfg.model.mask_weights, cfg.model.init]
+        )
         if key not in self._seen:
             try:
                 check_weights(cfg)

@@ -18,7 +18,7 @@ from torch import Tensor
 from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup
 from keyseg.data.prompts import Conversation, Turn
-from keyseg.model.backbones.encoders import Features
+from keyseg.model.backbones.encoders import Features, Levels
 from keyseg.model.inputs import Elsewhere, Inputs
 from keyseg.model.packing import pack
 
@@ -37,7 +37,8 @@ class Batch(Inputs):
     rows: `image_of` as a list (reading a tensor back makes a GPU wait);
     labels (B, L): the next token where it is part of an answer, else NO_LABEL;
     masks: the targets, uint8 (H, W) in {0, 1, 255 = ignore}; target_owners: whose they are. Where
-    answers are given they are as many as the answers' masks, in the same order.
+    answers are given they are as many as the answers' masks, in the same order. asked: whether an
+    answer has a SEG for each of N; one that rejects has none, and no mask is trained on it.
     """
 
     examples: list[Example]
@@ -46,6 +47,7 @@ class Batch(Inputs):
     labels: Tensor
     masks: list[Tensor]
     target_owners: list[int]
+    asked: list[bool]
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -73,11 +75,11 @@ class Batch(Inputs):
 
 @dataclass(frozen=True)
 class Others:
-    """Another expression for each, whose KEY it is given. of: by id; clip: CLIP's view of images
-    (B, P, W)."""
+    """Another expression for each, whose KEY it is given. of: by id; language: what the language
+    side sees of images, and their sizes."""
 
     of: Mapping[str, Example]
-    clip: Callable[[Sequence[Path]], Tensor]
+    language: Callable[[Sequence[Path]], tuple[Levels, list[tuple[int, int]]]]
 
 
 class Collator:
@@ -106,13 +108,18 @@ class Collator:
         ]
         examples = [e for g in groups for e in g.examples]
         masks = [(n, torch.from_numpy(m)) for n, e in enumerate(examples) for m in e.masks()]
+        features = self.features([g.image for g in groups])
         batch = Batch(
             examples=examples,
-            features=self.features([g.image for g in groups]),
+            features=features,
             masks=[mask for _, mask in masks],
             target_owners=[owner for owner, _ in masks],
-            **self._asked(examples, turns),
+            **self._asked(examples, turns, features.sizes),
         )
+        rejects = [turn.rejects for of_image in turns for turn in of_image]
+        if any(rejects):  # there is no KEY to name anything
+            known = zip(batch.owners, batch.keyword_ids, strict=True)
+            batch = replace(batch, keyword_ids=[[] if rejects[n] else ids for n, ids in known])
         of_examples = batch.example_rows
         for owner, mask in masks:
             example, row = examples[owner], of_examples[owner]
@@ -132,11 +139,14 @@ class Collator:
             rows[row].append(talk.read(talk.question(example), answer, several=several))
         counts = [len(turn.places) for of_image in rows for turn in of_image]
         if counts == [batch.owners.count(n) for n in range(len(counts))]:
-            return replace(batch, **self._rows(rows))
-        return replace(batch, **self._asked(batch.examples, rows))
+            return replace(batch, **self._rows(rows, batch.sizes))
+        return replace(batch, **self._asked(batch.examples, rows, batch.sizes))
 
     def _asked(
-        self, examples: Sequence[Example], turns: Sequence[Sequence[Turn]]
+        self,
+        examples: Sequence[Example],
+        turns: Sequence[Sequence[Turn]],
+        sizes: Sequence[tuple[int, int]],
     ) -> dict[str, Any]:
         """What a batch says of its answers: of the tokens, and of each mask that they ask for.
 
@@ -154,7 +164,7 @@ class Collator:
             "image_of": torch.tensor([rows[n] for n in owners]),
             "keyword_ids": [known[n][k] if k < len(known[n]) else [] for n, k in of_masks],
             "elsewhere": self._elsewhere([(examples[n].id, k) for n, k in of_masks]),
-            **self._rows(turns),
+            **self._rows(turns, sizes),
         }
 
     def _elsewhere(self, asked: Sequence[tuple[str, int]]) -> Elsewhere | None:
@@ -178,18 +188,22 @@ class Collator:
             numbers.append(len(parts[row]))
             places.append(keys)
             parts[row].append(turn.ids[: keys[-1] + 1])
-        packed, starts = pack([self.conversation.prefix] * len(images), parts, self._pad())
+        language, sizes = self.others.language(images)
+        packed, starts = pack([self.conversation.prefix(s) for s in sizes], parts, self._pad())
         key_at = [
             [starts[row][number] + k for k in keys]
             for row, number, keys in zip(rows, numbers, places, strict=True)
         ]
-        clip = self.others.clip(images)
-        return Elsewhere(packed, clip, torch.tensor(rows), torch.tensor(key_at))
+        return Elsewhere(packed, language, torch.tensor(rows), torch.tensor(key_at))
 
-    def _rows(self, turns: Sequence[Sequence[Turn]]) -> dict[str, Any]:
+    def _rows(
+        self, turns: Sequence[Sequence[Turn]], sizes: Sequence[tuple[int, int]]
+    ) -> dict[str, Any]:
         talk = self.conversation
         packed, starts = pack(
-            [talk.prefix] * len(turns), [[t.ids for t in row] for row in turns], self._pad()
+            [talk.prefix(size) for size in sizes],
+            [[t.ids for t in row] for row in turns],
+            self._pad(),
         )
         labels = torch.full_like(packed.input_ids, NO_LABEL)
         key_at: list[list[int]] = []
@@ -208,6 +222,7 @@ class Collator:
             "supervised": (labels.flatten() >= 0).nonzero().flatten(),
             "key_at": torch.tensor(key_at, dtype=torch.long),
             "seg_at": torch.tensor(seg_at),
+            "asked": [at != MISSING for at in seg_at],
         }
 
     def _pad(self) -> int:

@@ -3,7 +3,8 @@
 teacher_forced: the answer is given up to the tokens. generated: the model writes the answer
 itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is empty. Where a query
 may have several targets, every [SEG] is a mask, and a record has their union and what comes of
-matching them with the targets.
+matching them with the targets. Where answers may reject, [REJ] leaves the mask empty; of a given
+answer the model says at its first token whether it would have rejected there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from keyseg.data.prompts import Conversation, name_of
 from keyseg.metrics import iou
 from keyseg.model.backbones.clip_view import seen_slice
 from keyseg.model.keyseg import Output
-from keyseg.model.resample import drawn
+from keyseg.model.resample import Frame, drawn
 from keyseg.train.batch import MISSING, Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.distributed import ALONE, Processes
@@ -90,7 +91,7 @@ def evaluate_batches(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield start, _records(parts, batch, output, scores, (protocol, cfg.model.clip_view))
+            yield start, _records(parts, batch, output, scores, (protocol, parts.view))
 
 
 def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
@@ -117,9 +118,9 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
     tokenizer = talk.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return parts.model.vlm.generate(
-        talk.prefix,
+        [talk.prefix(size) for size in batch.sizes],
         [talk.question(e) for e in batch.examples],
-        batch.features.clip,
+        batch.features.language,
         torch.tensor(batch.example_rows, device=batch.image_of.device),
         cfg.evaluation.max_new_tokens,
         pad,
@@ -133,7 +134,8 @@ def _records(
     """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked.
 
     Where an answer has several masks, a row has KEY's words of the first, and the keyword's rank at
-    the KEY that ranks it worst. asked_how: the protocol, and how CLIP gets images.
+    the KEY that ranks it worst. asked_how: the protocol, and how much of an image the language side
+    sees.
     """
     protocol, view = asked_how
     asked = bool(scores.shape[1])
@@ -145,13 +147,16 @@ def _records(
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
     has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING
+    answers = answers_of(batch)
+    rejected = _rejected(parts, batch, output, answers if protocol == GENERATED else None)
     given = has_seg & has_key if parts.model.needs_key else has_seg
-    masks = _masks(batch, output.mask_logits, given, parts.model.side)
+    if any(rejected):
+        given = given & ~torch.tensor([rejected[o] for o in batch.owners], device=given.device)
+    masks = _masks(batch, output.mask_logits, given, parts.model.frame)
     whole = _targets(batch)
     pixels = _pixels(batch, masks, whole)
     expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()
-    answers = answers_of(batch)
     talk = parts.conversation
     name = cache(lambda token: talk.text([token]))
     names_target = protocol == GENERATED and talk.names_target
@@ -192,13 +197,44 @@ def _records(
                 "ignore_rle": pixels[e]["ignore_rle"],
             }
         )
+        if talk.rej_id is not None:
+            rows[-1]["rejected"] = rejected[e]
         if example.targets is not None:
-            said = [k for k in mine if segs[k]]
+            said = [k for k in mine if segs[k] and not rejected[e]]
             drawn_each = [masks[k].T.cpu().numpy() for k in said]
             found = of_each(drawn_each, [m.cpu().numpy() for m in _own_targets(batch, e)])
             heard = {k: top_ids[k][0] if keys[k] else None for k in said}
             rows[-1] |= found | _keywords(talk, example, found, [heard[k] for k in said], asked)
     return rows
+
+
+def _rejected(
+    parts: Parts, batch: Batch, output: Output, answers: Sequence[list[int]] | None
+) -> list[bool]:
+    """Whether each example is rejected.
+
+    A generated answer (`answers`) rejects if it holds REJ. A given one if the model takes REJ for
+    likelier than the first of the tokens that stand there; where names come before them, it has
+    been told that there is a target.
+    """
+    talk = parts.conversation
+    rej = talk.rej_id
+    if rej is None:
+        return [False] * len(batch.examples)
+    if answers is not None:
+        return [rej in answer for answer in answers]
+    places = torch.cat([batch.seg_at[:, None], batch.key_at], dim=1)
+    first = places.masked_fill(places == MISSING, places.max() + 1).min(dim=1).values
+    width = batch.packed.input_ids.shape[1]
+    before = batch.image_of * width + first - 1
+    at = torch.searchsorted(batch.supervised, before).clamp(max=len(batch.supervised) - 1)
+    logits = output.text_logits[at]
+    given = batch.packed.input_ids.flatten()[before + 1]
+    more = (logits[:, rej] > logits.gather(1, given[:, None])[:, 0]).tolist()
+    return [
+        more[mine[0]] and not example.targets
+        for example, mine in zip(batch.examples, _places(batch), strict=True)
+    ]
 
 
 def _places(batch: Batch) -> list[list[int]]:
@@ -266,11 +302,11 @@ def _nouns(name: str | None, said: str | None) -> dict[str, str | None]:
     return {"answer_noun": (_noun(said or "") or "") if named else None, "target_noun": target}
 
 
-def _masks(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[Tensor]:
+def _masks(batch: Batch, logits: Tensor, given: Tensor, frame: Frame) -> list[Tensor]:
     """Each mask at its image's own size, bool (W, H); empty if not `given`."""
     masks: dict[int, Tensor] = {}
     for picked, size in by_size(batch):
-        at_size = drawn(logits[picked], side, size) & given[picked, None, None]
+        at_size = drawn(logits[picked], frame, size) & given[picked, None, None]
         masks |= dict(zip(picked, at_size, strict=True))
     return [masks[n] for n in range(len(masks))]
 

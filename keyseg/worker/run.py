@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import ALL, DRAWS, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, DRAWS, TEACHER_FORCED, ConfigError, RunConfig
 from keyseg.data import reading
 from keyseg.data.example import scored
 from keyseg.data.fraction import fewer
@@ -80,7 +80,7 @@ def work(
     parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
     trained = sum(r["parameters"] for r in rows if r["trainable"])
-    log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
+    log.info("loaded: language side %s, mask side %s", *_backbones(cfg))
     _tell(parameter_counts(rows))
     run.update(
         manifest=rows,
@@ -198,7 +198,7 @@ def _device_name(device: torch.device) -> str:
 def _backbones(cfg: RunConfig) -> tuple[str, str]:
     if cfg.model.init == "random":
         return "with random weights", "with random weights"
-    return weights_path(cfg.model.llava), str(resolve_path(cfg.model.sam))
+    return weights_path(cfg.model.language_weights), weights_path(cfg.model.mask_weights)
 
 
 def check_same(run: RunDirectory, **found: str) -> None:

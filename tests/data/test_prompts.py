@@ -6,6 +6,7 @@ import pytest
 
 from keyseg.config import ConfigError, TokensConfig
 from keyseg.data.example import Example, Target
+from keyseg.data.prefix import Prefix
 from keyseg.data.prompts import Conversation, Places, add_tokens
 from keyseg.tiny.arch import make_processor
 
@@ -25,7 +26,9 @@ def talk(tokenizer, compose_run):
         cfg = compose_run(*overrides)
         for key, value in prompt.items():
             setattr(cfg.prompt, key, value)
-        return Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
+        return Conversation(
+            tokenizer, cfg.prompt, cfg.model.tokens, lambda _: Prefix.of([IMAGE_ID] * IMAGE)
+        )
 
     return make
 
@@ -53,7 +56,7 @@ def test_a_turn_word_by_word(talk, order, n_keys, tokens):
     turn = made.turn(example(text="the red ball"))
     question = ["find", "left", "red", "ball", ".", "assistant", ":"]
     answer = ["sure", ",", *tokens, ".", "the", "red", "ball", ".", "</s>"]
-    assert words(made, made.prefix) == ["<s>", "user", ":", *["<image>"] * IMAGE]
+    assert words(made, made.prefix((1, 1)).ids) == ["<s>", "user", ":", *["<image>"] * IMAGE]
     assert words(made, turn.ids) == question + answer
     assert turn.answer == len(question)
     assert turn.keys == [i for i, w in enumerate(question + answer) if w == "[KEY]"]
@@ -82,7 +85,9 @@ def test_without_key_the_answer_holds_seg_alone(compose_run):
     cfg = compose_run("fusion=no_key")
     tokenizer = make_processor().tokenizer
     assert len(add_tokens(tokenizer, cfg.model.tokens)) == 1
-    talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
+    talk = Conversation(
+        tokenizer, cfg.prompt, cfg.model.tokens, lambda _: Prefix.of([IMAGE_ID] * IMAGE)
+    )
     turn = talk.turn(example(text="the red ball"))
     assert words(talk, turn.ids[turn.answer :]) == [
         "sure",
@@ -133,8 +138,8 @@ def test_without_a_text_the_keyword_is_named(talk):
 
 def test_system_text_comes_first_and_once(talk):
     made = talk(system="here is ")
-    assert words(made, made.prefix)[:5] == ["<s>", "here", "is", "user", ":"]
-    assert made.prefix.count(IMAGE_ID) == IMAGE
+    assert words(made, made.prefix((1, 1)).ids)[:5] == ["<s>", "here", "is", "user", ":"]
+    assert made.prefix((1, 1)).ids.count(IMAGE_ID) == IMAGE
     assert IMAGE_ID not in made.turn(example()).ids
     assert "<s>" not in words(made, made.turn(example()).ids)
 

@@ -132,12 +132,12 @@ def test_the_loss_of_each_mask_is_its_own(cell):
     batch = parts.collator([group])
     with torch.no_grad():
         output = parts.model(batch)
-        whole = float(compute_losses(output, batch, cfg, parts.model.side).terms["bce"])
+        whole = float(compute_losses(output, batch, cfg, parts.model.frame).terms["bce"])
         each = []
         for n in range(5):
             for k, mask in enumerate(batch.masks):
                 batch.masks[k] = mask if k == n else torch.full_like(mask, 255)
-            each.append(float(compute_losses(output, batch, cfg, parts.model.side).terms["bce"]))
+            each.append(float(compute_losses(output, batch, cfg, parts.model.frame).terms["bce"]))
             batch = parts.collator([group])
     assert sum(each) == pytest.approx(whole, rel=1e-5)
     assert len(set(each)) == 5
