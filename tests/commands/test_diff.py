@@ -77,7 +77,7 @@ def test_names_of_runs_are_never_cut(outputs, capsys, monkeypatch):
     assert diff(outputs, capsys)[:2] == ["config", "t/full/1 t/cross/1"]
     monkeypatch.setenv("COLUMNS", "50")
     told = diff(outputs, capsys)
-    assert told[:4] == ["- t/full/1", "+ t/cross/1", "config", "- +"]
+    assert told[:5] == ["- t/full/1", "+ t/cross/1", "", "config", "- +"]
     assert "gIoU, teacher forced 50.00 % 25.00 % -25.00 points" in told
 
 
