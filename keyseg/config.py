@@ -37,6 +37,7 @@ NOT_IN_SIGNATURE = (
     "detach",
     "until",
     "notify",
+    "model.start",  # a place; what lies there has a hash, which counts
     "paths.*",
     "runtime.*",
     "data.root",
@@ -79,6 +80,7 @@ ADDED: dict[str, Any] = {
     "evaluation.eroded": 0,
     "evaluation.eroded_by": 2,
     "evaluation.intervention": "",
+    "model.start_hash": "",
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -175,6 +177,8 @@ class ModelConfig:
     MLP's wide products ("selective"). `clip_view`: how CLIP gets an image that is no square:
     "crop" = its middle, as the public processors do; "pad" = all of it, padded; "squash" = all of
     it, resized to a square. `shared_projection`: SEG and KEY have one projection (released).
+    `start`: a finished run or an import whose weights, backbones among them, training begins from;
+    `start_hash`: of what it trained, set when a cell's config is frozen.
     """
 
     name: str = MISSING
@@ -193,6 +197,8 @@ class ModelConfig:
     projection_layers: int = 2
     shared_projection: bool = False
     clip_view: str = "crop"
+    start: str | None = None
+    start_hash: str = ""
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
 

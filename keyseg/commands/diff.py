@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from keyseg.commands.runs import HELP, find_run
 from keyseg.config import ConfigError, flatten, resolve_path
 from keyseg.runs import code
+from keyseg.runs.finding import HELP, find_run
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import RunDirectory, stored_config
 

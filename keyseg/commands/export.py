@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.commands import export_predictions
-from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import CHOICES, PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs.finding import HELP, find_finished
 
 # Imported late: what only this command needs, so that no other waits for it.
 

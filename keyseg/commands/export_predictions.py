@@ -12,8 +12,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import find_scored
 from keyseg.config import PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs.finding import find_scored, own_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     from keyseg.data.predictions import json_lines
 
     found = find_scored(resolve_path(options.outputs), name)
-    samples = found.samples()
+    samples = own_samples(found)
     if "mask_rle" not in samples:
         raise ConfigError(f"run {found.path} holds sums of pixels and no masks")
     there = samples["protocol"].unique()

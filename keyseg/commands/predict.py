@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
 from keyseg.runs import disk
+from keyseg.runs.finding import HELP, find_finished
 from keyseg.runs.spreadsheet import guarded
 
 if TYPE_CHECKING:

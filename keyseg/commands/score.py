@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import HELP, find_scored
 from keyseg.config import ConfigError, resolve_path
+from keyseg.runs.finding import HELP, find_scored, own_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     known = dialects()
     asked = choose(options.dialect or ["all"], known)
     runs = {
-        name: find_scored(resolve_path(options.outputs), name).samples() for name in options.runs
+        name: own_samples(find_scored(resolve_path(options.outputs), name)) for name in options.runs
     }
     table = pd.DataFrame(list(_scored(runs, asked, known[OURS])))
     first = next(iter(runs))

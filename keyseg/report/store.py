@@ -304,7 +304,7 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
             metrics = run.metrics()
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"metrics.jsonl cannot be read: {error}")
-        if status == "done":
+        if status == "done" and not _unread(run, info):
             try:
                 samples = run.samples().reset_index(drop=True)
                 if lacking := [name for name in samples_file.REQUIRED if name not in samples]:
@@ -334,6 +334,12 @@ def _state(run: RunDirectory, info: Mapping[str, Any]) -> str:
     state = state_of(run, info)
     left = state == QUEUED and not (run.path / "job.json").exists()
     return STOPPED if left and not sweep_directory.at_work(run.path.parent) else state
+
+
+def _unread(run: RunDirectory, info: Mapping[str, Any]) -> bool:
+    """Whether it is a model that somebody imported and that was not read on a test of its own."""
+    weights = imported.of(info) and not imported.masks_only(info)
+    return bool(weights) and not run.samples_file.exists()
 
 
 def _odd_size(samples: pd.DataFrame) -> str:

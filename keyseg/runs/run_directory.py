@@ -6,6 +6,7 @@
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
     interventions/    the same with KEY's or SEG's state replaced, a file for each kind
+    evaluations/      the same of other data, a folder for each test set
     checkpoints/      best.safetensors; last.pt until the run is done
     gallery/  log.txt  run.lock  code.json (what computed it)
     before/           results that a run which began anew is to replace
@@ -66,6 +67,7 @@ _RESULTS = (
     "mlflow.json",
     "val_iou.jsonl",
     "interventions",
+    "evaluations",
     "prune.json",
     "code.json",
     "code.diff",
@@ -401,6 +403,11 @@ class RunDirectory:
     def interventions(self) -> Path:
         """Where results with KEY's or SEG's state replaced lie (`keyseg.runs.interventions`)."""
         return self.path / "interventions"
+
+    @property
+    def evaluations(self) -> Path:
+        """Where results on other data lie (`keyseg.runs.evaluations`)."""
+        return self.path / "evaluations"
 
     def samples(self) -> pd.DataFrame:
         """Per-example results.

@@ -91,9 +91,14 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     )  # taken out: what is added to them belongs to this cell
     language, mask = kept or load_backbones(cfg, device, part="language")
     tokens = cfg.model.tokens
+    known = language.tokenizer.get_vocab()
     ids = add_tokens(language.tokenizer, tokens)
     begin = {tokens.key: tokens.key_init, tokens.seg: tokens.seg_init}
-    starts = [_word_id(language.tokenizer, begin.get(token)) for token in new_tokens(tokens)]
+    # a token that the base was trained with (an export, LISA) keeps its row
+    starts = [
+        known[token] if token in known else _word_id(language.tokenizer, begin.get(token))
+        for token in new_tokens(tokens)
+    ]
     vlm = language.adapted(
         new_tokens=ids,
         init_tokens=starts,

@@ -37,6 +37,7 @@ from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
 from keyseg.train.schedule import decay_start
 from keyseg.train.selection import SELECTED_BY
+from keyseg.train.start import begin
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.kept_records import KeptRecords
 from keyseg.worker.log import counts, data_counts, memory, parameter_counts, scores
@@ -79,6 +80,11 @@ def work(
     every = ([e for source in split for e in source.examples] for split in splits.values())
     parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
+    start = begin(parts, cfg)
+    if start:
+        rows = start.noted(rows)
+        run.update(start=start.to_json())
+        _tell(start.lines())
     trained = sum(r["parameters"] for r in rows if r["trainable"])
     log.info("loaded: language side %s, mask side %s", *_backbones(cfg))
     _tell(parameter_counts(rows))
