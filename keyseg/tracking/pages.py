@@ -16,9 +16,11 @@ from keyseg.tracking.names import CELL, KIND, VARIANT, name_of
 
 _TRAINING = "workflowType=machine_learning"
 
-_WIDTHS = {"keyseg.label": 110, "seed": 60, "keyseg.state": 85, "keyseg.seeds": 85, "minutes": 85}
-_WIDTH = 115
-"""Of columns, in pixels: those of the list of cells fit beside the names in a window of 1,400."""
+_WIDTHS = {"keyseg.label": 110, "seed": 60, "keyseg.state": 70, "keyseg.seeds": 85, "minutes": 60}
+_WIDTH = 80
+"""Of columns, in pixels: in a window of 1,400 state, scores and minutes stand in sight beside the
+names, which hold variant and seed, also where MLflow's assistant takes its share, as it does in a
+fresh browser."""
 
 CELLS, VARIANTS = "keyseg-cells", "keyseg-variants"
 """Keys of the two views: a line a cell, and a line a variant."""
@@ -48,7 +50,7 @@ def experiment_tags(scores: Sequence[str], *, ascending: bool = False) -> dict[s
     variant = ("tags", "keyseg.label")
     costs = [("metrics", "minutes")]
     shown = [("metrics", name_of(name)) for name in scores]
-    cells = [variant, ("params", "seed"), ("tags", "keyseg.state"), *shown, *costs]
+    cells = [("tags", "keyseg.state"), *shown, *costs, variant, ("params", "seed")]
     spread = [("metrics", name_of(f"{scores[0]}_{end}")) for end in ("sd", "low", "high")]
     variants = [variant, ("tags", "keyseg.seeds"), shown[0], *spread, *shown[1:], *costs]
     views = {CELLS: (CELL, cells), VARIANTS: (VARIANT, variants)}

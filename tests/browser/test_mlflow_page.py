@@ -87,15 +87,11 @@ def test_the_page_of_a_sweep_and_the_list_of_its_cells(served: Served, tab: Any)
     tab.wait("document.querySelectorAll('iframe').length")
     tab.wait(f"{SAID}('report.md') && {SAID}('index.html')")
 
-    window = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    tab.call("Emulation.setDeviceMetricsOverride", **window)
     tab.goto(served.pages["cells"])
     tab.wait(f"{SAID}('gate · seed 0') && !{SAID}('sweep edges')")
     headers = "[...document.querySelectorAll('.ag-header-cell')].map(c => c.innerText).join()"
     for column in ("keyseg.label", "keyseg.state", "seed", "giou"):
         tab.wait(f"{headers}.includes('{column}')")
-    last = "[...document.querySelectorAll('.ag-header-cell')].find(c => c.innerText == 'minutes')"
-    tab.wait(f"{last}?.getBoundingClientRect().right < 1400")  # in sight without scrolling
     assert errors(tab) == []
 
 
