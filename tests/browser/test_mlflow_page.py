@@ -90,7 +90,7 @@ def test_the_page_of_a_sweep_and_the_list_of_its_cells(served: Served, tab: Any)
     tab.goto(served.pages["cells"])
     tab.wait(f"{SAID}('gate · seed 0') && !{SAID}('sweep edges')")
     headers = "[...document.querySelectorAll('.ag-header-cell')].map(c => c.innerText).join()"
-    for column in ("keyseg.label", "keyseg.state", "seed", "giou"):
+    for column in ("keyseg.state", "giou", "ciou", "keyword_accuracy", "minutes"):
         tab.wait(f"{headers}.includes('{column}')")
     assert errors(tab) == []
 
