@@ -248,12 +248,13 @@ def brought_in(folder, outputs, *more, system="LISA-7B-v1"):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, small_overrides):
     """LISA's folder, its state and the outputs with its import."""
     folder = tmp_path_factory.mktemp("weights") / "lisa"
     outputs = tmp_path_factory.mktemp("outputs")
     state = checkpoint(folder)
-    assert brought_in(folder, outputs) == 0
+    data = [o for o in small_overrides if o.startswith("data.")]  # of its own test
+    assert brought_in(folder, outputs, *data) == 0
     return folder, state, outputs
 
 
@@ -321,6 +322,11 @@ def test_it_is_a_run_like_any_other(made, small_overrides, picture, tmp_path, ca
     assert "what imported weights were trained on is not known" in page
     assert ask(outputs, "export", "LISA-7B-v1", str(tmp_path / "model")) == 0
     assert (tmp_path / "model" / "llava" / "config.json").exists()
+    assert ask(outputs, "intervene", "LISA-7B-v1", "--seg", "mean", "--device", "cpu") == 0
+    assert "SEG mean: gIoU" in capsys.readouterr().out
+    assert ask(outputs, "score", "LISA-7B-v1", "--dialect", "lisa") == 0  # it has a test of its own
+    assert ask(outputs, "report", "LISA-7B-v1", "--out", str(tmp_path), "--format", "md") == 0
+    assert "SEG mean" in (tmp_path / "LISA-7B-v1" / "report.md").read_text()
 
 
 def test_training_begins_from_it(made, small_run, make_parts):
