@@ -16,8 +16,9 @@ from keyseg.tracking.names import CELL, KIND, VARIANT, name_of
 
 _TRAINING = "workflowType=machine_learning"
 
-_WIDTH = 125
-"""Of a column, in pixels: all of them fit beside the names on a screen of usual width."""
+_WIDTHS = {"keyseg.label": 110, "seed": 60, "keyseg.state": 85, "keyseg.seeds": 85, "minutes": 85}
+_WIDTH = 115
+"""Of columns, in pixels: those of the list of cells fit beside the names in a window of 1,400."""
 
 CELLS, VARIANTS = "keyseg-cells", "keyseg-variants"
 """Keys of the two views: a line a cell, and a line a variant."""
@@ -67,7 +68,7 @@ def experiment_tags(scores: Sequence[str], *, ascending: bool = False) -> dict[s
                     "datasetsFilter": [],
                     "selectedColumns": (names := [_column(*column) for column in columns]),
                     "columnOrder": names,  # else metrics come first, and fill the window
-                    "columnWidths": dict.fromkeys(names, _WIDTH),
+                    "columnWidths": {_column(*c): _WIDTHS.get(c[1], _WIDTH) for c in columns},
                 }
             )
             for name, (kind, columns) in views.items()

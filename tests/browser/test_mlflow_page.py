@@ -87,11 +87,15 @@ def test_the_page_of_a_sweep_and_the_list_of_its_cells(served: Served, tab: Any)
     tab.wait("document.querySelectorAll('iframe').length")
     tab.wait(f"{SAID}('report.md') && {SAID}('index.html')")
 
+    window = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    tab.call("Emulation.setDeviceMetricsOverride", **window)
     tab.goto(served.pages["cells"])
     tab.wait(f"{SAID}('gate · seed 0') && !{SAID}('sweep edges')")
     headers = "[...document.querySelectorAll('.ag-header-cell')].map(c => c.innerText).join()"
     for column in ("keyseg.label", "keyseg.state", "seed", "giou"):
         tab.wait(f"{headers}.includes('{column}')")
+    last = "[...document.querySelectorAll('.ag-header-cell')].find(c => c.innerText == 'minutes')"
+    tab.wait(f"{last}?.getBoundingClientRect().right < 1400")  # in sight without scrolling
     assert errors(tab) == []
 
 
@@ -102,8 +106,12 @@ def test_the_page_of_a_cell(served: Served, tab: Any) -> None:
     child = str(tab.run("location.href")).split("?")[0]
     tab.goto(f"{child}/model-metrics")
     tab.wait("document.querySelectorAll('.js-plotly-plot .js-line').length >= 3")
+    places = []
     for section in ("train", "val", "weights/gradient"):
-        tab.wait(f"/{section.replace('/', '.')}\\s*\\(\\d+\\)/.test(document.body.textContent)")
+        heading = f"/{section.replace('/', '.')}\\s*\\(\\d+\\)/"
+        tab.wait(f"{heading}.test(document.body.textContent)")
+        places.append(tab.run(f"document.body.textContent.search({heading})"))
+    assert places == sorted(places)
     tab.goto(f"{child}/artifacts")
     tab.wait(f"{SAID}('overlays') && {SAID}('config.yaml') && {SAID}('log.txt')")
     assert errors(tab) == []
