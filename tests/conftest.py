@@ -86,6 +86,7 @@ TOGETHER = (
     "tiny/test_looking.py",
     "tiny/test_recipe.py",
     "train/test_distributed.py",
+    "train/test_families.py",
     "worker/test_cell.py",
 )
 """Files whose tests share what takes long to make: one process of pytest-xdist has a whole file."""

@@ -48,7 +48,7 @@ def test_status_of_a_sweep_with_a_hole(outputs, capsys):
     assert keyseg(outputs, "status", "fusion") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["cross", "done", "4/4", "0.500", "1.5", "min"] in lines
-    assert ["full", "queued"] in lines
+    assert ["full", "stopped"] in lines  # no command is at work on it
 
 
 def test_status_of_all_sweeps(outputs, capsys):

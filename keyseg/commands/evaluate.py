@@ -22,6 +22,7 @@ from keyseg.runs.finding import HELP, find_all_finished
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from keyseg.config import RunConfig
     from keyseg.runs.run_directory import RunDirectory
     from keyseg.sweep.evaluation import Task
 
@@ -122,18 +123,33 @@ def _tasks(runs: Sequence[RunDirectory], settings: dict[str, str]) -> Iterator[T
     more = {k: v for k, v in settings.items() if k not in ("data", "split", "stale")}
     overrides = [f"{key}={value}" for key, value in more.items()]
     changes = tuple(f"{k}={v}" for k, v in sorted(more.items()) if not _idle(k))
-    composed: dict[str, Any] = {}
+    composed: dict[tuple[str, Any], RunConfig] = {}
     for run in runs:
+        policy = run.config.data.get("keyword")
         asked = _items(settings["data"]) if "data" in settings else _declared(run.path.parent)
         for item in asked:
             name, _, part = item.partition(":")
             for split in [part] if part else _items(settings.get("split", "test")):
-                if name not in composed:
-                    composed[name] = compose_config([f"data={name}", *overrides])
-                data = as_test(composed[name].data, split)
-                yield from tasks(
-                    run, TestSet(name, split, changes), data, composed[name], list(more)
-                )
+                if (name, policy) not in composed:
+                    composed[name, policy] = as_trained(name, overrides, policy)
+                cfg = composed[name, policy]
+                data = as_test(cfg.data, split)
+                yield from tasks(run, TestSet(name, split, changes), data, cfg, list(more))
+
+
+def as_trained(name: str, overrides: Sequence[str], policy: Any) -> RunConfig:
+    """The config of a data set whose keywords come about as those that a run was trained on.
+
+    policy: the run's `data.keyword`, None where its data has none. An override of it goes first.
+
+    Raises:
+        ConfigError: there is no such data set, or an override does not fit.
+    """
+    cfg = compose_config([f"data={name}", *overrides])
+    given = any(o.startswith("data.keyword=") for o in overrides)
+    if given or policy is None or cfg.data.get("keyword", policy) == policy:
+        return cfg
+    return compose_config([f"data={name}", f"data.keyword={policy}", *overrides])
 
 
 def _idle(key: str) -> bool:

@@ -95,7 +95,7 @@ def build(
     )
     frames = {
         **_derived(sweep, measured, differences, evaluated),
-        "published": in_print,
+        "published": printed.of(sweep, in_print),
         "runs": parts.runs,
         "manifest": parts.manifest,
         **({"interventions": replaced} if len(replaced) else {}),

@@ -18,7 +18,6 @@ line, which readers skip and the next writer removes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -55,6 +54,9 @@ TEST = "test/"
 """Names of rows of the test split begin so; a run that is not done may log them again."""
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
+
+STOPPED = "stopped"
+"""A state that no run.json says: it was begun, or is called for, and nobody works on it."""
 
 _RESULTS = (
     "checkpoints",
@@ -265,19 +267,11 @@ class RunDirectory:
         except OSError as error:
             if not disk.read_only(error):
                 raise
-            return self._seen_busy()
+            try:
+                return disk.seen_locked(self.path / "run.lock")
+            except OSError:  # not even that: run.json has to do
+                return self.status == RUNNING
         probe.release()
-        return False
-
-    def _seen_busy(self) -> bool:
-        """`busy` for somebody who may read the run, but not write to it."""
-        try:
-            with (self.path / "run.lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # not even that: run.json has to do
-            return self.status == RUNNING
         return False
 
     def begin_anew(self) -> None:
@@ -601,3 +595,14 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def state_of(run: RunDirectory, info: Mapping[str, Any] | None = None) -> str:
+    """What run.json says, but of a run that nobody works on any more: it was stopped.
+
+    `info`: run.json, where the caller has read it.
+    """
+    info = run.info if info is None else info
+    status = str(info.get("status", QUEUED))
+    left = status == RUNNING and not run.busy
+    return STOPPED if left or (status == QUEUED and info.get("attempts")) else status

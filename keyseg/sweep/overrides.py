@@ -177,7 +177,8 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS, config_dir: str | N
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise ConfigError(
-            f"{error.override}: cannot be read as an override; write KEY=VALUE "
+            f"{error.override}: cannot be read as an override; write KEY=VALUE, and a value with "
+            f"""signs like > or ; in quotes of its own: "KEY='VALUE'" """
             f"({_first(str(error.__cause__ or error))})"
         ) from error
     with initialize_config_dir(str(configs.absolute()), version_base="1.3"):

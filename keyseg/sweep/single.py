@@ -13,7 +13,7 @@ from rich.console import Console
 from keyseg.config import ConfigError
 from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
-from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code, state_of
 from keyseg.sweep import finish, preflight, reuse, stale
 from keyseg.sweep.cells import Cell, cell_of, check_scored, frozen
 from keyseg.sweep.design import SINGLE, Point, check_block, folder_name
@@ -28,7 +28,7 @@ from keyseg.sweep.launcher import (
 )
 from keyseg.sweep.overrides import fail, one_line_errors
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch, state_of
+from keyseg.sweep.status import Watch
 from keyseg.sweep.supervise import Outcome
 
 _REDRAW = 0.5  # seconds

@@ -9,11 +9,12 @@ from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import ConfigError, ModelConfig, RunConfig, resolve_path
 from keyseg.runs import disk, finding
 from keyseg.runs.run_directory import RunDirectory
 
-_BACKBONES = ("language", "mask", "llava", "sam", "sam_type")
+_SIDES = ("language", "mask")
+_BACKBONES = ("name", *_SIDES, "llava", "sam", "sam_type")
 """Keys of `model` that come with the weights that were trained on top of them."""
 _SAME = ("lora.r", "lora.targets", "projection_layers")
 """Keys of `model` that give what is trained its names and sizes."""
@@ -37,6 +38,13 @@ def settle(cfg: RunConfig) -> None:
         )
     run = find(str(choice.start), str(resolve_path(cfg.paths.outputs)))
     own = run.config.model
+    for side in _SIDES:
+        ours, theirs = (_family(model, side) for model in (choice, own))
+        if ours != theirs:
+            raise ConfigError(
+                f"model.start={choice.start}: its {side} side is {theirs}, that of model="
+                f"{choice.name} {ours}: another family cannot take its weights; choose model=NAME"
+            )
     for name in _BACKBONES:
         setattr(choice, name, deepcopy(getattr(own, name)))
     check(cfg, run.config)
@@ -85,6 +93,10 @@ def check(cfg: RunConfig, of: RunConfig) -> None:
             f"model.start={cfg.model.start}: its SEG is {theirs}, this run's {ours}: set "
             f"model.tokens.seg={theirs}"
         )
+
+
+def _family(model: ModelConfig, side: str) -> str:
+    return str(getattr(model, side)["_target_"]).rpartition(".")[2]
 
 
 def _value(cfg: RunConfig, key: str) -> object:

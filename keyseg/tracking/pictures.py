@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,9 @@ RIGHT = 0.5
 _LARGEST = 512
 """Longest side of a picture, in pixels."""
 
+_ROOM = 700
+"""Width of a figure in a description, in pixels: MLflow shows it as wide as it is."""
+
 _PREDICTION, _TARGET = "#0072b2", "#e69f00"
 _FURTHER = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 """Colours of the second and further masks of an answer."""
@@ -42,6 +46,19 @@ def write(run: RunDirectory, folder: Path) -> None:
         _confusion(rows, folder / "confusion" / f"{protocol}.csv")
     first = samples[samples["protocol"] == samples["protocol"].iloc[0]]
     _overlays(first, folder / "overlays")
+
+
+def narrow(figures: Iterable[Path], folder: Path) -> None:
+    """Write PNG figures into `folder`, as wide as a description has room for."""
+    from PIL import Image
+
+    for file in figures:
+        with Image.open(file) as opened:
+            figure = opened.convert("RGB")
+        height = round(figure.height * _ROOM / figure.width)
+        if figure.width > _ROOM:
+            figure = figure.resize((_ROOM, height), Image.Resampling.LANCZOS)
+        figure.save(folder / file.name, optimize=True)
 
 
 def _confusion(rows: pd.DataFrame, file: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from keyseg import cli
 from keyseg.commands.completion import _known
+from keyseg.commands.evaluate import as_trained
 from keyseg.data.mix import groups, load
 from keyseg.predict.predictor import load_model
 from keyseg.runs import code, evaluations
@@ -194,6 +195,16 @@ def test_the_sweep_may_declare_the_test_sets(run, asked, outputs, capsys):
 def test_what_cannot_be_asked_says_why(run, asked, capsys, words, message):
     assert asked(*words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_keywords_come_about_as_in_training():
+    """Else keyword accuracy would compare with words that the run never learned to say."""
+    own = as_trained("refcoco", [], "head_noun").data
+    assert own["sources"]["refcoco"]["keyword"] == own["keyword"] == "head_noun"
+    given = as_trained("refcoco", ["data.keyword=expression"], "head_noun").data
+    assert given["keyword"] == "expression"
+    assert as_trained("refcoco", [], None).data["keyword"] == "category"
+    assert "keyword" not in as_trained("reason_seg", [], "head_noun").data
 
 
 def test_a_shell_completes_runs_and_data(outputs):

@@ -16,6 +16,7 @@ OF_LIBRARIES = r"segment_anything|(Llava|Sam\d?|CLIP|Qwen|InternVL|Siglip)[A-Z0-
 EXCEPTIONS = {
     "tiny": "the recipe makes a LLaVA and a SAM",
     "config.py": "the two that a config has which names none",
+    "predict/imported_model.py": "makes both of what LISA's family published",
     "predict/exported_script.py": "lies beside an export, which is of these two",
     "predict/model_card.py": "shows how that export is loaded",
 }

@@ -186,7 +186,7 @@ def llama(state, x):
 
 
 @torch.no_grad()
-def lisa(state, folder, picture):
+def lisa(state, folder, picture, place=-2):
     """Logits of the mask that LISA draws of its literal question and answer: the decoder's, and
     those at full size."""
     words, clip = tokenizer(), folder.parent / f"{folder.name}-clip"
@@ -205,7 +205,7 @@ def lisa(state, folder, picture):
         tokens = tokens @ state[f"{b}.weight"].T + state[f"{b}.bias"]
     table = state["model.embed_tokens.weight"]
     states = llama(state, torch.cat([table[ids], tokens, table[[*after_ids, seg]]]))
-    before = states[-2]  # the place before [SEG]
+    before = states[place]  # the one before [SEG]
     hidden = F.relu(
         before @ state["model.text_hidden_fcs.0.0.weight"].T
         + state["model.text_hidden_fcs.0.0.bias"]
@@ -248,12 +248,13 @@ def brought_in(folder, outputs, *more, system="LISA-7B-v1"):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, small_overrides):
     """LISA's folder, its state and the outputs with its import."""
     folder = tmp_path_factory.mktemp("weights") / "lisa"
     outputs = tmp_path_factory.mktemp("outputs")
     state = checkpoint(folder)
-    assert brought_in(folder, outputs) == 0
+    data = [o for o in small_overrides if o.startswith("data.")]  # of its own test
+    assert brought_in(folder, outputs, *data) == 0
     return folder, state, outputs
 
 
@@ -275,7 +276,9 @@ def test_the_mask_is_that_of_lisas_own_forward(made, projector, picture, tmp_pat
     group = ImageGroup(file, "picture", [_example(file, QUERY)])
     with torch.no_grad():
         drawn = predictor.parts.model(predictor.parts.collator([group])).mask_logits[0]
-    torch.testing.assert_close(drawn, low, rtol=1e-3, atol=1e-4 * float(low.abs().max()))
+    near = {"rtol": 1e-3, "atol": 1e-4 * float(low.abs().max())}
+    torch.testing.assert_close(drawn, low, **near)
+    assert not torch.allclose(drawn, lisa(state, folder, picture, place=-1)[0], **near)
     assert found.answer.replace(" ", "") == "[SEG]."
     sure = wanted.abs() > 1e-3 * wanted.abs().max()  # not on the edge, where a last bit decides
     assert 0.05 < float((wanted > 0).float().mean()) < 0.95
@@ -321,6 +324,11 @@ def test_it_is_a_run_like_any_other(made, small_overrides, picture, tmp_path, ca
     assert "what imported weights were trained on is not known" in page
     assert ask(outputs, "export", "LISA-7B-v1", str(tmp_path / "model")) == 0
     assert (tmp_path / "model" / "llava" / "config.json").exists()
+    assert ask(outputs, "intervene", "LISA-7B-v1", "--seg", "mean", "--device", "cpu") == 0
+    assert "SEG mean: gIoU" in capsys.readouterr().out
+    assert ask(outputs, "score", "LISA-7B-v1", "--dialect", "lisa") == 0  # it has a test of its own
+    assert ask(outputs, "report", "LISA-7B-v1", "--out", str(tmp_path), "--format", "md") == 0
+    assert "SEG mean" in (tmp_path / "LISA-7B-v1" / "report.md").read_text()
 
 
 def test_training_begins_from_it(made, small_run, make_parts):

@@ -36,6 +36,7 @@ from keyseg.sweep.overrides import (
         ("+sweeps=no-such", r"sweeps=no-such"),
         ("fusion=[cross", r"cannot be read as an override; write KEY=VALUE"),
         ("fusion", r"cannot be read as an override; write KEY=VALUE"),
+        ("notify=cat >> x", r"in quotes of its own: \"KEY='VALUE'\" \(LexerNoViableAlt"),
         ("zzzzzz=1", r"no such key 'zzzzzz'. There are: "),
     ],
 )

@@ -46,7 +46,7 @@ def test_the_other_tokens_begin_as_they_would_without_it(make_parts):
     rows = []
     for overrides in ((), (REJECT,)):
         parts, _ = make_parts("fusion=full", *overrides, shaken=False)
-        talk, table = parts.conversation, parts.model.vlm.llava.get_input_embeddings()
+        talk, table = parts.conversation, parts.model.vlm.base.get_input_embeddings()
         rows.append(table(torch.tensor([talk.key_id, talk.seg_id])))
     assert torch.equal(*rows)
     assert talk.rej_id == talk.key_id - 1

@@ -11,6 +11,7 @@ from PIL import Image
 from keyseg import cli
 from keyseg.config import signature
 from keyseg.data.assignment import assign_masks
+from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle, encode_rle
 from keyseg.data.mix import groups, load
 from keyseg.data.predictions import json_lines, matching
@@ -295,3 +296,7 @@ def test_predictions_of_one_mask_each_are_joined(muse, cell, tmp_path):
     (row,) = samples(_import(file, matched, cfg.data)).to_dict("records")
     assert (row["n_masks"], row["n_targets"], row["matched_iou"]) == (2, 2, 1.0)
     assert row["intersection"] == 400
+    line = json.dumps({"id": example.id, "masks": [code]})
+    (file := tmp_path / "masks.jsonl").write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError, match=r"line 2: .* has a prediction already"):
+        matching.match(read(file).predictions, [example])

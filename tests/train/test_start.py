@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from keyseg.config import ConfigError, resolve_path, signature
+from keyseg.config import PROJECT, ConfigError, resolve_path, signature
 from keyseg.model.manifest import manifest, trainable
 from keyseg.runs import disk
 from keyseg.runs.run_directory import DONE, RunDirectory
@@ -151,6 +151,20 @@ def test_what_does_not_fit_is_refused_before_any_job(small_run, full, overrides,
         frozen(started(small_run, full, *overrides))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_another_family_is_refused(small_run, full):
+    cfg = started(small_run, full)
+    cfg.model.language = {"_target_": "keyseg.model.backbones.qwen_vl.Qwen3Vl"}
+    with pytest.raises(ConfigError, match="its language side is Llava, that of model=tiny Qwen3Vl"):
+        frozen(cfg)
+
+
+def test_every_model_may_begin_at_a_run(compose_run):
+    models = (PROJECT / "experiments" / "model").glob("*.yaml")
+    assert {compose_run(f"model={m.stem}", "model.start=there").model.start for m in models} == {
+        "there"
+    }
 
 
 def test_whole_tables_do_not_fit_into_rows(small_run, make_finished, outputs):

@@ -175,7 +175,7 @@ def own_title(sweep: Sweep) -> str:
 
 
 def _own_place(sweep: Sweep) -> tuple[str, tuple[str, ...]]:
-    cells = [c for c in sweep.finished if not c.imported]
+    cells = [c for c in sweep.finished if not c.imported] or sweep.finished
     return _place(cells[0].info.get("protocol")) if cells else ("", ())
 
 
