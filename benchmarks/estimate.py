@@ -25,7 +25,8 @@ from hydra import compose, initialize_config_dir
 from step import flops
 
 from keyseg.config import PROJECT, validate
-from keyseg.model.backbones.encoders import Features
+from keyseg.data.prefix import Prefix
+from keyseg.model.backbones.encoders import Features, Levels
 from keyseg.model.packing import Packed, pack
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, build
@@ -57,12 +58,12 @@ class Counted:
         # tensor without content cannot say. It is no product; the layers are what counts.
         self.parts.model.vlm.forward = self.states  # type: ignore[method-assign]
 
-    def states(self, packed: Packed, clip: torch.Tensor) -> torch.Tensor:
+    def states(self, packed: Packed, language: Levels) -> torch.Tensor:
         """Last hidden states of rows; as `Vlm.forward`."""
         vlm = self.parts.model.vlm
-        tokens = vlm.project(clip)
+        [tokens] = vlm.project(language)
         width = tokens.shape[-1]
-        out: torch.Tensor = vlm.llava.model.language_model(
+        out: torch.Tensor = vlm.language_model(
             inputs_embeds=tokens.new_zeros(*packed.input_ids.shape, width).requires_grad_(),
             attention_mask=packed.attention_mask(tokens.dtype),
             position_ids=packed.positions,
@@ -74,15 +75,16 @@ class Counted:
         """Images of so many expressions each."""
         own = self.options.expression_tokens
         prefix = [0] * (self.options.prefix_tokens + self.patches)
-        prefix[-self.patches :] = [self.parts.model.vlm.llava.config.image_token_id] * self.patches
+        prefix[-self.patches :] = [self.parts.model.vlm.base.config.image_token_id] * self.patches
         rows = [n for n in range(images) for _ in range(expressions)]
-        packed, starts = pack([prefix] * images, [[[1] * own] * expressions] * images, 0)
+        packed, starts = pack([Prefix.of(prefix)] * images, [[[1] * own] * expressions] * images, 0)
         length = packed.input_ids.shape[1]
         begins = torch.tensor([start for row in starts for start in row])
         answer = torch.arange(own - self.options.answer_tokens, own)
         supervised = torch.tensor(rows)[:, None] * length + begins[:, None] + answer
         batch = Batch(
             examples=[],
+            owners=list(range(len(rows))),
             rows=rows,
             image_of=torch.tensor(rows),
             packed=packed,
@@ -92,9 +94,13 @@ class Counted:
             seg_at=begins + own - 8,
             keyword_ids=[],
             features=Features(
-                torch.zeros(images, self.patches, self.width), torch.zeros(images, 256, 64, 64), []
+                (torch.zeros(images * self.patches, self.width),),
+                (torch.zeros(images, 256, 64, 64),),
+                [],
             ),
             masks=[],
+            target_owners=[],
+            asked=[True] * len(rows),
         )
         return batch.to("meta")
 
@@ -126,7 +132,7 @@ class Counted:
             pixels = torch.zeros(1, 3, side, side, dtype=dtype, device="meta")
             return count(lambda: module(pixels))
 
-        return of(self.clip, side), of(self.sam, self.parts.model.side)
+        return of(self.clip, side), of(self.sam, self.parts.model.frame.side)
 
 
 def estimate(options: argparse.Namespace) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 from torch.nn import functional as F
 
-from keyseg.model.resample import drawn, resized
+from keyseg.model.resample import Frame, drawn, resized
 from keyseg.train.device import pick_device
 from keyseg.train.evaluate import compare
 
@@ -48,7 +48,7 @@ def plain(logits: Tensor, targets: Tensor) -> list[tuple[int, int, str]]:
 
 def ours(logits: Tensor, targets: Tensor) -> list[tuple[int, int, str]]:
     """As `keyseg.train.evaluate` does, which encodes the targets, too."""
-    rows = compare(drawn(logits, SIDE, SIZE), targets.transpose(1, 2))
+    rows = compare(drawn(logits, Frame(SIDE), SIZE), targets.transpose(1, 2))
     return [(r["intersection"], r["union"], r["mask_rle"]) for r in rows]
 
 

@@ -102,12 +102,12 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     pictures = [read_image(group.image) for group in sampler.step(0)]
     clip, sam = parts.features.encoders
     moved, model = batch.to(device), parts.model
-    rows = moved.features.sam[moved.image_of]
-    prompts = torch.randn(len(rows), 1, model.dim, device=device, requires_grad=True)
+    rows = tuple(level[moved.image_of] for level in moved.features.mask)
+    prompts = torch.randn(len(moved.rows), 1, model.dim, device=device, requires_grad=True)
 
     def language() -> None:
         with autocast(cfg, device):
-            states = model.vlm(moved.packed, moved.features.clip)
+            states = model.vlm(moved.packed, moved.features.language)
             text = model.vlm.logits(states.flatten(0, 1)[moved.supervised])
         (states.float().mean() + text.float().mean()).backward()
 

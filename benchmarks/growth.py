@@ -122,7 +122,7 @@ def sizes(cfg: RunConfig, text: dict[str, int]) -> dict[str, Any]:
     """`model.sizes` with these of the language model; the rest as the config has it."""
     if cfg.model.sizes:
         return {**cfg.model.sizes, "text": {**cfg.model.sizes["text"], **text}}
-    found = LlavaConfig.from_pretrained(weights_path(cfg.model.llava)).to_dict()
+    found = LlavaConfig.from_pretrained(weights_path(cfg.model.language_weights)).to_dict()
     dropped = ("model_type", "bos_token_id", "eos_token_id", "pad_token_id")
     kept = {k: v for k, v in found["text_config"].items() if k not in dropped}
     vision = {k: v for k, v in found["vision_config"].items() if k != "model_type"}

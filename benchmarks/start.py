@@ -67,7 +67,7 @@ def main() -> None:
         sys.executable,
         "-c",
         BARE,
-        weights_path(cfg.model.llava),
+        weights_path(cfg.model.language_weights),
         sam,
         cfg.model.sam_type,
     ]

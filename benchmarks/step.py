@@ -42,11 +42,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.data.mix import ImageGroup, groups, load, prepare
 from keyseg.model.backbones.encoders import Features
+from keyseg.model.backbones.sides import DTYPES
 from keyseg.model.features import FrozenFeatures, Store, read_image
 from keyseg.model.keyseg import Output
 from keyseg.model.resample import to_original
 from keyseg.train.batch import NO_LABEL, Batch, Collator
-from keyseg.train.build import DTYPES, autocast, build, load_backbones
+from keyseg.train.build import autocast, build, load_backbones
 from keyseg.train.device import pick_device
 from keyseg.train.evaluate import evaluate
 from keyseg.train.losses import bce_loss, dice_loss, named_keyword, weigh, weighted_terms
@@ -78,12 +79,13 @@ class Bench:
         self.groups = [replace(g, examples=g.examples[:EXPRESSIONS]) for g in enough]
         torch.manual_seed(0)
         self.parts = build(cfg, self.device)
-        self.sam, _, _ = load_backbones(cfg, self.device, part="vision")
+        self.sam = load_backbones(cfg, self.device, part="vision")[1].sam  # type: ignore[attr-defined]
         self.sam.to(self.device)
         self.sam.requires_grad_(False)
         self.sam.mask_decoder = self.parts.model.mask_head.decoder  # the weights that are trained
         self.sam.image_encoder = torch.nn.Identity()  # there is one already
         self.clip, self.see = self.parts.features.encoders
+        self.tower: Any = self.clip.module
         stored = FrozenFeatures(self.clip, self.see, Store(folder, 2**40))
         for _ in stored.fill(g.image for g in self.groups):
             pass
@@ -94,7 +96,7 @@ class Bench:
         make = ((e.name, e.preprocess) for e in (self.clip, self.see))
         self.pixels = {n: {path: see(p) for path, p in pictures.items()} for n, see in make}
         self.optimizer = make_optimizer(self.parts.model, cfg.optim)
-        inner = self.parts.model.vlm.llava.model
+        inner = self.parts.model.vlm.base.model
         self.language_models = {False: inner.language_model}
 
     def batch(self, chosen: Sequence[ImageGroup], ours: Ours) -> Batch:
@@ -112,15 +114,16 @@ class Bench:
         dtype = next(self.clip.module.parameters()).dtype
 
         def pixels(name: str, paths: Sequence[Path]) -> Tensor:
-            found = torch.stack([self.pixels[name][p] for p in paths])
+            found = torch.cat([self.pixels[name][p]["pixels"] for p in paths])
             return found.to(self.device, dtype)
 
         with autocast(self.cfg, self.device):
-            clip = self.clip.module(pixels("clip", images))
+            clip = self.tower.states(pixels("clip", images))
             seen = {p: self.see.module(pixels("sam", [p]))[0] for p in dict.fromkeys(images)}
         kept = self.clip.dtype
         sam = torch.stack([seen[p] for p in images])
-        return Features(clip.to(kept), sam.to(kept), [self.sizes[p] for p in images])
+        sizes = [self.sizes[p] for p in images]
+        return Features((clip.flatten(0, 1).to(kept),), (sam.to(kept),), sizes)
 
     def forward(self, batch: Batch, ours: Ours) -> tuple[Output, Tensor]:
         """KeySeg's own forward, with what is not ours done the other way; and the text's labels."""
@@ -139,9 +142,9 @@ class Bench:
             labels = batch.labels.flatten()[batch.supervised]
         else:
             text, labels = model.vlm.logits(states).flatten(0, 1), batch.labels.flatten()
-        embeddings = batch.features.sam
+        embeddings = batch.features.mask[0]
         if "decoder" in ours:
-            masks, expected = model.mask_head(embeddings[rows], prompt)
+            masks, expected = model.mask_head((embeddings[rows],), prompt)
         else:
             by_image = range(len(batch.sizes))
             masks = torch.cat([self._decode(embeddings[i], prompt[rows == i]) for i in by_image])
@@ -154,13 +157,13 @@ class Bench:
         vlm = self.parts.model.vlm
         if (how := self.cfg.model.gradient_checkpointing) != "none":
             vlm.checkpoint_gradients(selective=kept and how == "selective")
-        tokens = vlm.project(batch.features.clip)
-        vlm.llava.model.language_model = self.language_models[compiled]
-        out = vlm.llava.model(
+        [tokens] = vlm.project(batch.features.language)
+        vlm.base.model.language_model = self.language_models[compiled]
+        out = vlm.base.model(
             input_ids=batch.packed.input_ids,
             attention_mask=batch.packed.attention_mask(tokens.dtype),
             position_ids=batch.packed.positions,
-            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=list(tokens))},
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=[tokens])},
             output_hidden_states=every_layer,
             use_cache=False,
         )
@@ -183,12 +186,12 @@ class Bench:
         with autocast(self.cfg, self.device):
             output, labels = self.forward(batch, ours)
             if "decoder" in ours and "logits" in ours:
-                return compute_losses(output, batch, self.cfg, self.parts.model.side).total
+                return compute_losses(output, batch, self.cfg, self.parts.model.frame).total
             text = F.cross_entropy(output.text_logits.float(), labels, ignore_index=NO_LABEL)
             bce, dice = [], []
             for n, target in enumerate(batch.masks):
                 size = (target.shape[0], target.shape[1])
-                logits = to_original(output.mask_logits[n : n + 1], self.parts.model.side, size)
+                logits = to_original(output.mask_logits[n : n + 1], self.parts.model.frame, size)
                 bce.append(bce_loss(logits, target[None]))
                 dice.append(dice_loss(logits, target[None]))
             terms = {term.name: term for term in weighted_terms(self.cfg.loss)}
@@ -223,7 +226,7 @@ class Bench:
             for n, target in enumerate(batch.masks):
                 size = (target.shape[0], target.shape[1])
                 logits = output.mask_logits[n : n + 1].float()
-                hard = to_original(logits, self.parts.model.side, size)[0] > 0
+                hard = to_original(logits, self.parts.model.frame, size)[0] > 0
                 counted = target != 255
                 both = (hard & (target == 1) & counted).sum()
                 either = ((hard | (target == 1)) & counted).sum()

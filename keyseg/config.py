@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,7 @@ NOT_IN_SIGNATURE = (
     "detach",
     "until",
     "notify",
+    "model.start",  # a place; what lies there has a hash, which counts
     "paths.*",
     "runtime.*",
     "data.root",
@@ -45,6 +46,9 @@ NOT_IN_SIGNATURE = (
     "ablation.*",
 )
 """Keys that cannot change a result, as patterns over dotted names."""
+
+LLAVA, SAM = "keyseg.model.backbones.llava.Llava", "keyseg.model.backbones.sam.SegmentAnything"
+"""The sides that a config has which names none."""
 
 ADDED: dict[str, Any] = {
     "loss.terms": {},
@@ -56,8 +60,15 @@ ADDED: dict[str, Any] = {
     "fusion.match": "fusion",
     "prompt.names_target": True,
     "prompt.test": "",
+    "prompt.each": "{text} {tokens}",
+    "model.tokens.no_target": "empty",
+    "model.tokens.rej": "[REJ]",
+    "data.targets": "union",
+    "data.*.targets": "union",
     "data.draw": "permutation",
     "model.clip_view": "crop",
+    "model.language._target_": LLAVA,
+    "model.mask._target_": SAM,
     "model.shared_projection": False,
     "model.tokens.rows": "new",
     "loss.dice_smooth": 1.0,
@@ -69,6 +80,7 @@ ADDED: dict[str, Any] = {
     "evaluation.eroded": 0,
     "evaluation.eroded_by": 2,
     "evaluation.intervention": "",
+    "model.start_hash": "",
 }
 """Keys younger than the first cells: pattern over dotted names, and the value that does nothing.
 
@@ -134,6 +146,8 @@ class TokensConfig:
     `init`: the word whose embedding a new token starts from; null = a draw of its own, like a word
     of the table (LISA).
     `rows`: of the vocabulary's two tables the "new" ones are trained, or "all" (LISA, released).
+    `no_target`: how an answer says that an expression names nothing: with a mask that is "empty",
+    or it "reject"s it by a third token, `rej`, and draws nothing (GSVA).
     """
 
     key: str = "[KEY]"
@@ -144,12 +158,16 @@ class TokensConfig:
     key_init: str | None = None
     seg_init: str | None = None
     rows: str = "new"
+    no_target: str = "empty"
+    rej: str = "[REJ]"
 
 
 @dataclass
 class ModelConfig:
     """Backbones (`llava`, `sam`: a folder, a file or a hub id) and what is trained of them.
 
+    `language`, `mask`: the class of either side (`_target_`), and its options; see
+    keyseg/model/backbones/sides.py. `language.weights`: of another language side than LLaVA.
     `init`: "random" needs no weights: sizes come from the files' configs, or from `sizes` (text,
     vision: arguments of LlamaConfig and CLIPVisionConfig; tokenizer: a folder with one, bytes if
     left out) where it is not empty.
@@ -159,10 +177,14 @@ class ModelConfig:
     MLP's wide products ("selective"). `clip_view`: how CLIP gets an image that is no square:
     "crop" = its middle, as the public processors do; "pad" = all of it, padded; "squash" = all of
     it, resized to a square. `shared_projection`: SEG and KEY have one projection (released).
+    `start`: a finished run or an import whose weights, backbones among them, training begins from;
+    `start_hash`: of what it trained, set when a cell's config is frozen.
     """
 
     name: str = MISSING
-    llava: str = MISSING
+    language: dict[str, Any] = field(default_factory=lambda: {"_target_": LLAVA})
+    mask: dict[str, Any] = field(default_factory=lambda: {"_target_": SAM})
+    llava: str | None = None
     sam: str = MISSING
     sam_type: str = MISSING
     init: str = "pretrained"
@@ -175,8 +197,26 @@ class ModelConfig:
     projection_layers: int = 2
     shared_projection: bool = False
     clip_view: str = "crop"
+    start: str | None = None
+    start_hash: str = ""
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
+
+    @property
+    def language_weights(self) -> str:
+        """Where the language side's weights are: folder or hub id."""
+        return str(self.language.get("weights") or self.llava)
+
+    @property
+    def mask_weights(self) -> str:
+        """Where the mask side's weights are: file, folder or hub id."""
+        return self.sam
+
+    def with_weights(self, language: str, mask: str) -> ModelConfig:
+        """The same backbones in other places."""
+        if "weights" in self.language:
+            return replace(self, language={**self.language, "weights": language}, sam=mask)
+        return replace(self, llava=language, sam=mask)
 
 
 @dataclass
@@ -272,7 +312,8 @@ class PromptConfig:
 
     `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
     `test`: the question of val and test, for short and long queries; "" = the first of `short` and
-    of `long`.
+    of `long`. `each`: stands for `{tokens}` once for each target of a query that may have several,
+    with commas between; `{text}` is that target's name then.
     """
 
     name: str = MISSING
@@ -285,6 +326,7 @@ class PromptConfig:
     answers: list[str] = MISSING
     names_target: bool = True
     test: str = ""
+    each: str = "{text} {tokens}"
 
 
 @dataclass
@@ -373,6 +415,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.tokens.rows": ("new", "all"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
+    "model.tokens.no_target": ("empty", "reject"),
     "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
@@ -432,6 +475,7 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "until": (lambda v: v in (None, "verdict"), "must be verdict, or null"),
     "model.tokens.key": (_token, "must be a text without spaces, like [KEY]"),
     "model.tokens.seg": (_token, "must be a text without spaces, like [SEG]"),
+    "model.tokens.rej": (_token, "must be a text without spaces, like [REJ]"),
     "model.lora.dropout": (lambda v: 0 <= v < 1, "must be from 0 to below 1"),
     "model.lora.targets": (bool, "is empty: give names of layers, like [q_proj, v_proj]"),
     "optim.betas": (
@@ -488,6 +532,11 @@ def check(run: RunConfig) -> None:
     for group, values in (("fusion", run.fusion), ("data", run.data)):
         if not values.get("name"):
             raise ConfigError(f"{group}.name is missing: choose one with {group}=NAME")
+    for key, side in (("language", run.model.language), ("mask", run.model.mask)):
+        if "_target_" not in side:
+            raise ConfigError(f"model.{key}._target_ is missing: it names the class of the side")
+    if not (run.model.llava or run.model.language.get("weights")):
+        raise ConfigError("model.llava is missing: a folder or hub id; or choose with model=NAME")
     if "_target_" not in run.fusion:
         raise ConfigError("fusion._target_ is missing: it names the class of the variant")
 
@@ -537,6 +586,8 @@ def check_values(run: RunConfig) -> None:
     tokens = run.model.tokens
     if tokens.n_keys and tokens.key == tokens.seg:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
+    if tokens.no_target == "reject" and tokens.rej in (tokens.key, tokens.seg):
+        raise ConfigError(f"model.tokens.rej={tokens.rej}: is another token of answers, too")
     if run.evaluation.intervention.startswith("key") and not tokens.n_keys:
         raise ConfigError(
             f"evaluation.intervention={run.evaluation.intervention}: answers hold no KEY "

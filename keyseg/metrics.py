@@ -3,7 +3,8 @@
 A run's summary, the report's tables and its bootstrap read this table, so that a measure has one
 definition. Sums add up over examples, images, slices, resamples and processes, so scores do not
 depend on the order, the batch size or the number of processes. The definitions are LISA's (gIoU,
-cIoU), gRefCOCO's (N-acc, T-acc), and the paper's for the disagreement of keyword and mask.
+cIoU), gRefCOCO's (N-acc, T-acc), MUSE's with a matching that is not random (muse_det), and the
+paper's for the disagreement of keyword and mask.
 
 Shapes: N examples (rows of samples.parquet), H x W pixels. All scores are fractions, 0 to 1.
 """
@@ -146,6 +147,31 @@ class Examples:
         """Pixels of the prediction that count, from the sums that are stored; NaN: not known."""
         area: Array = self.column("intersection") + self.column("union") - self.target_area
         return area
+
+    def optional(self, name: str) -> Array:
+        """A column that not every query has; 0 for all others."""
+        if name not in self.samples:
+            return np.zeros(len(self.samples))
+        found: Array = self.samples[name].fillna(0).to_numpy(float)
+        return found
+
+    @property
+    def most(self) -> Array:
+        """Masks or targets of a query that may have several, whichever are more; 0 for others."""
+        return np.maximum(self.optional("n_masks"), self.optional("n_targets"))
+
+    @property
+    def may_have_several(self) -> Array:
+        """Whether a query may have several targets, so that the answer decides how many."""
+        if "n_targets" not in self.samples:
+            return np.zeros(len(self.samples), bool)
+        found: Array = self.samples["n_targets"].notna().to_numpy()
+        return found
+
+    @property
+    def rejected(self) -> Array:
+        """Whether an answer says by a token of its own that there is no target."""
+        return self.optional("rejected").astype(bool)
 
     @property
     def empty(self) -> Array:
@@ -299,7 +325,7 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "no_seg_rate",
         "No SEG",
-        Term("no_seg", lambda e: ~e.column("has_seg").astype(bool)),
+        Term("no_seg", lambda e: ~e.column("has_seg").astype(bool) & ~e.rejected),
         EXAMPLES,
         -1,
         "share of answers without SEG",
@@ -308,7 +334,10 @@ _OWN: tuple[Measure, ...] = (
     Measure(
         "no_key_rate",
         "No KEY",
-        Term("no_key", lambda e: ~e.column("has_key").astype(bool) & e.key_asked),
+        Term(
+            "no_key",
+            lambda e: ~e.column("has_key").astype(bool) & e.key_asked & ~e.rejected,
+        ),
         Term("key_asked", lambda e: e.counted & e.key_asked),
         -1,
         "share of answers without KEY",
@@ -330,12 +359,53 @@ _OWN: tuple[Measure, ...] = (
         1,
         "the others not left empty",
     ),
+    Measure(
+        "muse_det_giou",
+        "gIoU (muse_det)",
+        Term("matched_iou", lambda e: e.optional("matched_iou")),
+        Term("most_masks", lambda e: e.most),
+        1,
+        "IoU of matched masks over all masks or targets, whichever are more",
+    ),
+    Measure(
+        "muse_det_ciou",
+        "cIoU (muse_det)",
+        Term("matched_intersection", lambda e: e.optional("matched_intersection")),
+        Term("matched_union", lambda e: e.optional("matched_union")),
+        1,
+        "summed intersection over summed union of matched masks",
+    ),
+    Measure(
+        "muse_det_keyword",
+        "Keyword acc. (muse_det)",
+        Term("keywords_right", lambda e: e.optional("keywords_right")),
+        Term("keywords_known", lambda e: e.optional("keywords_known")),
+        1,
+        "share of targets whose mask's KEY names them",
+    ),
+    Measure(
+        "muse_det_count",
+        "Right count",
+        Term(
+            "right_count",
+            lambda e: e.may_have_several & (e.optional("n_masks") == e.optional("n_targets")),
+        ),
+        Term("may_have_several", lambda e: e.may_have_several),
+        1,
+        "share of answers with as many masks as targets",
+        generated=True,
+    ),
 )
 NO_TARGET = ("n_acc", "t_acc")
 """Measures of data in which some expressions name nothing on purpose; absent elsewhere."""
 OF_NOUN = ("noun_accuracy", "noun_right_mask_wrong", "noun_wrong_mask_right")
 """Measures of what the model calls the target in the answer that it writes; absent where it writes
 none, or is not to name it."""
+
+OF_SEVERAL = ("muse_det_giou", "muse_det_ciou", "muse_det_keyword", "muse_det_count")
+"""Measures of data whose queries may have several targets, with a mask each; absent elsewhere."""
+SOME_DATA = (NO_TARGET, OF_NOUN, OF_SEVERAL)
+"""Families of measures that not all data have."""
 
 # All of these grow with every measure; nobody holds a copy.
 MEASURES: list[Measure] = []
@@ -367,7 +437,7 @@ def register(measure: Measure) -> None:
     COLUMNS[:] = TERMS
     MEASURES.append(measure)
     BY_NAME[measure.name] = measure
-    if measure.denominator.name in ("has_keyword", "key_asked"):
+    if measure.denominator.name in ("has_keyword", "key_asked", "keywords_known"):
         OF_KEY.add(measure.name)
     NUMERATORS.append(COLUMNS.index(measure.numerator.name))
     DENOMINATORS.append(COLUMNS.index(measure.denominator.name))
@@ -455,6 +525,8 @@ def summarise(samples: pd.DataFrame) -> dict[str, float]:
         if measure.name in OF_KEY and not asked:
             continue
         if measure.name in OF_NOUN and not sums["noun_asked"]:
+            continue
+        if measure.name in OF_SEVERAL and not sums["may_have_several"]:
             continue
         whole = sums[measure.denominator.name]
         summary[measure.name] = sums[measure.numerator.name] / whole if whole else math.nan

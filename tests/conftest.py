@@ -23,6 +23,7 @@ SERVER = ("browser", "slurm", "tracking/test_postgres.py")
 """Folders and files whose tests start a server: the marker `server`."""
 SLOW = (
     "commands/test_data.py",
+    "commands/test_evaluate.py",
     "commands/test_features.py",
     "commands/test_import_predictions.py",
     "data/keywords/test_command.py",
@@ -36,6 +37,7 @@ SLOW = (
     "predict",
     "report/test_bundle.py",
     "report/test_drops.py",
+    "report/test_evaluations.py",
     "report/test_factorial.py",
     "report/test_figures.py",
     "report/test_imported.py",
@@ -84,6 +86,7 @@ TOGETHER = (
     "tiny/test_looking.py",
     "tiny/test_recipe.py",
     "train/test_distributed.py",
+    "train/test_families.py",
     "worker/test_cell.py",
 )
 """Files whose tests share what takes long to make: one process of pytest-xdist has a whole file."""

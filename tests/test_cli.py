@@ -3,9 +3,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +10,11 @@ import pytest
 
 from keyseg import cli
 from keyseg.config import PROJECT
+from keyseg.report.figures import drawing
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.sweep.slurm.queue import SlurmError
+from tests.somebody_else import as_nobody
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_status_of_a_sweep_with_a_hole(outputs, capsys):
     assert keyseg(outputs, "status", "fusion") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["cross", "done", "4/4", "0.500", "1.5", "min"] in lines
-    assert ["full", "queued"] in lines
+    assert ["full", "stopped"] in lines  # no command is at work on it
 
 
 def test_status_of_all_sweeps(outputs, capsys):
@@ -207,6 +206,12 @@ def test_whose_sweep_it_is_that_one_may_not_cancel(outputs, capsys, monkeypatch)
     assert err.count("\n") == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root can give files away")
+def test_whose_sweep_it_is_where_that_user_has_no_name(outputs):
+    os.chown(outputs / "fusion", 4711, -1)
+    assert sweep_directory.owner(outputs / "fusion") == "user 4711"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user for a moment")
 def test_a_colleague_who_may_only_read_sees_all(outputs, capsys):
     """Cells that are not done have a lock; whoever looks must not need to write to it."""
@@ -234,32 +239,27 @@ def test_a_colleague_who_may_only_read_sees_all(outputs, capsys):
             assert code == 0, told
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root can be another user for a moment")
+def test_an_archive_that_nobody_may_write_to_has_its_report_elsewhere(outputs, monkeypatch):
+    monkeypatch.setattr(drawing, "draw_all", lambda *_: {})
+    content = sweep_directory.read(outputs / "fusion")
+    sweep_directory.write(outputs / "fusion", {**content, "command": "python run.py -m ..."})
+    with tempfile.TemporaryDirectory() as folder:
+        archive, own = Path(folder) / "outputs", Path(folder) / "own"
+        shutil.copytree(outputs, archive)
+        # what the report imports is loaded from now on
+        assert keyseg(outputs, "report", "fusion", "--out", str(outputs / "reports")) == 0
+        own.mkdir()
+        for path in archive.rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        archive.chmod(0o555)
+        own.chmod(0o777)
+        Path(folder).chmod(0o755)
+        code, told = as_nobody(lambda: keyseg(archive, "report", "fusion", "--out", str(own)))
+        assert code == 0, told
+        assert (own / "fusion" / "index.html").exists()
+
+
 def locked(sweep_dir: Path) -> int:
     with sweep_directory.lock_if_ours(sweep_dir, "report", timeout=1):
         return 0
-
-
-def as_nobody(do: Callable[[], int]) -> tuple[int, str]:
-    """What somebody else gets, and is told, in a process of their own."""
-    with tempfile.TemporaryFile("w+") as out:
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-                for stream in (1, 2):
-                    os.dup2(out.fileno(), stream)
-                sys.stdout = os.fdopen(1, "w")
-                code = do()
-            except BaseException:
-                traceback.print_exc(file=out)
-            finally:
-                with suppress(Exception):
-                    sys.stdout.flush()
-                    out.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        out.seek(0)
-        return os.waitstatus_to_exitcode(status), out.read()

@@ -14,7 +14,7 @@ COMMAND = re.compile(r"`(tests/[^`]+)`")
 def commands() -> list[str]:
     """The last column of the tables of faults: what stands behind `python -m pytest`."""
     rows = (PROJECT / "docs" / "reliability.md").read_text().splitlines()
-    return [found[1] for row in rows if row.startswith("|") and (found := COMMAND.search(row))]
+    return [command for row in rows if row.startswith("|") for command in COMMAND.findall(row)]
 
 
 def chosen(command: str) -> list[str]:

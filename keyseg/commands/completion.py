@@ -12,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from keyseg.commands.runs import full_names
-from keyseg.commands.sweeps import sweep_names
-from keyseg.config import ConfigError, resolve_path
+from keyseg.config import PROJECT, ConfigError, resolve_path
+from keyseg.runs.finding import full_names, sweep_names
 
 # argcomplete is imported late: only a shell that asks waits for it.
 
@@ -44,7 +43,15 @@ def _known(action: argparse.Action, parsed_args: argparse.Namespace, **_: Any) -
     """Names of sweeps, or of runs as SWEEP/LABEL/SEED."""
     outputs = resolve_path(parsed_args.outputs)
     sweeps = sweep_names(outputs)
-    return sweeps if action.metavar == "SWEEP" else [*sweeps, *_runs(outputs, sweeps)]
+    if action.metavar == "SWEEP":
+        return sweeps
+    data = _data_sets() if action.dest == "words" else []
+    return [*sweeps, *_runs(outputs, sweeps), *data]
+
+
+def _data_sets() -> list[str]:
+    """What `keyseg evaluate` may be given for its data."""
+    return [f"data={f.stem}" for f in sorted((PROJECT / "experiments" / "data").glob("*.yaml"))]
 
 
 def _runs(outputs: Path, sweeps: list[str]) -> Iterator[str]:

@@ -106,15 +106,20 @@ def _first_token(tokenizer: str | None) -> Callable[[str], str]:
         return lambda keyword: keyword.split()[0].lower()
     from transformers import AutoTokenizer
 
-    from keyseg.model.backbones.weights import is_hub_id
+    from keyseg.model.backbones.weights import cached_folder, is_hub_id
 
+    folder: str | Path = tokenizer
+    hint = ""
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        hint = ""
         if is_hub_id(tokenizer):
             hint = f"; `hf download {tokenizer} --include '*token*' config.json` gets it"
+            found = cached_folder(tokenizer, "tokenizer_config.json")
+            if found is None:
+                raise OSError("not in the local Hugging Face cache")
+            folder = found
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise ConfigError(f"--tokenizer {tokenizer}: cannot be loaded ({reason}){hint}") from error
     return lambda keyword: str(loaded.tokenize(keyword)[0])
 

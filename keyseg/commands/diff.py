@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from keyseg.commands.runs import HELP, find_run
 from keyseg.config import ConfigError, flatten, resolve_path
 from keyseg.runs import code
+from keyseg.runs.finding import HELP, find_run
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import RunDirectory, stored_config
 
 # `metrics` is imported late: it loads numpy, and every other command would wait for it.
 
 _ABSENT = "-"
+_MARKS = "-+"
+"""The first run and the second, where there is no room for their names."""
+_GAPS = 8
+"""Blanks around the columns of a line."""
 _KEPT = ("status", "steps", "trainable_parameters", "seconds_per_step")
 """Facts of run.json that are numbers to compare, too."""
 _NAMED = ("data_fingerprint", "weights_fingerprint")
@@ -55,6 +59,9 @@ def _run(options: argparse.Namespace) -> int:
     outputs = resolve_path(options.outputs)
     runs = [find_run(outputs, name) for name in (options.run_name, options.other_name)]
     titles = [_title(run) for run in runs]
+    if runs[0].path.resolve() == runs[1].path.resolve():  # by a link, also of two sweeps
+        print(f"{' and '.join(dict.fromkeys(titles))}: one and the same run, nothing to compare")
+        return 0
     if len(set(titles)) < len(titles):
         titles = [str(run.path) for run in runs]
     width = shutil.get_terminal_size().columns
@@ -194,42 +201,52 @@ def lines(
     *,
     everything: bool = False,
 ) -> list[str]:
-    """The comparison as it is printed: what differs, and all numbers.
+    """The comparison as it is printed: what differs.
 
-    A value that its column has no room for stands on a line of its own.
+    A value that its column has no room for stands on a line of its own. Titles are never cut: for
+    long ones - and + stand over the columns, and on top which run each is.
     """
+    told = {
+        chapter: [line for line in every if everything or line.differs]
+        for chapter, every in chapters.items()
+    }
     out: list[str] = []
+    heads = titles
+    if any(_needed(kept, titles) > width for kept in told.values() if kept):
+        heads = list(_MARKS)
+        out += [f"{mark} {title}" for mark, title in zip(heads, titles, strict=True)]
     for chapter, every in chapters.items():
-        kept = [line for line in every if everything or line.differs or line.change]
+        kept = told[chapter]
         out += ["", chapter] if out else [chapter]
         if not kept:
             out.append("  the same in both" if every else "  not recorded")
             continue
-        out += _columns(kept, titles, width)
+        out += _columns(kept, heads, width)
         same = len(every) - len(kept)
         out += [f"  the same in both: {same} more (--all shows them)"] if same else []
     return out
 
 
-def _columns(kept: Sequence[Compared], titles: Sequence[str], width: int) -> list[str]:
+def _needed(kept: Sequence[Compared], titles: Sequence[str]) -> int:
+    """Letters of a line with whole titles, beside the longest name and change."""
+    around = max(len(line.name) for line in kept) + max(len(line.change) for line in kept)
+    return around + sum(map(len, titles)) + _GAPS
+
+
+def _columns(kept: Sequence[Compared], heads: Sequence[str], width: int) -> list[str]:
     name = max(len(line.name) for line in kept)
     change = max(len(line.change) for line in kept)
-    room = max(12, (width - name - change - 8) // 2)
+    room = max(12, (width - name - change - _GAPS) // 2)
     sizes = [
-        min(room, max([len(title), *(len(line.values[side]) for line in kept)]))
-        for side, title in enumerate(titles)
+        max(len(head), min(room, max(len(line.values[side]) for line in kept)))
+        for side, head in enumerate(heads)
     ]
-    out = [f"  {'':<{name}}  {_cut(titles[0], sizes[0])}  {_cut(titles[1], sizes[1])}".rstrip()]
+    out = [f"  {'':<{name}}  {heads[0]:<{sizes[0]}}  {heads[1]}"]
     for line in kept:
         if any(len(v) > size for v, size in zip(line.values, sizes, strict=True)):
-            marked = zip("-+", line.values, strict=True)
+            marked = zip(_MARKS, line.values, strict=True)
             out += [f"  {line.name}", *(f"    {mark} {value}" for mark, value in marked)]
             continue
         values = "  ".join(v.ljust(size) for v, size in zip(line.values, sizes, strict=True))
         out.append(f"  {line.name:<{name}}  {values}  {line.change}".rstrip())
     return out
-
-
-def _cut(title: str, size: int) -> str:
-    """A run's name in so many letters; its end tells it from the other."""
-    return title.ljust(size) if len(title) <= size else f"…{title[1 - size :]}"

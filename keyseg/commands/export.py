@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.commands import export_predictions
-from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import CHOICES, PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs.finding import HELP, find_finished
 
 # Imported late: what only this command needs, so that no other waits for it.
 
@@ -47,8 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.protocol or options.out:
         raise ConfigError("--protocol and --out belong to `keyseg export predictions RUN`")
     run = find_finished(resolve_path(options.outputs), options.run_name)
-    from keyseg.model.backbones.sam import WeightsError
-    from keyseg.model.backbones.weights import check_trained_on, check_weights
+    from keyseg.model.backbones.weights import WeightsError, check_trained_on, check_weights
     from keyseg.predict.export import export
 
     check_weights(run.config)

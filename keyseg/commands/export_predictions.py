@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import find_scored
 from keyseg.config import PROTOCOLS, ConfigError, resolve_path
+from keyseg.runs.finding import find_scored, own_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def run(name: str, options: argparse.Namespace) -> int:
     from keyseg.data.predictions import json_lines
 
     found = find_scored(resolve_path(options.outputs), name)
-    samples = found.samples()
+    samples = own_samples(found)
     if "mask_rle" not in samples:
         raise ConfigError(f"run {found.path} holds sums of pixels and no masks")
     there = samples["protocol"].unique()
@@ -61,12 +62,17 @@ def _head(found: RunDirectory, info: Mapping[str, Any], protocol: str) -> dict[s
 def _entries(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for row in rows.to_dict("records"):
         code, score = row["mask_rle"], float(row.get("predicted_iou", float("nan")))
-        mask = {"size": [int(row["height"]), int(row["width"])], "counts": code} if code else None
+        size = [int(row["height"]), int(row["width"])]
+        mask = {"size": size, "counts": code} if code else None
+        stored = row.get("masks_rle")  # of a query that may have several targets
+        each = json.loads(stored) if isinstance(stored, str) else None
+        masks = {} if each is None else {"masks": [{"size": size, "counts": c} for c in each]}
         yield {
             "id": row["id"],
             "image": Path(row["image"]).name,
             "query": row["query"],
             "mask": mask,
+            **masks,
             **({"score": score} if isfinite(score) else {}),
             "answer": row["answer"],
         }

@@ -80,7 +80,7 @@ def _images(cfg: RunConfig, splits: list[str] | None) -> list[Path]:
 
 
 def _build(cfg: RunConfig) -> FrozenFeatures:
-    from keyseg.model.backbones.sam import WeightsError
+    from keyseg.model.backbones.weights import WeightsError
     from keyseg.train.build import build_features
     from keyseg.train.device import pick_device
 

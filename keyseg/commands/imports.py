@@ -32,7 +32,8 @@ _FORMS = """PATH is, told by its content,
   a folder of PNGs        named by example id or image name; 0 and 255, or 0 and 1
   COCO results            a JSON list of {image_id, segmentation (run lengths), query?, score?}
   JSON Lines              {id (or image and query), mask (run lengths), score?, answer?} a line;
-                          what `keyseg export predictions` writes
+                          what `keyseg export predictions` writes; masks, a list, where a query
+                          may have several targets
   ReLA's detailed results sums of pixels by expression, no masks
 docs/protocols.md has an example of each. At the end of the line there may be keys of the data:
 data.root=/x data.texts=all evaluation.texts=first"""

@@ -11,12 +11,14 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import HELP, find_all_finished
 from keyseg.config import PROTOCOLS, ConfigError, resolve_path
-from keyseg.runs import interventions
+from keyseg.runs import imported, interventions
+from keyseg.runs.finding import HELP, find_all_finished
 from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention, Stored
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from keyseg.runs.run_directory import RunDirectory
 
 # Imported late: what only this command needs, so that no other waits for it.
@@ -134,7 +136,7 @@ def _read(
 
     from keyseg.data.example import scored
     from keyseg.data.mix import groups
-    from keyseg.model.backbones.sam import WeightsError
+    from keyseg.model.backbones.weights import WeightsError
     from keyseg.predict.intervention import Reading, mean_iou
     from keyseg.predict.predictor import load_model
     from keyseg.train.build import with_others
@@ -149,8 +151,12 @@ def _read(
     parts = with_others(parts, told)
     read = groups(e for s in data.test for e in scored(s.examples, cfg.evaluation.texts))
     reading = Reading(parts, read, cfg, protocol)
-    untouched = mean_iou(reading.untouched())
-    _compare(run, protocol, untouched, label)
+    records = reading.untouched()
+    untouched = mean_iou(records)
+    if imported.of(run.info):
+        _keep_own(run, protocol, pd.DataFrame(records), data.fingerprint)
+    else:
+        _compare(run, protocol, untouched, label)
     for intervention in left:
         records = reading.under(intervention)
         made = Stored(intervention, protocol, of, pd.DataFrame(records))
@@ -160,6 +166,20 @@ def _read(
             f"{label}: {intervention.token.upper()} {intervention.kind}: "
             f"gIoU {100 * untouched:.1f} -> {100 * mean_iou(records):.1f} ({change:+.1f})"
         )
+
+
+def _keep_own(run: RunDirectory, protocol: str, read: pd.DataFrame, data: str) -> None:
+    """Imported weights were not read on a test of their own before: this is it."""
+    import pandas as pd
+
+    from keyseg.metrics import summarise
+    from keyseg.worker.run import protocol_keys
+
+    others = [run.samples()] if run.samples_file.exists() else []
+    others = [rows[rows["protocol"] != protocol] for rows in others]
+    run.write_samples(pd.concat([*others, read], ignore_index=True))
+    summary = {**(run.info.get("summary") or {}), protocol: summarise(read)}
+    run.update(summary=summary, protocol=protocol_keys(run.config), data_fingerprint=data)
 
 
 def _compare(run: RunDirectory, protocol: str, untouched: float, label: str) -> None:

@@ -75,6 +75,7 @@ class LiveSweep:
         self._answer: FirstScreen | None = None
         self._found: list[Conclusion] = []
         self._trouble = ""
+        self._working = False
         self._cells: list[CellStatus] = []
 
     def look(self) -> None:
@@ -104,7 +105,7 @@ class LiveSweep:
             head=live.head(self._answer, progress.progress(rows, 1), self._notes(), self._link()),
             curves=live.curves(charts, list(enumerate(labels))),
             cells=live.cells(headers, told),
-            verdicts=live.verdicts(self._answer, self._found),
+            verdicts=self._verdicts(),
         )
 
     def _follow(self) -> None:
@@ -119,12 +120,18 @@ class LiveSweep:
         self.renew(head=live.head(self._answer, "", [trouble], self._link()))
 
     def conclude(self) -> None:
-        """Give the verdicts anew; a sweep that cannot be read yet is told of on the page."""
+        """Give the verdicts anew, which the page says meanwhile; also where that does not work."""
+        self._working = True
+        self.renew(verdicts=self._verdicts())
         try:
             self._answer, self._found = assemble.conclude(self.sweep_dir)
             self._trouble = ""
         except Exception as error:
             self._trouble = f"verdicts: {progress.last_line(str(error) or type(error).__name__)}"
+        self._working = False
+
+    def _verdicts(self) -> str:
+        return live.verdicts(self._answer, self._found, working=self._working)
 
     @property
     def done(self) -> frozenset[tuple[Path, float | None]]:

@@ -18,7 +18,7 @@ from keyseg.runs import sweep_directory
 from keyseg.runs.looks import LookPlan, contrast_lines, ended
 from keyseg.runs.looks import read as read_looks
 from keyseg.runs.provenance import cost_unit, hours
-from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunDirectory
+from keyseg.runs.run_directory import DONE, RunDirectory, state_of
 from keyseg.runs.sweep_directory import TRIALS
 from keyseg.sweep import ranges
 from keyseg.sweep.stale import StaleCheck
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Todo:
-    """A cell without results. `state`: missing, queued, failed, running, interrupted, pruned."""
+    """A cell without results. `state`: missing, queued, failed, running, stopped, pruned."""
 
     label: str
     seed: int | None
@@ -210,7 +210,4 @@ def _info(path: Path) -> dict[str, Any]:
 
 
 def _state(path: Path, info: Mapping[str, Any]) -> str:
-    status = str(info.get("status") or "missing")
-    if status == RUNNING and not RunDirectory(path).busy:
-        return "interrupted"
-    return FAILED if status == FAILED else status
+    return state_of(RunDirectory(path), info) if info.get("status") else "missing"

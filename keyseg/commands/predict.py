@@ -1,13 +1,16 @@
 """`keyseg predict RUN IMAGE QUERY`: a finished run on any image, or on a table of images.
 
-For each query NAME.json, NAME-mask.png and NAME-overlay.png, and a table of all for a table. The
-JSON is written last, so where it is, all is: the same command again goes on where it was stopped.
+For each query NAME.json, NAME-mask.png and NAME-overlay.png, and a table of all for a table. A
+model that gives several masks (data.targets=each) also has NAME-mask-1.png and so on, beside their
+union. The JSON is written last, so where it is, all is: the same command again goes on where it was
+stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import json
 import os
 import re
@@ -17,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import HELP, find_finished
 from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
 from keyseg.runs import disk
+from keyseg.runs.finding import HELP, find_finished
 from keyseg.runs.spreadsheet import guarded
 
 if TYPE_CHECKING:
@@ -223,8 +226,7 @@ def _files(out: Path, name: str) -> dict[str, Path]:
 
 
 def _load(run: RunDirectory, device: str) -> Predictor:
-    from keyseg.model.backbones.sam import WeightsError
-    from keyseg.model.backbones.weights import check_trained_on, check_weights
+    from keyseg.model.backbones.weights import WeightsError, check_trained_on, check_weights
     from keyseg.predict.predictor import Predictor
     from keyseg.train.device import pick_device
 
@@ -286,10 +288,17 @@ def _write(out: Path, request: Request, answer: Prediction, head: dict[str, Any]
 
     files = _files(out, request.name)
     pixels = np.asarray(open_rgb(request.image))
+    colours = [PALETTE[n % len(PALETTE)] for n in range(len(answer.masks))]
     pictures = {
-        "overlay": overlay.draw(pixels, answer.mask, PALETTE[0]),
+        "overlay": overlay.draw_each(pixels, answer.masks, colours),
         "mask": answer.mask.astype(np.uint8) * 255,
     }
+    if answer.rles is not None:
+        for file in out.glob(f"{glob.escape(request.name)}-mask-*.png"):  # of another answer
+            file.unlink()
+        for n, mask in enumerate(answer.masks, start=1):
+            pictures[f"mask-{n}"] = mask.astype(np.uint8) * 255
+            files[f"mask-{n}"] = out / f"{request.name}-mask-{n}.png"
     for kind, drawn in pictures.items():
         aside = files[kind].with_name(f".{files[kind].stem}.{os.getpid()}.png")
         Image.fromarray(drawn).save(aside)
@@ -307,7 +316,8 @@ def _line(request: Request, answer: Prediction, file: Path) -> str:
     from keyseg.sweep.finish import short_path
 
     keyword = f"{answer.words[0][0]} {answer.words[0][1]:.2f}" if answer.words else "none"
-    drawn = f"mask {answer.mask.mean():.1%} of the image" if answer.mask.any() else "no mask"
+    what = "mask" if answer.rles is None else f"{len(answer.rles)} masks, together"
+    drawn = f"{what} {answer.mask.mean():.1%} of the image" if answer.mask.any() else "no mask"
     quality = "" if answer.predicted_iou is None else f", predicted IoU {answer.predicted_iou:.2f}"
     return (
         f"{request.image.name}: {request.query}\n"

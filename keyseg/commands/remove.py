@@ -55,7 +55,9 @@ def _run(options: argparse.Namespace) -> int:
     try:
         return _remove(sweep_dir, options)
     except PermissionError as error:
-        raise ConfigError(f"{sweep_dir.name} is {sweep_dir.owner()}'s: {error}") from error
+        raise ConfigError(
+            f"{sweep_dir.name} is {sweep_directory.owner(sweep_dir)}'s: {error}"
+        ) from error
 
 
 def _remove(sweep_dir: Path, options: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.runs import HELP, find_scored
 from keyseg.config import ConfigError, resolve_path
+from keyseg.runs.finding import HELP, find_scored, own_samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,7 @@ TITLES = {
     "precision@0.5": "P@0.5",
     "n_acc": "N-acc",
     "t_acc": "T-acc",
+    "count": "count",
     "riou": "rIoU",
     "r": "r",
 }
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     known = dialects()
     asked = choose(options.dialect or ["all"], known)
     runs = {
-        name: find_scored(resolve_path(options.outputs), name).samples() for name in options.runs
+        name: own_samples(find_scored(resolve_path(options.outputs), name)) for name in options.runs
     }
     table = pd.DataFrame(list(_scored(runs, asked, known[OURS])))
     first = next(iter(runs))
@@ -91,6 +92,8 @@ def _scored(
             ours_giou = ours.summarise(frames[ours.name])["giou"]
             held = first.setdefault(str(protocol), frames)
             for dialect in asked:
+                if dialect.several and frames[dialect.name].empty and len(asked) > 1:
+                    continue  # it is of other data
                 scores = dialect.summarise(frames[dialect.name])
                 row = {"run": name, "protocol": protocol, "dialect": dialect.name, **scores}
                 row["more"] = scores["giou"] - ours_giou

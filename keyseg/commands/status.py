@@ -147,6 +147,7 @@ def _cancel(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: SLURM does not answer.
     """
+    from keyseg.runs import sweep_directory
     from keyseg.sweep.slurm import reconcile
     from keyseg.sweep.slurm.queue import SlurmError
 
@@ -155,9 +156,10 @@ def _cancel(options: argparse.Namespace) -> int:
         count = reconcile.cancel(sweep_dir)
     except SlurmError as error:
         if "denied" in str(error).lower():
+            whose = sweep_directory.owner(sweep_dir)
             raise ConfigError(
-                f"{sweep_dir.name} is {sweep_dir.owner()}'s: only they, or an operator of the "
-                f"cluster, can end its jobs ({error})"
+                f"{sweep_dir.name} is {whose}'s: only they, or an operator of the cluster, can end "
+                f"its jobs ({error})"
             ) from error
         raise ConfigError(f"nothing was cancelled: SLURM does not answer: {error}") from error
     if not count:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from keyseg.config import ConfigError
+from keyseg.runs.finding import sweep_names as sweep_names
 
 
 def find_sweep(outputs: Path, name: str) -> Path:
@@ -21,14 +22,3 @@ def find_sweep(outputs: Path, name: str) -> Path:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listed = f" Sweeps: {', '.join(known)}" if known else " There is no sweep yet."
     raise ConfigError(f"there is no sweep '{name}' in {outputs}.{hint}{listed}")
-
-
-def sweep_names(outputs: Path) -> list[str]:
-    """Folders in outputs/ that hold runs."""
-    if not outputs.is_dir():
-        return []
-    return sorted(
-        folder.name
-        for folder in outputs.iterdir()
-        if (folder / "sweep.json").exists() or any(folder.glob("*/run.json"))
-    )

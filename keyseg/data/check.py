@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from keyseg.data.coco_images import photograph
 from keyseg.data.example import Example
 from keyseg.data.files import IMAGE, DataError, Problems, parsing_once
 from keyseg.data.keywords.first_tokens import Collisions, collisions
@@ -114,7 +115,7 @@ def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool 
     Raises:
         DataError: a file that everything else needs is absent, or the config is wrong.
     """
-    rows, images = [], dict[str, set[str]]()
+    rows, images = [], dict[str, dict[str, str]]()
     names = [
         (split, source, str(entry.get("split", split)))
         for split, entries in data_cfg["splits"].items()
@@ -132,9 +133,9 @@ def check(data_cfg: Mapping[str, Any], first_token: FirstToken, *, decode: bool 
         rows[-1].errors.extend(errors[source, there])
         if decode:
             rows[-1].errors.extend(_damaged(examples))
-        images.setdefault(split, set()).update(e.image_id for e in examples)
-    train = images.get("train", set())
-    overlap = {s: own & train for s, own in images.items() if s != "train"}
+        images.setdefault(split, {}).update((photograph(e.image_id), e.image_id) for e in examples)
+    train = images.get("train", {})
+    overlap = {s: {own[p] for p in own.keys() & train} for s, own in images.items() if s != "train"}
     return Result(rows, overlap, _policies(data_cfg, first_token))
 
 
@@ -200,7 +201,7 @@ def _row(
     empty: list[str] = []
     drawn: dict[int, bool] = {}
     for e in examples:
-        if e.slices.get("targets") == "none":
+        if e.no_target:
             no_target += 1
             continue
         if id(e.load_mask) not in drawn:

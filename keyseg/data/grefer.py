@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data import plain_pickle
+from keyseg.data.coco_images import COCO_IMAGES
 from keyseg.data.example import Example, size_slice
 from keyseg.data.files import (
     DataError,
@@ -27,7 +28,7 @@ from keyseg.data.files import (
 )
 from keyseg.data.keywords.policy import Policy
 from keyseg.data.masks import CocoMask
-from keyseg.data.refer import COCO_IMAGES, IMAGE_PAGE, Instances, draw, expressions, of_split
+from keyseg.data.refer import IMAGE_PAGE, Instances, draw, expressions, of_split
 
 _PAGES = {
     "grefcoco": "https://github.com/henghuiding/gRefCOCO",

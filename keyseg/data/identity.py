@@ -35,7 +35,10 @@ def fingerprint(data_cfg: Mapping[str, Any], memory: Path) -> str | None:
         known = _read(memory / FINGERPRINTS_FILE).get(key) or {}
         if look is not None and known.get("files") == look:
             return str(known["fingerprint"])
-        fingerprint = mix.fingerprint([s for split in mix.load_splits(data_cfg) for s in split])
+        splits = [s for s in mix.SPLITS if s in data_cfg["splits"]]
+        fingerprint = mix.fingerprint(
+            [s for split in mix.load_splits(data_cfg, splits) for s in split]
+        )
     except (DataError, ConfigError, OSError):
         return None
     remember(data_cfg, memory, fingerprint)

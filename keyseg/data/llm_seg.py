@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keyseg.data.coco_images import image_id
 from keyseg.data.example import Example, length_slice, size_slice
 from keyseg.data.files import (
     DataError,
@@ -70,7 +71,7 @@ def read(
                         Example(
                             id=f"{dataset}/{split}/{image.stem}.{number}-0",
                             image=image,
-                            image_id=f"{image.parent.name}/{image.stem}",
+                            image_id=image_id(image, otherwise=f"{image.parent.name}/{image.stem}"),
                             query=question,
                             is_sentence=True,
                             keyword=None,

@@ -201,6 +201,12 @@ def fingerprint(sources: Sequence[Source]) -> str:
                 last = e.load_mask
                 digest = getattr(last, "digest", None)
                 total.update(digest() if digest else e.mask().tobytes())
+            if e.targets is not None:
+                said = [e.answer, [(target.name, target.keyword) for target in e.targets]]
+                total.update(json.dumps(said).encode())
+                for target in e.targets:
+                    digest = getattr(target.load_mask, "digest", None)
+                    total.update(digest() if digest else target.load_mask().tobytes())
     return total.hexdigest()[:16]
 
 

@@ -7,17 +7,28 @@ One file a split, a list with an item an image:
     answers: [[{segmentation, category_name, rephrased_name}]]   the targets of each question
     text_answers: [str | null]    a sentence with {seg} after each of them
 
-Items without questions are left out. What stands here is the union of a question's targets, under
-which such data are scored as gIoU and cIoU; `text` names them in the order in which they come.
+Items without questions are left out. Each target has a mask of its own; with `targets` "union" a
+question has one mask, all of its targets together, and `text` names them in their order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keyseg.data.example import Example, length_slice, size_slice
+from keyseg.data.coco_images import image_id
+from keyseg.data.example import (
+    EACH,
+    OF_TARGETS,
+    PLACE,
+    UNION,
+    Example,
+    Target,
+    length_slice,
+    size_slice,
+)
 from keyseg.data.files import (
     ABSENT,
     DataError,
@@ -52,9 +63,10 @@ def read(
     files: Sequence[str],
     slices: Mapping[str, str] | None = None,
     images: str = _COCO,
+    targets: str = UNION,
     problems: Problems | None = None,
 ) -> list[Example]:
-    """Read one split. Slices have "targets": one or several.
+    """Read one split. Slices have "targets": none, one or several.
 
     Args:
         root: the folder of all data sets.
@@ -63,11 +75,14 @@ def read(
         files: where the annotations may lie, relative to root; the first that exists is read.
         slices: added to every example's own (dataset, split, size, length, targets).
         images: the folder of COCO's folders train2014, train2017 and val2017, relative to root.
+        targets: "each" target of a question has a mask, or all have one, their "union".
         problems: takes what is wrong with single questions, which are then left out.
 
     Raises:
         DataError: a file or an image is missing or damaged, or an annotation is none.
     """
+    if targets not in OF_TARGETS:
+        raise DataError(f"data.targets={targets}: must be one of {', '.join(OF_TARGETS)}")
     root = Path(root)
     page = _PAGES.get(dataset, "not known to us")
     file = _file(root, [name.format(split=split) for name in files], dataset, page)
@@ -79,13 +94,18 @@ def read(
     for number, item in enumerate(items):
         where = f"{file}: item {number}"
         with collecting(problems):
-            for question, query, targets in _questions(item, where):
+            for question, query, named in _questions(item, where):
                 with collecting(problems):
                     own = {"dataset": dataset, "split": split, **(slices or {})}
                     name = f"{dataset}/{split}/{number}.{question}-0"
                     about = f"{where}: question {question}"
                     image = folder / _image(item, where)
-                    examples.append(_example(name, image, query, item, targets, own, about))
+                    example = _example(name, image, query, item, named, own, about)
+                    if targets == EACH:
+                        said = _said(item, question, len(named))
+                        each = tuple(_target(item, target, about) for target in named)
+                        example = replace(example, targets=each, answer=said)
+                    examples.append(example)
     missing = check_images((e.image for e in examples), page, problems)
     return [e for e in examples if e.image not in missing]
 
@@ -147,7 +167,7 @@ def _example(
     return Example(
         id=name,
         image=image,
-        image_id=f"{image.parent.name}/{image.stem}",
+        image_id=image_id(image, otherwise=f"{image.parent.name}/{image.stem}"),
         query=query,
         is_sentence=True,
         keyword=next(iter(categories)) or None if len(categories) == 1 else None,
@@ -160,6 +180,18 @@ def _example(
         },
         load_mask=mask,
     )
+
+
+def _target(item: Mapping[str, Any], target: Mapping[str, Any], where: str) -> Target:
+    category = str(target.get("category_name") or "").strip()
+    return Target(_name(target) or None, category or None, _union(item, [target], where))
+
+
+def _said(item: Mapping[str, Any], question: int, count: int) -> str | None:
+    """The sentence that answers a question; None where it does not hold a place for each target."""
+    texts = item.get("text_answers")
+    said = texts[question] if isinstance(texts, list) and question < len(texts) else None
+    return said.strip() if isinstance(said, str) and count and said.count(PLACE) == count else None
 
 
 def _name(target: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from keyseg.config import resolve_path
+from keyseg.data.coco_images import image_id
 from keyseg.data.example import Example, first_or_all, length_slice, size_slice
 from keyseg.data.files import (
     ABSENT,
@@ -126,7 +127,7 @@ def read(
                     Example(
                         id=f"{dataset}/{split}/{target['id']}-{i}",
                         image=image,
-                        image_id=f"{dataset}/{image.stem}",
+                        image_id=image_id(image, otherwise=f"{dataset}/{image.stem}"),
                         query=query,
                         is_sentence=bool(target["is_sentence"]),
                         keyword=policy.keyword(image, query, category),

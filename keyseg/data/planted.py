@@ -63,12 +63,18 @@ def with_wrong_masks(sources: Sequence[Source], share: float, seed: int) -> list
     return [
         replace(
             s,
-            examples=[
-                replace(e, load_mask=others[e.id]) if e.id in chosen else e for e in s.examples
-            ],
+            examples=[_with_masks(e, others[e.id]) if e.id in chosen else e for e in s.examples],
         )
         for s in sources
     ]
+
+
+def _with_masks(example: Example, other: Callable[[], Mask]) -> Example:
+    """The example with a wrong mask; where targets have a mask each, theirs are mirrored."""
+    if example.targets is None:
+        return replace(example, load_mask=other)
+    wrong = tuple(replace(t, load_mask=Mirrored(t.load_mask)) for t in example.targets)
+    return replace(example, load_mask=Mirrored(example.load_mask), targets=wrong)
 
 
 def _another(example: Example, of_image: Sequence[Example]) -> Callable[[], Mask]:
@@ -84,10 +90,15 @@ def _target(example: Example) -> str:
 
 def with_eroded_targets(examples: Sequence[Example], share: float, pixels: int) -> list[Example]:
     """The examples with about that share of the targets eroded: the same ones in every cell."""
-    return [
-        replace(e, load_mask=Eroded(e.load_mask, pixels)) if is_eroded(e.id, share) else e
-        for e in examples
-    ]
+    return [_eroded(e, pixels) if is_eroded(e.id, share) else e for e in examples]
+
+
+def _eroded(example: Example, pixels: int) -> Example:
+    whole = replace(example, load_mask=Eroded(example.load_mask, pixels))
+    if example.targets is None:
+        return whole
+    each = tuple(replace(t, load_mask=Eroded(t.load_mask, pixels)) for t in example.targets)
+    return replace(whole, targets=each)
 
 
 def is_eroded(name: str, share: float) -> bool:

@@ -2,6 +2,10 @@
 
 Nothing before the two tokens may depend on the target: under teacher forcing it would hand the
 model what it is to find (paper.md section 7 item 9). The words that name it come after both.
+
+An answer to a query that may have several targets holds the two tokens once for each of them, after
+its name (`prompt.each`), as the data of such queries has it: there, a given answer tells how many
+targets there are and what they are called, and only what the model writes itself is its own.
 """
 
 from __future__ import annotations
@@ -9,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import AddedToken
 
 from keyseg.config import PromptConfig, TokensConfig
-from keyseg.data.example import NAMELESS, Example
+from keyseg.data.example import NAMELESS, PLACE, Example, Target
+from keyseg.data.prefix import ImagePlaces, Prefix, Size
 from keyseg.data.templates import IMAGE_TOKEN, check_templates, check_tokens
 
 _CUT = "\0"
@@ -23,8 +28,13 @@ _CUT = "\0"
 
 
 def new_tokens(tokens: TokensConfig) -> list[str]:
-    """KEY and SEG as they are written; SEG alone where answers hold no KEY."""
-    return [tokens.key, tokens.seg] if tokens.n_keys else [tokens.seg]
+    """The new tokens as they are written, SEG last.
+
+    No KEY where answers hold none, and REJ only where they may reject.
+    """
+    rej = [tokens.rej] if tokens.no_target == "reject" else []
+    key = [tokens.key] if tokens.n_keys else []
+    return [*rej, *key, tokens.seg]
 
 
 def add_tokens(tokenizer: Any, tokens: TokensConfig) -> list[int]:
@@ -53,18 +63,41 @@ def name_of(example: Example) -> str | None:
     return example.text or (f"the {example.keyword}" if example.keyword else None)
 
 
+def name_of_target(target: Target) -> str:
+    """What an answer calls one of several targets."""
+    return f"the {target.name or target.keyword or NAMELESS}"
+
+
+class Places(NamedTuple):
+    """Where the tokens of one mask are, as indices into a turn's `ids`; None: the answer lacks it.
+
+    No keys where none are asked for.
+    """
+
+    keys: list[int] | None
+    seg: int | None
+
+
 @dataclass(frozen=True)
 class Turn:
-    """One expression as tokens. Places are indices into `ids`; None: the answer lacks the token.
-
-    ids: question and answer. answer: where the answer starts. keys, seg: the new tokens' places; no
-    keys where none are asked for.
-    """
+    """One expression as tokens. ids: question and answer. answer: where the answer starts.
+    places: of the new tokens, for each mask; once where the answer has no SEG at all. rejects:
+    whether the answer holds REJ."""
 
     ids: list[int]
     answer: int
-    keys: list[int] | None
-    seg: int | None
+    places: list[Places]
+    rejects: bool = False
+
+    @property
+    def keys(self) -> list[int] | None:
+        """Those of the first mask."""
+        return self.places[0].keys
+
+    @property
+    def seg(self) -> int | None:
+        """That of the first mask."""
+        return self.places[0].seg
 
 
 class Conversation:
@@ -75,9 +108,9 @@ class Conversation:
         tokenizer: Any,
         prompt: PromptConfig,
         tokens: TokensConfig,
-        image_tokens: int,
+        places: ImagePlaces,
     ) -> None:
-        """`image_tokens`: image positions per picture, as the processor says."""
+        """`places`: the tokens that stand for an image, as the language side says."""
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         self._added = set(added) - {tokenizer.unk_token_id}
@@ -86,18 +119,26 @@ class Conversation:
         self._names = re.compile("|".join(map(re.escape, names)), re.IGNORECASE)
         self.prompt = prompt
         self.n_keys = tokens.n_keys
-        *key_id, self.seg_id = tokenizer.convert_tokens_to_ids(new_tokens(tokens))
-        self.key_id = key_id[0] if key_id else None
+        self.key_first = tokens.order == "key_first"
+        texts = new_tokens(tokens)
+        ids = dict(zip(texts, tokenizer.convert_tokens_to_ids(texts), strict=True))
+        self.seg_id = ids[tokens.seg]
+        self.key_id = ids[tokens.key] if tokens.n_keys else None
         """None where answers hold no KEY."""
+        self.rej = tokens.rej
+        self.rej_id = ids[tokens.rej] if tokens.no_target == "reject" else None
+        """None where no answer rejects."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
-        self.pair = " ".join(pair if tokens.order == "key_first" else [pair[-1], *pair[:-1]])
+        self.pair = " ".join(pair if self.key_first else [pair[-1], *pair[:-1]])
         check_templates(prompt, tokens)
         before, _, after = prompt.user.partition(IMAGE_TOKEN)
-        image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        head: list[int] = tokenizer(prompt.system + before)["input_ids"]
-        self.prefix = head + [image_id] * image_tokens
-        """Shared by all expressions of an image: system text, user's turn, image."""
+        self._head = Prefix.of(tokenizer(prompt.system + before)["input_ids"])
+        self._places = places
         self._question = after + prompt.assistant
+
+    def prefix(self, size: Size) -> Prefix:
+        """Shared by all expressions of an image of that size: system text, user's turn, image."""
+        return self._head.then(self._places(size))
 
     @property
     def names_target(self) -> bool:
@@ -106,17 +147,37 @@ class Conversation:
 
     def said(self, answer: Sequence[int]) -> str:
         """What an answer says after its tokens: where it may name the target."""
-        new = [at for at, number in enumerate(answer) if number in (self.key_id, self.seg_id)]
+        tokens = (self.key_id, self.seg_id, self.rej_id)
+        new = [at for at, number in enumerate(answer) if number in tokens]
         return self.text(answer[new[-1] + 1 if new else 0 :])
 
     def turn(self, example: Example, rng: np.random.Generator | None = None) -> Turn:
-        """Question and full answer; templates drawn with `rng`, those of a test without."""
+        """Question and full answer; templates drawn with `rng`, those of a test without.
+
+        Under test no answer rejects: it is given up to the tokens, and whether to reject is then
+        the model's to say.
+        """
         template = self._choose(self.prompt.answers, rng)
-        if not self.prompt.names_target:
+        rejects = self.rej_id is not None and example.no_target and rng is not None
+        if not self.prompt.names_target or example.targets or rejects:
             template = template.partition("{text}")[0].rstrip()
-        text = name_of(example) or f"the {NAMELESS}"
-        answer = template.format(tokens=self.pair, text=self._plain(text))
-        return self.read(self.question(example, rng), self._ids(answer + self.prompt.end))
+        if rejects:
+            answer = template.format(tokens=self.rej)
+        elif not example.targets:
+            text = name_of(example) or f"the {NAMELESS}"
+            answer = template.format(tokens=self.pair, text=self._plain(text))
+        elif example.answer and self.prompt.names_target:
+            answer = self.pair.join(map(self._plain, example.answer.split(PLACE)))
+        else:
+            answer = template.format(tokens=self._each(example.targets))
+        ids = self._ids(answer + self.prompt.end)
+        return self.read(self.question(example, rng), ids, several=example.targets is not None)
+
+    def _each(self, targets: Sequence[Target]) -> str:
+        """The tokens of every target, after its name."""
+        form = self.prompt.each if self.prompt.names_target else "{tokens}"
+        names = (self._plain(name_of_target(target)) for target in targets)
+        return ", ".join(form.format(tokens=self.pair, text=name) for name in names)
 
     def question(self, example: Example, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens from the end of the image to where the answer starts."""
@@ -124,15 +185,32 @@ class Conversation:
         question = self._choose(forms, rng).format(query=self._plain(example.query))
         return self._ids(self._question.format(question=question).rstrip())
 
-    def read(self, question: list[int], answer: list[int]) -> Turn:
-        """A turn from tokens, such as a generated answer, in which tokens may be missing."""
+    def read(self, question: list[int], answer: list[int], *, several: bool = False) -> Turn:
+        """A turn from tokens, such as a generated answer, in which tokens may be missing.
+
+        `several`: every SEG is a mask, with the KEYs between it and the SEG before it (behind it,
+        where SEG comes first); else the first SEG alone is one, with the answer's first KEYs.
+        """
         ids = question + answer
         start = len(question)
-        keys = [i for i in range(start, len(ids)) if ids[i] == self.key_id][: self.n_keys]
+        keys = [i for i in range(start, len(ids)) if ids[i] == self.key_id]
         segs = [i for i in range(start, len(ids)) if ids[i] == self.seg_id]
-        return Turn(
-            ids, start, keys if len(keys) == self.n_keys else None, segs[0] if segs else None
-        )
+        rejects = self.rej_id is not None and self.rej_id in answer
+        if not several or not segs:
+            first = self._all_keys(keys[: self.n_keys])
+            return Turn(ids, start, [Places(first, segs[0] if segs else None)], rejects)
+        ends = [start - 1, *segs, len(ids)]
+        places = []
+        for n, seg in enumerate(segs, start=1):
+            if self.key_first:
+                own = [k for k in keys if ends[n - 1] < k < seg][-self.n_keys or len(keys) :]
+            else:
+                own = [k for k in keys if seg < k < ends[n + 1]][: self.n_keys]
+            places.append(Places(self._all_keys(own), seg))
+        return Turn(ids, start, places, rejects)
+
+    def _all_keys(self, places: list[int]) -> list[int] | None:
+        return places if len(places) == self.n_keys else None
 
     def keyword_ids(self, keyword: str | None) -> list[int]:
         """Sub-tokens of a keyword; none for no keyword."""

@@ -26,7 +26,7 @@ def _texts(data_cfg: Mapping[str, Any], evaluation_texts: str) -> str:
 def _sources(data_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """How the sources of test are read: division into splits, sentences, keywords."""
     used = {name for entry in data_cfg["splits"].get("test") or () for name in entry["sources"]}
-    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords")
+    keys = ("dataset", "split_by", "texts", "keyword", "keyword_file", "keywords", "targets")
     return {
         name: {key: spec[key] for key in keys if key in spec}
         for name, spec in data_cfg["sources"].items()

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keyseg.data.coco_images import COCO_IMAGES
 from keyseg.data.example import Example, size_slice
 from keyseg.data.files import (
     DataError,
@@ -24,7 +25,7 @@ from keyseg.data.files import (
 from keyseg.data.keywords.policy import Policy
 from keyseg.data.mask_file import MaskFile
 from keyseg.data.pictures import image_size
-from keyseg.data.refer import COCO_IMAGES, IMAGE_PAGE, expressions
+from keyseg.data.refer import IMAGE_PAGE, expressions
 
 _PAGE = "https://github.com/Rubics-Xuan/MRES (RefCOCOm)"
 _FIELDS: dict[str, tuple[type, ...]] = {

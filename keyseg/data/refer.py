@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keyseg.data import plain_pickle
+from keyseg.data.coco_images import COCO_IMAGES, image_id
 from keyseg.data.example import (
     NAMELESS,
     Example,
@@ -42,7 +43,6 @@ from keyseg.data.masks import CocoMask
 
 _PAGE = "https://github.com/lichengunc/refer (about 50 MB a data set)"
 IMAGE_PAGE = "https://cocodataset.org/#download (2014 Train images, 13 GB)"
-COCO_IMAGES = "images/mscoco/images/train2014"
 
 PUBLISHED = {
     ("refcoco", "unc"): {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810},
@@ -141,7 +141,7 @@ def expressions(
             Example(
                 id=f"{own['dataset']}/{own['split']}/{ref['ref_id']}-{i}",
                 image=image,
-                image_id=f"{_folder(image)}/{image.stem}",
+                image_id=image_id(image),
                 query=query,
                 is_sentence=False,
                 keyword=policy.keyword(image, query, category),
@@ -158,14 +158,6 @@ def _slices(own: Mapping[str, str], there: bool | None) -> dict[str, str]:
     if there is False:
         return {**own, "targets": "none", "size": size_slice(0)}
     return {"targets": "one", **own} if there else dict(own)
-
-
-def _folder(image: Path) -> str:
-    """COCO's folder of an image, wherever it lies; of other images the last two folders."""
-    parts = image.stem.split("_")
-    if image.parent.name == Path(COCO_IMAGES).name:
-        return image.parent.name
-    return parts[1] if parts[0] == "COCO" and len(parts) == 3 else "/".join(image.parent.parts[-2:])
 
 
 class _Index(NamedTuple):

@@ -45,9 +45,10 @@ def check_templates(prompt: PromptConfig, tokens: TokensConfig) -> None:
                 f"prompt.answers: {answer!r} names the target before the tokens, which tells "
                 "the model what it is to find; put {text} after {tokens}"
             )
+    _check_fields("prompt.each", prompt.each, needed="tokens", also=("text",))
     for name, token in _tokens(tokens):
         for text in (prompt.system, prompt.user, prompt.assistant, prompt.end, *prompt.answers,
-                     *prompt.short, *prompt.long, prompt.test):  # fmt: skip
+                     *prompt.short, *prompt.long, prompt.test, prompt.each):  # fmt: skip
             if token in text:
                 raise ConfigError(
                     f"model.tokens.{name}={token}: the prompt has it, too ({text!r}); give the "
@@ -81,12 +82,14 @@ def check_tokens(
             continue
         raise ConfigError(
             f"model.tokens.{name}={token}: {what}; KEY and SEG must be tokens of their own, like "
-            f"{'[KEY]' if name == 'key' else '[SEG]'}"
+            f"[{name.upper()}]"
         )
 
 
 def _tokens(tokens: TokensConfig) -> Iterator[tuple[str, str]]:
     """Name and text of those that answers hold."""
+    if tokens.no_target == "reject":
+        yield "rej", tokens.rej
     if tokens.n_keys:
         yield "key", tokens.key
     yield "seg", tokens.seg

@@ -72,6 +72,10 @@ class Dialect:
         summary: from a frame of counted examples (`score.seen`) to all of these.
         weights: of each of these examples in gIoU, (N,).
         limits: what stored masks cannot tell of it; empty if nothing.
+        several: it is of queries that may have several targets; their masks are matched with these
+            (`matched`), and `count` is not asked.
+        by_token: where answers may reject, the token says that there is no target, not an empty
+            mask: that is wrong where nothing was rejected.
     """
 
     name: str
@@ -85,6 +89,8 @@ class Dialect:
     summary: Callable[[Dialect, pd.DataFrame], dict[str, float]] = lambda d, e: by_example(d, e)
     weights: Callable[[pd.DataFrame], NDArray[np.float64]] = lambda e: np.ones(len(e))
     limits: str = ""
+    several: bool = False
+    by_token: bool = False
 
     def summarise(self, examples: pd.DataFrame) -> dict[str, float]:
         """Scores as fractions; NaN where there is nothing to divide by."""

@@ -9,6 +9,7 @@ DIALECT = replace(
     name="gsva",
     used_by="GSVA",
     source="GSVA's public gRefCOCO evaluation",
+    by_token=True,
     limits="there a pixel belongs to the mask at logit >= 0 and [REJ] empties it; here at > 0, and "
-    "an empty mask says so itself",
+    "an empty mask says so itself where answers have no token for it (model.tokens.no_target)",
 )

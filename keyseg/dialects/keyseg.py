@@ -10,5 +10,5 @@ DIALECT = Dialect(
     used_by="this project's own tables",
     source="keyseg/metrics.py",
     count=without_ignored,
-    scores=("giou", "ciou", *PRECISIONS),
+    scores=("giou", "ciou", *PRECISIONS, "n_acc", "t_acc"),
 )

@@ -30,18 +30,22 @@ def difference(
         of, against: of each run what the dialect sees (`score.seen`).
         images: the image of each example, by its id; resampled as a whole.
     """
-    both = of.merge(against[["id", "iou"]], on="id", suffixes=("", "_against"))
-    if both.empty:
+    both = set(of["id"]) & set(against["id"])
+    if not both:
         return Difference(float("nan"), float("nan"), float("nan"), 0)
-    weight = dialect.weights(both)
-    codes, names = pd.factorize(both["id"].map(images))
-    gain = np.bincount(codes, weight * (both["iou"] - both["iou_against"]), len(names))
-    whole = np.bincount(codes, weight, len(names))
+    kept = [frame[frame["id"].isin(both)].drop_duplicates("id") for frame in (of, against)]
+    names = pd.unique(kept[0]["id"].map(images))
     draws = np.random.default_rng(0).multinomial(
         len(names), np.full(len(names), 1 / len(names)), _RESAMPLES
     )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        resampled = (draws @ gain) / (draws @ whole)
-        value = float(gain.sum() / whole.sum())
-    low, high = np.nanquantile(resampled, [0.025, 0.975])
-    return Difference(value, float(low), float(high), len(both))
+    scores = []
+    for frame in kept:  # a query may weigh otherwise in the other run: by how many masks it has
+        codes = pd.Categorical(frame["id"].map(images), categories=names).codes
+        weight = dialect.weights(frame)
+        gain = np.bincount(codes, weight * frame["iou"], len(names))
+        whole = np.bincount(codes, weight, len(names))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores.append((gain.sum() / whole.sum(), (draws @ gain) / (draws @ whole)))
+    (value, resampled), (other, other_resampled) = scores
+    low, high = np.nanquantile(resampled - other_resampled, [0.025, 0.975])
+    return Difference(float(value - other), float(low), float(high), len(both))

@@ -6,19 +6,17 @@ Masks are compared as run lengths, without drawing one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 import numpy as np
 import pandas as pd
-from pycocotools import mask as coco
 
 from keyseg.data.files import DataError
-from keyseg.data.masks import check_run_lengths
-from keyseg.data.pictures import check_size
 from keyseg.dialects.dialect import Areas, Dialect
+from keyseg.dialects.matched import matched
+from keyseg.dialects.run_lengths import area, common
 
 NEEDED = ("id", "height", "width", "mask_rle", "target_rle", "ignore_rle")
 
@@ -49,7 +47,8 @@ def seen(samples: pd.DataFrame, asked: Iterable[Dialect]) -> dict[str, pd.DataFr
 
     Returns:
         For each dialect a frame with the index of `samples` and the columns id, target (what the
-        expression is of), iou, intersection, union, has_target and predicts.
+        expression is of), iou, intersection, union, has_target and predicts. Under a dialect of
+        queries that may have several targets: those alone, with the columns of `matched`.
 
     Raises:
         DataError: a column of masks is missing, or a mask is damaged.
@@ -59,8 +58,15 @@ def seen(samples: pd.DataFrame, asked: Iterable[Dialect]) -> dict[str, pd.DataFr
     other_texts = ids.str.startswith(OF_SEVERAL_TEXTS) & ~ids.str.endswith("-0")
     frames = {}
     for dialect in asked:
+        if dialect.several:
+            frames[dialect.name] = matched(samples)
+            continue
         columns = dialect.count(counted)._asdict()
         frame = pd.DataFrame(columns, index=samples.index)
+        if dialect.by_token and "rejected" in samples:
+            said = samples["rejected"].fillna(False).astype(bool)
+            frame["predicts"] = ~said
+            frame.loc[~frame["has_target"] & frame["predicts"], "iou"] = 0.0
         frame.insert(0, "id", ids)
         frame.insert(1, "target", ids.str.rpartition("-")[0])
         frames[dialect.name] = frame if dialect.texts == "all" else frame[~other_texts]
@@ -100,27 +106,5 @@ def _text(code: object) -> str:
 
 def _areas(mask: str, target: str, ignored: str, height: int, width: int) -> tuple[int, ...]:
     size = height, width
-    both = _common(mask, target, *size), _common(mask, ignored, *size)
-    return _area(mask, *size), _area(target, *size), _area(ignored, *size), *both
-
-
-@lru_cache(maxsize=2**16)
-def _area(code: str, height: int, width: int) -> int:
-    """Pixels of a mask. Every run of a sweep has the same targets: each is read once.
-
-    Raises:
-        ValueError: the run lengths are damaged or of another size.
-    """
-    check_size(height, width)
-    if not code:
-        return 0
-    check_run_lengths(code, height, width)
-    return int(coco.area({"size": [height, width], "counts": code.encode()}))
-
-
-def _common(first: str, second: str, height: int, width: int) -> int:
-    """Pixels in both masks, which must be whole (`_area`)."""
-    if not (_area(first, height, width) and _area(second, height, width)):
-        return 0
-    runs = [{"size": [height, width], "counts": code.encode()} for code in (first, second)]
-    return int(coco.area(coco.merge(runs, intersect=True)))
+    both = common(mask, target, *size), common(mask, ignored, *size)
+    return area(mask, *size), area(target, *size), area(ignored, *size), *both

@@ -30,7 +30,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from keyseg.data.pictures import open_rgb
-from keyseg.model.backbones.encoders import Encoder, Features
+from keyseg.model.backbones.encoders import Encoder, Features, Levels, joined, stacked
+
+Seen = tuple[Levels, tuple[int, int]]
+"""What an encoder says of an image, and the image's (height, width)."""
 
 _FORMAT = 1
 _COUNT_AGAIN = 256
@@ -61,15 +64,16 @@ class Store:
         """Where the features of an image (its hash) are, or will be."""
         return self.folder / folder_name(encoder) / image[:2] / f"{image}.safetensors"
 
-    def read(self, encoder: Encoder, image: str) -> tuple[Tensor, tuple[int, int]] | None:
+    def read(self, encoder: Encoder, image: str) -> Seen | None:
         """Features and the image's (height, width); None where there are none, or damaged ones."""
         path = self.path(encoder, image)
         try:
             with safe_open(path, framework="pt") as file:
-                tensor, note = file.get_tensor("features"), file.metadata()
+                levels = tuple(file.get_tensor(name) for name in _names(len(file.keys())))
+                note = file.metadata()
             size = (int(note["height"]), int(note["width"]))
-            if int(note["checksum"]) == _checksum(tensor, size):
-                return tensor, size
+            if int(note["checksum"]) == _checksum(levels, size):
+                return levels, size
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
@@ -77,7 +81,7 @@ class Store:
         self.damaged += 1
         return None
 
-    def write(self, encoder: Encoder, image: str, features: Tensor, size: tuple[int, int]) -> None:
+    def write(self, encoder: Encoder, image: str, features: Levels, size: tuple[int, int]) -> None:
         """Keep features. A folder that is full or cannot be written is no error: see `problem`."""
         if self.problem is None:
             try:
@@ -85,13 +89,14 @@ class Store:
             except (OSError, SafetensorError) as error:
                 self.problem = f"{self.folder}: {error}"
 
-    def _write(self, path: Path, encoder: Encoder, features: Tensor, size: tuple[int, int]) -> None:
+    def _write(self, path: Path, encoder: Encoder, features: Levels, size: tuple[int, int]) -> None:
+        nbytes = sum(level.nbytes for level in features)
         if self._until_count == 0:
             self._bytes, self._until_count = self.size(), _COUNT_AGAIN
             if not (about := self.folder / folder_name(encoder) / "key.json").exists():
                 about.parent.mkdir(parents=True, exist_ok=True)
                 about.write_text(json.dumps(encoder.key, indent=1, sort_keys=True))
-        if self._bytes + features.nbytes > self.limit:
+        if self._bytes + nbytes > self.limit:
             self.problem = f"{self.folder} holds runtime.features_gib={self.limit / 2**30:g}"
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,12 +104,12 @@ class Store:
         note["checksum"] = str(_checksum(features, size))
         aside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
         try:
-            save_file({"features": features}, aside, note)
+            save_file(dict(zip(_names(len(features)), features, strict=True)), aside, note)
             aside.replace(path)
         finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
-        self._bytes += features.nbytes
+        self._bytes += nbytes
         self._until_count -= 1
 
 
@@ -127,8 +132,8 @@ def folder_name(encoder: Encoder) -> str:
 class FrozenFeatures:
     """From image files to features: read from the store, or computed and stored."""
 
-    def __init__(self, clip: Encoder, sam: Encoder, store: Store | None = None) -> None:
-        self.encoders = (clip, sam)
+    def __init__(self, language: Encoder, mask: Encoder, store: Store | None = None) -> None:
+        self.encoders = (language, mask)
         self.store = store
         self.computed = 0
         """Images times encoders that were not found in the store."""
@@ -139,23 +144,25 @@ class FrozenFeatures:
         Raises:
             OSError: an image cannot be read.
         """
-        known: dict[int, tuple[list[Tensor], tuple[int, int]]] = {}
+        known: dict[int, tuple[list[Levels], tuple[int, int]]] = {}
         # Cells that train in step ask for the same images at the same time: each begins elsewhere
         # and looks again before it computes, so that they share the work.
         begin = os.getpid() % len(images)
         for i in [*range(begin, len(images)), *range(begin)]:
             known[i] = self._of(images[i], self.encoders)
         parts = [known[i] for i in range(len(images))]
-        clip, sam = (torch.stack([tensors[k] for tensors, _ in parts]) for k in range(2))
-        return Features(clip, sam, [size for _, size in parts])
+        language, mask = ([levels[k] for levels, _ in parts] for k in range(2))
+        return Features(joined(language), stacked(mask), [size for _, size in parts])
 
-    def clip(self, images: Sequence[Path]) -> Tensor:
-        """What CLIP alone sees of images (B, P, W): where no mask is drawn on them.
+    def language(self, images: Sequence[Path]) -> tuple[Levels, list[tuple[int, int]]]:
+        """What the language side sees of images, levels (ΣP, W), and their sizes: where no mask is
+        drawn on them.
 
         Raises:
             OSError: an image cannot be read.
         """
-        return torch.stack([self._of(image, self.encoders[:1])[0][0] for image in images])
+        parts = [self._of(image, self.encoders[:1]) for image in images]
+        return joined([levels[0] for levels, _ in parts]), [size for _, size in parts]
 
     def missing(self, images: Sequence[Path]) -> list[Path]:
         """Images that are not in the store with all their features. Looks at names only."""
@@ -177,11 +184,11 @@ class FrozenFeatures:
             if self.store is None or self.store.problem:
                 return
 
-    def _of(self, image: Path, encoders: Sequence[Encoder]) -> tuple[list[Tensor], tuple[int, int]]:
+    def _of(self, image: Path, encoders: Sequence[Encoder]) -> tuple[list[Levels], tuple[int, int]]:
         content = image.read_bytes()
         digest = content_hash(content) if self.store else ""
         picture: Tensor | None = None
-        tensors, size = [], (0, 0)
+        seen, size = [], (0, 0)
         for encoder in encoders:
             kept = self.store.read(encoder, digest) if self.store else None
             if kept is None:
@@ -191,9 +198,9 @@ class FrozenFeatures:
                 self.computed += 1
                 if self.store:
                     self.store.write(encoder, digest, *kept)
-            tensor, size = kept
-            tensors.append(tensor)
-        return tensors, size
+            levels, size = kept
+            seen.append(levels)
+        return seen, size
 
 
 def read_image(file: Any, name: Path | None = None) -> Tensor:
@@ -210,7 +217,16 @@ def content_hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _checksum(tensor: Tensor, size: tuple[int, int]) -> int:
+def _names(count: int) -> list[str]:
+    """Of the levels in a file."""
+    return ["features", *(f"features.{n}" for n in range(1, count))]
+
+
+def _checksum(levels: Levels, size: tuple[int, int]) -> int:
     """Of the numbers and of all that says how to read them."""
-    form = zlib.crc32(repr((tensor.dtype, tuple(tensor.shape), size)).encode())
-    return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data, form)
+    value = 0
+    for level in levels:
+        form = repr((level.dtype, tuple(level.shape), size)).encode()
+        data = level.contiguous().view(torch.uint8).numpy().data
+        value = zlib.crc32(data, zlib.crc32(form, value))
+    return value

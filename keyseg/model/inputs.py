@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from keyseg.model.backbones.encoders import Features
+from keyseg.model.backbones.encoders import Features, Levels
 from keyseg.model.packing import Packed
 
 
@@ -15,18 +15,20 @@ from keyseg.model.packing import Packed
 class Elsewhere:
     """Where another expression's KEY is read for each of N expressions, in rows of their own.
 
-    packed: B' token rows that end with KEY; clip (B', P, W): of their images; rows (N,): which one;
-    key_at (N, K): KEY's places in it.
+    packed: B' token rows that end with KEY; language: levels (ΣP, W) of their images; rows (N,):
+    which one; key_at (N, K): KEY's places in it.
     """
 
     packed: Packed
-    clip: Tensor
+    language: Levels
     rows: Tensor
     key_at: Tensor
 
     def to(self, device: Any) -> Elsewhere:
         """The same on another device."""
-        return Elsewhere(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        language = tuple(level.to(device) for level in self.language)
+        rows, key_at = self.rows.to(device), self.key_at.to(device)
+        return Elsewhere(self.packed.to(device), language, rows, key_at)
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,12 @@ class Exchanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """B images with N expressions in all, in B rows of L tokens; K KEY tokens an expression.
+    """B images with N masks to be drawn in all, in B rows of L tokens; K KEY tokens a mask.
+
+    An expression asks for one mask, or for several that share its tokens.
 
     packed: token rows (B, L); features: what the frozen encoders see of the B images;
-    image_of (N,): row of each expression's image; supervised (M,): positions in the flattened
+    image_of (N,): row of each mask's image; supervised (M,): positions in the flattened
     rows whose next token is part of an answer; key_at (N, K), seg_at (N,): places of the tokens in
     their row, below 0 where an answer lacks one.
     keyword_ids: sub-tokens of each keyword, may be empty; what a variant reads for which KEY is

@@ -1,8 +1,9 @@
-"""The composition: LLaVA answers, a fusion variant refines SEG by KEY, SAM's decoder draws.
+"""The composition: a language side answers, fusion refines SEG by KEY, a mask side draws.
 
 Pure: tensors in, named outputs out. No losses, no device calls, no modes.
-Shapes: B images, N expressions, L tokens in a row, M supervised positions, K KEY tokens,
-P image tokens, D hidden size, C channels of SAM's prompts, E side of SAM's embedding.
+Shapes: B images, N masks (one an expression, or several), L tokens in a row, M supervised
+positions, K KEY tokens, P image tokens, D hidden size, C channels of a mask side's prompts, E side
+of its embedding.
 """
 
 from __future__ import annotations
@@ -10,28 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from keyseg.model.backbones.sam import MaskHead
 from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.model.packing import PREFIX
 
 if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
-
-    from keyseg.model.backbones.llava import Vlm
+    from keyseg.model.backbones.vlm import Vlm
     from keyseg.model.fusion import FusionVariant
     from keyseg.model.inputs import Inputs
+    from keyseg.model.resample import Frame
 
 
 @dataclass(frozen=True)
 class Output:
     """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
     against the vocabulary table (V, D), (N, 0, D) without KEY; mask_logits (N, 4E, 4E) of the
-    decoder; predicted_iou (N,), SAM's own judgement of the mask: measured, never trained."""
+    decoder; predicted_iou (N,), its own judgement of the mask: measured, never trained."""
 
     text_logits: Tensor
     key_query: Tensor
@@ -85,7 +84,7 @@ def random_projection(table: Tensor, dim: int, seed: int) -> Tensor:
 
 
 class KeySeg(nn.Module):
-    """Frozen: projector, language model's own weights, SAM's prompt encoder. Trained: the rest.
+    """Frozen: the language model's own weights, prompt and image encoders. Trained: the rest.
 
     What the two image encoders see comes with the batch (`keyseg.model.backbones.encoders`).
     """
@@ -93,7 +92,7 @@ class KeySeg(nn.Module):
     def __init__(
         self,
         vlm: Vlm,
-        sam: Sam,
+        mask_head: Any,
         fusion: FusionVariant,
         *,
         n_keys: int,
@@ -111,13 +110,12 @@ class KeySeg(nn.Module):
         """
         super().__init__()
         self.vlm = vlm
-        self.side = int(sam.image_encoder.img_size)
-        """Of SAM's input: mask logits cover a square of this many pixels."""
-        self.mask_head = MaskHead(sam)
+        self.mask_head = mask_head
         self.fusion = fusion
         self.shift = int(previous_state)
         words = vlm.table()
-        width, dim = words.shape[1], sam.mask_decoder.transformer_dim
+        width, self.dim = words.shape[1], int(self.mask_head.channels)
+        dim = self.dim
         self.seg_projection = projection(width, dim, projection_layers) if fusion.uses_seg else None
         self.key_projection = self.seg_projection if shared_projection else None
         if fusion.uses_key and self.key_projection is None:
@@ -136,7 +134,12 @@ class KeySeg(nn.Module):
         elif n_keys:  # with all rows trained the pre-trained table is another one
             kept = words.clone() if vlm.whole_tables else words
             self.keyword_head = KeywordHead(kept, train_table=table == "trained")
-        self.dim = dim
+
+    @property
+    def frame(self) -> Frame:
+        """Where in the square that mask logits cover an image is."""
+        found: Frame = self.mask_head.frame
+        return found
 
     @property
     def needs_key(self) -> bool:
@@ -145,7 +148,7 @@ class KeySeg(nn.Module):
 
     def forward(self, inputs: Inputs) -> Output:
         """Expressions whose answer lacks a token are computed from its row's first state."""
-        states = self.vlm(inputs.packed, inputs.features.clip)
+        states = self.vlm(inputs.packed, inputs.features.language)
         text_logits = self.vlm.logits(states.flatten(0, 1)[inputs.supervised])
         if inputs.exchanged is not None:
             states = self._exchange(inputs, states)
@@ -154,7 +157,8 @@ class KeySeg(nn.Module):
         key_at = (inputs.key_at - self.shift).clamp(min=0)
         key_states = states[rows[:, None], key_at]
         prompt = self._prompt(inputs, states, rows, seg_at, key_states)
-        drawn, expected = self.mask_head(inputs.features.sam[rows], prompt[:, None])
+        seen = tuple(level[rows] for level in inputs.features.mask)
+        drawn, expected = self.mask_head(seen, prompt[:, None])
         head = self.keyword_head
         return Output(
             text_logits=text_logits,
@@ -166,7 +170,7 @@ class KeySeg(nn.Module):
 
     def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """What is read of KEY (N, K, D) and SEG (N, D); of any state where an answer lacks one."""
-        states, rows = self.vlm(inputs.packed, inputs.features.clip), inputs.image_of
+        states, rows = self.vlm(inputs.packed, inputs.features.language), inputs.image_of
         key_at, seg_at = ((at - self.shift).clamp(min=0) for at in (inputs.key_at, inputs.seg_at))
         return states[rows[:, None], key_at], states[rows, seg_at]
 
@@ -210,7 +214,7 @@ class KeySeg(nn.Module):
             other = inputs.elsewhere
             assert other is not None, "a variant that is given another's KEY needs a split"
             with torch.no_grad():
-                states: Tensor = self.vlm(other.packed, other.clip)
+                states: Tensor = self.vlm(other.packed, other.language)
             return states[other.rows[:, None], other.key_at - self.shift].to(own.dtype)
         if self.fusion.key_from == NAME:
             table = self.vlm.table().to(own.dtype)

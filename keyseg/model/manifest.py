@@ -43,7 +43,7 @@ def room(name: str) -> str:
     if _TOKENS.search(name):
         return TOKENS
     if name.startswith("vlm."):
-        return "LLaVA projector" if "multi_modal_projector" in name else "language model"
+        return "image projector" if "multi_modal_projector" in name else "language model"
     parts = name.split(".")
     if parts[0] == "mask_head":
         return ".".join(["mask_decoder", *parts[2:3]])

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from keyseg.data.prefix import Prefix
+
 PREFIX = 0
 PADDING = -1
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Token rows. input_ids, positions, segments: (B, L) int64."""
+    """Token rows. input_ids, segments: (B, L) int64; positions: (B, L), or (3, B, L) where a
+    language model turns image tokens by time, height and width."""
 
     input_ids: Tensor
     positions: Tensor
@@ -49,7 +52,7 @@ class Packed:
 
 
 def pack(
-    prefixes: Sequence[Sequence[int]],
+    prefixes: Sequence[Prefix],
     expressions: Sequence[Sequence[Sequence[int]]],
     pad_id: int,
     multiple: int = 1,
@@ -57,28 +60,35 @@ def pack(
     """Lay out rows; also return where each expression starts in its row.
 
     Args:
-        prefixes: one token list for each of B images.
+        prefixes: one for each of B images.
         expressions: for each image the token lists of its expressions.
         pad_id: fills rows to the length of the longest.
         multiple: of which that length is rounded up (few shapes, for torch.compile).
     """
-    rows: list[tuple[list[int], list[int], list[int]]] = []
+    rows: list[tuple[list[int], list[int], list[list[int]]]] = []
     starts: list[list[int]] = []
     for prefix, parts in zip(prefixes, expressions, strict=True):
-        ids, positions, segments = list(prefix), list(range(len(prefix))), [PREFIX] * len(prefix)
+        ids, segments = list(prefix.ids), [PREFIX] * len(prefix.ids)
+        positions = [list(axis) for axis in prefix.positions]
         begin = []
         for number, part in enumerate(parts, start=1):
             begin.append(len(ids))
             ids += part
-            positions += range(len(prefix), len(prefix) + len(part))
             segments += [number] * len(part)
-        rows.append((ids, positions, segments))
+            for axis in positions:
+                axis += range(prefix.end, prefix.end + len(part))
+        rows.append((ids, segments, positions))
         starts.append(begin)
     longest = max(len(ids) for ids, _, _ in rows)
     length = -(-longest // multiple) * multiple
-    fills = (pad_id, 0, PADDING)
-    columns = [
-        torch.tensor([row[k] + [fill] * (length - len(row[k])) for row in rows])
-        for k, fill in enumerate(fills)
-    ]
-    return Packed(*columns), starts
+
+    def filled(values: Sequence[list[int]], fill: int) -> Tensor:
+        return torch.tensor([row + [fill] * (length - len(row)) for row in values])
+
+    axes = [filled(axis, 0) for axis in zip(*(axes for _, _, axes in rows), strict=True)]
+    packed = Packed(
+        input_ids=filled([ids for ids, _, _ in rows], pad_id),
+        positions=axes[0] if len(axes) == 1 else torch.stack(axes),
+        segments=filled([segments for _, segments, _ in rows], PADDING),
+    )
+    return packed, starts

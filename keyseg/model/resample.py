@@ -1,7 +1,7 @@
-"""Between the grid of SAM's decoder and an image's own pixels.
+"""Between the grid of a mask decoder and an image's own pixels.
 
-Shapes: N masks, S side of SAM's input, 4E side of the decoder's grid, H x W the image's own size,
-h x w the part of the grid that is not padding.
+Shapes: N masks, S side of the square that the mask side sees, 4E side of the decoder's grid, H x W
+the image's own size, h x w the part of the grid that is not padding.
 
 SAM brings logits to S x S, cuts the padding off and brings the rest to H x W, bilinearly both
 times (`Sam.postprocess_masks`). Both steps are linear along each axis, so together they are one
@@ -13,6 +13,7 @@ chooses (benchmarks/eval.py).
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,23 +26,39 @@ def resized(height: int, width: int, side: int) -> tuple[int, int]:
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
-def to_original(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
+class Frame(NamedTuple):
+    """How an image fills the square that a mask side sees: `side` pixels, padded where an image is
+    no square, or squashed to it."""
+
+    side: int
+    squash: bool = False
+
+    def at(self, grid: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a grid's part that shows the image; `grid` places a side."""
+        if self.squash:
+            return grid, grid
+        shrink = self.side // grid
+        high, wide = resized(height, width, self.side)
+        return -(-high // shrink), -(-wide // shrink)
+
+
+def to_original(logits: Tensor, frame: Frame, original: tuple[int, int]) -> Tensor:
     """(N, 4E, 4E) decoder logits -> (N, H, W) float32 at the image's own size."""
-    rows, columns = _matrices(logits.shape[-1], side, original, logits.device)
+    rows, columns = _matrices(logits.shape[-1], frame, original, logits.device)
     with torch.autocast(logits.device.type, enabled=False):
         out: Tensor = rows @ logits.float() @ columns.T
     return out
 
 
-def drawn(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
+def drawn(logits: Tensor, frame: Frame, original: tuple[int, int]) -> Tensor:
     """Masks at the image's own size, column by column: bool (N, W, H), logit > 0.
 
     The columns are what run lengths are made of. On a CPU the few weights of each row are summed
     mask by mask, which stays in its cache.
     """
     if logits.device.type != "cpu":
-        return to_original(logits, side, original).transpose(1, 2) > 0
-    rows, columns = _weights(logits.shape[-1], side, original)
+        return to_original(logits, frame, original).transpose(1, 2) > 0
+    rows, columns = _weights(logits.shape[-1], frame, original)
     height, width = original
     out = torch.empty(len(logits), width, height, dtype=torch.bool)
     for mask, logit in zip(out, logits.float(), strict=True):
@@ -50,25 +67,26 @@ def drawn(logits: Tensor, side: int, original: tuple[int, int]) -> Tensor:
     return out
 
 
-def at_decoder(logits: Tensor, targets: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def at_decoder(logits: Tensor, targets: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     """Logits without padding and targets of their size: (N, 4E, 4E), (N, H, W) -> two (N, h, w).
 
     Targets keep their values (0, 1, 255): the nearest pixel's.
     """
-    shrink = side // logits.shape[-1]
-    height, width = (-(-n // shrink) for n in resized(targets.shape[-2], targets.shape[-1], side))
+    height, width = frame.at(logits.shape[-1], targets.shape[-2], targets.shape[-1])
     small = F.interpolate(targets[:, None], (height, width), mode="nearest-exact")[:, 0]
     return logits[:, :height, :width], small
 
 
 @lru_cache(maxsize=512)  # images of a data set come in a few hundred sizes
 def _matrices(
-    grid: int, side: int, original: tuple[int, int], device: torch.device
+    grid: int, frame: Frame, original: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """(H, 4E) and (W, 4E)."""
-    kept = resized(*original, side)
-    unit = torch.eye(grid)[None]  # one row a place of the grid; resized along the other axis
-    large = F.interpolate(unit, side, mode="linear", align_corners=False)
+    large = torch.eye(grid)[None]  # one row a place of the grid; resized along the other axis
+    kept = (grid, grid)
+    if not frame.squash:  # there is nothing to cut off of a squashed one: one step, as SAM 2 does
+        kept = resized(*original, frame.side)
+        large = F.interpolate(large, frame.side, mode="linear", align_corners=False)
     rows, columns = (
         F.interpolate(large[..., :part], whole, mode="linear", align_corners=False)[0].T
         for part, whole in zip(kept, original, strict=True)
@@ -81,7 +99,7 @@ Weights = list[tuple[Tensor, Tensor]]
 
 
 @lru_cache(maxsize=512)
-def _weights(grid: int, side: int, original: tuple[int, int]) -> tuple[Weights, Weights]:
+def _weights(grid: int, frame: Frame, original: tuple[int, int]) -> tuple[Weights, Weights]:
     """The weights of both matrices that are not 0."""
 
     def of(matrix: Tensor) -> Weights:
@@ -89,7 +107,7 @@ def _weights(grid: int, side: int, original: tuple[int, int]) -> tuple[Weights, 
         values, places = matrix.topk(most, dim=1)
         return [(places[:, k].contiguous(), values[:, k, None].contiguous()) for k in range(most)]
 
-    rows, columns = _matrices(grid, side, original, torch.device("cpu"))
+    rows, columns = _matrices(grid, frame, original, torch.device("cpu"))
     return of(rows), of(columns)
 
 

@@ -22,16 +22,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
-from keyseg.data.prompts import add_tokens, asked
+from keyseg.config import LLAVA, SAM, ConfigError, RunConfig
+from keyseg.data.example import several_targets
+from keyseg.data.prompts import Conversation, asked, new_tokens
 from keyseg.data.templates import IMAGE_TOKEN
-from keyseg.model.backbones.sam import FOLDER_TYPE, load_sam
+from keyseg.model.backbones.sides import DTYPES
 from keyseg.predict import exported_script
 from keyseg.predict.model_card import card
 from keyseg.predict.predictor import load_model, refuse_controls
 from keyseg.runs import packages
 from keyseg.runs.run_directory import RunDirectory
-from keyseg.train.build import DTYPES, Parts, load_backbones
+from keyseg.train.build import Parts
 
 _HEAD = ("fusion.", "seg_projection.", "key_projection.", "context_projection.", "keyword_head.")
 
@@ -55,6 +56,12 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         raise ConfigError(f"{folder} holds something already; give another folder")
     if run.config.model.init == "random":
         raise ConfigError(f"run {run.path} has model.init=random: it has no base to be merged into")
+    for part, side in (("language", run.config.model.language), ("mask", run.config.model.mask)):
+        if side["_target_"] not in (LLAVA, SAM):
+            raise ConfigError(
+                f"model.{part}._target_={side['_target_']}: predict.py of an export loads "
+                "LLaVA and SAM alone. `keyseg predict` asks the run itself"
+            )
     # 4-bit weights cannot be merged into: the base is read whole
     cfg = replace(run.config, model=replace(run.config.model, quantization="none"))
     parts = load_model(cfg, run.best_file, torch.device("cpu"))
@@ -70,20 +77,21 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         # the keyword head's table is the pre-trained one, in which KEY and SEG are untrained
         if (words := parts.model.keyword_head) is not None:
             if cfg.loss.keyword.table == "frozen" and not parts.model.vlm.whole_tables:
-                head["keyword_head.new_rows"] = words.table[[talk.key_id, talk.seg_id]]
+                head["keyword_head.new_rows"] = words.table[new_ids(talk)]
             else:  # llava/ has another one
                 head["keyword_head.table"] = words.table.detach()
         save_file(  # copies: SEG and KEY may share a projection
             {k: v.float().contiguous().clone() for k, v in head.items()},
             aside / "keyseg.safetensors",
         )
-        sam = _write_sam(cfg, parts, aside)
+        sam = parts.mask.save(parts.model.mask_head, aside)
         about = _about(cfg, parts, sam)
         (aside / "keyseg.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         shutil.copyfile(exported_script.__file__, aside / "predict.py")
         (aside / "README.md").write_text(card(run.config, run.info, about, dtype))
         shutil.copyfile(run.config_file, aside / "config.yaml")
-        _write_llava(cfg, parts, aside / "llava", DTYPES[dtype])
+        added = new_tokens(cfg.model.tokens)
+        parts.language.save(parts.model.vlm, aside / "llava", added, DTYPES[dtype])
         if folder.exists():
             folder.rmdir()
         aside.rename(folder)
@@ -101,31 +109,6 @@ def _check_space(model: nn.Module, dtype: torch.dtype, folder: Path) -> None:
             f"{folder.parent} has {free / 1e9:.1f} GB free, the export needs about "
             f"{needed / 1e9:.1f} GB: give a folder on another disk, or --dtype bf16"
         )
-
-
-def _write_llava(cfg: RunConfig, parts: Parts, folder: Path, dtype: torch.dtype) -> None:
-    """The adapter in the weights it adapts, CLIP back in its place, tokens in the tokenizer."""
-    merged = parts.model.vlm.peft.merge_and_unload()
-    _, seeing, processor = load_backbones(cfg, torch.device("cpu"), part="vision")
-    merged.model.vision_tower = seeing.model.vision_tower
-    merged.config.vision_config = seeing.config.vision_config
-    merged.to(dtype).save_pretrained(folder)
-    add_tokens(processor.tokenizer, cfg.model.tokens)
-    processor.save_pretrained(folder)
-
-
-def _write_sam(cfg: RunConfig, parts: Parts, folder: Path) -> str:
-    """SAM with the trained decoder, in the form it came in; returns the file's name."""
-    source = resolve_path(cfg.model.sam)
-    sam = load_sam(source, cfg.model.sam_type)
-    sam.mask_decoder.load_state_dict(parts.model.mask_head.decoder.state_dict())
-    if cfg.model.sam_type != FOLDER_TYPE:
-        torch.save(sam.state_dict(), folder / "sam.pth")
-        return "sam.pth"
-    (folder / "sam").mkdir()
-    shutil.copyfile(source / "config.json", folder / "sam" / "config.json")
-    save_file(sam.state_dict(), folder / "sam" / "model.safetensors")
-    return "sam"
 
 
 def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
@@ -146,7 +129,11 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         **{kind: ask.replace("\0", form).rstrip() for kind, form in forms.items()},
         "key_id": talk.key_id,
         "seg_id": talk.seg_id,
+        "rej_id": talk.rej_id,
+        "new_ids": new_ids(talk),
         "n_keys": tokens.n_keys,
+        "key_first": tokens.order == "key_first",
+        "several_masks": several_targets(cfg.data),
         "reads_state_before_token": int(tokens.state == "previous"),
         "clip_view": cfg.model.clip_view,
         "max_new_tokens": cfg.evaluation.max_new_tokens,
@@ -157,6 +144,11 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "needs": _needs(cfg),
         "fusion": {**options, "dim": parts.model.dim, "n_keys": tokens.n_keys},
     }
+
+
+def new_ids(talk: Conversation) -> list[int]:
+    """Ids of the new tokens."""
+    return [i for i in (talk.key_id, talk.seg_id, talk.rej_id) if i is not None]
 
 
 def _needs(cfg: RunConfig) -> list[str]:

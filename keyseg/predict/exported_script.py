@@ -28,12 +28,17 @@ _CUT = "\0"
 
 
 class Answer(NamedTuple):
-    """text: the answer; words: the likeliest for KEY; mask: bool (H, W); iou: SAM's own guess."""
+    """text: the answer; words: the likeliest for KEY; mask: bool (H, W); iou: SAM's own guess.
+
+    masks: of a model that was trained on several targets, one for each SEG; mask is their union
+    then, words are those of the first, iou is the mean.
+    """
 
     text: str
     words: list[tuple[str, float]]
     mask: np.ndarray[Any, Any]
     iou: float | None
+    masks: list[np.ndarray[Any, Any]]
 
 
 class Exported:
@@ -57,7 +62,7 @@ class Exported:
                 self.table = state["keyword_head.table"]
             else:  # the base's own, but for the two rows
                 self.table = self.llava.get_input_embeddings().weight.detach().float().clone()
-                self.table[[about["key_id"], about["seg_id"]]] = state["keyword_head.new_rows"]
+                self.table[about["new_ids"]] = state["keyword_head.new_rows"]
 
     @torch.no_grad()
     def __call__(
@@ -76,16 +81,41 @@ class Exported:
         states = self.llava.model(
             input_ids=torch.tensor([asked + ids]), pixel_values=pixels
         ).last_hidden_state[0]
+        text = tokenizer.decode(ids)
+        places = self._places(len(asked), ids)
+        nothing = np.zeros((picture.height, picture.width), bool)
+        masks, ious = [], []
+        for keys, seg in places:
+            if seg is None or about["rej_id"] in ids:
+                continue
+            mask, iou = nothing, None
+            if keys or not self.fusion.uses_key:
+                mask, iou = self._draw(picture, self._prompt(states.float(), keys, seg))
+                ious.append(iou)
+            masks.append(mask)
+        union = np.logical_or.reduce([nothing, *masks])
+        words = self._words(states.float(), places[0][0])
+        return Answer(text, words, union, sum(ious) / len(ious) if ious else None, masks)
+
+    def _places(self, start: int, ids: Sequence[int]) -> list[tuple[list[int], int | None]]:
+        """Where KEYs and SEG of each mask are in an answer that begins at `start`; none: no KEY."""
+        about = self.about
+        count = about["n_keys"]
         keys, segs = (
-            [len(asked) + n for n, i in enumerate(ids) if i == about[token]]
+            [start + n for n, i in enumerate(ids) if i == about[token]]
             for token in ("key_id", "seg_id")
         )
-        keys = keys[: about["n_keys"]] if len(keys) >= about["n_keys"] else []
-        text = tokenizer.decode(ids)
-        mask, iou = np.zeros((picture.height, picture.width), bool), None
-        if segs and (keys or not self.fusion.uses_key):
-            mask, iou = self._draw(picture, self._prompt(states.float(), keys, segs[0]))
-        return Answer(text, self._words(states.float(), keys), mask, iou)
+        if not (about["several_masks"] and segs):
+            return [(keys[:count] if len(keys) >= count else [], segs[0] if segs else None)]
+        ends = [start - 1, *segs, start + len(ids)]
+        found: list[tuple[list[int], int | None]] = []
+        for n, seg in enumerate(segs, start=1):
+            if about["key_first"]:
+                own = [k for k in keys if ends[n - 1] < k < seg][-count or len(keys) :]
+            else:
+                own = [k for k in keys if seg < k < ends[n + 1]][:count]
+            found.append((own if len(own) == count else [], seg))
+        return found
 
     def _see(self, picture: Image.Image) -> Any:
         """What the processor makes of a picture: its middle, or all of it, padded or squashed."""
@@ -244,7 +274,12 @@ def main() -> None:
     print(", ".join(f"{word} {p:.2f}" for word, p in answer.words) or "no KEY in the answer")
     print(f"{answer.mask.mean():.1%} of the image, SAM expects IoU {answer.iou}")
     if len(sys.argv) == 4:
-        Image.fromarray(answer.mask.astype(np.uint8) * 255).save(sys.argv[3])
+        file = Path(sys.argv[3])
+        Image.fromarray(answer.mask.astype(np.uint8) * 255).save(file)
+        for n, mask in enumerate(answer.masks if len(answer.masks) > 1 else [], start=1):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(
+                file.with_name(f"{file.stem}-{n}{file.suffix}")
+            )
 
 
 if __name__ == "__main__":

@@ -91,8 +91,14 @@ class Reading:
     def __init__(
         self, parts: Parts, groups: Sequence[ImageGroup], cfg: RunConfig, protocol: str
     ) -> None:
+        """Raises ConfigError where a query may have several targets, with a KEY and SEG each."""
         self.parts, self.groups, self.cfg, self.protocol = parts, groups, cfg, protocol
         examples = [e for g in groups for e in g.examples]
+        if several := next((e.id for e in examples if e.targets is not None), None):
+            raise ConfigError(
+                f"{several} may have several targets: an intervention exchanges the one KEY or SEG "
+                "of an answer; set data.targets=union"
+            )
         self.states = {"key": States(examples), "seg": States(examples)}
         self._answers: dict[str, list[int]] = {}
 

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from keyseg.config import GENERATED, ConfigError, RunConfig
-from keyseg.data.example import Example
+from keyseg.data.example import Example, several_targets
 from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle
 from keyseg.data.mix import ImageGroup
 from keyseg.data.pictures import image_size
-from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.backbones.weights import WeightsError
 from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.runs.run_directory import DamagedError
 from keyseg.train.build import Parts, build
@@ -41,7 +41,9 @@ class Prediction:
     answer: as generated, or as given to it. words: the likeliest for KEY, with their
     probabilities; none where the answer has no KEY. mask: bool (H, W) at the image's own size, as
     its EXIF turns it; empty where the answer lacks a token that it is drawn from.
-    predicted_iou: SAM's own judgement of the mask; None where none was drawn.
+    predicted_iou: SAM's own judgement of the mask; None where none was drawn. rles: of a model
+    that was trained on queries with several targets (data.targets=each) the run lengths of each
+    mask, of which `mask` is the union and `predicted_iou` the mean; None of any other.
     """
 
     query: str
@@ -50,18 +52,34 @@ class Prediction:
     mask: NDArray[np.bool_]
     rle: str
     predicted_iou: float | None
+    rles: list[str] | None = None
+
+    @property
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """One for each SEG of the answer, where the model gives several; else the one."""
+        if self.rles is None:
+            return [self.mask]
+        return [decode_rle(counts, *self.mask.shape) == 1 for counts in self.rles]
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON types; the mask in COCO's run lengths."""
+        size = list(self.mask.shape)
+        each = {} if self.rles is None else {"masks": [rle_of(size, c) for c in self.rles]}
         return {
             "query": self.query,
             "answer": self.answer,
             "keyword": self.words[0][0] if self.words else None,
             "top_words": [{"word": word, "probability": p} for word, p in self.words],
-            "mask": {"size": list(self.mask.shape), "counts": self.rle},
+            "mask": rle_of(size, self.rle),
+            **each,
             "area": round(float(self.mask.mean()), 6),
             "predicted_iou": self.predicted_iou,
         }
+
+
+def rle_of(size: Sequence[int], counts: str) -> dict[str, Any]:
+    """A mask as COCO writes it."""
+    return {"size": list(size), "counts": counts}
 
 
 class Predictor:
@@ -87,7 +105,8 @@ class Predictor:
         """
         if not all(query.strip() for query in queries):
             raise DataError("the query is empty")
-        examples = [_example(image, query) for query in queries]
+        several = several_targets(self.cfg.data)
+        examples = [_example(image, query, several) for query in queries]
         predictions: list[Prediction] = []
         for start in range(0, len(examples), _TOGETHER):
             group = ImageGroup(image, str(image), examples[start : start + _TOGETHER])
@@ -97,11 +116,13 @@ class Predictor:
 
     def _prediction(self, record: Record) -> Prediction:
         drawn = record["has_seg"] and (record["has_key"] or not self.parts.model.needs_key)
+        drawn = drawn and not record.get("rejected")
         counts = record["mask_rle"]
         mask = decode_rle(counts, record["height"], record["width"]) == 1
         words = [(str(word), float(p)) for word, p in json.loads(record["top_words"])]
         expected = record["predicted_iou"] if drawn else None
-        return Prediction(record["query"], record["answer"], words, mask, counts, expected)
+        each = json.loads(record["masks_rle"]) if "masks_rle" in record else None
+        return Prediction(record["query"], record["answer"], words, mask, counts, expected, each)
 
 
 def load_model(
@@ -151,8 +172,8 @@ def is_sentence(query: str) -> bool:
     return query.rstrip().endswith((".", "?", "!"))
 
 
-def _example(image: Path, query: str) -> Example:
-    """An example without a target."""
+def _example(image: Path, query: str, several: bool = False) -> Example:
+    """An example without a target; `several`: its answer may have any number of masks."""
     return Example(
         id=f"{image}: {query}",
         image=image,
@@ -163,4 +184,5 @@ def _example(image: Path, query: str) -> Example:
         text=None,
         slices={},
         load_mask=lambda: np.zeros(image_size(image), np.uint8),
+        targets=() if several else None,
     )

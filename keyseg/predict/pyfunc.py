@@ -24,8 +24,7 @@ import torch
 
 from keyseg.config import GENERATED, ConfigError, RunConfig
 from keyseg.data.files import DataError
-from keyseg.model.backbones.sam import WeightsError
-from keyseg.model.backbones.weights import check_trained_on, check_weights
+from keyseg.model.backbones.weights import WeightsError, check_trained_on, check_weights
 from keyseg.predict.predictor import Predictor, reason
 from keyseg.runs.run_directory import RunDirectory
 
@@ -80,11 +79,12 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
 def _located(cfg: RunConfig, moved: Mapping[str, Any]) -> RunConfig:
     """The config with the base weights where they are on this machine."""
 
-    def place(key: str) -> str:
-        there = moved.get(key) or os.environ.get(f"KEYSEG_{key.upper()}")
-        return str(there or getattr(cfg.model, key))
+    def place(key: str, before: str) -> str:
+        return str(moved.get(key) or os.environ.get(f"KEYSEG_{key.upper()}") or before)
 
-    cfg = replace(cfg, model=replace(cfg.model, llava=place("llava"), sam=place("sam")))
+    choice = cfg.model
+    language, mask = place("llava", choice.language_weights), place("sam", choice.mask_weights)
+    cfg = replace(cfg, model=choice.with_weights(language, mask))
     try:
         check_weights(cfg)
     except ConfigError as error:

@@ -16,6 +16,7 @@ from keyseg.report.figures.style import FIGURE_KINDS
 from keyseg.report.files import ReportFiles
 from keyseg.report.gallery import examples
 from keyseg.report.page import answer, checks, render
+from keyseg.report.stats import evaluations as stats_evaluations
 from keyseg.report.stats import interventions as stats_interventions
 from keyseg.report.stats import scores
 from keyseg.report.tables import (
@@ -58,13 +59,15 @@ def build(
 ) -> ReportFiles:
     """See `keyseg.report.build`."""
     packages.load()
-    sweep = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
+    whole = joined.asked(joined.join(folders), asked.metrics, asked.baseline)
+    sweep = stats_evaluations.own(whole)
     log.info("%s: %d of %d cells finished", sweep.name, len(sweep.finished), len(sweep.cells))
     log.info("scores with their intervals")
     measured = scores.scores(sweep, seed)
     replaced = stats_interventions.interventions(sweep, seed)
     log.info("contrasts with their intervals and p values")
     differences = scores.contrasts(sweep, seed)
+    evaluated = _evaluated(whole, sweep, measured, differences, seed)
     figure_kinds = _figure_kinds(asked.formats)
     paged = "html" in asked.formats
     log.info("tables and gallery" if paged else "tables")
@@ -72,6 +75,7 @@ def build(
     in_print = printed.load(published or _PUBLISHED, sweep.design.get("published"))
     answers = contrasts.answers(sweep, differences)
     first = headline.table(sweep, measured, in_print)
+    data = ReportData(sweep, measured, differences, slices, evaluated, in_print)
     parts = render.PageContent(
         sweep=sweep,
         answer=answer.answer(sweep, answers, first),
@@ -87,11 +91,11 @@ def build(
         manifest=export.manifest(sweep),
         gallery=examples.build(sweep, seed) if paged else None,
         tunings=tuning.sections(folders, out_dir / "figures", figure_kinds),
-        added=sections.filled(ReportData(sweep, measured, differences, slices)),
+        added=sections.filled(data),
     )
     frames = {
-        **_derived(sweep, measured, differences),
-        "published": in_print,
+        **_derived(sweep, measured, differences, evaluated),
+        "published": printed.of(sweep, in_print),
         "runs": parts.runs,
         "manifest": parts.manifest,
         **({"interventions": replaced} if len(replaced) else {}),
@@ -147,17 +151,35 @@ def _figure_kinds(formats: Sequence[str]) -> list[str]:
 
 def derived(sweep: Sweep, seed: int = 0) -> dict[str, pd.DataFrame]:
     """The tables that samples alone give: `keyseg verify` derives them again."""
-    return _derived(sweep, scores.scores(sweep, seed), scores.contrasts(sweep, seed))
+    mine = stats_evaluations.own(sweep)
+    measured, differences = scores.scores(mine, seed), scores.contrasts(mine, seed)
+    evaluated = _evaluated(sweep, mine, measured, differences, seed)
+    return _derived(mine, measured, differences, evaluated)
+
+
+def _evaluated(
+    whole: Sweep, sweep: Sweep, measured: pd.DataFrame, differences: pd.DataFrame, seed: int
+) -> list[stats_evaluations.OnTestSet]:
+    title = stats_evaluations.own_title(sweep)
+    mine = stats_evaluations.OnTestSet(title, sweep, measured, differences)
+    return stats_evaluations.evaluations(whole, mine, seed)
 
 
 def _derived(
-    sweep: Sweep, measured: pd.DataFrame, differences: pd.DataFrame
+    sweep: Sweep,
+    measured: pd.DataFrame,
+    differences: pd.DataFrame,
+    evaluated: Sequence[stats_evaluations.OnTestSet],
 ) -> dict[str, pd.DataFrame]:
-    return {
+    frames = {
         "results": export.results(sweep, measured),
         "contrasts": differences,
         "slices": measured[measured["slice"] != ""],
     }
+    if evaluated:
+        frames["evaluations"] = stats_evaluations.tidy(evaluated, "scores")
+        frames["evaluation_contrasts"] = stats_evaluations.tidy(evaluated, "contrasts")
+    return frames
 
 
 def _results(

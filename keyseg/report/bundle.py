@@ -52,6 +52,12 @@ def bundle(sweep_dir: Path, target: Path, report: Path | None = None) -> list[st
     files = {name: sweep_dir / name for name in _OF_SWEEP}
     for cell in sweep.cells:
         files |= {f"runs/{cell.signature}/{name}": cell.directory / name for name in _OF_RUN}
+        elsewhere = cell.directory.glob("evaluations/*/*")
+        files |= {
+            f"runs/{cell.signature}/{file.relative_to(cell.directory).as_posix()}": file
+            for file in elsewhere
+            if file.suffix in (".parquet", ".json")
+        }
     files |= {f"report/{name}": report / name for name in _OF_REPORT} if report else {}
     about = {
         "sweep": sweep.name,
@@ -108,7 +114,7 @@ def _read(source: Path, folder: Path) -> Sweep:
         entries = looks_like_a_sweep(folder)
         for entry in entries:
             (folder / entry).symlink_to(folder / "runs" / entry, target_is_directory=True)
-        for file in folder.glob("runs/*/samples.parquet"):
+        for file in folder.glob("runs/**/*.parquet"):
             _check_size(file)
         return join([folder])
     except ArchiveError:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from keyseg.report.store import Sweep
+
+if TYPE_CHECKING:
+    from keyseg.report.stats.evaluations import OnTestSet
 
 
 @dataclass(frozen=True)
@@ -16,9 +20,13 @@ class ReportData:
 
     scores: a row for each variant, protocol, slice and measure (`stats.scores.scores`). contrasts:
     a row for each contrast and measure (`stats.scores.contrasts`). slices: name -> its values.
+    evaluated: the same by test set, where runs were read on other data. published: numbers in print
+    (`tables.printed`).
     """
 
     sweep: Sweep
     scores: pd.DataFrame
     contrasts: pd.DataFrame
     slices: Mapping[str, Sequence[str]]
+    evaluated: Sequence[OnTestSet] = ()
+    published: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -11,6 +11,7 @@ from typing import Any
 
 from keyseg.config import ConfigError, flatten
 from keyseg.metrics import BY_NAME
+from keyseg.report.stats.looks import JOINED
 from keyseg.report.store import CellResult, Sweep, load, variants_of
 from keyseg.runs.imported import IMPORTED
 from keyseg.runs.run_directory import stored_config
@@ -22,8 +23,9 @@ def join(folders: Sequence[Path]) -> Sweep:
 
     A factor that a sweep did not vary is read from the frozen configs of its runs, "" where a run
     has none. Runs of one signature in several sweeps are one run. Contrasts are those that the
-    sweeps declare; baseline and path are the first sweep's. Cells of other systems keep their own
-    label, and each of these systems is held against the baseline.
+    sweeps declare; baseline and path are the first sweep's. Contrasts with cells of a sweep whose
+    seeds come by looks go by its boundary (`stats.looks.by_contrast`). Cells of other systems keep
+    their own label, and each of these systems is held against the baseline.
     """
     sweeps = [load(folder) for folder in folders]
     if len(sweeps) == 1:
@@ -61,10 +63,21 @@ def join(folders: Sequence[Path]) -> Sweep:
         "margin": dict(ChainMap(*(s.design.get("margin") or {} for s in sweeps))),
         "published": list(dict.fromkeys(p for s in sweeps if (p := s.design.get("published")))),
         "looks": None,  # those of one sweep are no looks at all of them
+        JOINED: [_part(s) for s in sweeps],
         "declared": None,
         "command": " ; ".join(str(s.design.get("command") or "not recorded") for s in sweeps),
     }
     return Sweep(first.directory, design, tuple(variants_of(labelled)))
+
+
+def _part(sweep: Sweep) -> dict[str, Any]:
+    """What `stats.looks` asks of each."""
+    return {
+        "name": sweep.name,
+        "directory": str(sweep.directory),
+        "looks": sweep.design.get("looks"),
+        "signatures": [cell.signature for cell in sweep.cells],
+    }
 
 
 def _contrasts(sweeps: Sequence[Sweep], keys: Sequence[str]) -> list[Mapping[str, Any]]:

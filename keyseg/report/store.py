@@ -18,11 +18,11 @@ import pandas as pd
 from keyseg.config import PROJECT, PROTOCOLS
 from keyseg.data.pictures import check_size
 from keyseg.metrics import BY_NAME, key_asked, terms
-from keyseg.runs import convergence, imported, provenance
+from keyseg.runs import convergence, imported, provenance, sweep_directory
 from keyseg.runs import samples as samples_file
 from keyseg.runs.factors import matches
 from keyseg.runs.private_files import without_passwords
-from keyseg.runs.run_directory import Row, RunDirectory
+from keyseg.runs.run_directory import QUEUED, STOPPED, Row, RunDirectory, state_of
 
 METRIC_COLUMNS = ("name", "value", "step", "time")
 
@@ -31,8 +31,8 @@ METRIC_COLUMNS = ("name", "value", "step", "time")
 class CellResult:
     """One point of the design and its run.
 
-    `status` is the run's own (queued, running, done, failed, pruned), "interrupted" where a run
-    calls itself running and no process works on it, or "missing" where no run directory exists.
+    `status` is the run's own (queued, running, done, failed, pruned), "stopped" where it was begun,
+    or is called for, and nobody works on it, or "missing" where no run directory exists.
     `samples` holds rows only for a finished run; `metrics` for any.
     """
 
@@ -297,16 +297,14 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
         # be broken, and the rest of the report is still worth having.
         try:
             info = dict(run.info)
-            status = str(info.get("status") or "missing")
-            if status == "running" and not run.busy:
-                status = "interrupted"
+            status = _state(run, info) if info.get("status") else "missing"
         except (OSError, ValueError) as error:
             problems.append(f"run.json cannot be read: {error}")
         try:
             metrics = run.metrics()
         except (OSError, ValueError, KeyError) as error:
             problems.append(f"metrics.jsonl cannot be read: {error}")
-        if status == "done":
+        if status == "done" and not _unread(run, info):
             try:
                 samples = run.samples().reset_index(drop=True)
                 if lacking := [name for name in samples_file.REQUIRED if name not in samples]:
@@ -329,6 +327,19 @@ def _cell(sweep_dir: Path, entry: Mapping[str, Any]) -> CellResult:
         samples=samples,
         problems=tuple(problems),
     )
+
+
+def _state(run: RunDirectory, info: Mapping[str, Any]) -> str:
+    """As `keyseg status` has it, but that SLURM is not asked: a run with a job is waited for."""
+    state = state_of(run, info)
+    left = state == QUEUED and not (run.path / "job.json").exists()
+    return STOPPED if left and not sweep_directory.at_work(run.path.parent) else state
+
+
+def _unread(run: RunDirectory, info: Mapping[str, Any]) -> bool:
+    """Whether it is a model that somebody imported and that was not read on a test of its own."""
+    weights = imported.of(info) and not imported.masks_only(info)
+    return bool(weights) and not run.samples_file.exists()
 
 
 def _odd_size(samples: pd.DataFrame) -> str:

@@ -27,8 +27,15 @@ from keyseg.config import RunConfig, flatten
 from keyseg.runs import disk, named_terms
 from keyseg.runs.run_directory import RunDirectory
 
-WORK = "keyseg.worker.run.work"
+WORK = ("keyseg.worker.run.work",)
 """Where the work of a cell begins."""
+
+EVALUATION = (
+    "keyseg.worker.evaluation.samples_of",
+    "keyseg.train.build.build",
+    "keyseg.train.trainer.load_trainable",
+)
+"""Where the work on other data begins, without the training before it."""
 
 LEFT_OUT = (
     "keyseg.commands",
@@ -78,11 +85,14 @@ def targets(cfg: RunConfig) -> tuple[str, ...]:
 
 
 @cache
-def of(named: tuple[str, ...]) -> Code:
-    """The code of cells that name these classes and functions (`targets`), as it is now."""
+def of(named: tuple[str, ...], work: tuple[str, ...] = WORK) -> Code:
+    """The code of cells that name these classes and functions (`targets`), as it is now.
+
+    `work`: where it begins.
+    """
     ours = ("keyseg", *(target.partition(".")[0] for target in named))
     seen: set[tuple[str, str]] = set()
-    todo = [_split(target) for target in (WORK, *named)]
+    todo = [_split(target) for target in (*work, *named)]
     parts: dict[str, str] = {}
     while todo:
         module_name, name = todo.pop()
@@ -108,10 +118,15 @@ def of(named: tuple[str, ...]) -> Code:
 def record(run: RunDirectory, cfg: RunConfig) -> str:
     """Write what computes this run from now on into its directory; the fingerprint."""
     code = of(targets(cfg))
-    content = json.dumps(dict(sorted(code.parts.items())), indent=0)
-    disk.replace(run.path / CODE_FILE, content.encode())
+    write(run.path, code)
     run.update(code={"fingerprint": code.fingerprint, "targets": code.targets})
     return code.fingerprint
+
+
+def write(folder: Path, code: Code) -> None:
+    """List the parts of the code that computed what lies in a folder."""
+    content = json.dumps(dict(sorted(code.parts.items())), indent=0)
+    disk.replace(folder / CODE_FILE, content.encode())
 
 
 def changes(info: Mapping[str, Any], path: Path) -> list[str]:

@@ -20,6 +20,8 @@ RISING = "still rising"
 UNTRAINED = "never left the untrained level"
 COLLAPSED = "collapsed"
 DIVERGED = "diverged"
+SAYS_NOTHING = "says nothing"
+"""The verdict on a contrast with a variant that is `UNTRAINED`: its numbers are of no variant."""
 _WORDS = (PLATEAU, RISING, UNTRAINED, COLLAPSED, DIVERGED)
 
 LEFT = 0.05

@@ -8,6 +8,7 @@ what to do.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -41,6 +42,20 @@ class DiskFullError(OSError):
 def read_only(error: OSError) -> bool:
     """Whether it says that we may look, and not write: somebody else's files, or an archive."""
     return isinstance(error, PermissionError) or error.errno == errno.EROFS
+
+
+def seen_locked(file: Path) -> bool:
+    """Whether a process holds a lock file, for somebody who may read it, but not write to it.
+
+    Raises:
+        OSError: they may not even read it.
+    """
+    try:
+        with file.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Cells that were not trained here: another system's masks, and who says that they are its."""
+"""Cells that were not trained here: another system's masks or weights, and who says so."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ IMPORTED = "imported"
 """The key of run.json that holds it, and the word that stands beside such a cell everywhere."""
 
 
+OF_WEIGHTS = "weights"
+"""The form of an import that is a model, and can be asked; all others are masks."""
+
+
 def of(info: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json says of an import: system, file, sha256, said_by, form; {} of our own cells."""
     told = info.get(IMPORTED)
     return dict(told) if isinstance(told, Mapping) else {}
+
+
+def masks_only(info: Mapping[str, Any]) -> bool:
+    """Whether it is another system's masks, and there is no model behind them."""
+    told = of(info)
+    return bool(told) and told.get("form") != OF_WEIGHTS
 
 
 def label(system: str) -> str:

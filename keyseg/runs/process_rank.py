@@ -24,6 +24,11 @@ def count(environment: Mapping[str, str] = os.environ) -> int:
     return int(_known(environment).get("WORLD_SIZE", "1"))
 
 
+def count_here(environment: Mapping[str, str] = os.environ) -> int:
+    """How many of them are on this machine."""
+    return int(_known(environment).get("LOCAL_WORLD_SIZE", "1"))
+
+
 def from_srun(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What torchrun would set, from what srun sets; {} where it is set, or for one process."""
     # srun's own variables: those of the job are also there where srun started nothing

@@ -343,6 +343,10 @@ def _memory_bytes() -> int:
 
 
 def cost_unit(infos: Iterable[Mapping[str, Any]]) -> str:
-    """`CPU` where every run.json given recorded its hardware and none had a GPU, else `GPU`."""
-    hardware = [info.get("hardware") for info in infos]
+    """`CPU` where every run given that was begun recorded its hardware without a GPU, else `GPU`.
+
+    Whatever waits says nothing of the machine that it will have.
+    """
+    begun = [info for info in infos if info.get("attempts") or info.get("hardware")]
+    hardware = [info.get("hardware") for info in begun]
     return "CPU" if hardware and all(h and not h.get("gpus") for h in hardware) else "GPU"

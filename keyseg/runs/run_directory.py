@@ -6,6 +6,7 @@
     system.jsonl      load of the machine over time, in rows of the same form
     samples.parquet   one row per evaluated example and protocol
     interventions/    the same with KEY's or SEG's state replaced, a file for each kind
+    evaluations/      the same of other data, a folder for each test set
     checkpoints/      best.safetensors; last.pt until the run is done
     gallery/  log.txt  run.lock  code.json (what computed it)
     before/           results that a run which began anew is to replace
@@ -17,7 +18,6 @@ line, which readers skip and the next writer removes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -55,6 +55,9 @@ TEST = "test/"
 
 QUEUED, RUNNING, DONE, FAILED, PRUNED = "queued", "running", "done", "failed", "pruned"
 
+STOPPED = "stopped"
+"""A state that no run.json says: it was begun, or is called for, and nobody works on it."""
+
 _RESULTS = (
     "checkpoints",
     "gallery",
@@ -64,6 +67,7 @@ _RESULTS = (
     "mlflow.json",
     "val_iou.jsonl",
     "interventions",
+    "evaluations",
     "prune.json",
     "code.json",
     "code.diff",
@@ -263,19 +267,11 @@ class RunDirectory:
         except OSError as error:
             if not disk.read_only(error):
                 raise
-            return self._seen_busy()
+            try:
+                return disk.seen_locked(self.path / "run.lock")
+            except OSError:  # not even that: run.json has to do
+                return self.status == RUNNING
         probe.release()
-        return False
-
-    def _seen_busy(self) -> bool:
-        """`busy` for somebody who may read the run, but not write to it."""
-        try:
-            with (self.path / "run.lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # not even that: run.json has to do
-            return self.status == RUNNING
         return False
 
     def begin_anew(self) -> None:
@@ -407,6 +403,11 @@ class RunDirectory:
     def interventions(self) -> Path:
         """Where results with KEY's or SEG's state replaced lie (`keyseg.runs.interventions`)."""
         return self.path / "interventions"
+
+    @property
+    def evaluations(self) -> Path:
+        """Where results on other data lie (`keyseg.runs.evaluations`)."""
+        return self.path / "evaluations"
 
     def samples(self) -> pd.DataFrame:
         """Per-example results.
@@ -594,3 +595,14 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def state_of(run: RunDirectory, info: Mapping[str, Any] | None = None) -> str:
+    """What run.json says, but of a run that nobody works on any more: it was stopped.
+
+    `info`: run.json, where the caller has read it.
+    """
+    info = run.info if info is None else info
+    status = str(info.get("status", QUEUED))
+    left = status == RUNNING and not run.busy
+    return STOPPED if left or (status == QUEUED and info.get("attempts")) else status

@@ -31,6 +31,24 @@ SAMPLE_COLUMNS = {
 }
 """Name and meaning. Beside them each slice has a column `slice_NAME`."""
 
+SEVERAL_COLUMNS = {
+    "n_targets": "targets of the query",
+    "n_masks": "masks of the answer: its SEGs",
+    "matches": "as JSON, for each mask the number of the target that it is matched with; -1: none",
+    "matched_iou": "sum of the IoUs of matched masks and targets",
+    "matched_intersection": "pixels in both, summed over the pairs",
+    "matched_union": "pixels in either, summed; of what has no partner, its own",
+    "masks_rle": "as JSON, the run lengths of each mask",
+    "targets_rle": "as JSON, those of each target",
+    "keywords_known": "targets whose keyword is known and asked for",
+    "keywords_right": "those of them whose mask's KEY names it",
+}
+"""Further columns where queries may have several targets (`data.targets: each`). The columns above
+speak of the union of masks and of targets there; null for a query that has one mask."""
+
+REJECTED = {"rejected": "whether the answer says [REJ]; its mask is empty then"}
+"""A further column where answers may reject (`model.tokens.no_target: reject`)."""
+
 REQUIRED = (
     "id",
     "image_id",

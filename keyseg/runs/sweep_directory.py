@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,14 @@ def read(sweep_dir: Path) -> dict[str, Any]:
             "anew; its runs are whole"
         ) from error
     return content
+
+
+def owner(sweep_dir: Path) -> str:
+    """Whose it is: a name, or a number that has none on this machine."""
+    try:
+        return sweep_dir.owner()
+    except KeyError:
+        return f"user {sweep_dir.stat().st_uid}"
 
 
 Known = tuple[str | None, str | None]
@@ -156,10 +164,34 @@ def idle(sweep_dir: Path) -> Iterator[None]:
         yield
 
 
+def at_work(sweep_dir: Path) -> bool:
+    """Whether a command is at work on a sweep, or beginning; for whoever only looks."""
+    files = _lock_files(sweep_dir)
+    if not files:
+        return False
+    try:
+        with lock(sweep_dir, "design", timeout=0):  # no command mistakes our look for another one
+            return _commands(sweep_dir)
+    except filelock.Timeout:
+        return True
+    except OSError as error:  # somebody else's sweep, which we may only read
+        if not disk.read_only(error):
+            raise
+    with suppress(OSError):
+        return any(map(disk.seen_locked, files))
+    return False
+
+
 def _commands(sweep_dir: Path, but: str = "none") -> bool:
     """Whether a command is at work on a sweep, other than those whose files begin like this."""
+    files = _lock_files(sweep_dir)
+    return any(not f.name.startswith(but) and not _free(f) for f in files)
+
+
+def _lock_files(sweep_dir: Path) -> list[Path]:
+    """Of commands that are, or were, at work on a sweep."""
     files = [*sweep_dir.glob(".launcher-*.lock"), sweep_dir / ".tuner.lock"]
-    return any(f.exists() and not f.name.startswith(but) and not _free(f) for f in files)
+    return [file for file in files if file.exists()]
 
 
 def _taken(file: Path) -> filelock.BaseFileLock | None:

@@ -22,7 +22,7 @@ FILE = "variants.json"
 """Under paths.data: of fusion variants that were built, what they are given for KEY."""
 
 _CHANNELS = 256
-"""Of SAM's prompts, at its public sizes."""
+"""Of a mask side's prompts, at the public sizes."""
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token")
 
@@ -45,7 +45,10 @@ def check(configs: Iterable[RunConfig]) -> None:
             vars(choice.tokens),
             vars(choice.lora),
         ]
-        key = json.dumps([*parts, choice.llava, choice.sam, choice.init, choice.sizes], default=str)
+        key = json.dumps(
+            [*parts, choice.language_weights, choice.mask_weights, choice.init, choice.sizes],
+            default=str,
+        )
         if key not in seen:
             seen.add(key)
             check_templates(cfg.prompt, choice.tokens)
@@ -123,7 +126,8 @@ def check_lora(cfg: RunConfig) -> None:
     Raises:
         ConfigError: one of them is none.
     """
-    names = _language_layers(Path(weights_path(cfg.model.llava)))
+    named = cfg.model.language_weights
+    names = _language_layers(Path(weights_path(named)))
     for target in cfg.model.lora.targets if names else ():
         try:
             found = any(re.fullmatch(target, name) for name in names)
@@ -131,7 +135,7 @@ def check_lora(cfg: RunConfig) -> None:
             raise ConfigError(f"model.lora.targets={target}: {error}") from error
         if not found:
             raise ConfigError(
-                f"model.lora.targets={target}: the language model of {cfg.model.llava} has no such "
+                f"model.lora.targets={target}: the language model of {named} has no such "
                 f"layer; it has {', '.join(sorted(names))}"
             )
 
@@ -181,7 +185,7 @@ def _tokenizer_folder(cfg: RunConfig) -> Path | None:
     if cfg.model.init == "random" and cfg.model.sizes:
         named = cfg.model.sizes.get("tokenizer")
         return Path(weights_path(str(named))) if named else None
-    return Path(weights_path(cfg.model.llava))
+    return Path(weights_path(cfg.model.language_weights))
 
 
 def _language_layers(folder: Path) -> set[str]:
@@ -203,8 +207,8 @@ def _language_layers(folder: Path) -> set[str]:
 
 
 def _channels(cfg: RunConfig) -> int:
-    """Channels of SAM's prompts: a folder says its own."""
-    file = resolve_path(cfg.model.sam) / "config.json"
+    """Channels of the mask side's prompts: a folder says its own."""
+    file = Path(weights_path(cfg.model.mask_weights)) / "config.json"
     try:
         return int(json.loads(file.read_text(encoding="utf-8"))["prompt_dim"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -21,6 +21,7 @@ from keyseg.config import (
 )
 from keyseg.runs import targets, trunk
 from keyseg.runs.run_directory import RunDirectory
+from keyseg.sweep import start
 from keyseg.sweep.design import Design, Point
 
 Composed = Callable[[Sequence[str]], DictConfig | RunConfig]
@@ -186,4 +187,5 @@ def frozen(composed: DictConfig | RunConfig) -> RunConfig:
     config.stale, config.reuse, config.until, config.notify = "ask", True, None, None
     config.optim.steps = round(config.optim.steps * config.optim.times)
     config.optim.times = 1
+    start.settle(config)
     return config

@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from keyseg.config import ConfigError
+from keyseg.config import PROJECT, ConfigError
+from keyseg.runs import packages
 from keyseg.runs.factors import compared
 from keyseg.runs.looks import LookPlan
 from keyseg.runs.sweep_directory import label_of, short_key
@@ -53,6 +55,7 @@ ABLATION_KEYS = (
     "margin",
     "only_where",
     "drop_behind",
+    "tests",
 )
 
 
@@ -76,7 +79,8 @@ class Design:
     metric -> points below which a difference counts as none ({} = the report's default);
     `only_where`: see `conditional`; `left_out`: how many cells it makes repeats of others; `looks`:
     when seeds come that come until the answer is in (None = all of them at once);
-    `drop_behind`: see `drops` (None = every variant is trained to every budget).
+    `drop_behind`: see `drops` (None = every variant is trained to every budget); `tests`: further
+    test sets that its finished runs are read on, like "refcoco:testA" (`keyseg evaluate`).
     """
 
     name: str
@@ -94,6 +98,7 @@ class Design:
     left_out: int = 0
     looks: LookPlan | None = None
     drop_behind: float | None = None
+    tests: list[str] = field(default_factory=list)
 
 
 def read_design(
@@ -189,6 +194,7 @@ def read_design(
         left_out=len(every) - len(cells),
         looks=plan,
         drop_behind=read_drop_behind(block.get("drop_behind"), factors, looks=plan is not None),
+        tests=_tests(block.get("tests")),
     )
     if plan and len({p.label for p in points}) < 2:
         raise ConfigError(
@@ -293,6 +299,27 @@ def check_block(block: Mapping[str, Any]) -> None:
             f"ablation.baseline={baseline}: give factor and value, like {{fusion: seg_only}}"
         )
     _margin(block.get("margin"), _metrics(block.get("metrics")))
+    _tests(block.get("tests"))
+
+
+def _tests(given: Any) -> list[str]:
+    """Further test sets, each an option of the group data and a split."""
+    items = [] if given is None else given
+    form = re.compile(r"[\w-]+(:\w+)?")
+    folders = [PROJECT / "experiments", *map(Path, packages.folders("experiments"))]
+    known = {file.stem for folder in folders for file in (folder / "data").glob("*.yaml")}
+    if isinstance(items, str) or not isinstance(items, Sequence):
+        raise ConfigError(f"ablation.tests={given}: give a list, like [refcoco:testA, reason_seg]")
+    for item in map(str, items):
+        name = item.partition(":")[0]
+        if not form.fullmatch(item) or name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"ablation.tests: {item} is no option of the group data, alone or with a split, "
+                f"like refcoco:testA.{hint}"
+            )
+    return list(map(str, items))
 
 
 def _metrics(given: Any) -> list[str]:

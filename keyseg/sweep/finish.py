@@ -59,13 +59,14 @@ def make_report(
     except ConfigError:
         raise
     except Exception as error:
-        trace = sweep_dir / "report-error.txt"
-        with suppress(OSError):  # a full disk may be the reason
+        trace, kept = sweep_dir / "report-error.txt", ""
+        with suppress(OSError):  # a full disk may be the reason; an archive is read only
             trace.write_text(traceback.format_exc())
+            kept = f" (traceback: {short_path(trace)})"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return None, (
-            f"the report could not be made: {reason} (traceback: {short_path(trace)}). The results "
-            f"are complete; `keyseg report {sweep_dir.name}` tries again"
+            f"the report could not be made: {reason}{kept}. The results are complete; `keyseg "
+            f"report {sweep_dir.name}` tries again"
         )
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from keyseg.config import ConfigError, flatten
+from keyseg.data.assignment import of_each
 from keyseg.data.example import Example
 from keyseg.data.files import DataError
 from keyseg.data.masks import encode_rle
@@ -121,7 +122,21 @@ def _row(example: Example, prediction: ForeignPrediction | None, protocol: str) 
         "width": target.shape[1],
         "target_rle": encode_rle(target == 1),
         "ignore_rle": encode_rle(target == 255) if (target == 255).any() else "",
+        **_of_each(example, prediction, target),
     }
+
+
+def _of_each(example: Example, prediction: ForeignPrediction | None, target: Any) -> dict[str, Any]:
+    """What comes of matching a prediction's masks with its query's targets.
+
+    Nothing of a query that has one mask, nor of a system that gives none.
+    """
+    if example.targets is None or (prediction and prediction.pixels):
+        return {}
+    each = prediction.drawn_each() if prediction else ()
+    masks = [draw(*target.shape) == 1 for draw in each]
+    found = of_each(masks, example.masks() if example.targets else [])
+    return {**found, "keywords_known": 0, "keywords_right": 0}
 
 
 def _counted(prediction: ForeignPrediction, target: Any) -> dict[str, Any]:

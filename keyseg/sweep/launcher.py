@@ -34,7 +34,7 @@ from keyseg.runs import looks as looks_file
 from keyseg.runs.drops import JudgedBudget
 from keyseg.runs.looks import TakenLook
 from keyseg.runs.private_files import without_passwords
-from keyseg.runs.run_directory import DONE, FAILED
+from keyseg.runs.run_directory import DONE, FAILED, state_of
 from keyseg.sweep import drops, finish, looks, notify, preflight, ranges, reuse, stale
 from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, check_scored, freeze
 from keyseg.sweep.compose import Composer
@@ -42,7 +42,7 @@ from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch, state_of, unique_titles
+from keyseg.sweep.status import Watch, unique_titles
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.tracking import parent_run
 

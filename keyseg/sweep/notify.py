@@ -12,14 +12,12 @@ import os
 import signal
 import socket
 import subprocess
-from collections import Counter
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from keyseg.runs import disk, sweep_directory
-from keyseg.runs.provenance import cost_unit, hours
-from keyseg.runs.run_directory import DONE, FAILED, PRUNED
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RUNNING
+from keyseg.sweep import overview
 from keyseg.sweep.progress import last_line
 from keyseg.sweep.status import watches
 
@@ -55,34 +53,34 @@ def tell(command: str | None, sweep_dir: Path, *, page: Path | None, error: str 
 
 
 def message(sweep_dir: Path, *, page: Path | None, error: str = "") -> dict[str, Any]:
-    """What is told of a sweep. `state`: done or failed; `text`: all of it in a sentence.
+    """What is told of a sweep. `state`: as `keyseg status` has it; `text`: all in a sentence.
 
     Raises:
         ConfigError: sweep.json cannot be read.
     """
     cells = [(watch.title, watch.run.info) for watch in watches(sweep_dir)]
-    states = Counter(str(info.get("status", "missing")) for _, info in cells)
-    ended = states[DONE] + states[PRUNED]
-    state = DONE if ended == len(cells) and not error else FAILED
+    (row,), _, _ = overview.summaries([sweep_dir])
+    state = FAILED if error else row.state
     failures = [
         f"{title}: {last_line(str(info['error']))}"
         for title, info in cells
         if info.get("status") == FAILED and info.get("error")
     ]
-    spent = sum(cost for _, info in cells if isfinite(cost := hours(info)))
-    unit = cost_unit(info for _, info in cells if info.get("attempts"))
     reason = last_line(error) if error else (failures or [""])[0]
-    text = f"{sweep_dir.name}: {state}, {ended} of {len(cells)} cells done"
-    text += f", {states[FAILED]} failed" if states[FAILED] else ""
-    text += f", {spent:.2f} {unit}-hours"
+    ended = row.states.get(DONE, 0) + row.states.get(PRUNED, 0)
+    running = row.states.get(RUNNING, 0)
+    text = f"{sweep_dir.name}: {state}, {ended} of {row.cells} cells done"
+    text += f", {row.failed} failed" if row.failed else ""
+    text += f", {running} running" if running else ""
+    text += f", {row.hours:.2f} {row.unit}-hours"
     return {
         "sweep": sweep_dir.name,
         "state": state,
-        "cells": len(cells),
-        "done": states[DONE],
-        "pruned": states[PRUNED],
-        "failed": states[FAILED],
-        f"{unit.lower()}_hours": round(spent, 4),
+        "cells": row.cells,
+        "done": row.states.get(DONE, 0),
+        "pruned": row.states.get(PRUNED, 0),
+        "failed": row.failed,
+        f"{row.unit.lower()}_hours": round(row.hours, 4),
         "error": reason,
         "runs": str(sweep_dir.absolute()),
         "report": str(page.absolute()) if page else None,

@@ -40,6 +40,9 @@ FLAGS = {"--dry": "dry=true", "--detach": "detach=true"}
 _WHOLE = re.compile(r"(hydra\.(sweeper|launcher)\.\w+|ablation(\.\w+)?|model\.sizes)=\s*\{")
 """Overrides of mappings whose keys are the user's to give."""
 
+_OF_ABLATION = re.compile(r"ablation(\.\w+)+=")
+"""Overrides of a single key of the block that a sweep's file fills."""
+
 
 def plain_flags(arguments: Sequence[str]) -> list[str]:
     """The command line with our own flags written as overrides, and these at its end.
@@ -67,6 +70,8 @@ def whole_mappings(arguments: Sequence[str]) -> list[str]:
             key = argument.partition("=")[0]
             add = "++" if key.startswith("ablation.") else ""
             problems += [f"{add}{key}=null", f"++{argument}"]
+        elif _OF_ABLATION.match(argument):
+            problems.append(f"++{argument}")
         else:
             problems.append(argument)
     return problems
@@ -172,7 +177,8 @@ def check(overrides: Sequence[str], configs: Path = CONFIGS, config_dir: str | N
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise ConfigError(
-            f"{error.override}: cannot be read as an override; write KEY=VALUE "
+            f"{error.override}: cannot be read as an override; write KEY=VALUE, and a value with "
+            f"""signs like > or ; in quotes of its own: "KEY='VALUE'" """
             f"({_first(str(error.__cause__ or error))})"
         ) from error
     with initialize_config_dir(str(configs.absolute()), version_base="1.3"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.config import ConfigError
+from keyseg.runs import sweep_directory
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import (
     DONE,
@@ -22,6 +23,7 @@ from keyseg.runs.run_directory import (
     PRUNED,
     QUEUED,
     RUNNING,
+    STOPPED,
     RunDirectory,
     now,
 )
@@ -30,7 +32,7 @@ from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.pool import Submission
 from keyseg.sweep.slurm.queue import Jobs, Key, SlurmError
 from keyseg.sweep.slurm.reconcile import told
-from keyseg.sweep.status import LOST, STOPPED, watches
+from keyseg.sweep.status import LOST, watches
 
 _COLUMNS = ("sweep", "state", "cells", "done", "failed", "running", "hours", "last change")
 _DAYS = 2 * 86400.0
@@ -49,7 +51,7 @@ class SweepSummary:
     unit: str
     changed: float | None
     waits: bool = False
-    """Whether a job of it waits on a cluster."""
+    """Whether a job of it waits on a cluster, or its command is between two cells."""
 
     @property
     def cells(self) -> int:
@@ -71,8 +73,7 @@ class SweepSummary:
             return DONE
         if ended + self.failed == self.cells:
             return FAILED
-        not_begun = self.states.get(QUEUED) == self.cells
-        return QUEUED if self.waits or not_begun else STOPPED
+        return QUEUED if self.waits else STOPPED
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ def _summary(folder: Path, cells: Sequence[_Cell], jobs: Jobs, trouble: str | No
         folder.name,
         Counter(states),
         sum(spent),
-        cost_unit(cell.info for cell in cells if cell.info.get("attempts")),
+        cost_unit(cell.info for cell in cells),
         max((moment for cell in cells for moment in _written(cell.run)), default=None),
-        any(s == QUEUED and c.submission for s, c in zip(states, cells, strict=True)),
+        any(s == QUEUED and c.submission for s, c in zip(states, cells, strict=True))
+        or (QUEUED in states and sweep_directory.at_work(folder)),
     )
 
 

@@ -79,7 +79,7 @@ def unread(configs: Sequence[RunConfig], train: Sequence[Source]) -> list[str]:
     queries = [e.query for source in train for e in source.examples]
     queries = queries[:: max(1, len(queries) // _LOOKED_AT)]
     lines = []
-    for cfg in _distinct(configs, lambda cfg: cfg.model.llava):
+    for cfg in _distinct(configs, lambda cfg: cfg.model.language_weights):
         share, words = buildable.unknown_words(cfg, queries)
         if share >= _UNREAD:
             lines.append(

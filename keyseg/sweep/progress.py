@@ -15,8 +15,8 @@ from rich.text import Text
 
 from keyseg.config import OWN_TERMS
 from keyseg.runs import convergence
-from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING
-from keyseg.sweep.status import LOST, STOPPED, TESTING, CellStatus
+from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, STOPPED
+from keyseg.sweep.status import LOST, TESTING, CellStatus
 
 _STYLES = {
     RUNNING: "cyan",

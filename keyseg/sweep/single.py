@@ -13,7 +13,7 @@ from rich.console import Console
 from keyseg.config import ConfigError
 from keyseg.runs import process_rank
 from keyseg.runs.provenance import cores
-from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code
+from keyseg.runs.run_directory import DONE, FAILED, RUNNING, RunBusy, exit_code, state_of
 from keyseg.sweep import finish, preflight, reuse, stale
 from keyseg.sweep.cells import Cell, cell_of, check_scored, frozen
 from keyseg.sweep.design import SINGLE, Point, check_block, folder_name
@@ -28,7 +28,7 @@ from keyseg.sweep.launcher import (
 )
 from keyseg.sweep.overrides import fail, one_line_errors
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch, state_of
+from keyseg.sweep.status import Watch
 from keyseg.sweep.supervise import Outcome
 
 _REDRAW = 0.5  # seconds
@@ -114,7 +114,7 @@ def _take_part(cell: Cell, *, dry: bool = False) -> None:
 
 def _take_threads(cell: Cell) -> int:
     """This process's threads; before torch is loaded, which reads the variables once."""
-    cores_each = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    cores_each = max(1, cores() // process_rank.count_here())
     threads: int = cell.config.runtime.threads or cell.open().info.get("threads") or cores_each
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KEYSEG_THREADS"):
         os.environ.setdefault(name, str(threads))

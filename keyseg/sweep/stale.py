@@ -64,7 +64,9 @@ class StaleCheck:
         return self._seen[key]
 
     def _weights(self, cfg: RunConfig) -> str | None:
-        key = json.dumps(["weights", cfg.model.llava, cfg.model.sam, cfg.model.init])
+        key = json.dumps(
+            ["weights", cfg.model.language_weights, cfg.model.mask_weights, cfg.model.init]
+        )
         if key not in self._seen:
             try:
                 check_weights(cfg)
@@ -136,14 +138,19 @@ def decide(cells: Sequence[Cell], config: Any) -> tuple[list[Cell], list[str]]:
             "made with: put back what was there, or stale=rerun begins anew. " + " | ".join(named)
         )
     if choice == ASK:
-        choice = _asked(head, lines)
+        choice = asked(head, lines)
     if choice == KEEP:
         return list(cells), [f"kept though stale: {line}" for line in lines]
     again = [replace(cell, rerun=cell.signature in stale) for cell in cells]
     return again, [f"runs again: {line}" for line in lines]
 
 
-def _asked(head: str, lines: Sequence[str]) -> str:
+def asked(head: str, lines: Sequence[str]) -> str:
+    """What somebody at the terminal says is to become of stale results: rerun or keep.
+
+    Raises:
+        ConfigError: there is nobody, or no answer.
+    """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigError(
             f"{head}: stale=rerun runs them again, stale=keep takes them as they are. "

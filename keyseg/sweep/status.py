@@ -15,18 +15,20 @@ from keyseg.runs.run_directory import (
     PRUNED,
     QUEUED,
     RUNNING,
+    STOPPED,
     DamagedError,
     Row,
     RunDirectory,
     is_loss,
     now,
     parse_rows,
+    state_of,
     stored_config,
 )
 
-TESTING, STOPPED, LOST = "testing", "stopped", "lost"
-"""States beyond run.json's: the steps are done and the test split is read; nobody works on it;
-its job ended without a word."""
+TESTING, LOST = "testing", "lost"
+"""States beyond run.json's: the steps are done and the test split is read; its job ended without a
+word."""
 
 _TAIL = 4096
 """Bytes at the end of metrics.jsonl that show how a run ended."""
@@ -207,17 +209,6 @@ class Watch:
                 return info.get("steps")
         steps = info.get("steps")
         return self._steps if steps is None else steps
-
-
-def state_of(run: RunDirectory, info: Mapping[str, Any] | None = None) -> str:
-    """What run.json says, but of a run that nobody works on any more: it was stopped.
-
-    `info`: run.json, where the caller has read it.
-    """
-    info = run.info if info is None else info
-    status = str(info.get("status", QUEUED))
-    left = status == RUNNING and not run.busy
-    return STOPPED if left or (status == QUEUED and info.get("attempts")) else status
 
 
 def watches(sweep_dir: Path) -> list[Watch]:

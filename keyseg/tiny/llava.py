@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from keyseg.data.prefix import Prefix
 from keyseg.data.scenes.world import SIZE
 from keyseg.model.packing import Packed, pack
 from keyseg.tiny.arch import cell_word
@@ -66,13 +67,13 @@ class Template:
         return frozenset(i for w, i in words.items() if len(w) == 3 and w[1:].isdigit())
 
     @cached_property
-    def prefix(self) -> list[int]:
+    def prefix(self) -> Prefix:
         """`<s> user : <image> x patches`, as the processor expands it."""
         crop = self.processor.image_processor.crop_size
         image = np.zeros((1, 3, crop["height"], crop["width"]), dtype=np.uint8)
         out = self.processor(text=["user : <image>"], images=list(image), return_tensors="pt")
         ids: list[int] = out["input_ids"][0].tolist()
-        return ids
+        return Prefix.of(ids)
 
     def tokens(self, text: str) -> list[int]:
         """Of a text amid the conversation."""
@@ -139,7 +140,7 @@ def batch(
     )
     labels = torch.full_like(packed.input_ids, NO_LABEL)
     patches = seen.shape[1]
-    first = talk.prefix.index(vocabulary["<image>"])
+    first = talk.prefix.ids.index(vocabulary["<image>"])
     places = torch.zeros(*labels.shape, patches, dtype=torch.bool)
     words = []
     for row, index in enumerate(picks):
@@ -174,7 +175,7 @@ def loss(
     """Cross-entropy of answers and locations, of the words at image tokens, and of the look."""
     rows = rows.to(llava.device)
     asked = rows.labels != NO_LABEL
-    first = talk.prefix.index(llava.config.image_token_id)
+    first = talk.prefix.ids.index(llava.config.image_token_id)
     patches = slice(first, first + rows.seen.shape[1])
     with torch.autocast(llava.device.type, torch.bfloat16), _watched(llava) as looks:
         features = llava.model.multi_modal_projector(rows.seen)

@@ -14,12 +14,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from keyseg.runs.convergence import SAYS_NOTHING
 from keyseg.runs.run_directory import DONE, FAILED, RUNNING
 from keyseg.tracking import pages, scores
 from keyseg.tracking.names import LONGEST_TAG, name_of
 
 BEGINNING = "A sweep of keyseg"
 """How a description of an experiment begins that is ours to change."""
+
+PICTURES = "report/pictures"
+"""Folder of the figures as they are shown here, among the artifacts of a parent run."""
 
 _PICTURES = 3
 
@@ -56,14 +60,26 @@ class ReportWords:
             rows,
         )
 
+    @property
+    def shown(self) -> Sequence[tuple[str, str]]:
+        """The figures that a description shows."""
+        return self.figures[:_PICTURES]
+
     def contrasts(self, metrics: Sequence[str]) -> dict[str, float]:
-        """The difference of each contrast on these metrics, and the ends of its interval."""
+        """The difference of each contrast on these metrics, and the ends of its interval.
+
+        Fractions, as all of MLflow's numbers are. No word stands beside a metric: a contrast that
+        says nothing has none, and of one whose trainings had not converged the name says so.
+        """
         found = {}
         first = self.rows[0].get("protocol") if self.rows else None
         for row in self.rows:
             if row.get("metric") not in metrics or row.get("protocol") != first:
                 continue
-            name = f"contrast/{row['contrast'].replace('−', 'minus')}/{row['metric']}"
+            if row.get("verdict") == SAYS_NOTHING:
+                continue
+            contrast = f"{row['contrast'].replace('−', 'minus')} {row.get('at') or ''}".strip()
+            name = f"contrast/{contrast}/{row['metric']}"
             for end, column in (("", "difference"), ("_low", "low"), ("_high", "high")):
                 value = _number(row.get(column))
                 if isfinite(value):
@@ -79,12 +95,21 @@ def of_sweep(
     experiment_id: str,
     parent: str,
     metric: str,
+    variants: bool,
 ) -> str:
-    """The description of a parent run; `metric`: of the table while there is no report."""
+    """The description of a parent run.
+
+    Args:
+        sweep, found: sweep.json and its cells.
+        answer: what the report says.
+        experiment_id, parent: of the run.
+        metric: of the table while there is no report.
+        variants: whether there are runs of variants.
+    """
     states = [cell.info.get("status") for cell in found]
     counts = [f"{states.count(s)} {s}" for s in (FAILED, RUNNING) if states.count(s)]
     done = f"{states.count(DONE)} of {len(found)} cells done"
-    links = _lists(experiment_id, sweep)
+    links = _lists(experiment_id, variants=variants)
     if answer.rows or answer.verdicts:
         report = pages.run(experiment_id, parent, "artifacts/report/index.html")
         links.append(f"[the report]({report})")
@@ -94,24 +119,25 @@ def of_sweep(
         f"{', '.join([done, *counts])} · " + " · ".join(links),
         answer.table or ("" if sweep.get("tune") else "\n".join(_interim(found, metric))),
         *(
-            f"![{title}]({pages.picture(parent, f'report/{name}')})"
-            for title, name in answer.figures[:_PICTURES]
+            f"![{title}]({pages.picture(parent, f'{PICTURES}/{Path(name).name}')})"
+            for title, name in answer.shown
         ),
         answer.caveats,
     ]
     return _fitting(parts)
 
 
-def of_experiment(experiment_id: str, sweep: Mapping[str, Any]) -> str:
+def of_experiment(experiment_id: str, sweep: Mapping[str, Any], *, variants: bool) -> str:
     """The description of a sweep's experiment: what is asked, and the way to its lists."""
-    links = " · ".join(_lists(experiment_id, sweep))  # in the line that is seen without a click
+    # In the line that is seen without a click.
+    links = " · ".join(_lists(experiment_id, variants=variants))
     return f"{BEGINNING}: {links}\n\n{sweep.get('question') or ''}".strip()
 
 
-def _lists(experiment_id: str, sweep: Mapping[str, Any]) -> list[str]:
+def _lists(experiment_id: str, *, variants: bool) -> list[str]:
     """Links to the lists of cells and of variants."""
     links = [f"[cells, best first]({pages.view(experiment_id)})"]
-    if scores.repeated(sweep):
+    if variants:
         links.append(f"[variants]({pages.view(experiment_id, pages.VARIANTS)})")
     return links
 
@@ -123,6 +149,12 @@ def of_variant(found: Sequence[scores.CellState], experiment_id: str) -> str:
         for cell in found
         if cell.info.get("mlflow_run_id")
     ]
+    if len(found) == 1:
+        return (
+            f"Cell: {links[0] if links else f'seed {found[0].seed}'}.\n\n"
+            "One seed: its numbers and its curves. It tells nothing of the spread over seeds, so "
+            "there is no standard deviation and no interval."
+        )
     return (
         f"Cells: {', '.join(links)}.\n\n"
         "Each metric is the mean over seeds; `_sd` its standard deviation, `_low` and `_high` the "

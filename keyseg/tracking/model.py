@@ -84,13 +84,13 @@ def write(run: RunDirectory, folder: Path) -> None:
         data, code = Path(temporary) / "run", Path(temporary) / "keyseg"
         data.mkdir()
         cfg = run.config
-        llava, sam = (
+        language, mask = (
             name if is_hub_id(name) else str(resolve_path(name))
-            for name in (cfg.model.llava, cfg.model.sam)
+            for name in (cfg.model.language_weights, cfg.model.mask_weights)
         )
         kept = RunDirectory(data)
         terms = _by_target(cfg.loss)
-        kept.freeze(replace(cfg, model=replace(cfg.model, llava=llava, sam=sam), loss=terms))
+        kept.freeze(replace(cfg, model=cfg.model.with_weights(language, mask), loss=terms))
         kept.checkpoints.mkdir()
         shutil.copyfile(run.best_file, kept.best_file)
         info = {key: run.info.get(key) for key in _KEPT}

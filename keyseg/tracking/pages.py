@@ -16,8 +16,11 @@ from keyseg.tracking.names import CELL, KIND, VARIANT, name_of
 
 _TRAINING = "workflowType=machine_learning"
 
-_WIDTH = 125
-"""Of a column, in pixels: all of them fit beside the names on a screen of usual width."""
+_WIDTHS = {"keyseg.label": 110, "seed": 60, "keyseg.state": 70, "keyseg.seeds": 85, "minutes": 60}
+_WIDTH = 80
+"""Of columns, in pixels: in a window of 1,400 state, scores and minutes stand in sight beside the
+names, which hold variant and seed, also where MLflow's assistant takes its share, as it does in a
+fresh browser."""
 
 CELLS, VARIANTS = "keyseg-cells", "keyseg-variants"
 """Keys of the two views: a line a cell, and a line a variant."""
@@ -47,7 +50,7 @@ def experiment_tags(scores: Sequence[str], *, ascending: bool = False) -> dict[s
     variant = ("tags", "keyseg.label")
     costs = [("metrics", "minutes")]
     shown = [("metrics", name_of(name)) for name in scores]
-    cells = [variant, ("params", "seed"), ("tags", "keyseg.state"), *shown, *costs]
+    cells = [("tags", "keyseg.state"), *shown, *costs, variant, ("params", "seed")]
     spread = [("metrics", name_of(f"{scores[0]}_{end}")) for end in ("sd", "low", "high")]
     variants = [variant, ("tags", "keyseg.seeds"), shown[0], *spread, *shown[1:], *costs]
     views = {CELLS: (CELL, cells), VARIANTS: (VARIANT, variants)}
@@ -67,7 +70,7 @@ def experiment_tags(scores: Sequence[str], *, ascending: bool = False) -> dict[s
                     "datasetsFilter": [],
                     "selectedColumns": (names := [_column(*column) for column in columns]),
                     "columnOrder": names,  # else metrics come first, and fill the window
-                    "columnWidths": dict.fromkeys(names, _WIDTH),
+                    "columnWidths": {_column(*c): _WIDTHS.get(c[1], _WIDTH) for c in columns},
                 }
             )
             for name, (kind, columns) in views.items()

@@ -6,10 +6,12 @@ puts the report on it, and what the report's files say: its verdicts, its first 
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,8 @@ import filelock
 
 from keyseg.runs import provenance, sweep_directory
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, RUNNING
-from keyseg.tracking import description, pages, scores, tags, variant_runs
-from keyseg.tracking.names import IDENTITY, KIND, LONGEST_PARAM, SWEEP, name_of
+from keyseg.tracking import description, pages, pictures, scores, tags, variant_runs
+from keyseg.tracking.names import IDENTITY, KIND, LONGEST_PARAM, SWEEP, name_of, param_name
 from keyseg.tracking.store import (
     OFF,
     client_of,
@@ -91,10 +93,10 @@ def finish(sweep_dir: Path, report_dir: Path | None, *, failed: bool = False) ->
         return
     client = client_of(store_uri(sweep_dir))
     if report_dir is not None and report_dir.is_dir():
-        client.log_artifacts(parent, str(report_dir), _REPORT)
-    _show_state(client, sweep_dir, sweep, report_dir)
+        _put(client, parent, report_dir)
     found = scores.cells(sweep_dir, sweep)
     variant_runs.sync(client, sweep_dir, parent, found)
+    _show_state(client, sweep_dir, sweep, report_dir)
     failed = failed or not {cell.info.get("status") for cell in found} <= {DONE, PRUNED}
     client.set_terminated(parent, "FAILED" if failed else "FINISHED")
 
@@ -112,8 +114,18 @@ def log_report(sweep_dir: Path, report_dir: Path) -> None:
     client = client_of(store_uri(sweep_dir))
     if get_run(client, parent) is None:
         raise LookupError(f"it has no run {parent}")
-    client.log_artifacts(parent, str(report_dir), _REPORT)
+    _put(client, parent, report_dir)
     _show_state(client, sweep_dir, sweep, report_dir)
+
+
+def _put(client: MlflowClient, parent: str, report_dir: Path) -> None:
+    """The report among the artifacts, and those figures again that the description shows."""
+    client.log_artifacts(parent, str(report_dir), _REPORT)
+    shown = [report_dir / name for _, name in description.ReportWords.read(report_dir).shown]
+    if shown:
+        with tempfile.TemporaryDirectory() as folder:
+            pictures.narrow(shown, Path(folder))
+            client.log_artifacts(parent, folder, description.PICTURES)
 
 
 def _find(client: MlflowClient, sweep_dir: Path, sweep: Mapping[str, Any]) -> Run | None:
@@ -145,9 +157,9 @@ def _state_design(
         }
     )
     params = [
-        Param(f"design.{name_of(key)}", value[:LONGEST_PARAM])
+        Param(f"design.{param_name(key)}", value[:LONGEST_PARAM])
         for key, value in _design(sweep).items()
-        if f"design.{name_of(key)}" not in parent.data.params
+        if f"design.{param_name(key)}" not in parent.data.params
     ]
     client.log_batch(
         parent.info.run_id, params=params, tags=[RunTag(key, v) for key, v in given.items()]
@@ -191,11 +203,18 @@ def _show_state(
     values |= answer.contrasts(_metrics(sweep))
     _log(client, parent, values, step=int(values["cells done"]))
     experiment_id = parent.info.experiment_id
+    variants = variant_runs.exist(client, experiment_id)
     note = description.of_sweep(
-        sweep, found, answer, experiment_id=experiment_id, parent=parent.info.run_id, metric=first
+        sweep,
+        found,
+        answer,
+        experiment_id=experiment_id,
+        parent=parent.info.run_id,
+        metric=first,
+        variants=variants,
     )
     client.set_tag(parent.info.run_id, _NOTE, tags.texts({_NOTE: note})[_NOTE])
-    _dress(client, experiment_id, sweep, found)
+    _dress(client, experiment_id, sweep, found, variants=variants)
 
 
 def _metrics(sweep: Mapping[str, Any]) -> list[str]:
@@ -205,8 +224,8 @@ def _metrics(sweep: Mapping[str, Any]) -> list[str]:
 def _measured(found: Sequence[scores.CellState], first: str) -> dict[str, float]:
     """Metrics of the whole: how many cells are in which state, what they took, the best mean."""
     states = [cell.info.get("status") for cell in found]
-    hours = [provenance.hours(cell.info) for cell in found]
-    unit = provenance.cost_unit([cell.info for cell in found if cell.info.get("hardware")])
+    spent = [hours for cell in found if isfinite(hours := provenance.hours(cell.info))]
+    unit = provenance.cost_unit(cell.info for cell in found)
     means = [
         spread.mean
         for cells in scores.variants(found).values()
@@ -215,7 +234,7 @@ def _measured(found: Sequence[scores.CellState], first: str) -> dict[str, float]
     return {
         "cells": len(found),
         **{f"cells {s}": states.count(s) for s in (DONE, FAILED, RUNNING)},
-        f"{unit}-hours": sum(spent for spent in hours if spent == spent),
+        **({f"{unit}-hours": sum(spent)} if spent else {}),  # else the unit may not be known
         **({f"best {name_of(first)}": max(means)} if means else {}),
     }
 
@@ -236,6 +255,8 @@ def _dress(
     experiment_id: str,
     sweep: Mapping[str, Any],
     found: Sequence[scores.CellState],
+    *,
+    variants: bool,
 ) -> None:
     """What a list of this sweep's runs shows, in which order, and a way to it."""
     measures = list(dict.fromkeys([*_metrics(sweep)[:1], *_SHOWN]))
@@ -246,7 +267,7 @@ def _dress(
     wanted = pages.experiment_tags(names)
     known = client.get_experiment(experiment_id).tags
     if known.get(_NOTE, "").startswith(description.BEGINNING) or _NOTE not in known:
-        wanted[_NOTE] = description.of_experiment(experiment_id, sweep)
+        wanted[_NOTE] = description.of_experiment(experiment_id, sweep, variants=variants)
     for key, value in wanted.items():
         if known.get(key) != value:
             client.set_experiment_tag(experiment_id, key, value)

@@ -7,6 +7,9 @@ confusion/           a table for each protocol: keyword right or wrong against m
 from __future__ import annotations
 
 import csv
+import json
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +31,12 @@ RIGHT = 0.5
 _LARGEST = 512
 """Longest side of a picture, in pixels."""
 
+_ROOM = 700
+"""Width of a figure in a description, in pixels: MLflow shows it as wide as it is."""
+
 _PREDICTION, _TARGET = "#0072b2", "#e69f00"
+_FURTHER = ("#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+"""Colours of the second and further masks of an answer."""
 
 
 def write(run: RunDirectory, folder: Path) -> None:
@@ -38,6 +46,19 @@ def write(run: RunDirectory, folder: Path) -> None:
         _confusion(rows, folder / "confusion" / f"{protocol}.csv")
     first = samples[samples["protocol"] == samples["protocol"].iloc[0]]
     _overlays(first, folder / "overlays")
+
+
+def narrow(figures: Iterable[Path], folder: Path) -> None:
+    """Write PNG figures into `folder`, as wide as a description has room for."""
+    from PIL import Image
+
+    for file in figures:
+        with Image.open(file) as opened:
+            figure = opened.convert("RGB")
+        height = round(figure.height * _ROOM / figure.width)
+        if figure.width > _ROOM:
+            figure = figure.resize((_ROOM, height), Image.Resampling.LANCZOS)
+        figure.save(folder / file.name, optimize=True)
 
 
 def _confusion(rows: pd.DataFrame, file: Path) -> None:
@@ -80,12 +101,17 @@ def _drawn(row: pd.Series) -> PILImage | None:
     try:
         image = open_rgb(resolve_path(str(row["image"])))
         masks = [decode_rle(str(row.get(k) or ""), *size) for k in ("mask_rle", "target_rle")]
+        stored = row.get("masks_rle")
+        each = [decode_rle(m, *size) for m in json.loads(stored)] if isinstance(stored, str) else []
     except (DataError, ValueError):
         return None
-    predicted, target = (Image.fromarray(mask * 255).resize(image.size) for mask in masks)
-    tinted = Image.blend(image, Image.new("RGB", image.size, _PREDICTION), 0.5)
+    target = Image.fromarray(masks[1] * 255).resize(image.size)
     edge = ImageChops.subtract(target.filter(ImageFilter.MaxFilter(5)), target)
-    drawn = Image.composite(tinted, image, predicted)
+    drawn, colours = image, cycle((_PREDICTION, *_FURTHER))
+    for mask, colour in zip(each or masks[:1], colours, strict=False):
+        predicted = Image.fromarray(mask * 255).resize(image.size)
+        tinted = Image.blend(image, Image.new("RGB", image.size, colour), 0.5)
+        drawn = Image.composite(tinted, drawn, predicted)
     drawn.paste(_TARGET, mask=edge)
     drawn.thumbnail((_LARGEST, _LARGEST))
     return drawn

@@ -62,12 +62,6 @@ def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[CellState]:
     return found
 
 
-def repeated(sweep: Mapping[str, Any]) -> bool:
-    """Whether any variant of sweep.json has several cells: else its one cell says all."""
-    labels = [cell.get("label") for cell in sweep.get("cells", [])]
-    return len(set(labels)) < len(labels)
-
-
 def variants(found: Sequence[CellState]) -> dict[str, list[CellState]]:
     """Cells by variant, in the order of the design."""
     by_label: dict[str, list[CellState]] = {}

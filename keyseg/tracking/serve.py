@@ -16,7 +16,7 @@ from pathlib import Path
 
 from keyseg.config import ConfigError
 from keyseg.runs import sweep_directory
-from keyseg.tracking import pages, scores
+from keyseg.tracking import pages, variant_runs
 from keyseg.tracking.names import IDENTITY
 from keyseg.tracking.store import client_of, get_run, settings
 
@@ -114,7 +114,7 @@ def places(uri: str, sweep_dir: Path | None) -> dict[str, str]:
     number = experiment.experiment_id
     found = {"cells": pages.view(number)}
     sweep = sweep_directory.read(sweep_dir)
-    if scores.repeated(sweep):
+    if variant_runs.exist(client, number):
         found["variants"] = pages.view(number, pages.VARIANTS)
     parent = sweep.get("mlflow_parent")
     run = get_run(client, parent) if parent else None

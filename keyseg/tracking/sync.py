@@ -43,7 +43,7 @@ from keyseg.runs.run_directory import (
     stored_config,
 )
 from keyseg.tracking import model, pictures, tags
-from keyseg.tracking.names import IDENTITY, LONGEST_PARAM, name_of
+from keyseg.tracking.names import IDENTITY, LONGEST_PARAM, name_of, param_name
 from keyseg.tracking.store import OFF as OFF
 from keyseg.tracking.store import (
     batched,
@@ -260,7 +260,7 @@ def _log_params(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> Non
 
     stored = stored_config(run.config_file) if imported.of(run.info) else run.config
     config = {k: v for k, v in flatten(stored).items() if not k.startswith("ablation")}
-    named = {name_of(key): str(value)[:LONGEST_PARAM] for key, value in config.items()}
+    named = {param_name(key): str(value)[:LONGEST_PARAM] for key, value in config.items()}
     missing = [
         Param(key, value) for key, value in named.items() if key not in mlflow_run.data.params
     ]

@@ -30,14 +30,13 @@ def sync(
     client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[scores.CellState]
 ) -> None:
     """Make or bring level the runs of those variants that have a finished cell."""
-    by_label = scores.variants(found)
-    if len(by_label) == len(found) or not any(cell.done for cell in found) or not _wanted(found):
+    if not _wanted(found):
         return
     experiment_id = client.get_run(parent).info.experiment_id
-    wanted = f"tags.`{KIND}` = '{VARIANT}' and tags.`mlflow.parentRunId` = '{parent}'"
-    runs = client.search_runs([experiment_id], wanted)
+    ours = f"tags.`{KIND}` = '{VARIANT}' and tags.`mlflow.parentRunId` = '{parent}'"
+    runs = client.search_runs([experiment_id], ours)
     known = {run.data.tags.get("keyseg.label"): run for run in runs}
-    for label, cells in by_label.items():
+    for label, cells in scores.variants(found).items():
         done = [cell for cell in cells if cell.done and cell.info.get("mlflow_run_id")]
         before = known.get(label)
         ids = " ".join(sorted(cell.info["mlflow_run_id"] for cell in done))
@@ -46,6 +45,11 @@ def sync(
         if before is not None:  # of other cells: MLflow takes no metric back
             client.delete_run(before.info.run_id)
         _make(client, sweep_dir, parent, experiment_id, label, cells, done, ids)
+
+
+def exist(client: MlflowClient, experiment_id: str) -> bool:
+    """Whether an experiment has any: they are made at the end, and can be turned off."""
+    return bool(client.search_runs([experiment_id], f"tags.`{KIND}` = '{VARIANT}'", max_results=1))
 
 
 def _wanted(found: Sequence[scores.CellState]) -> bool:

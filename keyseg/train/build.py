@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +15,17 @@ from torch import nn
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.data.derangement import check_keywords, derangement
 from keyseg.data.example import Example
-from keyseg.data.prompts import Conversation, add_tokens
-from keyseg.model.backbones.clip_view import CROP, clip_pixels
-from keyseg.model.backbones.encoders import ClipEncoder, Encoder
-from keyseg.model.backbones.llava import Vlm, clip_parameters, load_llava
-from keyseg.model.backbones.random_llava import random_llava
-from keyseg.model.backbones.sam import WeightsError, load_sam, preprocess, random_sam
-from keyseg.model.backbones.weights import fingerprint, weights_path
+from keyseg.data.prompts import Conversation, add_tokens, new_tokens
+from keyseg.model.backbones.encoders import Encoder
+from keyseg.model.backbones.sides import (
+    DTYPES,
+    Backbone,
+    LanguageSide,
+    MaskSide,
+    load_language,
+    load_mask,
+)
+from keyseg.model.backbones.weights import fingerprint
 from keyseg.model.features import FrozenFeatures, Store
 from keyseg.model.fusion import NAME, OTHER
 from keyseg.model.keyseg import KeySeg
@@ -29,17 +33,25 @@ from keyseg.model.variant import build_fusion
 from keyseg.train.batch import Collator, Others
 from keyseg.train.losses import weighted_terms
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True)
 class Parts:
-    """A cell, ready to be trained: the model, and what turns examples into its batches."""
+    """A cell, ready to be trained: the model, and what turns examples into its batches.
+
+    language, mask: the sides that the model was made of.
+    """
 
     model: KeySeg
     collator: Collator
     conversation: Conversation
     features: FrozenFeatures
+    language: LanguageSide
+    mask: MaskSide
+
+    @property
+    def view(self) -> str:
+        """How much of an image the language side sees."""
+        return self.language.view
 
 
 def with_others(parts: Parts, *splits: Sequence[Example]) -> Parts:
@@ -56,7 +68,7 @@ def with_others(parts: Parts, *splits: Sequence[Example]) -> Parts:
     if not fusion.uses_key or fusion.key_from != OTHER:
         return parts
     of = {name: other for part in splits for name, other in derangement(part).items()}
-    others = Others(of, parts.features.clip)
+    others = Others(of, parts.features.language)
     return replace(parts, collator=Collator(parts.conversation, parts.features, others))
 
 
@@ -77,15 +89,19 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     kept = _preloaded.pop(
         _backbones_key(cfg), None
     )  # taken out: what is added to them belongs to this cell
-    sam, llava, processor = kept or load_backbones(cfg, device, part="language")
-    tokenizer = processor.tokenizer
+    language, mask = kept or load_backbones(cfg, device, part="language")
     tokens = cfg.model.tokens
-    ids = add_tokens(tokenizer, tokens)
-    starts = [_word_id(tokenizer, word) for word in (tokens.key_init, tokens.seg_init)]
-    vlm = Vlm(
-        llava,
+    known = language.tokenizer.get_vocab()
+    ids = add_tokens(language.tokenizer, tokens)
+    begin = {tokens.key: tokens.key_init, tokens.seg: tokens.seg_init}
+    # a token that the base was trained with (an export, LISA) keeps its row
+    starts = [
+        known[token] if token in known else _word_id(language.tokenizer, begin.get(token))
+        for token in new_tokens(tokens)
+    ]
+    vlm = language.adapted(
         new_tokens=ids,
-        init_tokens=starts[-len(ids) :],
+        init_tokens=starts,
         seed=cfg.draws,
         rank=cfg.model.lora.r,
         alpha=cfg.model.lora.alpha,
@@ -95,10 +111,11 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     )
     if cfg.model.gradient_checkpointing != "none":
         vlm.checkpoint_gradients(selective=cfg.model.gradient_checkpointing == "selective")
+    head = mask.head()
     model = KeySeg(
         vlm,
-        sam,
-        build_fusion(cfg, sam.mask_decoder.transformer_dim, vlm.table().shape[1]),
+        head,
+        build_fusion(cfg, head.channels, vlm.table().shape[1]),
         n_keys=tokens.n_keys,
         projection_layers=cfg.model.projection_layers,
         previous_state=tokens.state == "previous",
@@ -107,17 +124,10 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         seed=cfg.draws,
     )
     freeze_unpulled(model, cfg)
-    image_tokens = _image_tokens(processor)
-    seen = image_positions(llava.config)
-    if image_tokens != seen:
-        raise WeightsError(
-            f"model.llava={cfg.model.llava}: its processor makes {image_tokens} image tokens of a "
-            f"picture and its CLIP {seen}: patch size, crop size and num_additional_image_tokens "
-            "in processor_config.json must fit config.json"
-        )
-    conversation = Conversation(tokenizer, cfg.prompt, tokens, image_tokens)
-    features = frozen_features(cfg, device, sam, llava.config, processor.image_processor)
-    return Parts(model.to(device), Collator(conversation, features), conversation, features)
+    conversation = Conversation(language.tokenizer, cfg.prompt, tokens, language.places)
+    features = frozen_features(cfg, device, language, mask)
+    collator = Collator(conversation, features)
+    return Parts(model.to(device), collator, conversation, features, language, mask)
 
 
 def build_features(cfg: RunConfig, device: torch.device) -> FrozenFeatures:
@@ -126,70 +136,49 @@ def build_features(cfg: RunConfig, device: torch.device) -> FrozenFeatures:
     Raises:
         WeightsError: a backbone is missing or broken.
     """
-    sam, llava, processor = load_backbones(cfg, device, part="vision")
-    return frozen_features(cfg, device, sam, llava.config, processor.image_processor)
+    return frozen_features(cfg, device, *load_backbones(cfg, device, part="vision"))
 
 
 def frozen_features(
-    cfg: RunConfig, device: torch.device, sam: Any, llava: Any, image_processor: Any
+    cfg: RunConfig, device: torch.device, language: LanguageSide, mask: MaskSide
 ) -> FrozenFeatures:
     """The frozen encoders and, unless runtime.features says no, the store of what they see.
 
     Args:
         cfg: of the run.
-        device: where the encoders work.
-        sam: a Sam; its encoder is moved to the device with the first image that needs it.
-        llava: LLaVA's config.
-        image_processor: LLaVA's.
+        device: where the encoders work; they are moved there with the first image that needs them.
+        language: its encoder's weights may have been left out: they are loaded when needed.
+        mask: has its encoder.
     """
     choice = cfg.model
     random = choice.init == "random"  # weights that no name stands for: nothing is stored
-    side, config = int(sam.image_encoder.img_size), llava.to_dict()
-    seen = {k: config[k] for k in ("vision_feature_layer", "vision_feature_select_strategy")}
     same = {"precision": choice.precision, "frozen": choice.frozen, "device": device.type}
 
-    def clip_encoder() -> nn.Module:
-        _, whole, _ = load_backbones(cfg, device, part="vision")
-        return ClipEncoder(whole).to(device)
+    def encoder(side: Backbone, weights: str, load: Callable[[], nn.Module]) -> Encoder:
+        known = {"weights": "random" if random else fingerprint(weights)}
+        return Encoder(
+            name=side.name,
+            title=side.title,
+            parameters=side.encoder_size(),
+            key=same | known | side.seen_with(),
+            load=load,
+            preprocess=side.pixels,
+            autocast=partial(autocast, cfg, device),
+            dtype=DTYPES[choice.precision],
+        )
 
-    def key(weights: str, **more: Any) -> dict[str, Any]:
-        return same | {"weights": "random" if random else fingerprint(weights)} | more
+    def of_language() -> nn.Module:
+        return load_language(choice, device, part="vision").encoder().to(device)
 
-    precision: dict[str, Any] = {
-        "autocast": partial(autocast, cfg, device),
-        "dtype": DTYPES[choice.precision],
-    }
-    clip = Encoder(
-        name="clip",
-        title="CLIP",
-        parameters=clip_parameters(llava),
-        key=key(
-            choice.llava,
-            preprocess=image_processor.to_dict(),
-            **({} if choice.clip_view == CROP else {"view": choice.clip_view}),
-            attention=choice.attention,
-            **seen,
-        ),
-        load=clip_encoder,
-        preprocess=partial(clip_pixels, image_processor, choice.clip_view),
-        **precision,
-    )
-    sam_encoder = Encoder(
-        name="sam",
-        title="SAM's encoder",
-        parameters=sum(p.numel() for p in sam.image_encoder.parameters()),
-        key=key(choice.sam, preprocess=side),
-        load=lambda: sam.image_encoder.to(device),
-        preprocess=partial(preprocess, side),
-        **precision,
-    )
+    reading = encoder(language, choice.language_weights, of_language)
+    drawing = encoder(mask, choice.mask_weights, lambda: mask.encoder().to(device))
     if random:  # loaded at once: later, the draws would come between those of the training
-        return FrozenFeatures(clip.loaded(), sam_encoder.loaded())
+        return FrozenFeatures(reading.loaded(), drawing.loaded())
     store = Store(resolve_path(cfg.paths.data) / "features", cfg.runtime.features_gib * 2**30)
-    return FrozenFeatures(clip, sam_encoder, store if cfg.runtime.features else None)
+    return FrozenFeatures(reading, drawing, store if cfg.runtime.features else None)
 
 
-_preloaded: dict[str, tuple[Any, Any, Any]] = {}
+_preloaded: dict[str, tuple[LanguageSide, MaskSide]] = {}
 
 
 def preload_backbones(cfg: RunConfig) -> None:
@@ -205,42 +194,21 @@ def preload_backbones(cfg: RunConfig) -> None:
 
 def _backbones_key(cfg: RunConfig) -> str:
     choice = cfg.model
-    names = (choice.llava, choice.sam, choice.sam_type, choice.attention)
-    return json.dumps([*names, choice.init, choice.precision, choice.frozen, choice.quantization])
+    names = (choice.language_weights, choice.mask_weights, choice.sam_type, choice.clip_view)
+    sides = (choice.language, choice.mask, choice.attention, choice.init)
+    return json.dumps([*names, *sides, choice.precision, choice.frozen, choice.quantization])
 
 
 def load_backbones(
     cfg: RunConfig, device: torch.device, part: str = "whole"
-) -> tuple[Any, Any, Any]:
-    """SAM, LLaVA (`part` of it) and its processor: from files, or random ones of the same sizes.
+) -> tuple[LanguageSide, MaskSide]:
+    """Both sides (`part` of them): from files, or random ones of the same sizes.
 
     Raises:
         WeightsError: a backbone is missing or broken.
     """
-    choice = cfg.model
-    dtype = DTYPES[choice.precision] if choice.frozen == "precision" else torch.float32
-    sam_path, path = resolve_path(choice.sam), weights_path(choice.llava)
-    if choice.init == "random":
-        sizes = dict(choice.sizes)
-        if "tokenizer" in sizes:
-            sizes["tokenizer"] = weights_path(sizes["tokenizer"])
-        with device:
-            sam = random_sam(sam_path, choice.sam_type)
-            llava, processor = random_llava(
-                path, sizes, dtype=dtype, attention=choice.attention, part=part
-            )
-    else:
-        sam = load_sam(sam_path, choice.sam_type)
-        llava, processor = load_llava(
-            path,
-            dtype=dtype,
-            attention=choice.attention,
-            quantization="none" if part == "vision" else choice.quantization,
-            device=device,
-            part=part,
-        )
-    sam.image_encoder.to(dtype)
-    return sam, llava, processor
+    mask = load_mask(cfg.model, device, part)  # first: random weights are drawn in this order
+    return load_language(cfg.model, device, part), mask
 
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
@@ -272,18 +240,3 @@ def _word_id(tokenizer: object, word: str | None) -> int | None:
             "or null for a draw of its own"
         )
     return int(ids[0])
-
-
-def image_positions(config: Any) -> int:
-    """Image positions that a LLaVA makes of one picture: patches, and CLIP's own token if kept."""
-    patches = int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
-    return patches + int(config.vision_feature_select_strategy == "full")
-
-
-def _image_tokens(processor: object) -> int:
-    """Image positions that the processor puts in for one picture."""
-    crop = processor.image_processor.crop_size  # type: ignore[attr-defined]
-    blank = torch.zeros(3, crop["height"], crop["width"], dtype=torch.uint8)
-    made = processor(text=["<image>"], images=[blank], return_tensors="pt")  # type: ignore[operator]
-    image_id = processor.tokenizer.convert_tokens_to_ids("<image>")  # type: ignore[attr-defined]
-    return int((made["input_ids"] == image_id).sum())

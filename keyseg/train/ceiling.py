@@ -19,7 +19,7 @@ from torch import Tensor
 from keyseg.config import RunConfig, resolve_path
 from keyseg.data.mix import ImageGroup
 from keyseg.metrics import iou
-from keyseg.model.backbones.sam import MaskHead, load_sam
+from keyseg.model.backbones.sides import load_mask
 from keyseg.model.backbones.weights import fingerprint
 from keyseg.model.features import FrozenFeatures
 from keyseg.model.resample import drawn
@@ -73,21 +73,19 @@ def _kept(file: Path) -> dict[str, float] | None:
 def _measure(
     cfg: RunConfig, features: FrozenFeatures, images: Sequence[ImageGroup], device: torch.device
 ) -> dict[str, float]:
-    sam = load_sam(resolve_path(cfg.model.sam), cfg.model.sam_type)
-    side = int(sam.image_encoder.img_size)
-    ask, head = sam.prompt_encoder.to(device), MaskHead(sam).to(device)
+    side = load_mask(cfg.model, device)
+    head = side.head().to(device)
     counts = []
     for group in images:
-        targets = [torch.from_numpy(e.mask()) for e in group.examples]
+        targets = [torch.from_numpy(mask) for e in group.examples for mask in e.masks()]
         targets = [target for target in targets if bool((target == 1).any())]
         if not targets:
             continue
         seen = features([group.image])
         size = seen.sizes[0]
-        boxes = torch.stack([_box(target) for target in targets]) * side / max(size)
-        prompts, _ = ask(points=None, boxes=boxes.to(device), masks=None)
-        embedding = seen.sam.to(device).float().expand(len(targets), -1, -1, -1)
-        masks = drawn(head(embedding, prompts)[0], side, size).transpose(1, 2).cpu()
+        prompts = side.ask(torch.stack([_box(t) for t in targets]).to(device), size)
+        levels = tuple(m.to(device).float().expand(len(targets), -1, -1, -1) for m in seen.mask)
+        masks = drawn(head(levels, prompts)[0], head.frame, size).transpose(1, 2).cpu()
         counts += list(_counts(masks, targets))
     if not counts:
         return {}

@@ -1,7 +1,10 @@
 """Evaluation protocols: one record per example.
 
 teacher_forced: the answer is given up to the tokens. generated: the model writes the answer
-itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is empty.
+itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is empty. Where a query
+may have several targets, every [SEG] is a mask, and a record has their union and what comes of
+matching them with the targets. Where answers may reject, [REJ] leaves the mask empty; of a given
+answer the model says at its first token whether it would have rejected there.
 """
 
 from __future__ import annotations
@@ -19,15 +22,16 @@ from torch import Tensor
 
 from keyseg.config import GENERATED, RunConfig
 from keyseg.data.ahead import ahead
-from keyseg.data.example import VOID
+from keyseg.data.assignment import of_each
+from keyseg.data.example import VOID, Example
 from keyseg.data.keywords.head_noun import head_noun
 from keyseg.data.masks import encode_columns
 from keyseg.data.mix import ImageGroup
-from keyseg.data.prompts import name_of
+from keyseg.data.prompts import Conversation, name_of
 from keyseg.metrics import iou
 from keyseg.model.backbones.clip_view import seen_slice
 from keyseg.model.keyseg import Output
-from keyseg.model.resample import drawn
+from keyseg.model.resample import Frame, drawn
 from keyseg.train.batch import MISSING, Batch
 from keyseg.train.build import Parts, autocast
 from keyseg.train.distributed import ALONE, Processes
@@ -87,7 +91,7 @@ def evaluate_batches(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield start, _records(parts, batch, output, scores, (protocol, cfg.model.clip_view))
+            yield start, _records(parts, batch, output, scores, (protocol, parts.view))
 
 
 def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
@@ -114,10 +118,10 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
     tokenizer = talk.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return parts.model.vlm.generate(
-        talk.prefix,
+        [talk.prefix(size) for size in batch.sizes],
         [talk.question(e) for e in batch.examples],
-        batch.features.clip,
-        batch.image_of,
+        batch.features.language,
+        torch.tensor(batch.example_rows, device=batch.image_of.device),
         cfg.evaluation.max_new_tokens,
         pad,
         tokenizer.eos_token_id,
@@ -129,7 +133,9 @@ def _records(
 ) -> list[Record]:
     """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked.
 
-    asked_how: the protocol, and how CLIP gets images.
+    Where an answer has several masks, a row has KEY's words of the first, and the keyword's rank at
+    the KEY that ranks it worst. asked_how: the protocol, and how much of an image the language side
+    sees.
     """
     protocol, view = asked_how
     asked = bool(scores.shape[1])
@@ -141,47 +147,146 @@ def _records(
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
     has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING
+    answers = answers_of(batch)
+    rejected = _rejected(parts, batch, output, answers if protocol == GENERATED else None)
     given = has_seg & has_key if parts.model.needs_key else has_seg
-    pixels = _pixels(batch, output.mask_logits, given, parts.model.side)
+    if any(rejected):
+        given = given & ~torch.tensor([rejected[o] for o in batch.owners], device=given.device)
+    masks = _masks(batch, output.mask_logits, given, parts.model.frame)
+    whole = _targets(batch)
+    pixels = _pixels(batch, masks, whole)
     expected = output.predicted_iou.tolist()
     keys, segs = has_key.tolist(), has_seg.tolist()
-    answers = answers_of(batch)
     talk = parts.conversation
     name = cache(lambda token: talk.text([token]))
     names_target = protocol == GENERATED and talk.names_target
     rows = []
-    for n, example in enumerate(batch.examples):
+    of_example = _places(batch)
+    for e, example in enumerate(batch.examples):
+        mine = of_example[e]
+        n = mine[0]
         height, width = batch.sizes[batch.rows[n]]
-        wanted = batch.keyword_ids[n]
+        shared = example.targets is None or example.keyword
+        wanted = batch.keyword_ids[n] if shared else []
         named = [[name(i), round(p, 4)] for i, p in zip(top_ids[n], top_shares[n], strict=True)]
         rank = -1  # no keyword is known, or none is asked for
         if wanted and asked:  # an answer without KEY names nothing: behind every word
-            rank = ranks[n] if keys[n] else words.shape[1]
+            known = [k for k in mine if batch.keyword_ids[k]]
+            rank = max(ranks[k] if keys[k] else words.shape[1] for k in known)
         rows.append(
             {
                 **example.columns(protocol),
-                "slice_seen_by_clip": seen_slice(batch.masks[n] == 1, view),
-                "intersection": pixels[n]["intersection"],
-                "union": pixels[n]["union"],
-                "iou": float(iou(pixels[n]["intersection"], pixels[n]["union"])),
-                "predicted_iou": round(expected[n], 4),
+                "slice_seen_by_clip": seen_slice(whole[e] == 1, view),
+                "intersection": pixels[e]["intersection"],
+                "union": pixels[e]["union"],
+                "iou": float(iou(pixels[e]["intersection"], pixels[e]["union"])),
+                "predicted_iou": round(sum(expected[k] for k in mine) / len(mine), 4),
                 "keyword_rank": rank,
                 "keyword_token": talk.text(wanted[:1]),
                 "predicted_keyword": named[0][0] if keys[n] else "",
                 "top_words": json.dumps(named if keys[n] else []),
-                "answer": talk.text(answers[n]),
-                **_nouns(name_of(example), talk.said(answers[n]) if names_target else None),
+                "answer": talk.text(answers[e]),
+                **_nouns(_one_name(example), talk.said(answers[e]) if names_target else None),
                 "has_seg": segs[n],
-                "has_key": keys[n],
+                "has_key": all(keys[k] for k in mine),
                 "key_asked": asked,
                 "height": height,
                 "width": width,
-                "target_rle": pixels[n]["target_rle"],
-                "mask_rle": pixels[n]["mask_rle"],
-                "ignore_rle": pixels[n]["ignore_rle"],
+                "target_rle": pixels[e]["target_rle"],
+                "mask_rle": pixels[e]["mask_rle"],
+                "ignore_rle": pixels[e]["ignore_rle"],
             }
         )
+        if talk.rej_id is not None:
+            rows[-1]["rejected"] = rejected[e]
+        if example.targets is not None:
+            said = [k for k in mine if segs[k] and not rejected[e]]
+            drawn_each = [masks[k].T.cpu().numpy() for k in said]
+            found = of_each(drawn_each, [m.cpu().numpy() for m in _own_targets(batch, e)])
+            heard = {k: top_ids[k][0] if keys[k] else None for k in said}
+            rows[-1] |= found | _keywords(talk, example, found, [heard[k] for k in said], asked)
     return rows
+
+
+def _rejected(
+    parts: Parts, batch: Batch, output: Output, answers: Sequence[list[int]] | None
+) -> list[bool]:
+    """Whether each example is rejected.
+
+    A generated answer (`answers`) rejects if it holds REJ. A given one if the model takes REJ for
+    likelier than the first of the tokens that stand there; where names come before them, it has
+    been told that there is a target.
+    """
+    talk = parts.conversation
+    rej = talk.rej_id
+    if rej is None:
+        return [False] * len(batch.examples)
+    if answers is not None:
+        return [rej in answer for answer in answers]
+    places = torch.cat([batch.seg_at[:, None], batch.key_at], dim=1)
+    first = places.masked_fill(places == MISSING, places.max() + 1).min(dim=1).values
+    width = batch.packed.input_ids.shape[1]
+    before = batch.image_of * width + first - 1
+    at = torch.searchsorted(batch.supervised, before).clamp(max=len(batch.supervised) - 1)
+    logits = output.text_logits[at]
+    given = batch.packed.input_ids.flatten()[before + 1]
+    more = (logits[:, rej] > logits.gather(1, given[:, None])[:, 0]).tolist()
+    return [
+        more[mine[0]] and not example.targets
+        for example, mine in zip(batch.examples, _places(batch), strict=True)
+    ]
+
+
+def _places(batch: Batch) -> list[list[int]]:
+    """The masks of each example."""
+    places: list[list[int]] = [[] for _ in batch.examples]
+    for n, owner in enumerate(batch.owners):
+        places[owner].append(n)
+    return places
+
+
+def _own_targets(batch: Batch, e: int) -> list[Tensor]:
+    """Of an example that may have several, (H, W) uint8 each; none where it has none."""
+    if not batch.examples[e].targets:
+        return []
+    return [m for m, o in zip(batch.masks, batch.target_owners, strict=True) if o == e]
+
+
+def _targets(batch: Batch) -> list[Tensor]:
+    """The target of each example, (H, W) uint8: of several, their union."""
+    found: list[Tensor | None] = [None] * len(batch.examples)
+    for owner, mask in zip(batch.target_owners, batch.masks, strict=True):
+        there = found[owner]
+        found[owner] = mask if there is None else _united(there, mask)
+    return [mask for mask in found if mask is not None]
+
+
+def _united(first: Tensor, second: Tensor) -> Tensor:
+    """Of two targets: 1 where one of them is, else void where one of them is."""
+    either = (first == 1) | (second == 1)
+    return torch.maximum(first, second).masked_fill(either, 1)
+
+
+def _keywords(
+    talk: Conversation,
+    example: Example,
+    found: dict[str, Any],
+    heard: Sequence[int | None],
+    asked: bool,
+) -> dict[str, int]:
+    """Of how many targets a keyword is known, and for how many the KEY of their mask names it.
+
+    heard: the first word at KEY of each mask; None where it has no KEY.
+    """
+    wanted = [talk.keyword_ids(t.keyword)[:1] if asked else [] for t in example.targets or ()]
+    pairs = zip(json.loads(found["matches"]), heard, strict=True)
+    right = sum(t >= 0 and word is not None and wanted[t] == [word] for t, word in pairs)
+    return {"keywords_known": sum(map(len, wanted)), "keywords_right": right}
+
+
+def _one_name(example: Example) -> str | None:
+    """What the target is called; None where there may be several."""
+    return name_of(example) if example.targets is None else None
 
 
 _noun = lru_cache(maxsize=2**16)(head_noun)
@@ -197,14 +302,36 @@ def _nouns(name: str | None, said: str | None) -> dict[str, str | None]:
     return {"answer_noun": (_noun(said or "") or "") if named else None, "target_noun": target}
 
 
-def _pixels(batch: Batch, logits: Tensor, given: Tensor, side: int) -> list[dict[str, Any]]:
-    """Of each mask at its image's own size: pixels counted, run lengths; empty if not `given`."""
-    rows: list[dict[str, Any]] = [{}] * len(batch.examples)
+def _masks(batch: Batch, logits: Tensor, given: Tensor, frame: Frame) -> list[Tensor]:
+    """Each mask at its image's own size, bool (W, H); empty if not `given`."""
+    masks: dict[int, Tensor] = {}
     for picked, size in by_size(batch):
-        masks = drawn(logits[picked], side, size) & given[picked, None, None]
-        targets = torch.stack([batch.masks[n] for n in picked]).transpose(1, 2)
-        for n, row in zip(picked, compare(masks, targets), strict=True):
-            rows[n] = row
+        at_size = drawn(logits[picked], frame, size) & given[picked, None, None]
+        masks |= dict(zip(picked, at_size, strict=True))
+    return [masks[n] for n in range(len(masks))]
+
+
+def _pixels(
+    batch: Batch, masks: Sequence[Tensor], targets: Sequence[Tensor]
+) -> list[dict[str, Any]]:
+    """Of each example: pixels counted, run lengths; of several masks, their union.
+
+    Args:
+        masks: bool (W, H), N. targets: uint8 (H, W), one an example.
+    """
+    unions = [
+        masks[mine[0]] if len(mine) == 1 else torch.stack([masks[n] for n in mine]).any(dim=0)
+        for mine in _places(batch)
+    ]
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for e, target in enumerate(targets):
+        by_shape.setdefault(tuple(target.shape), []).append(e)
+    rows: list[dict[str, Any]] = [{}] * len(unions)
+    for picked in by_shape.values():
+        together = torch.stack([targets[e] for e in picked]).transpose(1, 2)
+        found = compare(torch.stack([unions[e] for e in picked]), together)
+        for e, row in zip(picked, found, strict=True):
+            rows[e] = row
     return rows
 
 
@@ -260,7 +387,7 @@ def answers_of(batch: Batch) -> list[list[int]]:
     labels, segments = batch.labels.tolist(), batch.packed.segments.tolist()
     numbers = Counter[int]()
     answers = []
-    for row in batch.rows:
+    for row in batch.example_rows:
         numbers[row] += 1
         answers.append(
             [

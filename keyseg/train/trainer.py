@@ -29,7 +29,7 @@ from keyseg.data.mix import ImageSampler
 from keyseg.model.fusion import Attention
 from keyseg.model.keyseg import Output
 from keyseg.model.manifest import assert_trained, gradient_norms, trainable
-from keyseg.model.resample import at_decoder, to_original
+from keyseg.model.resample import Frame, at_decoder, to_original
 from keyseg.runs.convergence import out_of_patience, settled
 from keyseg.train.batch import Batch
 from keyseg.train.build import Parts, autocast
@@ -70,7 +70,7 @@ class Counts(NamedTuple):
     def of(cls, batch: Batch) -> Counts:
         """Those of a batch."""
         keywords = sum(bool(ids) for ids in batch.keyword_ids)
-        return cls(len(batch.supervised), len(batch.examples), keywords)
+        return cls(len(batch.supervised), sum(batch.asked), keywords)
 
     def over(self, kind: str) -> float:
         """Of what a term is the mean over."""
@@ -85,7 +85,7 @@ _WHOLE = Counts(1.0, 1.0, 1.0)
 
 
 def compute_losses(
-    output: Output, batch: Batch, cfg: RunConfig, side: int, share: Counts = _WHOLE
+    output: Output, batch: Batch, cfg: RunConfig, frame: Frame, share: Counts = _WHOLE
 ) -> Losses:
     """The terms of the loss on a batch, times its share of the step's.
 
@@ -93,7 +93,7 @@ def compute_losses(
     a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
     """
     terms = weighted_terms(cfg.loss)
-    masks = _compared(output, batch, cfg.loss, side)
+    masks = _compared(output, batch, cfg.loss, frame)
     given: dict[str, tuple[Any, ...]] = {
         "tokens": (output.text_logits, batch.labels.flatten()[batch.supervised]),
         "keywords": (output, batch),
@@ -102,6 +102,8 @@ def compute_losses(
 
     def value(term: Weighted) -> Tensor:
         if term.term.over == "masks":
+            if not masks:  # every answer rejects: a gradient all the same, of nothing
+                return output.mask_logits.sum() * 0.0
             return torch.cat([term(logits, targets) for logits, targets in masks]).mean()
         return term(*given[term.term.over])
 
@@ -110,23 +112,28 @@ def compute_losses(
 
 
 def _compared(
-    output: Output, batch: Batch, cfg: LossConfig, side: int
+    output: Output, batch: Batch, cfg: LossConfig, frame: Frame
 ) -> list[tuple[Tensor, Tensor]]:
-    """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size."""
+    """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size.
+
+    Those of answers with SEG: one that rejects has no mask.
+    """
     pairs = []
-    for picked, size in by_size(batch):
+    for every, size in by_size(batch):
+        if not (picked := [n for n in every if batch.asked[n]]):
+            continue
         logits, targets = output.mask_logits[picked], torch.stack([batch.masks[i] for i in picked])
         if cfg.void == "background":
             targets = (targets == 1).to(targets.dtype)
         if cfg.resolution == "decoder":
-            pairs.append(at_decoder(logits, targets, side))
+            pairs.append(at_decoder(logits, targets, frame))
         else:
-            pairs.append((to_original(logits, side, size), targets))
+            pairs.append((to_original(logits, frame, size), targets))
     return pairs
 
 
 def by_size(batch: Batch) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """Expressions grouped by the size (H, W) of their image."""
+    """Masks grouped by the size (H, W) of their image."""
     by_shape: dict[tuple[int, int], list[int]] = {}
     for n, row in enumerate(batch.rows):
         by_shape.setdefault(batch.sizes[row], []).append(n)
@@ -353,7 +360,7 @@ class Trainer:
         """Add a micro-batch's gradients; its losses and its attentions' entropies as one row."""
         with autocast(self.cfg, self.device):
             output = self.forward(batch)
-            losses = compute_losses(output, batch, self.cfg, self.model.side, share)
+            losses = compute_losses(output, batch, self.cfg, self.model.frame, share)
         # gradients are averaged over the processes, and losses here are parts of a sum
         loss = losses.total * self.processes.count
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -30,8 +30,9 @@ def marker(cfg: RunConfig) -> Path:
     It lies among them, and goes with them. Should it be wrong, the cells compute what is missing.
     """
     choice = cfg.model
-    names = (choice.llava, choice.sam, choice.sam_type, choice.attention)
-    key = json.dumps([cfg.data, *names, choice.precision, choice.frozen], sort_keys=True)
+    names = (choice.language_weights, choice.mask_weights, choice.sam_type, choice.attention)
+    sides = (choice.language, choice.mask, choice.clip_view, choice.precision, choice.frozen)
+    key = json.dumps([cfg.data, *names, *sides], sort_keys=True)
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     return resolve_path(cfg.paths.data) / "features" / f"filled-{name}"
 

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from keyseg.config import ALL, DRAWS, TEACHER_FORCED, ConfigError, RunConfig, resolve_path
+from keyseg.config import ALL, DRAWS, TEACHER_FORCED, ConfigError, RunConfig
 from keyseg.data import reading
 from keyseg.data.example import scored
 from keyseg.data.fraction import fewer
@@ -37,6 +37,7 @@ from keyseg.train.distributed import Processes, unsharded
 from keyseg.train.evaluate import Record, evaluate, evaluate_batches, in_order
 from keyseg.train.schedule import decay_start
 from keyseg.train.selection import SELECTED_BY
+from keyseg.train.start import begin
 from keyseg.train.trainer import Stopped, Trainer
 from keyseg.worker.kept_records import KeptRecords
 from keyseg.worker.log import counts, data_counts, memory, parameter_counts, scores
@@ -79,8 +80,13 @@ def work(
     every = ([e for source in split for e in source.examples] for split in splits.values())
     parts = with_others(build(cfg, device), *every)
     rows = manifest(parts.model, parts.features.encoders)
+    start = begin(parts, cfg)
+    if start:
+        rows = start.noted(rows)
+        run.update(start=start.to_json())
+        _tell(start.lines())
     trained = sum(r["parameters"] for r in rows if r["trainable"])
-    log.info("loaded: LLaVA %s, SAM %s", *_backbones(cfg))
+    log.info("loaded: language side %s, mask side %s", *_backbones(cfg))
     _tell(parameter_counts(rows))
     run.update(
         manifest=rows,
@@ -198,7 +204,7 @@ def _device_name(device: torch.device) -> str:
 def _backbones(cfg: RunConfig) -> tuple[str, str]:
     if cfg.model.init == "random":
         return "with random weights", "with random weights"
-    return weights_path(cfg.model.llava), str(resolve_path(cfg.model.sam))
+    return weights_path(cfg.model.language_weights), weights_path(cfg.model.mask_weights)
 
 
 def check_same(run: RunDirectory, **found: str) -> None:

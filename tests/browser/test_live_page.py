@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from keyseg.commands import live
+from keyseg.report import assemble
 from keyseg.report.stats import inference
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from tests.browser.test_report_page import store_maker
@@ -46,7 +47,7 @@ def served(
 
 
 def test_the_page_is_renewed_as_cells_report(
-    served: tuple[str, live.LiveSweep, Path], tab: Any
+    served: tuple[str, live.LiveSweep, Path], tab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, shown, sweep = served
     cross = RunDirectory(sweep / "01005e9a7c31")
@@ -59,8 +60,26 @@ def test_the_page_is_renewed_as_cells_report(
         curve = "document.querySelectorAll('.charts polyline')[1].outerHTML"
         before = tab.run(curve)
 
+        keys = "[...document.querySelectorAll('.legend line')].map(l => l.getAttribute('{0}'))"
+        lines = "[...document.querySelectorAll('.charts svg:first-of-type polyline')]"
+        for what in ("stroke", "stroke-dasharray"):  # seg_only, cross; full has none yet
+            drawn = tab.run(f"{lines}.slice(0, 2).map(l => l.getAttribute('{what}'))")
+            assert tab.run(keys.format(what))[:2] == drawn
+        ends = "document.querySelector('.charts svg').getBoundingClientRect().right"
+        inside = "[...document.querySelectorAll('.charts svg')[0].querySelectorAll('text')]"
+        assert tab.run(f"{inside}.every(t => t.getBoundingClientRect().right <= {ends})")
+
+        conclude = assemble.conclude
+        heard = "document.getElementById('verdicts').innerText.includes('being computed')"
+
+        def slow(folder: Path) -> Any:
+            tab.wait(heard)
+            return conclude(folder)
+
+        monkeypatch.setattr(assemble, "conclude", slow)
         shown.conclude()
         shown.look()
+        tab.wait(f"!{heard}")
         tab.wait("!!document.querySelector('#verdicts .verdict.interim')")
         assert "interim: 1 of 3 cells" in tab.run("document.getElementById('verdicts').innerText")
 
@@ -71,7 +90,7 @@ def test_the_page_is_renewed_as_cells_report(
     cross.update(status="failed", error="Traceback\nRuntimeError: loss is nan")
     shown.look()
     tab.wait("!!document.querySelector('.cells .error')")
-    assert tab.run(states) == "done failed queued"
+    assert tab.run(states) == "done failed stopped"  # nobody is there to take up the last one
     assert "RuntimeError: loss is nan" in tab.run("document.querySelector('.error').innerText")
     assert tab.errors == []
 

@@ -90,7 +90,7 @@ def test_the_page_of_a_sweep_and_the_list_of_its_cells(served: Served, tab: Any)
     tab.goto(served.pages["cells"])
     tab.wait(f"{SAID}('gate · seed 0') && !{SAID}('sweep edges')")
     headers = "[...document.querySelectorAll('.ag-header-cell')].map(c => c.innerText).join()"
-    for column in ("keyseg.label", "keyseg.state", "seed", "giou"):
+    for column in ("keyseg.state", "giou", "ciou", "keyword_accuracy", "minutes"):
         tab.wait(f"{headers}.includes('{column}')")
     assert errors(tab) == []
 
@@ -102,8 +102,12 @@ def test_the_page_of_a_cell(served: Served, tab: Any) -> None:
     child = str(tab.run("location.href")).split("?")[0]
     tab.goto(f"{child}/model-metrics")
     tab.wait("document.querySelectorAll('.js-plotly-plot .js-line').length >= 3")
+    places = []
     for section in ("train", "val", "weights/gradient"):
-        tab.wait(f"/{section.replace('/', '.')}\\s*\\(\\d+\\)/.test(document.body.textContent)")
+        heading = f"/{section.replace('/', '.')}\\s*\\(\\d+\\)/"
+        tab.wait(f"{heading}.test(document.body.textContent)")
+        places.append(tab.run(f"document.body.textContent.search({heading})"))
+    assert places == sorted(places)
     tab.goto(f"{child}/artifacts")
     tab.wait(f"{SAID}('overlays') && {SAID}('config.yaml') && {SAID}('log.txt')")
     assert errors(tab) == []

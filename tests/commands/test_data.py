@@ -43,8 +43,17 @@ def test_check_with_sub_tokens(keyseg, capsys, llava_folder):
     assert "--tokenizer /no/such: cannot be loaded" in capsys.readouterr().err
 
 
-def test_a_tokenizer_on_the_hub_is_read_from_the_cache_or_not_at_all(keyseg, capsys, monkeypatch):
-    """Without a network, asking for it takes two minutes."""
+def test_a_tokenizer_on_the_hub_is_read_from_the_cache_or_not_at_all(
+    keyseg, capsys, monkeypatch, llava_folder, tmp_path
+):
+    """Without a network, asking for it takes two minutes: also for one that is there."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repo = tmp_path / "hub/models--lab--cached"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs/main").write_text("abc")
+    (repo / "snapshots/abc").mkdir(parents=True)
+    for file in llava_folder.glob("token*"):
+        (repo / "snapshots/abc" / file.name).symlink_to(file)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
     def touched(*_, **__):
@@ -55,6 +64,7 @@ def test_a_tokenizer_on_the_hub_is_read_from_the_cache_or_not_at_all(keyseg, cap
     assert keyseg("check", "--tokenizer", "keyseg-no/such-tokenizer") == 2
     error = capsys.readouterr().err
     assert "hf download keyseg-no/such-tokenizer --include '*token*' config.json" in error
+    assert keyseg("check", "--tokenizer", "lab/cached") == 0
 
 
 def test_no_header_is_cut_at_80_columns(capsys, monkeypatch):

@@ -35,9 +35,14 @@ def outputs(tmp_path: Path, compose_run) -> Path:
     return folder
 
 
-def diff(outputs: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+def diff(
+    outputs: Path,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+    runs: tuple[str, str] = ("t/full", "t/cross"),
+) -> list[str]:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["--outputs", str(outputs), "diff", "t/full", "t/cross", *arguments])
+        cli.main(["--outputs", str(outputs), "diff", *runs, *arguments])
     assert caught.value.code == 0
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
 
@@ -50,12 +55,13 @@ def test_two_runs_side_by_side(outputs, capsys, monkeypatch):
     assert "keyseg/model/fusion.py: Cross full cross" in told
     assert "torch 2.0 2.1" in told
     assert "gIoU, teacher forced 50.00 % 25.00 % -25.00 points" in told
-    assert "cIoU, teacher forced 50.00 % 50.00 % +0.00 points" in told  # a number that is the same
-    assert not any(line.startswith(("python", "seed", "data fingerprint")) for line in told)
+    same = ("cIoU", "python", "seed", "data fingerprint", "status")
+    assert not any(line.startswith(same) for line in told)
     assert any(line.startswith("the same in both") for line in told)
     every = diff(outputs, capsys, "--all")
     assert "python 3.12 3.12" in every
     assert "data fingerprint d0 d0" in every
+    assert "cIoU, teacher forced 50.00 % 50.00 % +0.00 points" in every
 
 
 def test_a_long_value_has_a_line_of_its_own(outputs, capsys, monkeypatch):
@@ -64,6 +70,27 @@ def test_a_long_value_has_a_line_of_its_own(outputs, capsys, monkeypatch):
     at = told.index("fusion._target_")
     assert told[at + 1].startswith("- keyseg.model.fusion.Full")
     assert told[at + 2].startswith("+ keyseg.model.fusion.Cross")
+
+
+def test_names_of_runs_are_never_cut(outputs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert diff(outputs, capsys)[:2] == ["config", "t/full/1 t/cross/1"]
+    monkeypatch.setenv("COLUMNS", "50")
+    told = diff(outputs, capsys)
+    assert told[:5] == ["- t/full/1", "+ t/cross/1", "", "config", "- +"]
+    assert "gIoU, teacher forced 50.00 % 25.00 % -25.00 points" in told
+
+
+def test_a_run_compared_with_itself(outputs, capsys):
+    for runs in (("t/full", "t/full"), ("t/full", "fullfullfull")):
+        told = diff(outputs, capsys, runs=runs)
+        assert told == ["t/full/1: one and the same run, nothing to compare"]
+    (outputs / "u").mkdir()
+    (outputs / "u" / "fullfullfull").symlink_to(outputs / "t" / "fullfullfull")
+    cell = {"signature": "fullfullfull", "label": "full", "seed": 1}
+    sweep_directory.write(outputs / "u", {"name": "u", "cells": [cell]})
+    told = diff(outputs, capsys, runs=("t/full", "u/full"))
+    assert told == ["t/full/1 and u/full/1: one and the same run, nothing to compare"]
 
 
 def test_a_run_that_is_not_there(outputs, capsys):

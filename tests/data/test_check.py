@@ -1,5 +1,7 @@
 """Every kind of gap is counted, and none stops the count."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 from keyseg.data.check import PICTURE, check
 from keyseg.data.files import IMAGE, UNANNOTATED, DataError
 from keyseg.data.keywords.first_tokens import Collisions
+from keyseg.data.masks import encode_rle
 
 TARGET = {"label": "target", "points": [[2, 2], [7, 2], [7, 5], [2, 5]]}
 IGNORE = TARGET | {"label": "ignore"}
@@ -149,3 +152,42 @@ def test_what_everything_needs_stops_with_the_key_to_set(config, written, refer_
     (refer_folder.root / "refcoco" / "instances.json").unlink()
     with pytest.raises(DataError, match=r"instances\.json.*Set data\.root \(now /disk\).*mine"):
         check(config, first_word)
+
+
+def test_a_photograph_is_seen_to_be_shared_whatever_a_data_set_calls_it(
+    refer_folder, tmp_path, monkeypatch
+):
+    """refCOCO's train and RefCOCO-M's parquet, and questions on COCO's division of 2017."""
+    run = {"size": [8, 10], "counts": encode_rle(np.eye(8, 10))}
+    target = {"id": 1, "image": "COCO_train2014_000000000007_107.jpg", "sentences": ["dog"]}
+    target |= {"is_sentence": False, "category": "dog", "mask": run}
+    unpacked = tmp_path / "unpacked"
+    questions = tmp_path / "LLMSeg40K/train.json"
+    pair = {"question": "Who?", "answer": "It.", "rle_seg": run}
+    questions.parent.mkdir()
+    questions.write_text(
+        json.dumps({"000000000008.jpg": {"from_dataset": "coco", "qa_pairs": [pair]}})
+    )
+    for image in (
+        unpacked / "images/validation" / target["image"],
+        tmp_path / "coco/train2017/000000000008.jpg",
+    ):
+        image.parent.mkdir(parents=True)
+        Image.new("RGB", (10, 8)).save(image)
+    (unpacked / "validation.json").write_text(json.dumps([target]))
+    readers = {
+        "refer": {"root": str(refer_folder.write()), "dataset": "refcoco", "split_by": "unc"},
+        "parquet": {"root": str(unpacked), "dataset": "RefCOCO-M"},
+        "llm_seg": {"root": str(tmp_path)},
+    }
+    sources = {n: {"_target_": f"keyseg.data.{n}.read", **how} for n, how in readers.items()}
+    splits = {
+        "train": [{"sources": ["refer"], "split": "train"}],
+        "val": [{"sources": ["llm_seg"], "split": "train"}],
+        "test": [{"sources": ["parquet"], "split": "validation"}],
+    }
+    found = check({"name": "mixed", "sources": sources, "splits": splits}, first_word)
+    shared = {"val": "train2017/000000000008", "test": "train2014/COCO_train2014_000000000007"}
+    assert found.overlap == {split: {image} for split, image in shared.items()}
+    told = [f"1 images of {s} are in train as well: {i}" for s, i in shared.items()]
+    assert [p for p in found.problems() if "as well" in p] == told

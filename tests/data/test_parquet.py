@@ -63,6 +63,13 @@ def test_refcoco_m(unpacked):
     np.testing.assert_array_equal(first.mask(), np.eye(8, 10))
 
 
+def test_a_picture_of_coco_is_the_one_that_refer_data_has(unpacked):
+    """So that training on it is seen, though RefCOCO-M brings its pictures along."""
+    row = refer() | {"file_name": "COCO_train2014_000000000007_107.jpg"}
+    first, _ = parquet.read(unpacked(row), "test", "RefCOCO-M")
+    assert first.image_id == "train2014/COCO_train2014_000000000007"
+
+
 def test_it_is_unpacked_once_and_other_files_are_not_taken_for_these(unpacked, tmp_path):
     root = unpacked(reason())
     made = (root / "test.json").stat().st_mtime_ns

@@ -1,11 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keyseg.config import ConfigError, TokensConfig
-from keyseg.data.example import Example
-from keyseg.data.prompts import Conversation, add_tokens
+from keyseg.data.example import Example, Target
+from keyseg.data.prefix import Prefix
+from keyseg.data.prompts import Conversation, Places, add_tokens
 from keyseg.tiny.arch import make_processor
 
 IMAGE, IMAGE_ID = 6, 4
@@ -24,7 +26,9 @@ def talk(tokenizer, compose_run):
         cfg = compose_run(*overrides)
         for key, value in prompt.items():
             setattr(cfg.prompt, key, value)
-        return Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
+        return Conversation(
+            tokenizer, cfg.prompt, cfg.model.tokens, lambda _: Prefix.of([IMAGE_ID] * IMAGE)
+        )
 
     return make
 
@@ -52,7 +56,7 @@ def test_a_turn_word_by_word(talk, order, n_keys, tokens):
     turn = made.turn(example(text="the red ball"))
     question = ["find", "left", "red", "ball", ".", "assistant", ":"]
     answer = ["sure", ",", *tokens, ".", "the", "red", "ball", ".", "</s>"]
-    assert words(made, made.prefix) == ["<s>", "user", ":", *["<image>"] * IMAGE]
+    assert words(made, made.prefix((1, 1)).ids) == ["<s>", "user", ":", *["<image>"] * IMAGE]
     assert words(made, turn.ids) == question + answer
     assert turn.answer == len(question)
     assert turn.keys == [i for i, w in enumerate(question + answer) if w == "[KEY]"]
@@ -81,7 +85,9 @@ def test_without_key_the_answer_holds_seg_alone(compose_run):
     cfg = compose_run("fusion=no_key")
     tokenizer = make_processor().tokenizer
     assert len(add_tokens(tokenizer, cfg.model.tokens)) == 1
-    talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, IMAGE)
+    talk = Conversation(
+        tokenizer, cfg.prompt, cfg.model.tokens, lambda _: Prefix.of([IMAGE_ID] * IMAGE)
+    )
     turn = talk.turn(example(text="the red ball"))
     assert words(talk, turn.ids[turn.answer :]) == [
         "sure",
@@ -132,8 +138,8 @@ def test_without_a_text_the_keyword_is_named(talk):
 
 def test_system_text_comes_first_and_once(talk):
     made = talk(system="here is ")
-    assert words(made, made.prefix)[:5] == ["<s>", "here", "is", "user", ":"]
-    assert made.prefix.count(IMAGE_ID) == IMAGE
+    assert words(made, made.prefix((1, 1)).ids)[:5] == ["<s>", "here", "is", "user", ":"]
+    assert made.prefix((1, 1)).ids.count(IMAGE_ID) == IMAGE
     assert IMAGE_ID not in made.turn(example()).ids
     assert "<s>" not in words(made, made.turn(example()).ids)
 
@@ -201,6 +207,71 @@ def test_reading_generated_answers(talk, tokenizer, answer, keys, seg):
     turn = made.read(question, reply)
     assert turn.ids == question + reply
     assert (turn.answer, turn.keys, turn.seg) == (2, keys, seg)
+
+
+def asks_for(*targets, answer=None):
+    """An example with several targets, (name, keyword) each."""
+    made = tuple(Target(name, keyword, lambda: None) for name, keyword in targets)
+    return replace(example(text="all of them", is_sentence=True), targets=made, answer=answer)
+
+
+BALL, KITE = ("red ball", "ball"), (None, "kite")
+
+
+@pytest.mark.parametrize(
+    ("order", "first", "second"),
+    [("key_first", "[KEY] [SEG]", "[KEY] [SEG]"), ("seg_first", "[SEG] [KEY]", "[SEG] [KEY]")],
+)
+def test_an_answer_with_several_targets(talk, order, first, second):
+    made = talk(f"model.tokens.order={order}")
+    turn = made.turn(asks_for(BALL, KITE))
+    said = made.text(turn.ids[turn.answer :])
+    assert said == f"sure , the red ball {first} , the kite {second} ."
+    at = {t: [i for i, w in enumerate(words(made, turn.ids)) if w == t] for t in ("[KEY]", "[SEG]")}
+    assert turn.places == [Places([k], s) for k, s in zip(at["[KEY]"], at["[SEG]"], strict=True)]
+    assert (turn.keys, turn.seg) == ([at["[KEY]"][0]], at["[SEG]"][0])
+    one = made.turn(asks_for(KITE))
+    assert made.text(one.ids[one.answer :]) == f"sure , the kite {first} ."
+    assert len(one.places) == 1
+
+
+def test_the_data_s_own_answer_and_one_that_names_nothing(talk):
+    given = asks_for(BALL, KITE, answer="a ball {seg} with {braces} and a {seg} <image>")
+    made = talk()
+    turn = made.turn(given)
+    said = words(made, turn.ids[turn.answer :])
+    assert [w for w in said if w in ("ball", "a", "[KEY]", "[SEG]")] == [
+        "a", "ball", "[KEY]", "[SEG]", "a", "[KEY]", "[SEG]"
+    ]  # fmt: skip
+    assert IMAGE_ID not in turn.ids
+    assert len(turn.places) == 2
+    silent = talk(names_target=False)
+    turn = silent.turn(given)
+    assert silent.text(turn.ids[turn.answer :]) == "sure , [KEY] [SEG] , [KEY] [SEG] ."
+    after = talk("prompt.each='{tokens} {text}'").turn(asks_for(BALL, KITE))
+    said = made.text(after.ids[after.answer :])
+    assert said == "sure , [KEY] [SEG] the red ball , [KEY] [SEG] the kite ."
+
+
+@pytest.mark.parametrize(
+    ("order", "answer", "places"),
+    [
+        ("key_first", "[KEY] [KEY] [SEG] a [KEY] [KEY] [SEG]", [([0, 1], 2), ([4, 5], 6)]),
+        ("key_first", "[KEY] [SEG] [KEY] [KEY] [KEY] [SEG]", [(None, 1), ([3, 4], 5)]),
+        ("key_first", "[SEG] [SEG]", [(None, 0), (None, 1)]),
+        ("seg_first", "[SEG] [KEY] [KEY] [SEG] [KEY]", [([1, 2], 0), (None, 3)]),
+        ("key_first", "[KEY] [KEY] a", [([0, 1], None)]),
+        ("key_first", "a", [(None, None)]),
+        ("key_first", "", [(None, None)]),
+    ],
+)
+def test_reading_several_masks(talk, tokenizer, order, answer, places):
+    made = talk("model.tokens.n_keys=2", f"model.tokens.order={order}")
+    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert made.read([], reply, several=True).places == [Places(*place) for place in places]
+    none = talk("model.tokens.n_keys=0").read([], reply, several=True)
+    assert [p.seg for p in none.places] == [seg for _, seg in places]
+    assert {tuple(p.keys) for p in none.places} == {()}
 
 
 def test_tokens_are_themselves_and_nothing_else(tokenizer):

@@ -9,6 +9,7 @@ from PIL import Image
 from keyseg.data import llm_seg, muse
 from keyseg.data.files import DataError, Problems
 from keyseg.data.masks import encode_rle
+from keyseg.data.mix import Source, fingerprint
 
 SQUARE, OTHER = [1, 1, 4, 1, 4, 4, 1, 4], [3, 3, 8, 3, 8, 6, 3, 6]
 RUNS = {"size": [8, 10], "counts": encode_rle(np.eye(8, 10))}
@@ -36,10 +37,10 @@ def item(**more):
     } | more
 
 
-def read_muse(root, *items, problems=None):
+def read_muse(root, *items, problems=None, **how):
     (root / "muse_val.json").write_text(json.dumps(items))
     files = ["muse/muse_{split}.json", "muse_{split}.json"]
-    return muse.read(root, "val", "muse", files, problems=problems)
+    return muse.read(root, "val", "muse", files, problems=problems, **how)
 
 
 def test_targets_of_a_question_are_united_and_named(disk):
@@ -55,6 +56,30 @@ def test_targets_of_a_question_are_united_and_named(disk):
     assert (one.keyword, one.text) == ("dog", "the brown dog")
     assert two.slices["targets"] == one.slices["targets"] == "several"
     assert two.slices["size"] == "large"
+
+
+def test_each_target_has_a_mask_of_its_own(disk):
+    cat = {"segmentation": RUNS, "category_name": "cat"}
+    dog = {"segmentation": [SQUARE, OTHER], "category_name": "dog", "rephrased_name": "brown dog"}
+    said = ["Here { is } a brown dog {seg}, a cat {seg}. ", "{seg}", None]
+    several = item(
+        questions=["A?", "B?", "C?"], answers=[[dog, cat], [dog, cat], []], text_answers=said
+    )
+    union = read_muse(disk, several)
+    two, other, none = read_muse(disk, several, targets="each")
+    assert [(t.name, t.keyword) for t in two.targets] == [("brown dog", "dog"), ("cat", "cat")]
+    assert two.keywords() == ["dog", "cat"]
+    first, second = two.masks()
+    assert (first.sum(), second.sum()) == (23, 8)
+    np.testing.assert_array_equal(np.maximum(first, second), two.mask())
+    assert two.answer == "Here { is } a brown dog {seg}, a cat {seg}."
+    assert other.answer is None, "the places do not fit the targets"
+    assert (none.targets, none.answer, none.slices["targets"]) == ((), None, "none")
+    assert [m.sum() for m in none.masks()] == [0]
+    assert [e.targets for e in union] == [None] * 3
+    assert len({fingerprint([Source(e, 1.0)]) for e in (union, [two, other, none])}) == 2
+    with pytest.raises(DataError, match=r"data\.targets=some: must be one of each, union"):
+        read_muse(disk, several, targets="some")
 
 
 def test_an_item_without_questions_is_left_out(disk):

@@ -1,5 +1,6 @@
 """Every dialect on cases solved by hand, and on the traps that make numbers differ."""
 
+import json
 import math
 
 import numpy as np
@@ -25,7 +26,7 @@ def counted(name, predicted, target, ignored="......"):
 
 
 def test_the_dialects_are_the_files():
-    assert set(ALL) == {"gsva", "keyseg", "lisa", "rela", "rref", "segzero", "unipixel"}
+    assert set(ALL) == {"gsva", "keyseg", "lisa", "muse_det", "rela", "rref", "segzero", "unipixel"}
     assert all(d.source and d.used_by for d in ALL.values())
 
 
@@ -198,3 +199,61 @@ def test_samples_without_masks_and_damaged_ones_are_named():
         broken = MIX.assign(mask_rle=[damaged, *MIX["mask_rle"][1:]])
         with pytest.raises(DataError, match="masks of ReasonSeg/val/a-0"):
             score(broken, [ALL["lisa"]])
+
+
+def query(name, predicted, wanted):
+    """A row of a query that may have several targets: its masks and its targets."""
+    masks, targets = [row(text) for text in predicted], [row(text) for text in wanted]
+
+    def union(parts):
+        return encode_rle(np.logical_or.reduce([row("......"), *parts]))
+
+    return {
+        "id": name,
+        "height": 1,
+        "width": 6,
+        "mask_rle": union(masks),
+        "target_rle": union(targets),
+        "ignore_rle": "",
+        "masks_rle": json.dumps([encode_rle(m) for m in masks]),
+        "targets_rle": json.dumps([encode_rle(t) for t in targets]),
+    }
+
+
+QUERIES = pd.DataFrame(
+    [
+        query("muse/val/0.0-0", ["11....", "...1.."], ["...11.", "11...."]),  # IoU 1 and 1/2
+        query("muse/val/0.1-0", ["11....", "1....."], ["11...."]),  # one too many, of 1 pixel
+        query("muse/val/1.0-0", [], ["111..."]),
+        query("muse/val/2.0-0", [], []),
+    ]
+)
+
+
+def test_several_targets_by_hand():
+    found = score(QUERIES, [ALL["muse_det"]])["muse_det"]
+    assert found["giou"] == pytest.approx((1.5 + 1 + 0) / (2 + 2 + 1))
+    assert found["ciou"] == pytest.approx((3 + 2) / (4 + 3 + 3))
+    assert found["count"] == 0.5
+    assert (found["n_acc"], found["t_acc"]) == (1.0, pytest.approx(2 / 3))
+    ours = score(QUERIES, [ALL["keyseg"]])["keyseg"]
+    assert ours["giou"] == pytest.approx((3 / 4 + 1 + 0 + 1) / 4), "the union of the masks"
+
+
+def test_queries_of_one_mask_are_no_part_of_it():
+    plain = QUERIES.assign(masks_rle=None, targets_rle=None)
+    for samples in (plain, QUERIES.drop(columns=["masks_rle", "targets_rle"])):
+        assert seen(samples, [ALL["muse_det"]])["muse_det"].empty
+        assert math.isnan(score(samples, [ALL["muse_det"]])["muse_det"]["giou"])
+    with pytest.raises(DataError, match="masks of muse/val/0"):
+        seen(QUERIES.assign(masks_rle='["damaged"]'), [ALL["muse_det"]])
+
+
+def test_a_query_weighs_by_the_masks_that_its_own_run_has():
+    images = QUERIES.set_index("id", drop=False)["id"]
+    more = pd.DataFrame([query("muse/val/0.1-0", ["11...."], ["11...."])])
+    more = pd.concat([QUERIES.iloc[[0]], more, QUERIES.iloc[2:]])
+    frames = [seen(s, [ALL["muse_det"]])["muse_det"] for s in (more, QUERIES)]
+    found = difference(ALL["muse_det"], *frames, images)
+    assert found.value == pytest.approx(2.5 / 4 - 2.5 / 5)
+    assert difference(ALL["muse_det"], frames[0], frames[0], images)[:3] == (0, 0, 0)

@@ -5,12 +5,12 @@ import torch
 
 from keyseg.config import TokensConfig
 from keyseg.data.prompts import add_tokens
-from keyseg.model.backbones.llava import Vlm, load_llava
+from keyseg.model.backbones.llava import LlavaVlm, load_llava
 
 
 @pytest.fixture
 def make_vlm(llava_folder, shake):
-    """A `Vlm` in float64 on the random LLaVA, with KEY and SEG as its last two tokens."""
+    """A `LlavaVlm` in float64 on the random LLaVA, with KEY and SEG as its last two tokens."""
 
     def make(prepare=lambda llava: None, shaken=True, starts=(None, None), dropout=0.0, seed=0):
         torch.manual_seed(1)
@@ -18,7 +18,7 @@ def make_vlm(llava_folder, shake):
         prepare(llava)
         add_tokens(processor.tokenizer, TokensConfig())
         ids = processor.tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]"])
-        vlm = Vlm(
+        vlm = LlavaVlm(
             llava.double(),
             new_tokens=ids,
             init_tokens=starts,

@@ -29,7 +29,7 @@ class Mean(torch.nn.Module):
 
     def forward(self, pixels):
         self.calls += 1
-        return pixels.mean((2, 3), keepdim=True) * self.weight
+        return ((pixels.mean((2, 3), keepdim=True) * self.weight)[0],)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def make_features(tmp_path):
                     parameters=1,
                     key={"weights": weight},
                     load=lambda module=module: module,
-                    preprocess=torch.Tensor.float,
+                    preprocess=lambda picture: {"pixels": picture.float()[None]},
                     autocast=torch.no_grad,
                     dtype=dtype,
                 )
@@ -77,26 +77,26 @@ def test_computed_once_and_found_by_others(make_features, images, tmp_path):
     assert first.computed == 4  # two pictures, two encoders: the third picture is the first
     assert len(files(tmp_path)) == 4
     assert one.sizes == [(6, 8)] * 3
-    assert one.clip.dtype == torch.bfloat16
+    assert one.language[0].dtype == torch.bfloat16
     wanted = read_image(images[1]).float().mean((1, 2)) * 2
-    assert torch.equal(one.clip[1].flatten(), wanted.bfloat16())
+    assert torch.equal(one.language[0].reshape(3, 3)[1], wanted.bfloat16())
     second = make_features()
     two = second(images)
     assert second.computed == 0
     assert not any(e.is_loaded for e in second.encoders)
-    assert torch.equal(one.clip, two.clip)
-    assert torch.equal(one.sam, two.sam)
+    assert torch.equal(one.language[0], two.language[0])
+    assert torch.equal(one.mask[0], two.mask[0])
     assert one.sizes == two.sizes
 
 
 def test_other_weights_and_other_pictures_have_other_names(make_features, images):
     make_features()(images[:1])
     other = make_features(weight=3)
-    assert torch.equal(other(images[:1]).clip, make_features(weight=3)(images[:1]).clip)
+    assert torch.equal(other(images[:1]).mask[0], make_features(weight=3)(images[:1]).mask[0])
     assert other.computed == 2
     Image.new("RGB", (8, 6), "red").save(images[0])
     changed = make_features()
-    assert changed(images[:1]).clip.flatten().tolist() == [510, 0, 0]
+    assert changed(images[:1]).mask[0].flatten().tolist() == [510, 0, 0]
     assert changed.computed == 2
 
 
@@ -113,10 +113,10 @@ def test_a_damaged_file_is_computed_again_and_mended(make_features, images, tmp_
         file.write_bytes(broken.get(damage, content))
     again = make_features()
     found = again(images[:1])
-    assert torch.equal(found.clip, wanted.clip)
+    assert torch.equal(found.language[0], wanted.language[0])
     assert again.store.damaged == again.computed == 2
     mended = make_features()
-    assert torch.equal(mended(images[:1]).sam, wanted.sam)
+    assert torch.equal(mended(images[:1]).mask[0], wanted.mask[0])
     assert mended.computed == 0
 
 
@@ -134,7 +134,7 @@ def test_beyond_the_limit_features_are_computed_and_not_stored(make_features, im
 def test_a_folder_that_cannot_be_written_stops_nothing(make_features, images, tmp_path):
     (tmp_path / "features").write_text("a file where the folder should be")
     features = make_features()
-    assert features(images).clip.shape == (3, 3, 1, 1)
+    assert features(images).mask[0].shape == (3, 3, 1, 1)
     assert str(tmp_path / "features") in features.store.problem
 
 
@@ -163,9 +163,9 @@ def write_and_read(folder: Path) -> None:
             value = torch.full((64, 16, 16), float(image))
             store = Store(folder, 2**30)
             found = store.read(encoder, f"{image:032d}")
-            assert found is None or (torch.equal(found[0], value) and found[1] == (1, image))
+            assert found is None or (torch.equal(found[0][0], value) and found[1] == (1, image))
             assert not store.damaged, "a half-written file was seen"
-            store.write(encoder, f"{image:032d}", value, (1, image))
+            store.write(encoder, f"{image:032d}", (value,), (1, image))
 
 
 def test_many_processes_read_and_write_at_the_same_time(tmp_path):
@@ -181,7 +181,8 @@ def test_the_real_encoders_see_what_llava_and_sam_see(small_run):
     parts = build(cfg, CPU)
     group = groups(e for s in load(cfg.data, "val") for e in s.examples)[0]
     found = parts.features([group.image])
-    _, llava, processor = load_backbones(cfg, CPU)
+    side, _ = load_backbones(cfg, CPU)
+    llava, processor = side.model, side.processor
     picture = read_image(group.image)
     pixels = processor.image_processor([picture], return_tensors="pt")["pixel_values"]
     sam = load_sam(Path(cfg.model.sam), "folder")
@@ -190,10 +191,10 @@ def test_the_real_encoders_see_what_llava_and_sam_see(small_run):
         layer = llava.config.vision_feature_layer
         wanted = tower.hidden_states[layer][:, 1:]
         projected = torch.stack(list(llava.get_image_features(pixels).pooler_output))
-        torch.testing.assert_close(found.clip, wanted)
-        torch.testing.assert_close(parts.model.vlm.project(found.clip), projected)
+        torch.testing.assert_close(found.language[0], wanted[0])
+        torch.testing.assert_close(parts.model.vlm.project(found.language)[0], projected[0])
         embedding = sam.image_encoder(preprocess(128, picture)[None])
-    torch.testing.assert_close(found.sam, embedding)
+    torch.testing.assert_close(found.mask[0], embedding)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -71,7 +71,7 @@ def batch_of(picture, scenes_folder, example):
     def make(parts, *examples):
         collator = parts.collator
         if parts.model.fusion.key_from == OTHER:
-            others = Others({e.id: other for e in examples}, parts.features.clip)
+            others = Others({e.id: other for e in examples}, parts.features.language)
             collator = Collator(parts.conversation, parts.features, others)
         return collator([ImageGroup(picture, "image", list(examples))])
 
@@ -94,7 +94,7 @@ def test_the_target_leaves_no_trace_in_the_mask(make_parts, example, batch_of, n
     ball = example("ball", "the red ball", np.s_[:50, :50])
     light = example("traffic light", "the small green traffic light", np.s_[70:, 90:])
     one, two = batch_of(parts, ball), batch_of(parts, light)
-    start, seg = int(parts.conversation.prefix[0]), int(one.seg_at)
+    start, seg = int(parts.conversation.prefix((1, 1)).ids[0]), int(one.seg_at)
     assert one.packed.input_ids[0, 0] == start
     assert int(two.seg_at) == seg
     assert torch.equal(one.packed.input_ids[:, : seg + 1], two.packed.input_ids[:, : seg + 1])
@@ -169,7 +169,7 @@ def test_states_are_read_where_the_batch_says(make_parts, example, batch_of, sta
     parts, _ = make_parts("model.tokens.n_keys=3", f"model.tokens.state={state}")
     batch = batch_of(parts, *(example("ball", None, np.s_[:9], q) for q in ("red", "blue ball")))
     with torch.no_grad():
-        states = parts.model.vlm(batch.packed, batch.features.clip)
+        states = parts.model.vlm(batch.packed, batch.features.language)
         output = parts.model(batch)
     assert output.key_query.shape == (2, 3, 192)
     for n in range(2):
@@ -268,8 +268,8 @@ def test_all_rows_of_both_tables_may_be_trained(make_parts):
     parts, _ = make_parts("model.tokens.rows=all", shaken=False)
     model = parts.model
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
-    table = model.vlm.llava.get_input_embeddings().weight
-    head = model.vlm.llava.get_output_embeddings().weight
+    table = model.vlm.base.get_input_embeddings().weight
+    head = model.vlm.base.get_output_embeddings().weight
     assert table.requires_grad
     assert head.requires_grad
     assert not any("token_adapter" in name for name in trained)
@@ -307,7 +307,8 @@ def test_a_trained_table_is_a_copy():
 def test_the_mask_is_drawn_on_sams_embedding(make_parts, example, batch_of):
     parts, _ = make_parts()
     batch = batch_of(parts, example("ball", None, np.s_[:9]))
-    changed = replace(batch, features=replace(batch.features, sam=batch.features.sam + 1))
+    moved = tuple(level + 1 for level in batch.features.mask)
+    changed = replace(batch, features=replace(batch.features, mask=moved))
     one, two = (forward(parts, b).mask_logits for b in (batch, changed))
     assert not torch.equal(one, two)
 
@@ -423,7 +424,7 @@ def test_a_deranged_key_is_the_state_of_the_others_own_key(make_parts, example, 
     ids = other.packed.input_ids[0]
     assert (ids[other.key_at] == talk.key_id).all()
     with torch.no_grad():
-        states = parts.model.vlm(other.packed, other.clip)
+        states = parts.model.vlm(other.packed, other.language)
     torch.testing.assert_close(given, states[0, other.key_at])
     assert "ball" not in talk.text(ids.tolist())  # the other's own question, up to its KEY
     assert talk.text(ids.tolist()).endswith("[KEY] [KEY]")
@@ -432,7 +433,7 @@ def test_a_deranged_key_is_the_state_of_the_others_own_key(make_parts, example, 
 def test_another_expressions_key_decides_a_deranged_mask(make_parts, example, batch_of):
     parts, _ = make_parts("fusion=shuffled_key", "model.precision=fp32")
     batch = batch_of(parts, example("ball", "the red ball", np.s_[:9]))
-    changed = replace(batch.elsewhere, clip=batch.elsewhere.clip + 1)
+    changed = replace(batch.elsewhere, language=(batch.elsewhere.language[0] + 1,))
     one, two = (forward(parts, b).mask_logits for b in (batch, replace(batch, elsewhere=changed)))
     assert not torch.equal(one, two)
 

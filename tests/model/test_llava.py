@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from keyseg.data.mix import groups, load_splits
+from keyseg.data.prefix import Prefix
 from keyseg.model.backbones.llava import clip_parameters, load_llava
 from keyseg.model.backbones.sam import WeightsError
 from keyseg.model.packing import pack
@@ -24,7 +25,7 @@ def untie(llava):
 
 def test_only_lora_of_the_language_model_and_the_token_rows_are_trained(make_vlm):
     vlm, _ = make_vlm()
-    layers = len(vlm.llava.model.language_model.layers)
+    layers = len(vlm.base.model.language_model.layers)
     lora, rows = [], []
     for name, parameter in vlm.named_parameters():
         if parameter.requires_grad:
@@ -54,8 +55,8 @@ def test_lora_does_not_widen_what_autocast_narrows_again(make_parts):
 def test_clip_is_left_out_and_the_projector_is_frozen(make_vlm):
     """CLIP has layers of the names that LoRA looks for."""
     vlm, _ = make_vlm()
-    assert not list(vlm.llava.model.vision_tower.parameters())
-    assert not any(p.requires_grad for p in vlm.llava.model.multi_modal_projector.parameters())
+    assert not list(vlm.base.model.vision_tower.parameters())
+    assert not any(p.requires_grad for p in vlm.base.model.multi_modal_projector.parameters())
 
 
 @pytest.mark.parametrize(("part", "left_out"), [("language", "vision"), ("vision", "text")])
@@ -106,7 +107,7 @@ def test_new_rows_start_from_the_named_words(make_vlm):
     assert len(table) == seg + 1
     assert torch.equal(table[key], table[20])
     assert not torch.equal(table[seg], table[key])
-    embedded = vlm.llava.get_input_embeddings()(torch.tensor([key, 20]))
+    embedded = vlm.base.get_input_embeddings()(torch.tensor([key, 20]))
     assert torch.equal(embedded[0], embedded[1])
 
 
@@ -176,11 +177,11 @@ def test_training_the_rows_changes_what_the_tokens_mean(make_vlm, clip):
     vlm, tokenizer = make_vlm()
     ids = tokenizer.convert_tokens_to_ids(["[KEY]", "[SEG]"])
     rows = next(p for n, p in vlm.named_parameters() if p.requires_grad and "lora_" not in n)
-    packed, _ = pack([[1, *[IMAGE] * 6]], [[[10, ids[0], 11], [10, 11, 12]]], 0)
+    packed, _ = pack([Prefix.of([1, *[IMAGE] * 6])], [[[10, ids[0], 11], [10, 11, 12]]], 0)
     with torch.no_grad():
-        before = vlm(packed, clip[:1])
+        before = vlm(packed, (clip[0],))
         rows[0] += 1  # KEY, in the order of `new_tokens`
-        after = vlm(packed, clip[:1])
+        after = vlm(packed, (clip[0],))
     changed = (before != after).any(dim=-1)[0].nonzero().flatten().tolist()
     assert changed == [8, 9]  # KEY and the token behind it, not the other expression
 
@@ -189,9 +190,9 @@ def greedy(vlm, prompt, image, limit, eos):
     """By repeated full forward, without padding or cache."""
     ids, answer = list(prompt), []
     for _ in range(limit):
-        packed, _ = pack([ids], [[]], 0)
+        packed, _ = pack([Prefix.of(ids)], [[]], 0)
         with torch.no_grad():
-            token = int(vlm.logits(vlm(packed, image[None])[0, -1]).argmax())
+            token = int(vlm.logits(vlm(packed, (image,))[0, -1]).argmax())
         if token == eos:
             break
         ids.append(token)
@@ -207,16 +208,16 @@ def test_generate_is_greedy_decoding(make_vlm, clip):
     prompts, images = [prefix + q for q in questions], clip[image_of]
     wanted = [greedy(vlm, p, i, 6, eos=-1) for p, i in zip(prompts, images, strict=True)]
     assert len({tuple(w) for w in wanted}) > 1
-    arguments = {"clip": clip, "image_of": image_of, "limit": 6, "pad": 0}
-    assert vlm.generate(prefix, questions, **arguments, eos=2) == wanted
+    arguments = {"language": (clip.flatten(0, 1),), "image_of": image_of, "limit": 6, "pad": 0}
+    assert vlm.generate([Prefix.of(prefix)] * 2, questions, **arguments, eos=2) == wanted
     eos = wanted[1][3]  # a word of the answers ends them now
     wanted = [greedy(vlm, p, i, 6, eos) for p, i in zip(prompts, images, strict=True)]
-    assert vlm.generate(prefix, questions, **arguments, eos=eos) == wanted
+    assert vlm.generate([Prefix.of(prefix)] * 2, questions, **arguments, eos=eos) == wanted
     assert len(wanted[1]) <= 3
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(WeightsError, match="LLaVA weights not found") as caught:
+    with pytest.raises(WeightsError, match="LLaVA weights cannot be read") as caught:
         load_llava(tmp_path / "none")
     assert str(tmp_path / "none") in str(caught.value)
     assert "Set model.llava" in str(caught.value)

@@ -33,7 +33,7 @@ DELTA = "token_adapter.trainable_tokens_delta.default"
         (
             f"{LLAVA}.multi_modal_projector.linear_1.bias",
             f"{LLAVA}.multi_modal_projector.linear_1",
-            "LLaVA projector",
+            "image projector",
         ),
         (
             "mask_head.decoder.transformer.layers.0.mlp.lin1.weight",
@@ -66,7 +66,7 @@ def step(make_parts):
         sampler = ImageSampler(load(cfg.data, "train"), 0, 2, 2)
         batch = parts.collator(sampler.step(0))
         output = parts.model(batch)
-        compute_losses(output, batch, cfg, 128).total.backward()
+        compute_losses(output, batch, cfg, parts.model.frame).total.backward()
         return parts.model
 
     return run
@@ -169,7 +169,7 @@ def test_manifest_counts_every_parameter_once(make_parts):
         p.numel() for p in trainable(model).values()
     )
     notes = {r["module"]: r["note"] for r in rows if not r["trainable"]}
-    assert {"CLIP", "LLaVA projector", "language model", "SAM's encoder"} <= notes.keys()
+    assert {"CLIP", "image projector", "language model", "SAM's encoder"} <= notes.keys()
     assert set(notes.values()) == {"frozen on purpose"}
     by_name = {(r["module"], r["trainable"]): r["parameters"] for r in rows}
     assert by_name["keyword_head", True] == 192**2

@@ -3,15 +3,16 @@
 import pytest
 import torch
 
+from keyseg.data.prefix import Prefix
 from keyseg.model.packing import PADDING, pack
 
 IMAGE = 4  # id of <image> in the tiny tokenizer
-PREFIXES = [[1, 5, *[IMAGE] * 6], [1, 5, 7, *[IMAGE] * 6]]
+PREFIXES = [Prefix.of([1, 5, *[IMAGE] * 6]), Prefix.of([1, 5, 7, *[IMAGE] * 6])]
 EXPRESSIONS = [[[10, 11, 12], [13, 14, 15, 16, 17], [11]], [[20, 21]]]
 
 
 def test_layout_by_hand():
-    packed, starts = pack([[7, 8], [9]], [[[1, 2], [3]], [[4]]], pad_id=0)
+    packed, starts = pack([Prefix.of([7, 8]), Prefix.of([9])], [[[1, 2], [3]], [[4]]], pad_id=0)
     assert packed.input_ids.tolist() == [[7, 8, 1, 2, 3], [9, 4, 0, 0, 0]]
     assert packed.positions.tolist() == [[0, 1, 2, 3, 2], [0, 1, 0, 0, 0]]
     assert packed.segments.tolist() == [[0, 0, 1, 1, 2], [0, 1, PADDING, PADDING, PADDING]]
@@ -19,7 +20,7 @@ def test_layout_by_hand():
 
 
 def test_mask_by_hand():
-    packed, _ = pack([[7, 8], [9]], [[[1, 2], [3]], [[4]]], pad_id=0)
+    packed, _ = pack([Prefix.of([7, 8]), Prefix.of([9])], [[[1, 2], [3]], [[4]]], pad_id=0)
     mask = packed.attention_mask(torch.float32)
     assert mask.shape == (2, 1, 5, 5)
     assert (mask[:, 0] == 0).int().tolist() == [
@@ -44,7 +45,7 @@ def test_every_image_needs_its_expressions():
 
 def states_and_gradients(vlm, packed, clip, places, weights):
     """Hidden states of one expression, and the gradient of a weighted sum of them."""
-    states = vlm(packed, clip)[places]
+    states = vlm(packed, (clip.flatten(0, 1),))[places]
     parameters = [p for p in vlm.parameters() if p.requires_grad]
     gradients = torch.autograd.grad((states * weights).sum(), parameters)
     return states.detach(), gradients
@@ -59,7 +60,7 @@ def test_packed_equals_alone(make_vlm, clip):
             prefix = PREFIXES[row]
             here = (row, slice(starts[row][number], starts[row][number] + len(part)))
             single, _ = pack([prefix], [[part]], 0)
-            there = (0, slice(len(prefix), len(prefix) + len(part)))
+            there = (0, slice(len(prefix.ids), len(prefix.ids) + len(part)))
             weights = torch.randn(len(part), 192, dtype=torch.float64)
             mine, my_gradients = states_and_gradients(vlm, packed, clip, here, weights)
             theirs, gradients = states_and_gradients(
@@ -74,13 +75,13 @@ def test_packed_equals_alone(make_vlm, clip):
 def test_alone_equals_llavas_own_forward(make_vlm, clip):
     """One expression with causal attention: nothing of the arrangement is left."""
     vlm, _ = make_vlm()
-    ids = torch.tensor([PREFIXES[0] + EXPRESSIONS[0][1]])
-    embedded = vlm.llava.get_input_embeddings()(ids)
-    embedded[0, 2:8] = vlm.project(clip[:1])[0]
+    ids = torch.tensor([PREFIXES[0].ids + EXPRESSIONS[0][1]])
+    embedded = vlm.base.get_input_embeddings()(ids)
+    embedded[0, 2:8] = vlm.project((clip[0],))[0]
     with torch.no_grad():
-        theirs = vlm.llava.model.language_model(inputs_embeds=embedded).last_hidden_state
+        theirs = vlm.base.model.language_model(inputs_embeds=embedded).last_hidden_state
         single, _ = pack(PREFIXES[:1], [[EXPRESSIONS[0][1]]], 0)
-        torch.testing.assert_close(vlm(single, clip[:1]), theirs, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(vlm(single, (clip[0],)), theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_padding_does_not_matter(make_vlm, clip):
@@ -88,7 +89,7 @@ def test_padding_does_not_matter(make_vlm, clip):
     short, _ = pack(PREFIXES, EXPRESSIONS, 0)
     long, _ = pack(PREFIXES, EXPRESSIONS, 9, multiple=32)
     with torch.no_grad():
-        one, two = vlm(short, clip), vlm(long, clip)
+        one, two = (vlm(rows, (clip.flatten(0, 1),)) for rows in (short, long))
     assert two.isfinite().all()
     real = short.segments != PADDING
     torch.testing.assert_close(two[:, :17][real], one[real], rtol=1e-9, atol=1e-9)

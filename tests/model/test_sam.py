@@ -18,10 +18,11 @@ from keyseg.model.backbones.sam import (
     load_sam,
     preprocess,
 )
-from keyseg.model.resample import at_decoder, drawn, resized, to_original
+from keyseg.model.resample import Frame, at_decoder, drawn, resized, to_original
 from keyseg.tiny.arch import SAM_SIZES
 
 SIDE, CHANNELS, GRID = 128, 64, 16
+FRAME = Frame(SIDE)
 SIZES = [(128, 128), (96, 128), (128, 70), (333, 500), (1000, 70), (31, 64), (600, 401)]
 
 
@@ -43,7 +44,7 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
     owner = torch.tensor([0, 0, 1, 2, 2, 2])
     prompts = torch.randn(6, prompts_each, CHANNELS, generator=rng)
     with torch.no_grad():
-        drawn, expected = head(images[owner], prompts)
+        drawn, expected = head((images[owner],), prompts)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         for image in range(3):
             theirs, quality = sam.mask_decoder(
@@ -62,13 +63,13 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
 
 def test_images_and_prompts_must_go_together(head):
     with pytest.raises(AssertionError, match="2 images for 3 prompts"):
-        head(torch.zeros(2, CHANNELS, GRID, GRID), torch.zeros(3, 1, CHANNELS))
+        head((torch.zeros(2, CHANNELS, GRID, GRID),), torch.zeros(3, 1, CHANNELS))
 
 
 def test_idle_parts_are_frozen_and_all_others_get_a_gradient(sam_folder):
     head = MaskHead(load_sam(sam_folder, "folder"))
     images, prompts = torch.randn(2, CHANNELS, GRID, GRID), torch.randn(2, 1, CHANNELS)
-    head(images, prompts)[0].square().mean().backward()
+    head((images,), prompts)[0].square().mean().backward()
     frozen, pulled, still = set(), set(), set()
     for name, p in head.named_parameters():
         if not p.requires_grad:
@@ -103,10 +104,10 @@ def test_to_original_is_sams_postprocessing(sam, size):
     logits = torch.randn(2, 4 * GRID, 4 * GRID)
     theirs = sam.postprocess_masks(logits[:, None], resized(*size, SIDE), size)[:, 0]
     assert theirs.shape == (2, *size)
-    torch.testing.assert_close(to_original(logits, SIDE, size), theirs)
-    differs = drawn(logits, SIDE, size).transpose(1, 2) != (theirs > 0)
+    torch.testing.assert_close(to_original(logits, FRAME, size), theirs)
+    differs = drawn(logits, FRAME, size).transpose(1, 2) != (theirs > 0)
     assert differs.sum() <= 1e-5 * theirs.numel()  # a logit that is 0 but for rounding
-    assert drawn(logits.bfloat16(), SIDE, size).shape == (2, size[1], size[0])
+    assert drawn(logits.bfloat16(), FRAME, size).shape == (2, size[1], size[0])
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -115,13 +116,13 @@ def test_at_the_decoder_a_target_lies_where_its_logits_do(size):
     height, width = (-(-n // 2) for n in resized(*size, SIDE))
     logits = torch.full((1, 4 * GRID, 4 * GRID), -1.0)
     logits[0, height // 4 : height, width // 3 : width // 2] = 1.0
-    target = (to_original(logits, SIDE, size) > 0).byte()
-    small, at_small = at_decoder(logits, target, SIDE)
+    target = (to_original(logits, FRAME, size) > 0).byte()
+    small, at_small = at_decoder(logits, target, FRAME)
     assert small.shape == at_small.shape == (1, height, width)
     wrong = (small > 0) != (at_small == 1)
     assert wrong.sum() <= height + width  # its outline may move by a pixel
     assert at_small.any()
-    _, void = at_decoder(logits, torch.full((1, *size), 255, dtype=torch.uint8), SIDE)
+    _, void = at_decoder(logits, torch.full((1, *size), 255, dtype=torch.uint8), FRAME)
     assert (void == 255).all()
 
 
@@ -281,11 +282,11 @@ def test_vit_b_at_full_size_from_a_public_file(tmp_path):
     torch.testing.assert_close(preprocess(1024, image)[None], pixels)
     with torch.no_grad():
         sparse, _ = sam.prompt_encoder(points=point, boxes=None, masks=None)
-        logits, expected = MaskHead(sam)(embedding, sparse)
+        logits, expected = MaskHead(sam)((embedding,), sparse)
     low = theirs["low_res_logits"][0]
     torch.testing.assert_close(logits, low, rtol=1e-4, atol=1e-4 * float(low.abs().max()))
     torch.testing.assert_close(expected, theirs["iou_predictions"][0], rtol=1e-4, atol=1e-5)
-    mine = to_original(logits, 1024, (768, 1024))[0]
+    mine = to_original(logits, Frame(1024), (768, 1024))[0]
     assert ((mine > 0) == theirs["masks"][0, 0]).float().mean() > 0.999
     assert logits.shape == (1, 256, 256)
     assert low.std() > 0.01

@@ -181,3 +181,22 @@ def test_a_random_base(small_run, tmp_path):
     run = RunDirectory.create(tmp_path / "run", small_run("model.init=random"))
     with pytest.raises(ConfigError, match=r"model\.init=random: it has no base"):
         export(run, tmp_path / "model")
+
+
+def test_a_base_that_knows_the_tokens_keeps_their_rows(run, folder, compose_run):
+    """An export taken for `model.llava`: KEY and SEG are what they were trained to be."""
+    from keyseg.train.build import build
+
+    cfg = compose_run(
+        f"model.llava={folder / 'llava'}",
+        f"model.sam={folder / 'sam'}",
+        "fusion=no_key",
+        "model.precision=fp32",
+        "model.frozen=fp32",
+    )
+    before = load_file(folder / "llava" / "model.safetensors")
+    [table] = [v for name, v in before.items() if name.endswith("embed_tokens.weight")]
+    parts = build(cfg, CPU)
+    seg = parts.conversation.seg_id
+    torch.testing.assert_close(parts.model.vlm.table()[seg], table[seg])
+    assert len(parts.model.vlm.table()) == len(table)

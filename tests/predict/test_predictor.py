@@ -192,7 +192,7 @@ def test_every_bad_row_is_named(predict, tmp_path, capsys):
 
 def test_runs_by_all_their_names(run, predict, make_finished, tmp_path, capsys, examples):
     """No model is loaded: what is asked for is missing, or there already."""
-    from keyseg.commands.runs import find_finished
+    from keyseg.runs.finding import find_finished
 
     outputs = run.path.parent.parent
     for name in (run.path.name, str(run.path), "fusion/full", "fusion/full/0"):
@@ -223,7 +223,7 @@ def test_runs_by_all_their_names(run, predict, make_finished, tmp_path, capsys, 
 
 def test_two_runs_of_one_name_are_told_apart(predict, make_finished, examples, tmp_path, capsys):
     """Single runs of other options: the same label, the same seed."""
-    from keyseg.commands.runs import find_finished
+    from keyseg.runs.finding import find_finished
 
     outputs = tmp_path / "outputs"
     one = make_finished("fusion=full", outputs=outputs)

@@ -36,8 +36,14 @@ def sweep(*states: str, **design: Any) -> Sweep:
 
 
 def said(*words: str) -> list[Conclusion]:
-    text = "+2.1 points [0.5, 3.7], p = 0.010; and more"
-    return [Conclusion("gIoU", f"v{i} − v0", w, text, "") for i, w in enumerate(words, start=1)]
+    def text(word: str, i: int) -> str:
+        shown = "+2.1 points [0.5, 3.7], p = 0.010; and more"
+        return f"v{i} is untrained" if word == "says nothing" else shown
+
+    return [
+        Conclusion("gIoU", f"v{i} − v0", word, text(word, i), "")
+        for i, word in enumerate(words, start=1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +55,14 @@ def said(*words: str) -> list[Conclusion]:
             "fusion: a, b × loss.bce: 1, 2",
         ),
         ({"factors": {"seed": [*range(9)]}}, "seed: 0, 1, 2, 3, 4 and 4 more"),
+        ({"factors": {"t": ["a", "b"]}}, "t: a, b"),  # the sweep is named after its factor
         ({}, "t: v0, v1"),
     ],
 )
 def test_the_heading_falls_back_to_what_was_swept(design: dict[str, Any], heading: str) -> None:
-    assert answer.heading(sweep("done", "done", **design)) == heading
+    made = sweep("done", "done", **design)
+    assert answer.heading(made) == heading
+    assert answer.answer(made, [], HEADLINE).title == f"t: {heading.removeprefix('t: ')}"
 
 
 @pytest.mark.parametrize(
@@ -67,9 +76,11 @@ def test_the_heading_falls_back_to_what_was_swept(design: dict[str, Any], headin
             "2 are inconclusive.",
         ),
         (
-            ("no result", "says nothing"),
-            "On gIoU: 1 of 2 contrasts says nothing of the variant; 1 has no result.",
+            ("no result", "says nothing", "says nothing"),
+            "On gIoU: 2 of 3 contrasts say nothing of the variants (v2 is untrained; v3 is "
+            "untrained); 1 has no result.",
         ),
+        (("says nothing",), "On gIoU, v1 − v0: says nothing (v1 is untrained)."),
         (
             ("better",) * 5,
             "On gIoU: "

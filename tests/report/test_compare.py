@@ -105,7 +105,7 @@ def test_a_contrast_of_a_part_of_the_seeds_says_so(store: Callable[..., Path]) -
     said = [(a.contrast, a.word, a.hole) for a in answers(sweep, held)[:2]]
     assert said[0][2] == "1 of 3 seeds: 1 cell failed, 1 missing"
     assert said[1] == ("c − a", "no result", "")
-    assert answers(sweep, held)[1].text == "3 cells queued"
+    assert answers(sweep, held)[1].text == "3 cells stopped"
     with figure_style():
         labels = compare.forest(sweep, held).axes[0].get_yticklabels()
     assert "1 of 3 seeds: 1 cell failed, 1" in labels[0].get_text().replace("\n", " ")

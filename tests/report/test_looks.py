@@ -14,6 +14,7 @@ import pytest
 
 from keyseg.metrics import MEASURES
 from keyseg.report.data import ReportData
+from keyseg.report.joined import join
 from keyseg.report.page import checks
 from keyseg.report.sections.looks import looks as section
 from keyseg.report.stats import looks as stats
@@ -212,3 +213,45 @@ def test_seeds_that_were_added_later_are_told(folder: Path) -> None:
     change(folder, declared=declaration.first({}, before, 1.0))
     (notice,) = [n for n in checks.check(load(folder)) if n.title == "Seeds were added."]
     assert notice.detail == "added: 3"
+
+
+def test_several_sweeps_read_as_one_follow_the_boundary_of_each(folder: Path, make: Any) -> None:
+    """With a sweep whose seeds were fixed, and which has the runs of `seg_only` as well."""
+    other: Path = make(folder.parent / "b", labels=("seg_only", "add"), seeds=range(4), images=8)
+    content = change(other)
+    for cell in content["cells"]:
+        if cell["label"] == "add":
+            (other / cell["signature"]).rename(other / f"b{cell['signature']}")
+            cell["signature"] = f"b{cell['signature']}"
+    contrast = {"of": {"fusion": "add"}, "against": {"fusion": "seg_only"}}
+    change(other, name="b", cells=content["cells"], contrasts=[contrast])
+    of_t = [{"of": {"fusion": f}, "against": {"fusion": "seg_only"}} for f in ("cross", "full")]
+    change(folder, name="t", contrasts=of_t)
+
+    def rows() -> pd.DataFrame:
+        sweep = join([folder, other])
+        found = scores.contrasts(sweep, 0)
+        found = found[(found["protocol"] == sweep.headline) & (found["metric"] == "giou")]
+        return found.set_index("label")
+
+    now = rows()
+    assert list(now["verdict"][["cross", "full"]]) == ["interim", "interim"]
+    fixed = now.loc["add"]
+    assert (fixed["look"], fixed["verdict"] in ("interim", "given up")) == ("", False)
+    take(folder, {"full": OPEN, "cross": OPEN})
+    take(folder, {"full": OPEN, "cross": OPEN})
+    over = rows()
+    assert over["look"]["full"] == "p over the 2 looks of t"
+    assert "interim" not in set(over["verdict"])
+    single = scores.contrasts(load(folder), 0)
+    single = single[(single["protocol"] == load(folder).headline) & (single["metric"] == "giou")]
+    single = single.set_index("label")
+    for label in ("cross", "full"):  # the same tests at the same looks
+        assert over["p_both"][label] == pytest.approx(single["p_both"][label])
+    assert over["p_both"]["add"] == fixed["p_both"]
+    (notice,) = [n for n in checks.check(join([folder, other])) if n.title == "Seeds by looks."]
+    assert notice.detail == "t: looks at 3, 4 seeds, 2 taken"
+    change(folder, looks=None)
+    nominal = rows()
+    assert (over["p_both"][["cross", "full"]] > nominal["p_both"][["cross", "full"]]).all()
+    assert set(nominal["look"]) == {""}

@@ -69,7 +69,7 @@ class Resources(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("name", ["results", "contrasts", "slices", "published", "manifest"])
+@pytest.mark.parametrize("name", ["results", "contrasts", "slices", "manifest"])
 def test_golden_tables(seeds: tuple[Path, ReportFiles], name: str) -> None:
     """Set KEYSEG_UPDATE_GOLDEN=1 to write them anew, and read the difference."""
     written = next(f for f in seeds[1].tables if f.name == f"{name}.csv")
@@ -82,6 +82,11 @@ def test_golden_tables(seeds: tuple[Path, ReportFiles], name: str) -> None:
         found.to_csv(golden, index=False, lineterminator="\n")
     expected = pd.read_csv(golden)
     pd.testing.assert_frame_equal(found, expected, rtol=2e-5, check_dtype=False)
+
+
+def test_nothing_in_print_is_written_beside_other_data(seeds: tuple[Path, ReportFiles]) -> None:
+    written = next(f for f in seeds[1].tables if f.name == "published.csv")
+    assert pd.read_csv(written).empty
 
 
 def test_values_are_those_of_the_samples(seeds: tuple[Path, ReportFiles]) -> None:
@@ -180,6 +185,8 @@ def test_markdown_tex_and_figures(seeds: tuple[Path, ReportFiles]) -> None:
     files = seeds[1]
     text = files.markdown.read_text(encoding="utf-8")
     assert text.startswith("# fusion: Does fusing KEY")
+    assert "- Seeds a variant: 2 to 3\n- Sweep: fusion\n" in text
+    assert "- Seed numbers: 0, 1, 2\n" in text
     rows = [line for line in text.splitlines() if line.startswith("| seg\\_only |")]
     assert len({line.count("|") - line.count("\\|") for line in rows[1:3]}) == 1  # by protocol
     for figure in re.findall(r"\((figures/[^)]+)\)", text):
@@ -218,19 +225,27 @@ def test_the_data_of_a_figure_are_what_it_shows(seeds: tuple[Path, ReportFiles])
     (row,) = results.query("variant == 'full' and protocol == 'teacher_forced'").to_dict("records")
     precision = frames["precision"].query("protocol == 'teacher_forced' and variant == 'full'")
     above = precision.set_index("iou_above")["mean"]
-    assert above[0.5] == pytest.approx(row["precision@0.5"], rel=1e-4)
+    assert above[0.5] == pytest.approx(100 * row["precision@0.5"], rel=1e-4)
     cost = frames["cost"].set_index("label").loc["full"]
-    assert cost["value"] == pytest.approx(row["giou"], rel=1e-4)
+    assert cost["value"] == pytest.approx(100 * row["giou"], rel=1e-4)
     forest = frames["forest"]
     assert list(forest["metric"].unique()) == ["giou", "ciou"]
     assert len(forest) == 4
+    contrasts = pd.read_csv(next(f for f in seeds[1].tables if f.name == "contrasts.csv"))
+    same = contrasts.query("protocol == 'teacher_forced' and metric in ['giou', 'ciou']")
+    for column in ("difference", "low", "high", "low_images", "high_seeds"):
+        np.testing.assert_allclose(forest[column], 100 * same[column], rtol=1e-4)
+    np.testing.assert_allclose(forest["holm_both"], same["holm_both"], rtol=1e-4)
     curves = frames["learning_curves"].query("name == 'val/giou'")
     assert (curves["low"] <= curves["mean"]).all()
+    assert curves["mean"].max() > 1  # percent, as its axis
     assert set(curves["variant"]) == {"seg_only", "cross", "full"}
     words = frames["keyword"].set_index("variant")
-    assert words.iloc[:, 5:].sum(axis=1).to_list() == pytest.approx([1, 1, 1])
+    assert words.iloc[:, 5:].sum(axis=1).to_list() == pytest.approx([100, 100, 100], rel=1e-5)
     assert len(frames["paired"]) == 80  # 40 examples, two contrasts
     assert set(frames["slices"]["slice"]) == {"style", "size", "length"}
+    in_slices = frames["slices"].query("label == 'full' and slice == 'style'")
+    assert in_slices["value"].max() > 1
 
 
 def test_only_what_is_asked_for_is_made(
@@ -334,7 +349,7 @@ def test_a_sweep_without_any_result(store: Callable[..., Path], tmp_path: Path) 
     assert "0 of 3 cells finished" in page
     assert "Not finished: full, seed 0." in page
     table = pd.read_csv(next(f for f in files.tables if f.name == "results.csv"))
-    assert list(table["hole"]) == ["missing", "failed", "queued"]
+    assert list(table["hole"]) == ["missing", "failed", "stopped"]
     assert table["giou"].isna().all()
 
 
@@ -390,7 +405,7 @@ def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_pa
         "Summary and samples disagree: full, seed 0.",
     ):
         assert title in page, title
-    assert "Status: interrupted." in page
+    assert "Status: stopped." in page
     assert "Mixed protocols." not in page
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from keyseg.report import build
-from keyseg.report.figures import drawing
+from keyseg.report.data import ReportData
+from keyseg.report.figures import drawing, plotted
 from keyseg.report.stats import scores
 from keyseg.report.store import load
 from keyseg.report.tables import contrasts
@@ -142,3 +143,22 @@ def test_figures_are_drawn_of_a_contrast_that_says_nothing(store, tmp_path):
     assert "says nothing" in texts
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert any("never left the" in label for label in labels)
+    table = plotted.forest(ReportData(loaded, scores.scores(loaded, 0), held_, {}))
+    known = table.set_index("verdict")[["difference", "low", "high_images", "holm_images"]].notna()
+    assert not known.loc["says nothing"].any(axis=None)
+    assert known.drop("says nothing").all(axis=None)
+
+
+def test_where_every_contrast_says_nothing_there_are_words_and_no_empty_picture(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drawing, "FIGURES", {"forest": drawing.FIGURES["forest"]})
+    sweep = store()
+    recurve(sweep, "seg_only", FLOOR)
+    files = build(sweep, tmp_path / "report")
+    assert not [file.name for file in files.figures]
+    page = files.html.read_text()
+    screen = page[page.index("<main>") : page.index("</header>")]
+    assert "No contrast has a difference to draw." in screen
+    reason = "seg_only never left the untrained level"
+    assert f"both contrasts say nothing of the variants ({reason})" in screen

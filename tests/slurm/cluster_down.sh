@@ -8,8 +8,8 @@ if [ -s "$ROOT/run/slurmctld.pid" ] && is_ours "$(cat "$ROOT/run/slurmctld.pid")
   timeout 10 squeue -h -o %A | sort -u | xargs -r timeout 10 scancel
   for ((i = 0; i < 75; i++)); do [ -z "$(timeout 5 squeue -h)" ] && break; sleep 0.2; done
 fi
-for d in slurmd slurmctld slurmdbd mariadbd munged; do
-  f=$ROOT/run/$d.pid; [ -s "$f" ] || continue; p=$(cat "$f")
+for f in "$ROOT"/run/{slurmd-*,slurmctld,slurmdbd,mariadbd,munged}.pid; do
+  [ -s "$f" ] || continue; p=$(cat "$f") d=${f##*/}; d=${d%.pid} d=${d%%-*}
   if is_ours "$p" $d; then
     kill "$p"; for ((i = 0; i < 150; i++)); do is_ours "$p" $d || break; sleep 0.1; done
     is_ours "$p" $d && { echo "$d ($p) ignores SIGTERM: SIGKILL"; kill -9 "$p"; }

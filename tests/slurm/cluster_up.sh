@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Start a private one-node SLURM for the tests (Debian's packages, root; no systemd, no cgroups).
+# Start a private SLURM for the tests (Debian's packages, root; no systemd, no cgroups): one node, and a second
+# on the same machine that only the partition `pair` has.
 # Configuration, state, logs, sockets and pids live under $SLURM_ROOT; the machine's own are not touched.
 #   SLURM_ROOT=/tmp/x tests/slurm/cluster_up.sh && . /tmp/x/env.sh     sbatch, srun, sacct work now
 #   SLURM_ROOT=/tmp/x tests/slurm/cluster_down.sh --purge              ends what this started, no more
@@ -8,8 +9,8 @@ set -euo pipefail
 ROOT=${SLURM_ROOT:?where the cluster lives}
 CPUS=${SLURM_CPUS:-8} MEM=${SLURM_MEM_MB:-8000} GPUS=${SLURM_GPUS:-2}   # advertised, not real
 ACCT=${SLURM_ACCT:-1}                       # 1: mariadbd + slurmdbd, so that sacct works (submitit needs it)
-CTLD=${SLURM_PORT_BASE:-16817}; SLURMD=$((CTLD + 1)) DBD=$((CTLD + 2)) SQL=$((CTLD + 3))
-HOST=$(hostname -s) T0=${EPOCHREALTIME/[.,]/}
+CTLD=${SLURM_PORT_BASE:-16817}; SLURMD=$((CTLD + 1)) DBD=$((CTLD + 2)) SQL=$((CTLD + 3)) SLURMD2=$((CTLD + 4))
+HOST=$(hostname -s) PAIR=${HOST}-2 T0=${EPOCHREALTIME/[.,]/}
 export SLURM_CONF=$ROOT/etc/slurm.conf
 say() { local d=$(((${EPOCHREALTIME/[.,]/} - T0) / 100000)); echo "[cluster $((d / 10)).$((d % 10))s] $*"; }
 die() { say "FAILED: $*"; for f in "$ROOT"/log/*.log; do echo "== $f"; tail -n 12 "$f"; done; exit 1; } >&2
@@ -40,6 +41,7 @@ if [ ! -s "$SLURM_CONF" ]; then
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$DBD
 AccountingStoragePass=$ROOT/run/munge.socket
+AccountingStorageEnforce=associations,limits,qos
 ${gres:+AccountingStorageTRES=gres/gpu}"
   cat >"$SLURM_CONF" <<CONF
 ClusterName=ci
@@ -52,11 +54,11 @@ AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket=$ROOT/run/munge.socket,cred_expire=5
 SlurmctldPidFile=$ROOT/run/slurmctld.pid
-SlurmdPidFile=$ROOT/run/slurmd.pid
+SlurmdPidFile=$ROOT/run/slurmd-%n.pid
 SlurmctldLogFile=$ROOT/log/slurmctld.log
-SlurmdLogFile=$ROOT/log/slurmd.log
+SlurmdLogFile=$ROOT/log/slurmd-%n.log
 StateSaveLocation=$ROOT/ctld
-SlurmdSpoolDir=$ROOT/slurmd
+SlurmdSpoolDir=$ROOT/slurmd/%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -69,6 +71,7 @@ JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,bf_interval=2,sched_interval=2
+MaxArraySize=9
 FirstJobId=$(($(date +%s) % 600000 * 100 + 1))
 ReturnToService=2
 JobRequeue=1
@@ -79,9 +82,11 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 $acct
 $gres
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=$MEM $node State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=low Nodes=ALL DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+NodeName=$HOST NodeAddr=127.0.0.1 Port=$SLURMD CPUs=$CPUS RealMemory=$MEM $node State=UNKNOWN
+NodeName=$PAIR NodeAddr=127.0.0.1 Port=$SLURMD2 CPUs=2 RealMemory=$MEM State=UNKNOWN
+PartitionName=main Nodes=$HOST Default=YES DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=low Nodes=$HOST DefaultTime=60 MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=pair Nodes=ALL DefaultTime=60 MaxTime=INFINITE State=UP
 CONF
   (umask 077; cat >"$ROOT/etc/slurmdbd.conf") <<CONF
 AuthType=auth/munge
@@ -114,9 +119,14 @@ if [ "$ACCT" = 1 ]; then
   fi
   alive "$ROOT/run/slurmdbd.pid" || slurmdbd || die slurmdbd
   wait_for 60 port $DBD || die "slurmdbd does not listen"
+  [ -e "$ROOT/etc/users" ] || {   # a user may submit no more than three jobs under the QOS `few`
+    for what in "add cluster ci" "add qos few MaxSubmitJobsPerUser=3" "modify user root set qos+=few"; do
+      sacctmgr -iQ $what >>"$ROOT/log/sacctmgr.log" 2>&1 || die "sacctmgr $what"
+    done; touch "$ROOT/etc/users"; }
 fi
-for d in slurmctld slurmd; do alive "$ROOT/run/$d.pid" || $d || die $d; done
-wait_for 60 sh -c 'sinfo -h -o %T | grep -qE "^(idle|mixed|allocated)"' || die "node not up: $(sinfo -h -N -o '%N %T %E')"
+alive "$ROOT/run/slurmctld.pid" || slurmctld || die slurmctld
+for n in "$HOST" "$PAIR"; do alive "$ROOT/run/slurmd-$n.pid" || slurmd -N "$n" || die "slurmd of $n"; done
+wait_for 60 sh -c 'sinfo -h -p main -o %T | grep -qE "^(idle|mixed|allocated)"' || die "node not up: $(sinfo -h -N -o '%N %T %E')"
 say "up: $(sinfo -h -p main -o '%N %T cpus=%c mem=%m gres=%G')"
 timeout 30 srun -Q true || die "srun"; say "first job done"
 [ "$ACCT" != 1 ] || { wait_for 30 sh -c 'sacct -n -X | grep -q .' || die "sacct shows no job"; say "sacct shows it"; }

@@ -1,4 +1,4 @@
-"""A private SLURM of one node, started for these tests and ended with them."""
+"""A private SLURM on this machine, started for these tests and ended with them."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ class Cluster:
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
             "SLURM_CONF": str(root / "etc" / "slurm.conf"),
             "SLURM_ROOT": str(root),
-            "SLURM_PORT_BASE": _port_of(root) or str(_free_ports(4)),
+            "SLURM_PORT_BASE": _port_of(root) or str(_free_ports(5)),
         }
 
     def call(self, *command: str) -> str:
@@ -95,8 +95,9 @@ class Cluster:
         subprocess.run(command, env=self.environment, timeout=120, check=True)
 
     def pid(self, daemon: str) -> int:
-        """Process of slurmctld, slurmd, ..."""
-        return int((self.root / "run" / f"{daemon}.pid").read_text())
+        """Process of slurmctld, slurmd (of the first node), ..."""
+        node = f"-{socket.gethostname().partition('.')[0]}" if daemon == "slurmd" else ""
+        return int((self.root / "run" / f"{daemon}{node}.pid").read_text())
 
     def impatient(self, folder: Path) -> dict[str, str]:
         """An environment whose commands give up on a dead controller after 1 s, not after 9 s."""

@@ -108,7 +108,7 @@ def test_the_command_of_a_sweep_writes_a_damaged_sweep_json_anew(cells):
 
 
 def test_cells_of_another_command_of_the_same_name_stay_in_view(cells, make_cell):
-    from keyseg.commands.runs import find_run
+    from keyseg.runs.finding import find_run
     from keyseg.sweep.design import read_design
     from keyseg.sweep.launcher import write_sweep
 

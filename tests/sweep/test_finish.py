@@ -69,7 +69,12 @@ def test_a_report_that_fails_leaves_a_message_and_its_traceback(tmp_path):
     assert page is None
     assert problem.startswith("the report could not be made: no cell is done (traceback: ")
     assert f"`keyseg report {tmp_path.name}` tries again" in problem
-    assert "ValueError: no cell is done" in (tmp_path / "report-error.txt").read_text()
+    trace = tmp_path / "report-error.txt"
+    assert "ValueError: no cell is done" in trace.read_text()
+    trace.unlink()
+    trace.mkdir()  # no place that can be written to
+    _, problem = end.make_report(build, tmp_path, tmp_path / "out")
+    assert "no cell is done. The results are complete" in problem
 
 
 def test_a_report_that_works(tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
 
 STUB = Path(__file__).with_name("cell_stub.py")
+KILLS = int(os.environ.get("KEYSEG_TEST_KILLS", "3"))
+LOOKS = ("fusion=seg_only,full,self", "ablation.replicate={until: verdict, looks: [2, 3, 4]}")
+SAMPLES = {"SAMPLES": "seg_only=0.4~0,full=0.8~0.00001,self=0.49~0.05"}
+"""full is far from seg_only whatever the seed; self is as far from it as its seeds are apart."""
 
 
 class Sweep:
@@ -211,22 +217,50 @@ def test_sweep_files_run_by_name_without_m(sweep):
     assert [cell["label"] for cell in sweep.written["cells"]] == ["self", "cross"]
 
 
-def test_seeds_come_until_the_answer_is_in(sweep):
-    looks = "ablation.replicate={until: verdict, looks: [2, 3, 4]}"
-    command = ("fusion=seg_only,full,self", looks)
-    samples = {"SAMPLES": "seg_only=0.4~0,full=0.8~0.00001,self=0.49~0.05"}
-    code, out, err = sweep.run(*command, "--dry")
+def taken(sweep) -> list[dict]:
+    file = sweep.root / "outputs" / "t" / "looks.json"
+    return json.loads(file.read_text())["looks"] if file.exists() else []
+
+
+def test_seeds_come_until_the_answer_is_in_and_kills_change_nothing(sweep, tmp_path):
+    """The second sweep's command is killed again and again: between looks, and while it looks."""
+    code, out, err = sweep.run(*LOOKS, "--dry")
     assert code == 0, err
     assert "sweep t · 6 cells, nothing started" in out
     assert "looks at 2, 3, 4 seeds (obrien_fleming); giou decides; 0 taken" in out
     assert "asked for now: 6 cells; at most: 12 cells; expected: about" in out
-    code, out, err = sweep.run(*command, "hydra.launcher.order=by_seed", **samples)
+    code, out, err = sweep.run(*LOOKS, "hydra.launcher.order=by_seed", **SAMPLES)
     assert code == 0, err
     assert "look 1 of 3 (2 seeds): full − seg_only: differs" in out
     assert "open: self − seg_only; 1 more seed for seg_only, self" in out
     labels = [cell["label"] for cell in sweep.written["cells"]]
     assert (labels.count("full"), labels.count("self"), labels.count("seg_only")) == (2, 4, 4)
     assert [cell["label"] for cell in sweep.written["planned"]] == ["full", "full"]
-    code, out, err = sweep.run(*command, "rerun=true", **samples)
+
+    other = Sweep(tmp_path / "killed")
+    other.root.mkdir()
+    rng, before, seen = random.Random(0), [], []
+    for kill in range(KILLS):
+        process = other.start(*LOOKS, **SAMPLES)
+        assert process.stdout is not None
+        process.stdout.readline()  # it has begun
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, 4))
+        process.kill()
+        process.communicate()
+        now = taken(other)
+        assert now[: len(before)] == before, f"kill {kill}: a look was taken again"
+        before = now
+        seen.append(len(now))
+    code, out, err = other.run(*LOOKS, **SAMPLES)
+    assert code == 0, err
+    whole, ours = taken(sweep), taken(other)
+    assert ours[: len(before)] == before, seen
+    assert [{**look, "taken": 0} for look in ours] == [{**look, "taken": 0} for look in whole]
+    starts = list(other.root.glob("outputs/t/*/starts.txt"))
+    assert len(starts) == len(other.written["cells"]) == len(sweep.written["cells"])
+    assert {len(file.read_text().splitlines()) for file in starts} == {1}, seen
+
+    code, out, err = sweep.run(*LOOKS, "rerun=true", **SAMPLES)
     assert code == 2
     assert "is not run again: what look 3 of t decided rests on it" in err

@@ -49,6 +49,21 @@ def test_one_line_says_it_all(sweep):
     assert notify.message(sweep, page=None, error="a\nGivenUp: b")["error"] == "GivenUp: b"
 
 
+def test_a_sweep_that_has_not_ended_is_called_what_it_is(sweep):
+    waiting = RunDirectory(sweep / "bb")
+    waiting.update(status="running", error=None)
+    told = notify.message(sweep, page=None)
+    assert (told["state"], told["failed"], told["error"]) == ("stopped", 0, "")
+    with waiting.lock():
+        told = notify.message(sweep, page=None)
+    assert told["state"] == "running"
+    assert told["text"] == "t: running, 1 of 2 cells done, 1 running, 1.00 CPU-hours"
+    waiting.update(status="queued", attempts=[])
+    with sweep_directory.held(sweep, ["aa", "bb"]):
+        assert notify.message(sweep, page=None)["state"] == "queued"
+    assert notify.message(sweep, page=None)["state"] == "stopped"
+
+
 def test_the_command_gets_it_once_and_again_after_more_was_done(sweep, tmp_path):
     heard = tmp_path / "heard.jsonl"
     command = f"cat >> '{heard}'"

@@ -36,6 +36,7 @@ from keyseg.sweep.overrides import (
         ("+sweeps=no-such", r"sweeps=no-such"),
         ("fusion=[cross", r"cannot be read as an override; write KEY=VALUE"),
         ("fusion", r"cannot be read as an override; write KEY=VALUE"),
+        ("notify=cat >> x", r"in quotes of its own: \"KEY='VALUE'\" \(LexerNoViableAlt"),
         ("zzzzzz=1", r"no such key 'zzzzzz'. There are: "),
     ],
 )
@@ -72,6 +73,9 @@ def test_misspelt(override, message):
         ),
         (["+sweeps=table3", "ablation.baseline={seed: 0}"], "ablation.baseline", {"seed": 0}),
         (["ablation.replicate={first: 2}"], "ablation.replicate", {"first": 2}),
+        (["ablation.metrics=[ciou]"], "ablation", {"metrics": ["ciou"]}),
+        (["+sweeps=table3", "ablation.metrics=[ciou]"], "ablation.metrics", ["ciou"]),
+        (["ablation.margin.giou=2", "ablation.drop_behind=20"], "ablation.margin", {"giou": 2}),
         (["model.sizes={text: {layers: 2}}"], "model.sizes", {"text": {"layers": 2}}),
     ],
 )

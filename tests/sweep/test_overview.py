@@ -15,6 +15,8 @@ from keyseg.sweep.overview import SweepSummary
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.pool import Submission
 from keyseg.sweep.slurm.queue import Job, Jobs
+from keyseg.sweep.slurm.reconcile import Overview
+from keyseg.sweep.status import watches
 
 ENDED = {"started": 0.0, "ended": 1800.0, "seconds": 1800.0}
 
@@ -44,12 +46,29 @@ def only(folder: Path) -> SweepSummary:
         ({"a": "done", "b": "pruned"}, "done"),
         ({"a": "done", "b": "failed"}, "failed"),
         ({"a": "done", "b": "failed", "c": "queued"}, "stopped"),
-        ({"a": "queued", "b": "queued"}, "queued"),
+        ({"a": "queued", "b": "queued"}, "stopped"),  # no command is at work
         ({"a": "done", "b": "running"}, "stopped"),  # nobody holds it
     ],
 )
 def test_what_a_sweep_is_as_a_whole(tmp_path, states, whole):
     assert only(sweep(tmp_path / "t", **states)).state == whole
+
+
+def test_cells_wait_as_long_as_a_command_is_at_work(tmp_path):
+    folder = sweep(tmp_path / "t", a="done", b="queued", c="queued")
+    with sweep_directory.held(folder, ["a", "b", "c"]):
+        assert only(folder).state == "queued"
+        assert [row.state for row in Overview(watches(folder)).read()] == [
+            "done",
+            "queued",
+            "queued",
+        ]
+    assert only(folder).state == "stopped"
+    assert [row.state for row in Overview(watches(folder)).read()] == [
+        "done",
+        "stopped",
+        "stopped",
+    ]
 
 
 def test_counts_hours_and_the_last_change(tmp_path):

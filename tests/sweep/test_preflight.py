@@ -18,6 +18,12 @@ def _empty_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
+def tensors(entries=None, data=b""):
+    """A safetensors file."""
+    head = json.dumps(entries or {}).encode()
+    return len(head).to_bytes(8, "little") + head + data
+
+
 @pytest.fixture
 def snapshot(tmp_path):
     """A cached hub model whose weights are two files, of which `held` are there."""
@@ -28,13 +34,14 @@ def snapshot(tmp_path):
         folder.mkdir(parents=True)
         (repo / "refs").mkdir()
         (repo / "refs" / "main").write_text("abc")
-        for name in ("config.json", "tokenizer_config.json"):
+        (folder / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
+        for name in ("tokenizer_config.json", "tokenizer.json"):
             (folder / name).write_text("{}")
         names = {"a": "1.safetensors", "b": "2.safetensors"}
         index = json.dumps({"weight_map": names})
         (folder / "model.safetensors.index.json").write_text(index)
         for name in held:
-            (folder / name).write_text("weights")
+            (folder / name).write_bytes(tensors())
         return folder
 
     return make
@@ -93,12 +100,65 @@ def test_a_cached_hub_model_is_found_and_fingerprinted(compose_run, snapshot, tm
     folder = snapshot(["1.safetensors"])
     with pytest.raises(ConfigError, match="not in the local Hugging Face cache"):
         weights.check_weights(cfg)
-    (folder / "2.safetensors").write_text("weights")
+    (folder / "2.safetensors").write_bytes(tensors())
     weights.check_weights(cfg)
     assert weights.weights_path(cfg.model.llava) == str(folder)
     before = weights.weights_fingerprint(cfg)
-    (folder / "2.safetensors").write_text("others!")
+    (folder / "2.safetensors").write_bytes(tensors({"__metadata__": {}}))
     assert weights.weights_fingerprint(cfg) != before
+
+
+ONE = {"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "model.safetensors",
+            tensors(ONE, b"123"),
+            r"bytes and its head .* 72: copy",
+        ),
+        ("model.safetensors", tensors(ONE, b"12345"), "bytes and its head asks for"),
+        ("model.safetensors", tensors()[:5], "was cut short, or is no safetensors file"),
+        ("model.safetensors", b"<html>", "was cut short, or is no safetensors file"),
+        ("model.safetensors", tensors([1]), "is no safetensors file"),
+        (
+            "config.json",
+            b'{"model_type": "qwen2_5_vl"}',
+            "=qwen2_5_vl, and .*reads llava",
+        ),
+        ("config.json", b'{"model_type": "llava"}', "first LLaVA's own layout.*no vision_config"),
+        ("config.json", b"{", "cannot be read"),
+        ("tokenizer.json", None, "there is no tokenizer in"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(
+    run_config, llava_folder, sam_folder, tmp_path, file, content, said
+):
+    """Before anything is submitted, with the file and what to do."""
+    folder = tmp_path / "llava"
+    folder.mkdir()
+    for source in llava_folder.iterdir():
+        (folder / source.name).symlink_to(source)
+    run_config.model.llava, run_config.model.sam = str(folder), str(sam_folder)
+    weights.check_weights(run_config)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        weights.check_weights(run_config)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_shard_is_named(compose_run, snapshot, tmp_path):
+    (tmp_path / "sam.pth").write_bytes(b"sam")
+    cfg = compose_run("model=llava_1_5_7b", f"model.sam={tmp_path}/sam.pth")
+    folder = snapshot(["1.safetensors"])
+    (folder / "2.safetensors").write_bytes(tensors(ONE, b"1"))
+    with pytest.raises(ConfigError, match=r"model\.llava: .*/2\.safetensors has .* head asks for"):
+        weights.check_weights(cfg)
 
 
 def test_random_needs_no_files(compose_run):

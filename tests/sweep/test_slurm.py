@@ -300,7 +300,7 @@ def test_a_refusal_leaves_no_trace_of_a_job(fake, start, tmp_path):
     run = RunDirectory(tmp_path / "t" / "self0")
     assert Submission.read(run) is None
     (row,) = Overview([Watch(run, "self")]).read()
-    assert row.state == "queued"  # not "the job is gone"
+    assert row.state == "stopped"  # not "the job is gone": there was none
 
 
 def test_why_jobs_wait_is_told_once_with_the_remedy(fake, start):

@@ -2,14 +2,16 @@
 
 from itertools import product
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from keyseg.config import PROJECT, flatten
+from keyseg.config import PROJECT, ConfigError, flatten, signature
+from keyseg.data.split import as_test
 from keyseg.metrics import BY_NAME
 from keyseg.report.stats.contrasts import contrasts, path
 from keyseg.report.store import Sweep, VariantResult
-from keyseg.sweep.design import read_design
+from keyseg.sweep.design import check_block, read_design
 
 FILES = [
     file
@@ -31,6 +33,8 @@ def read(file):
 
 def test_the_questions_are_there():
     assert {f.stem for f in FILES} >= {
+        "table1",
+        "table2",
         "table3",
         "table4",
         "fusion_full",
@@ -133,6 +137,50 @@ def test_all_that_can_be_set_is_as_released(name, compose_run):
     small = compose_run(f"+sweeps={name}", "model=tiny", "data=scenes", "prompt=short")
     assert (small.model.name, small.data["name"]) == ("tiny", "scenes")
     assert small.model.shared_projection
+
+
+def test_tables_1_and_2_are_one_training_that_is_read_on_many_test_sets(compose_run):
+    """The second table costs no cell: its own are found by their signatures."""
+    one, two = (compose_run(f"+sweeps=table{n}", "fusion=full", "seed=1") for n in (1, 2))
+    assert signature(one) == signature(two)
+    for number, places in ((1, {("ReasonSeg", "test")}), (2, TABLE_2)):
+        content, _, jobs = read(PROJECT / f"sweeps/table{number}.yaml")
+        found = set()
+        for item in read_design(jobs, content["ablation"]).tests:
+            name, _, split = item.partition(":")
+            test = as_test(compose_run(f"data={name}").data, split)["splits"]["test"]
+            assert [entry["split"] for entry in test] == [split]
+            found.add((TITLES[name], split))
+        assert found == places
+    printed = pd.read_csv(PROJECT / "reports/published/keyseg.csv", dtype=str)
+    for table, places in (("1", {("ReasonSeg", "test")}), ("2", TABLE_2)):
+        rows = printed[printed["table"] == table]
+        assert set(zip(rows["data"], rows["split"], strict=True)) == places
+
+
+TITLES = {
+    "reason_seg": "ReasonSeg",
+    "refcoco": "refCOCO",
+    "refcoco_plus": "refCOCO+",
+    "refcocog": "refCOCOg",
+}
+TABLE_2 = {
+    *((data, split) for data in ("refCOCO", "refCOCO+") for split in ("testA", "testB")),
+    ("refCOCOg", "test"),
+}
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        (["refcoc:testA"], "refcoc:testA is no option of the group data.*Did you mean refcoco"),
+        (["refcoco testA"], "is no option of the group data"),
+        ("refcoco", "ablation.tests=refcoco: give a list"),
+    ],
+)
+def test_a_test_set_that_there_is_not_is_told(tests, message):
+    with pytest.raises(ConfigError, match=message):
+        check_block({"tests": tests})
 
 
 def test_an_answer_that_names_nothing_is_an_arm():

@@ -80,7 +80,7 @@ def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
         owners = patch_owners(corpus, int(index))
         turns = phrases(corpus.scene(int(index)), again)
         wanted = [np.isin(owners, t.shown) for t in turns for _ in range(2)]
-        begin = len(talk.prefix)
+        begin = len(talk.prefix.ids)
         ends = (rows.labels[row, begin:] != llava.NO_LABEL).nonzero().flatten() + begin
         assert torch.equal(rows.places[row, ends], torch.from_numpy(np.stack(wanted)))
 

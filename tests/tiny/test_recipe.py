@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from keyseg.data.prefix import Prefix
 from keyseg.data.scenes.queries import STYLES
 from keyseg.model.backbones.llava import load_llava
 from keyseg.model.backbones.sam import load_sam
@@ -49,7 +50,7 @@ def test_the_written_backbones_are_read_back(made):
     assert model.config.tie_word_embeddings
     words = processor.tokenizer("find the red traffic light .")["input_ids"]
     assert processor.tokenizer.unk_token_id not in words
-    packed, _ = pack([[1, 4]], [[words]], 0)
+    packed, _ = pack([Prefix.of([1, 4])], [[words]], 0)
     with torch.no_grad():
         assert model(input_ids=packed.input_ids[:, 2:]).logits.isfinite().all()
 

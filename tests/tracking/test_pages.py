@@ -13,9 +13,9 @@ from PIL import Image
 from keyseg.data.masks import encode_rle
 from keyseg.runs import sweep_directory
 from keyseg.runs.run_directory import Row, RunDirectory
-from keyseg.tracking import pages, parent_run, scores, sync
+from keyseg.tracking import pages, parent_run, scores, sync, variant_runs
 from keyseg.tracking.description import ReportWords, of_sweep
-from keyseg.tracking.names import LONGEST_TAG, name_of
+from keyseg.tracking.names import LONGEST_TAG, name_of, param_name
 from keyseg.tracking.store import client_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -155,13 +155,15 @@ def report(tmp_path_factory):
     (folder / "index.html").write_text("<html>")
     for name in ("tables", "figures"):
         (folder / name).mkdir()
-    (folder / "figures/contrasts.png").write_bytes(b"png")
+    Image.new("RGBA", (2200, 880), "white").save(folder / "figures/contrasts.png")
     (folder / "tables/contrasts.csv").write_text(
-        "protocol,contrast,metric,difference,low,high\n"
-        "teacher_forced,full − cross,giou,0.05,0.01,0.09\n"
-        "teacher_forced,full − cross,ciou,0.5,0.1,0.9\n"
-        "generated,full − cross,giou,0.7,0.1,0.9\n"
-        "teacher_forced,mlp − cross,giou,,,\n"
+        "protocol,contrast,metric,difference,low,high,verdict,at\n"
+        "teacher_forced,full − cross,giou,0.05,0.01,0.09,better,\n"
+        "teacher_forced,full − mlp,giou,0.04,0.01,0.07,better,at 60 steps\n"
+        "teacher_forced,full − cross,ciou,0.5,0.1,0.9,better,\n"
+        "generated,full − cross,giou,0.7,0.1,0.9,better,\n"
+        "teacher_forced,self − cross,giou,0.7,0.6,0.8,says nothing,\n"
+        "teacher_forced,mlp − cross,giou,,,,no result,\n"
     )
     return folder
 
@@ -191,6 +193,12 @@ def found(client, parent, wanted):
     return sorted(run.info.run_name for run in runs)
 
 
+def test_before_a_cell_has_begun_nobody_knows_what_hours_they_will_be(tmp_path):
+    """What was logged as GPU-hours would stay beside the CPU-hours that they turned out to be."""
+    waits = scores.CellState(RunDirectory(tmp_path / "x"), "full", 0, {"status": "queued"})
+    assert not [name for name in parent_run._measured([waits], GIOU) if "hours" in name]
+
+
 def test_the_parent_says_how_far_a_sweep_is(before):
     assert before.info.status == "RUNNING"
     metrics = before.data.metrics
@@ -209,6 +217,7 @@ def test_the_parent_says_how_far_a_sweep_is(before):
     assert "\n\n3 of 4 cells done, 1 failed · [cells, best first](#/experiments/" in note
     assert "| cross | 2 of 2 | 45.0 % |" in note
     assert "| full | 1 of 2 | 52.0 % |" in note
+    assert "[variants]" not in note  # there are none before the end
     assert before.data.tags["keyseg.command"] == "python run.py -m storage=mysql://me:***@h/x"
 
 
@@ -216,13 +225,25 @@ def test_the_parent_has_the_answer_at_the_end(client, parent):
     assert parent.info.status == "FAILED"
     note = parent.data.tags["mlflow.note.content"]
     assert "- gIoU, full − cross: **better**, better: +5.0 points [+1.0, +9.0]" in note
+    assert "[variants](#/experiments/" in note
     assert "| Variant | gIoU |\n|:--|--:|\n| full | 52.0 |" in note
-    picture = f"get-artifact?path=report/figures/contrasts.png&run_uuid={parent.info.run_id}"
+    shown = "report/pictures/contrasts.png"
+    picture = f"get-artifact?path={shown}&run_uuid={parent.info.run_id}"
     assert f"![Contrasts]({picture})" in note
     assert "none.png" not in note
+    with Image.open(client.download_artifacts(parent.info.run_id, shown)) as image:
+        assert image.size == (700, 280)  # as wide as it is shown: the numbers stay in sight
     contrast = {k: v for k, v in parent.data.metrics.items() if k.startswith("contrast/")}
     name = "contrast/full minus cross/giou"
-    assert contrast == {name: 0.05, f"{name}_low": 0.01, f"{name}_high": 0.09}
+    at = "contrast/full minus mlp at 60 steps/giou"
+    assert contrast == {
+        name: 0.05,
+        f"{name}_low": 0.01,
+        f"{name}_high": 0.09,
+        at: 0.04,
+        f"{at}_low": 0.01,
+        f"{at}_high": 0.07,
+    }
     assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["report"]
 
 
@@ -246,6 +267,22 @@ def test_a_run_a_variant(client, parent):
     assert (metrics["val/giou_min"], metrics["val/giou_max"]) == (0.4, 0.5)
     assert len(cross.data.tags["keyseg.cell_runs"].split()) == 2
     assert "#/experiments/" in cross.data.tags["mlflow.note.content"]
+
+
+def test_one_seed_has_a_run_of_its_variant_too(client, sweep, parent):
+    other = client.create_run(parent.info.experiment_id).info.run_id
+    first = scores.cells(sweep, sweep_directory.read(sweep))[0]
+    variant_runs.sync(client, sweep, other, [first])
+    (made,) = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{other}'"
+    )
+    assert made.info.run_name == "cross · 1 seed"
+    assert made.data.metrics[NAME] == 0.4
+    assert made.data.metrics["val/giou"] == 0.4
+    spread = ("_sd", "_low", "_high", "_min", "_max")
+    assert not [name for name in made.data.metrics if any(end in name for end in spread)]
+    assert "One seed: its numbers" in made.data.tags["mlflow.note.content"]
+    assert made.data.tags["keyseg.kind"] == "variant"
 
 
 def test_variants_are_made_once_and_anew_for_other_cells(client, sweep, parent, report):
@@ -296,12 +333,18 @@ def test_views_of_the_list_of_runs(client, parent):
     assert tags["mlflow.experiment.primaryMetric.name"] == NAME
     cells = json.loads(tags[f"mlflow.sharedViewState.{pages.CELLS}"])
     assert cells["orderByKey"] == f"metrics.`{NAME}`"
-    assert cells["selectedColumns"][:4] == [
-        "tags.`keyseg.label`",
-        "params.`seed`",
+    assert cells["selectedColumns"] == [
         "tags.`keyseg.state`",
         f"metrics.`{NAME}`",
+        "metrics.`ciou.test.teacher_forced`",
+        "metrics.`keyword_accuracy.test.teacher_forced`",
+        "metrics.`minutes`",
+        "tags.`keyseg.label`",
+        "params.`seed`",
     ]
+    # Of a window of 1,400 pixels names and dates end at 635, MLflow's assistant begins at 1,010.
+    assert sum(cells["columnWidths"][name] for name in cells["selectedColumns"][:5]) <= 375
+    assert set(cells["columnWidths"]) == set(cells["selectedColumns"])
     assert found(client, parent, cells["searchFilter"]) == [
         "cross · seed 0",
         "cross · seed 1",
@@ -324,7 +367,9 @@ def test_a_description_fits(tmp_path, report):
     long = REPORT.replace("A rule.\n", "- a verdict\n" * 2000)
     (folder / "report.md").write_text(long)
     answer = ReportWords.read(folder)
-    note = of_sweep({"cells": []}, [], answer, experiment_id="1", parent="p", metric=GIOU)
+    places = {"experiment_id": "1", "parent": "p", "metric": GIOU, "variants": False}
+    note = of_sweep({"cells": []}, [], answer, **places)
+    assert "[variants]" not in note
     assert len(note) <= LONGEST_TAG
     assert note.endswith("- a verdict\n…")
     assert ReportWords.read(tmp_path / "none") == ReportWords()
@@ -337,9 +382,16 @@ def test_one_seed_has_no_spread():
     assert math.isnan(one.low)
 
 
-def test_charts_of_gradients_come_last():
-    names = ["gradient/fusion", "val/giou", "train/loss", "test/generated/precision@0.5"]
-    named = list(map(name_of, names))
-    assert sorted(name for name in named if "/" in name) == [named[2], named[1], named[0]]
-    assert named[0] == "weights/gradient/fusion"
-    assert named[3] == "precision_at_0.5.test.generated"
+def test_charts_of_losses_and_val_come_first():
+    names = [
+        "train/loss",
+        "val/giou",
+        "weights/entropy/fusion.cross",
+        "weights/gradient/fusion",
+        "weights/of a package/x",
+    ]
+    rows = ["train/loss", "val/giou", "entropy/fusion.cross", "gradient/fusion", "of a package/x"]
+    named = list(map(name_of, rows))
+    assert named == sorted(named) == names
+    assert name_of("test/generated/precision@0.5") == "precision_at_0.5.test.generated"
+    assert param_name("data/x@1") == "data/x_at_1"

@@ -5,6 +5,7 @@ from PIL import Image
 
 from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup
+from keyseg.data.prefix import Prefix
 from keyseg.data.prompts import Conversation, add_tokens
 from keyseg.model.backbones.encoders import Features
 from keyseg.model.features import read_image
@@ -13,13 +14,17 @@ from keyseg.tiny.arch import make_processor
 from keyseg.train.batch import MISSING, NO_LABEL, Collator
 
 PATCHES = 100
+PLACES = Prefix.of([4] * PATCHES)
+"""`<image>` of the tiny tokenizer, once for each patch."""
 
 
 def pixels(images):
     """Features that are the first pixel of each picture."""
     pictures = [read_image(image) for image in images]
     corner = torch.stack([p[:, :1, 0].float() for p in pictures])
-    return Features(corner, corner[..., None], [(p.shape[1], p.shape[2]) for p in pictures])
+    return Features(
+        (corner.flatten(0, 1),), (corner[..., None],), [(p.shape[1], p.shape[2]) for p in pictures]
+    )
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def make_collator(compose_run):
         cfg = compose_run(*overrides)
         processor = make_processor()
         add_tokens(processor.tokenizer, cfg.model.tokens)
-        talk = Conversation(processor.tokenizer, cfg.prompt, cfg.model.tokens, PATCHES)
+        talk = Conversation(processor.tokenizer, cfg.prompt, cfg.model.tokens, lambda _: PLACES)
         return Collator(talk, pixels)
 
     return make
@@ -100,8 +105,8 @@ def test_features_sizes_masks_and_keywords(make_collator, two):
     collator = make_collator()
     batch = collator(two)
     wanted = pixels([g.image for g in two])
-    assert torch.equal(batch.features.clip, wanted.clip)
-    assert torch.equal(batch.features.sam, wanted.sam)
+    assert torch.equal(batch.features.language[0], wanted.language[0])
+    assert torch.equal(batch.features.mask[0], wanted.mask[0])
     assert batch.sizes == [(60, 100), (128, 128)]
     assert batch.rows == batch.image_of.tolist() == [0, 0, 1]
     assert [tuple(m.shape) for m in batch.masks] == [(60, 100), (60, 100), (128, 128)]
@@ -168,5 +173,5 @@ def test_moving_keeps_everything(make_collator, two):
     batch = make_collator()(two)
     moved = batch.to("cpu")
     assert torch.equal(moved.packed.segments, batch.packed.segments)
-    assert torch.equal(moved.features.clip, batch.features.clip)
+    assert torch.equal(moved.features.language[0], batch.features.language[0])
     assert len(moved.masks) == 3

@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from keyseg.config import PROJECT, ConfigError
+from keyseg.config import PROJECT, ConfigError, signature
 from keyseg.data.mix import groups, load
-from keyseg.model.backbones.sam import WeightsError
+from keyseg.model.backbones.language import Language
+from keyseg.model.backbones.llava import image_positions
+from keyseg.model.backbones.weights import WeightsError
 from keyseg.model.manifest import manifest
-from keyseg.train.build import build, image_positions, load_backbones
+from keyseg.runs.targets import find_class
+from keyseg.train.build import build, load_backbones
 from keyseg.train.device import pick_device
 from keyseg.train.trainer import autocast
 
@@ -40,15 +43,25 @@ def test_the_full_sizes(name, size, trained, compose_run):
     assert torch.bfloat16 in kept
     trains = {p.dtype for p in parts.model.parameters() if p.requires_grad}
     assert trains == {torch.float32}
-    assert len(parts.conversation.prefix) > 576
+    assert len(parts.conversation.prefix((1, 1)).ids) > 576
     assert all(p.device == META for p in parts.model.parameters())
 
 
-@pytest.mark.parametrize("sam", SAMS)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_pair_of_backbones_composes(model, sam, compose_run):
-    cfg = compose_run(f"model={model}", f"model/sam={sam}")
-    assert cfg.model.sam_type == ("folder" if sam in ("tiny", "bruegel") else sam)
+def test_every_language_side_composes_and_names_a_class(model, compose_run):
+    cfg = compose_run(f"model={model}", "model/sam=vit_l")
+    assert issubclass(find_class("language", cfg.model.language["_target_"], object), Language)
+    assert cfg.model.sam_type == "vit_l"
+    assert (cfg.model.llava is None) == ("weights" in cfg.model.language)
+
+
+@pytest.mark.parametrize("sam", SAMS)
+def test_every_mask_side_composes_alike_in_both_ways(sam, compose_run):
+    """`model/sam=vit_h` and `mask=sam_vit_h` are the same cell."""
+    option = f"sam_{sam}" if sam.startswith("vit") else sam
+    one, two = compose_run(f"model/sam={sam}"), compose_run(f"mask={option}")
+    assert signature(one) == signature(two)
+    assert find_class("mask", one.model.mask["_target_"], object).name.startswith("sam")
 
 
 def test_the_backbones_of_bruegel_are_the_ones_its_recipe_makes(compose_run, tmp_path):
@@ -71,7 +84,7 @@ def test_image_tokens_come_from_the_processor(side, positions, small_run):
     }
     parts = build(cfg, CPU)
     image = parts.conversation.tokenizer.convert_tokens_to_ids("<image>")
-    assert parts.conversation.prefix.count(image) == positions
+    assert parts.conversation.prefix((1, 1)).ids.count(image) == positions
     train = groups(e for s in load(cfg.data, "train") for e in s.examples)
     batch = parts.collator(train[:2])
     with torch.no_grad(), autocast(cfg, CPU):
@@ -94,14 +107,15 @@ def test_a_processor_that_does_not_fit_its_model(small_run, llava_folder, tmp_pa
 def test_random_backbones_have_the_sizes_of_the_files(small_run, llava_folder):
     cfg = small_run("model.init=random")
     torch.manual_seed(0)
-    sam, llava, processor = load_backbones(cfg, CPU)
-    other_sam, other, _ = load_backbones(small_run(), CPU)
-    for one, two in ((sam, other_sam), (llava, other)):
+    language, mask = load_backbones(cfg, CPU)
+    other_language, other_mask = load_backbones(small_run(), CPU)
+    llava, other = language.model, other_language.model
+    for one, two in ((mask.sam, other_mask.sam), (llava, other)):
         shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (one, two)]
         assert shapes[0] == shapes[1]
     assert not torch.equal(llava.lm_head.weight, other.lm_head.weight)
     assert image_positions(llava.config) == 100
-    assert "<image>" in processor.tokenizer.get_vocab()
+    assert "<image>" in language.tokenizer.get_vocab()
 
 
 def test_random_without_sizes(small_run, tmp_path):
@@ -112,7 +126,7 @@ def test_random_without_sizes(small_run, tmp_path):
 
 
 def test_bytes_as_tokens():
-    from keyseg.model.backbones.random_llava import byte_tokenizer
+    from keyseg.model.backbones.byte_tokenizer import byte_tokenizer
 
     tokenizer = byte_tokenizer()
     ids = tokenizer("a café", add_special_tokens=False)["input_ids"]
@@ -124,8 +138,8 @@ def test_a_random_llava_with_the_tokens_of_a_folder(compose_run):
     """As long rows as a trained one has, not four times as long."""
     tokenizer = "+model.sizes.tokenizer=keyseg/tiny/weights/llava"
     cfg = compose_run("model=llava_1_5_7b", "model.init=random", tokenizer)
-    _, _, processor = load_backbones(cfg, META, part="vision")
-    assert len(processor.tokenizer("the red ball", add_special_tokens=False)["input_ids"]) == 3
+    language, _ = load_backbones(cfg, META, part="vision")
+    assert len(language.tokenizer("the red ball", add_special_tokens=False)["input_ids"]) == 3
 
 
 CHECKPOINTING = "model.gradient_checkpointing"
@@ -168,7 +182,7 @@ def test_selective_checkpointing_computes_again_what_it_does_not_keep(make_parts
         with FlopCounterMode(display=False) as counter:
             parts.model(batch).mask_logits.mean().backward()
         counted[kind] = counter.get_total_flops()
-    text = parts.model.vlm.llava.config.text_config
+    text = parts.model.vlm.base.config.text_config
     tokens = batch.packed.input_ids.numel()
     wide = 2 * 2 * tokens * text.hidden_size * text.intermediate_size * text.num_hidden_layers
     assert counted["none"] < counted["selective"] == counted["full"] - wide

@@ -118,7 +118,9 @@ def test_srun_says_who_takes_part():
         "MASTER_PORT": "25678",
     }
     assert (process_rank.rank(said), process_rank.count(said)) == (3, 4)
+    assert process_rank.count_here(said) == 2
     assert (process_rank.rank({}), process_rank.count({})) == (0, 1)
+    assert process_rank.count_here({}) == 1
     assert process_rank.from_srun(said | {"WORLD_SIZE": "8"}) == {}
     assert process_rank.from_srun(said | {"SLURM_STEP_NUM_TASKS": "1"}) == {}
     # in the script of a job with several tasks, outside of srun

@@ -317,7 +317,7 @@ def test_losses_compare_masks_at_each_images_own_size(trainer):
     batch = made.parts.collator(made.sampler.step(0))
     with torch.no_grad():
         output = made.model(batch)
-        before = compute_losses(output, batch, made.cfg, 128).terms
+        before = compute_losses(output, batch, made.cfg, made.model.frame).terms
     small = torch.nn.functional.interpolate
     row = batch.image_of == 0
     batch.sizes[0] = (64, 64)
@@ -325,7 +325,7 @@ def test_losses_compare_masks_at_each_images_own_size(trainer):
         target = small(batch.masks[n][None, None].float(), (64, 64))[0, 0]
         batch.masks[n] = target.to(torch.uint8)
     with torch.no_grad():
-        after = compute_losses(output, batch, made.cfg, 128).terms
+        after = compute_losses(output, batch, made.cfg, made.model.frame).terms
     assert abs(float(after["bce"] - before["bce"])) < 0.1 * float(before["bce"])
     assert float(after["bce"]) != float(before["bce"])
     assert float(after["text"]) == float(before["text"])
@@ -341,7 +341,7 @@ def test_pixels_to_ignore_may_count_as_background(trainer):
 
         def losses(void):
             made.cfg.loss.void = void
-            terms = compute_losses(output, batch, made.cfg, 128).terms
+            terms = compute_losses(output, batch, made.cfg, made.model.frame).terms
             return {name: float(terms[name]) for name in ("bce", "dice")}
 
         skipped, counted = losses("skip"), losses("background")

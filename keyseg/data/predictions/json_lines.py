@@ -5,7 +5,8 @@
      "answer": "..."}
 
 `score` and `answer` may be left out. Instead of the id: `image` (name of the file) and `query`.
-`mask` null: nothing is predicted.
+`mask` null: nothing is predicted. Of a query that may have several targets `masks`, a list of them
+([]: none); `mask`, their union, may be left out then.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from keyseg.data.files import DataError
-from keyseg.data.predictions.prediction import ForeignPrediction, RunLengths, number, text
+from keyseg.data.predictions.prediction import (
+    ForeignPrediction,
+    RunLengths,
+    United,
+    number,
+    text,
+)
 
 HEAD = "keyseg_predictions"
 """The key that tells the first line of our own export."""
@@ -86,11 +93,17 @@ def _prediction(entry: dict[str, Any], where: str) -> ForeignPrediction:
     name, image, query = (text(entry, key, where) for key in ("id", "image", "query"))
     if not name and not (image and query):
         raise DataError(f"{where}: neither 'id' nor 'image' and 'query'")
-    if "mask" not in entry:
+    if "mask" not in entry and "masks" not in entry:
         raise DataError(f"{where}: no 'mask' (null where nothing is predicted)")
+    each = None
+    if "masks" in entry:
+        if not isinstance(entry["masks"], list):
+            raise DataError(f"{where}: 'masks' is {str(entry['masks'])[:60]}, not a list of masks")
+        each = tuple(RunLengths(where, code) for code in entry["masks"])
     return ForeignPrediction(
         where,
-        RunLengths(where, entry["mask"]),
+        RunLengths(where, entry["mask"]) if each is None else United(each),
+        each=each,
         id=name,
         image=image,
         query=query,

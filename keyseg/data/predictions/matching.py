@@ -35,7 +35,7 @@ def match(predictions: Sequence[ForeignPrediction], examples: Sequence[Example])
     its number. A query must be the same but for case and spaces.
 
     Raises:
-        DataError: an example has two predictions; names both.
+        DataError: an example has two predictions, and is of one mask; names both.
     """
     index = _Index(examples)
     found: dict[str, ForeignPrediction] = {}
@@ -45,7 +45,10 @@ def match(predictions: Sequence[ForeignPrediction], examples: Sequence[Example])
         if isinstance(fitting, str):
             unknown.append(Unmatched(prediction, fitting))
             continue
-        if before := found.get(fitting.id):
+        before = found.get(fitting.id)
+        if before and fitting.targets is not None and prediction.each is None:
+            prediction = before.joined(prediction)
+        elif before:
             raise DataError(
                 f"{prediction.where}: {fitting.id} has a prediction already ({before.where}); "
                 "give one mask an example"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from keyseg.data.example import Mask
 from keyseg.data.files import DataError
@@ -13,6 +15,10 @@ from keyseg.data.masks import CocoMask
 
 _CODE_PER_PIXEL = 7
 """Letters of run lengths that a pixel can take at most; longer ones are made to fill memory."""
+
+
+Draw = Callable[[int, int], Mask]
+"""From (height, width) to a mask."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,11 @@ class ForeignPrediction:
     where: its file and line, for errors. id, or image and query: what it is matched by; `name`:
     of a file, which may be either an id or an image's. draw: from (height, width) to the mask; None
     where `pixels` are all there is. score: the system's own judgement.
+    each: of a query that may have several targets, its masks; None where `draw` is the only one.
     """
 
     where: str
-    draw: Callable[[int, int], Mask] | None
+    draw: Draw | None
     id: str | None = None
     image: str | int | None = None
     query: str | None = None
@@ -43,6 +50,19 @@ class ForeignPrediction:
     score: float | None = None
     answer: str | None = None
     pixels: Pixels | None = None
+    each: tuple[Draw, ...] | None = None
+
+    def joined(self, other: ForeignPrediction) -> ForeignPrediction:
+        """This and another one of the same example, whose masks are counted apart."""
+        each = (*self.drawn_each(), *other.drawn_each())
+        return replace(self, draw=United(each), each=each)
+
+    def drawn_each(self) -> tuple[Draw, ...]:
+        """The masks of a query that may have several targets; a prediction of nothing has none."""
+        if self.each is not None:
+            return self.each
+        nothing = isinstance(self.draw, RunLengths) and self.draw.code is None
+        return (self.draw,) if self.draw is not None and not nothing else ()
 
     @property
     def told(self) -> str:
@@ -85,6 +105,20 @@ class RunLengths:
             raise ValueError(f"mask of {size[0]} x {size[1]} for an image of {height} x {width}")
         if isinstance(counts, str | list) and len(counts) > _CODE_PER_PIXEL * (height * width + 2):
             raise ValueError(f"more run lengths than the mask has pixels: {len(counts)}")
+
+
+@dataclass(frozen=True)
+class United:
+    """Several masks as one."""
+
+    masks: Sequence[Draw]
+
+    def __call__(self, height: int, width: int) -> Mask:
+        """Draw: uint8 (H, W), 0 and 1. Raises DataError: one of them cannot be drawn."""
+        union = np.zeros((height, width), np.uint8)
+        for draw in self.masks:
+            np.maximum(union, draw(height, width), out=union)
+        return union
 
 
 def text(entry: Mapping[str, Any], key: str, where: str) -> str | None:

@@ -1,14 +1,14 @@
-"""The two frozen image encoders: CLIP as LLaVA reads it, and SAM's ViT.
+"""The two frozen image encoders: the language side's and the mask side's.
 
 They see one image at a time, so that what they say of it never depends on its company in a batch,
 and they are loaded when the first image asks for them: a run that finds all features stored
 (`keyseg.model.features`) never holds them in memory.
-Shapes: B images, P image tokens, W width of CLIP, C channels and E side of SAM's embedding.
+Shapes: B images, P image tokens of one, W their width, C channels and E side of a map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,27 +17,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Levels = tuple[Tensor, ...]
+"""What an encoder says of an image, or of several: one tensor, or one for each of its levels."""
+
 
 @dataclass(frozen=True)
 class Features:
     """What the frozen encoders see of B images.
 
-    clip (B, P, W): before LLaVA's projector (a third of the size after it, at 7B);
-    sam (B, C, E, E); sizes: (height, width) of each image.
+    language: levels (ΣP, W), the tokens of all images one after the other; mask: levels
+    (B, C, E, E); sizes: (height, width) of each image.
     """
 
-    clip: Tensor
-    sam: Tensor
+    language: Levels
+    mask: Levels
     sizes: list[tuple[int, int]]
 
     def to(self, target: torch.device | str | torch.dtype) -> Features:
         """The same features on another device, or in another precision."""
-        move: dict[str, Any] = {"non_blocking": True} if self.clip.is_pinned() else {}
-        return replace(self, clip=self.clip.to(target, **move), sam=self.sam.to(target, **move))
+        return self._each(lambda t: t.to(target, non_blocking=t.is_pinned()))
 
     def pin_memory(self) -> Features:
         """The same features where a GPU can fetch them while it works."""
-        return replace(self, clip=self.clip.pin_memory(), sam=self.sam.pin_memory())
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Features:
+        language, mask = (tuple(map(change, levels)) for levels in (self.language, self.mask))
+        return replace(self, language=language, mask=mask)
+
+
+def joined(images: Sequence[Levels]) -> Levels:
+    """Image tokens of several images, level by level: (P, W) each -> (ΣP, W)."""
+    return tuple(torch.cat(level) for level in zip(*images, strict=True))
+
+
+def stacked(images: Sequence[Levels]) -> Levels:
+    """Maps of several images, level by level: (C, E, E) each -> (B, C, E, E)."""
+    return tuple(torch.stack(level) for level in zip(*images, strict=True))
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,9 @@ class Encoder:
     title: what people call it.
     parameters: how many it has (known before it is loaded).
     key: all that its output depends on, besides the image; JSON types.
-    load: makes the module, on its device; called once, when the first image comes.
-    preprocess: picture uint8 (3, H, W) -> pixels (3, h, w).
+    load: makes the module, on its device; called once, when the first image comes. It takes what
+    `preprocess` gives and returns the levels of one image.
+    preprocess: picture uint8 (3, H, W) -> pixels by name, a batch of one.
     autocast: the precision it runs under.
     dtype: of its output.
     """
@@ -58,7 +75,7 @@ class Encoder:
     parameters: int
     key: dict[str, Any]
     load: Callable[[], nn.Module]
-    preprocess: Callable[[Tensor], Tensor]
+    preprocess: Callable[[Tensor], dict[str, Tensor]]
     autocast: Callable[[], AbstractContextManager[Any]]
     dtype: torch.dtype
 
@@ -78,29 +95,15 @@ class Encoder:
         return self
 
     @torch.no_grad()
-    def __call__(self, picture: Tensor) -> Tensor:
+    def __call__(self, picture: Tensor) -> Levels:
         """Picture uint8 (3, H, W) -> its features, on the CPU."""
         module = self.module
         weight = next(module.parameters())
-        pixels = self.preprocess(picture)[None].to(weight.device)
-        if pixels.dtype != weight.dtype and weight.dtype != torch.float32:
-            pixels = pixels.to(weight.dtype)
+        pixels = {name: given.to(weight.device) for name, given in self.preprocess(picture).items()}
+        if weight.dtype != torch.float32:
+            pixels = {
+                k: p.to(weight.dtype) if p.is_floating_point() else p for k, p in pixels.items()
+            }
         with self.autocast():
-            out: Tensor = module(pixels)[0]
-        return out.to("cpu", self.dtype).contiguous()
-
-
-class ClipEncoder(nn.Module):
-    """CLIP's hidden states that LLaVA's config selects: pixels (B, 3, h, w) -> (B, P, W)."""
-
-    def __init__(self, llava: Any) -> None:
-        """`llava`: a LlavaForConditionalGeneration; its language model is not used."""
-        super().__init__()
-        self.tower = llava.model.vision_tower
-        llava.model.multi_modal_projector = nn.Identity()
-        # not as a module: its language model is none of this one's parts
-        self._select = llava.get_image_features
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
-        return torch.stack(list(self._select(pixels).pooler_output))
+            out: Levels = module(**pixels)
+        return tuple(level.to("cpu", self.dtype).contiguous() for level in out)

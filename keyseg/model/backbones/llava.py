@@ -1,38 +1,173 @@
-"""LLaVA with LoRA on its language model and the two new tokens.
-
-Shapes: B images, N prompts, L tokens in a row, P image tokens, W width of CLIP, D hidden size,
-V vocabulary.
-"""
+"""LLaVA-1.5: CLIP's states are kept before its projector, a third of their size after it, at 7B."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers import (
     AutoModel,
-    AutoProcessor,
-    BitsAndBytesConfig,
-    DynamicCache,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import logging
 
-from keyseg.model.backbones.sam import WeightsError
-from keyseg.model.packing import Packed
+from keyseg.config import ModelConfig
+from keyseg.data.prefix import Prefix, Size
+from keyseg.model.backbones.byte_tokenizer import tokenizer_of
+from keyseg.model.backbones.clip_view import CROP, clip_pixels
+from keyseg.model.backbones.encoders import Levels
+from keyseg.model.backbones.language import Language
+from keyseg.model.backbones.vlm import Vlm
+from keyseg.model.backbones.weights import WeightsError
 
 _PUBLIC = "https://huggingface.co/llava-hf"
+
+
+class LlavaVlm(Vlm):
+    """The projector is part of it, frozen."""
+
+    sees = ("vision_tower",)
+
+    @torch.no_grad()
+    def project(self, language: Levels) -> Levels:
+        """CLIP's states (ΣP, W) -> image tokens (ΣP, D)."""
+        projector = self.base.model.multi_modal_projector
+        states = language[0].to(next(projector.parameters()).dtype)
+        return (projector(states),)
+
+
+class Llava(Language):
+    """See `keyseg.model.backbones.sides.LanguageSide`."""
+
+    name = "clip"
+    title = "CLIP"
+    family = "llava"
+    vlm = LlavaVlm
+    placeholder = "<image>"
+
+    def __init__(self, model: Any, processor: Any, choice: ModelConfig) -> None:
+        super().__init__(model, processor, choice)
+        self.view = choice.clip_view
+        image, count = processor.tokenizer.convert_tokens_to_ids("<image>"), self._image_tokens()
+        self._image = Prefix.of([image] * count)
+
+    def _image_tokens(self) -> int:
+        """Image positions that the processor puts in for one picture.
+
+        Raises:
+            WeightsError: CLIP makes another number of states of one.
+        """
+        crop = self.processor.image_processor.crop_size
+        made = self._processed((crop["height"], crop["width"]))
+        image_id = self.tokenizer.convert_tokens_to_ids(self.placeholder)
+        count, seen = int((made["input_ids"] == image_id).sum()), image_positions(self.model.config)
+        if count != seen:
+            raise WeightsError(
+                f"model.llava={self.choice.llava}: its processor makes {count} image tokens of a "
+                f"picture and its CLIP {seen}: patch size, crop size and "
+                "num_additional_image_tokens in processor_config.json must fit config.json"
+            )
+        return count
+
+    @classmethod
+    def from_sizes(cls, sizes: dict[str, Any]) -> tuple[LlavaConfig, LlavaProcessor]:
+        """`text`, `vision`: arguments of LlamaConfig and CLIPVisionConfig."""
+        vision = CLIPVisionConfig(**sizes["vision"])
+        tokenizer = tokenizer_of(sizes)
+        side, patch = vision.image_size, vision.patch_size
+        text = LlamaConfig(
+            **sizes["text"],
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        config = LlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            image_seq_length=(side // patch) ** 2,
+            tie_word_embeddings=text.tie_word_embeddings,
+        )
+        pictures = CLIPImageProcessor(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        )
+        processor = LlavaProcessor(
+            image_processor=pictures,
+            tokenizer=tokenizer,
+            patch_size=patch,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            num_additional_image_tokens=1,  # CLIP's class token
+        )
+        return config, processor
+
+    @classmethod
+    def key(cls) -> str:
+        """Of the config: where its weights are."""
+        return "model.llava"
+
+    @classmethod
+    def title_of_family(cls) -> str:
+        """See `Language`."""
+        return "LLaVA"
+
+    @classmethod
+    def remedy(cls) -> str:
+        """See `Language`."""
+        return (
+            f"Set model.llava to a folder or hub id in the Hugging Face layout ({_PUBLIC}); the "
+            "bundled one: `python -m keyseg.tiny`"
+        )
+
+    def seen_with(self) -> dict[str, Any]:
+        """See `Backbone`."""
+        config = self.model.config.to_dict()
+        select = {k: config[k] for k in ("vision_feature_layer", "vision_feature_select_strategy")}
+        view = {} if self.view == CROP else {"view": self.view}
+        preprocess = self.processor.image_processor.to_dict()
+        return {"preprocess": preprocess, **view, "attention": self.choice.attention, **select}
+
+    def encoder_size(self) -> int:
+        """See `Backbone`."""
+        return clip_parameters(self.model.config)
+
+    def encoder(self) -> nn.Module:
+        """See `Backbone`."""
+        return ClipEncoder(self.model)
+
+    def pixels(self, picture: Tensor) -> dict[str, Tensor]:
+        """See `Backbone`."""
+        pixels = clip_pixels(self.processor.image_processor, self.view, picture)
+        return {"pixels": pixels[None]}
+
+    def _places(self, size: Size) -> Prefix:
+        """As many for every image."""
+        return self._image
+
+
+class ClipEncoder(nn.Module):
+    """CLIP's hidden states that LLaVA's config selects: pixels (1, 3, h, w) -> (P, W)."""
+
+    def __init__(self, llava: LlavaForConditionalGeneration) -> None:
+        """`llava`: its language model is not used."""
+        super().__init__()
+        self.tower = llava.model.vision_tower
+        llava.model.multi_modal_projector = nn.Identity()
+        # not as a module: its language model is none of this one's parts
+        self._select = llava.get_image_features
+
+    def forward(self, pixels: Tensor) -> Levels:
+        """See the class."""
+        return (self.states(pixels)[0],)
+
+    def states(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, h, w) -> (B, P, W)."""
+        return torch.stack(list(self._select(pixels).pooler_output))
 
 
 def load_llava(
@@ -43,7 +178,7 @@ def load_llava(
     quantization: str = "none",
     device: torch.device | None = None,
     part: str = "whole",
-) -> tuple[LlavaForConditionalGeneration, AutoProcessor]:
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """Model and processor from a `save_pretrained` folder or a hub id.
 
     Args:
@@ -57,62 +192,9 @@ def load_llava(
     Raises:
         WeightsError: nothing there, or something that is no LLaVA.
     """
-    logging.disable_progress_bar()  # a run has a progress view of its own
-    try:
-        more = {}
-        if quantization != "none":
-            bits = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type=quantization,
-                bnb_4bit_compute_dtype=dtype,
-                # what is read as a table or runs once per image stays whole
-                llm_int8_skip_modules=[
-                    "model.vision_tower",
-                    "model.multi_modal_projector",
-                    "lm_head",
-                ],
-            )
-            more = {"quantization_config": bits, "device_map": {"": device}}
-        config = LlavaConfig.from_pretrained(path, local_files_only=True)
-        layers = set_layers(config, part, 0)
-        with _quiet():
-            model, info = LlavaForConditionalGeneration.from_pretrained(
-                path,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attention,
-                output_loading_info=True,
-                local_files_only=True,
-                **more,
-            )
-        set_layers(model.config, part, layers)
-        for module in model.modules():
-            # on CPUs with AVX512-BF16 bitsandbytes 0.50 packs 4-bit weights at the first forward in
-            # eval mode, and gives no gradient from then on
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(f"{len(missing)} weights are missing: {', '.join(missing[:3])} ...")
-        return model, AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"LLaVA weights not found: {path} ({reason}). Set model.llava to a folder or hub id "
-            f"in the Hugging Face layout ({_PUBLIC}); the bundled one: `python -m keyseg.tiny`"
-        ) from error
-
-
-def set_layers(config: LlavaConfig, part: str, count: int) -> int:
-    """Set the layers of what `part` leaves out; return how many they were.
-
-    "language" leaves out CLIP's, "vision" the language model's, "whole" nothing.
-    """
-    if part == "whole":
-        return 0
-    other = {"language": config.vision_config, "vision": config.text_config}[part]
-    before: int = other.num_hidden_layers
-    other.num_hidden_layers = count
-    return before
+    where = device or torch.device("cpu")
+    kept = {"dtype": dtype, "attn_implementation": attention}
+    return Llava.read(path, part, quantization, where, **kept)
 
 
 def clip_parameters(config: LlavaConfig) -> int:
@@ -121,202 +203,7 @@ def clip_parameters(config: LlavaConfig) -> int:
         return sum(p.numel() for p in AutoModel.from_config(config.vision_config).parameters())
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers reports weights of layers that were left out on purpose."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _keep(shape: tuple[int, int], _: Any, op: Any, *args: Any, **__: Any) -> CheckpointPolicy:
-    """Keep results of `x @ w` with a w of that shape."""
-    if op is torch.ops.aten.mm.default and tuple(args[1].shape) == shape:
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
-
-
-class Vlm(nn.Module):
-    """The language side: image features and token rows in, hidden states out."""
-
-    def __init__(
-        self,
-        llava: LlavaForConditionalGeneration,
-        *,
-        new_tokens: Sequence[int],
-        init_tokens: Sequence[int | None],
-        seed: int,
-        rank: int,
-        alpha: float,
-        dropout: float,
-        targets: Sequence[str],
-        whole_tables: bool = False,
-    ) -> None:
-        """`new_tokens`: ids of KEY and SEG, or of SEG alone; `init_tokens`: the word each row
-        starts from, None = drawn with `seed`; `whole_tables`: all rows are trained."""
-        super().__init__()
-        llava.model.vision_tower = nn.Identity()  # pixels are seen elsewhere (model/encoders.py)
-        rows = llava.get_input_embeddings().weight.shape[0]
-        if max(new_tokens) >= rows:  # LLaVA-1.5's table is padded: there is room already
-            llava.resize_token_embeddings(max(new_tokens) + 1, mean_resizing=False)
-        tied = llava.config.tie_word_embeddings
-        tables = [llava.get_input_embeddings()]
-        tables += [] if tied else [llava.get_output_embeddings()]
-        for number, table in enumerate(tables):
-            words = table.weight[: min(new_tokens)]
-            drawn = _rows_like(words, len(new_tokens), seed + number)
-            with torch.no_grad():
-                for new, old, row in zip(new_tokens, init_tokens, drawn, strict=True):
-                    table.weight[new] = row if old is None else table.weight[old]
-        wanted = "|".join(targets)
-        ids = list(new_tokens)
-        trainable = {"embed_tokens": ids} if tied else {"embed_tokens": ids, "lm_head": ids}
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            lora_dropout=dropout,
-            # CLIP has layers of the same names: the pattern names the language model
-            target_modules=rf".*language_model.*\.({wanted})",
-            trainable_token_indices=None if whole_tables else trainable,
-        )
-        with warnings.catch_warnings():
-            # transformers warns of a property that peft 0.21 reads
-            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
-            self.peft = get_peft_model(llava, config)
-        self.whole_tables = whole_tables
-        for table in tables if whole_tables else ():
-            table.weight.requires_grad_(True)
-        for module in self.peft.modules():
-            if isinstance(module, LoraLayer):
-                # autocast narrows inputs to its own type: widened before, they would be cast twice
-                module.cast_input_dtype_enabled = False
-        for parameter in self.parameters():
-            half = parameter.dtype in (torch.bfloat16, torch.float16)
-            if parameter.requires_grad and half:  # steps of the optimiser vanish in half precision
-                parameter.data = parameter.data.float()
-
-    @property
-    def llava(self) -> LlavaForConditionalGeneration:
-        """The adapted model itself."""
-        return self.peft.base_model.model
-
-    def layers(self) -> nn.ModuleList:
-        """The decoder layers of the language model."""
-        layers: nn.ModuleList = self.llava.model.language_model.layers
-        return layers
-
-    def checkpoint_gradients(self, *, selective: bool) -> None:
-        """Compute activations of the language model again in the backward pass: less memory.
-
-        `selective`: but for the two wide products of the MLP, which are half of what there is to
-        compute again (torch.utils.checkpoint, selective activation checkpointing).
-        """
-        config = self.llava.config.text_config
-        wide = (config.hidden_size, config.intermediate_size)
-        kept = {"context_fn": partial(create_selective_checkpoint_contexts, partial(_keep, wide))}
-        self.llava.model.language_model.activation_checkpointing_enable(
-            {"use_reentrant": False} | (kept if selective else {})
-        )
-
-    @torch.no_grad()
-    def project(self, clip: Tensor) -> Tensor:
-        """LLaVA's projector, frozen: CLIP's states (B, P, W) -> image tokens (B, P, D)."""
-        projector = self.llava.model.multi_modal_projector
-        out: Tensor = projector(clip.to(next(projector.parameters()).dtype))
-        return out
-
-    def forward(self, packed: Packed, clip: Tensor) -> Tensor:
-        """Last hidden states (B, L, D) of rows whose images CLIP saw as `clip` (B, P, W)."""
-        image_tokens = self.project(clip)
-        states: Tensor = self.llava.model(
-            input_ids=packed.input_ids,
-            attention_mask=packed.attention_mask(image_tokens.dtype),
-            position_ids=packed.positions,
-            mm_encoder_outputs=_seen(image_tokens),
-            use_cache=False,
-        ).last_hidden_state
-        return states
-
-    def logits(self, states: Tensor) -> Tensor:
-        """(M, D) -> (M, V)."""
-        out: Tensor = self.llava.lm_head(states)
-        return out
-
-    def table(self) -> Tensor:
-        """The vocabulary table (V, D), detached: pre-trained, unless all of it is trained."""
-        module = self.llava.get_input_embeddings()
-        weight: Tensor = module.weight
-        return weight.detach()
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prefix: Sequence[int],
-        questions: Sequence[Sequence[int]],
-        clip: Tensor,
-        image_of: Tensor,
-        limit: int,
-        pad: int,
-        eos: int,
-    ) -> list[list[int]]:
-        """Greedy answers: new tokens of each prompt `prefix + question`, without the end token.
-
-        The prefix, which holds the image, is read once for each image; its keys and values serve
-        all the image's questions.
-
-        Args:
-            prefix: tokens before every question, the image's places among them.
-            questions: tokens of N questions.
-            clip: (B, P, W) of the images.
-            image_of: (N,), the image of each question.
-            limit: of new tokens.
-            pad: fills between prefix and question; not seen.
-            eos: ends an answer.
-        """
-        device = clip.device
-        start = torch.tensor([prefix], device=device)
-        cache = DynamicCache(config=self.llava.config.text_config)
-        self.llava.model(
-            input_ids=start.expand(len(clip), -1),
-            mm_encoder_outputs=_seen(self.project(clip)),
-            cache=cache,
-            use_cache=True,
-        )
-        cache.batch_select_indices(image_of)
-        longest = max(map(len, questions))
-        fills = [longest - len(q) for q in questions]
-        ids = [[*prefix, *[pad] * f, *q] for f, q in zip(fills, questions, strict=True)]
-        seen = [[1] * len(prefix) + [0] * f + [1] * (longest - f) for f in fills]
-        out = self.llava.generate(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(seen, device=device),
-            cache=cache,
-            max_new_tokens=limit,
-            do_sample=False,
-            synced_gpus=False,  # several processes may have different numbers of answers to write
-            pad_token_id=pad,
-            eos_token_id=eos,
-        )
-        answers = out[:, len(prefix) + longest :].tolist()
-        return [a[: a.index(eos)] if eos in a else a for a in answers]
-
-
-@torch.no_grad()
-def _rows_like(words: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Rows (D,) drawn as if they were words (V, D): normal, with each channel's mean and spread.
-
-    Independent of each other, and of all else that is drawn. The last one, SEG's, is the same
-    whether or not there is a KEY before it.
-    """
-    mean, spread = words.float().mean(dim=0), words.float().std(dim=0)
-    generator = torch.Generator().manual_seed(seed)
-    noise = [torch.randn(words.shape[1], generator=generator) for _ in range(count)]
-    return [mean + spread * row.to(words.device) for row in reversed(noise)]
-
-
-def _seen(image_tokens: Tensor) -> dict[str, BaseModelOutputWithPooling]:
-    """Image tokens (B, P, D), as transformers takes them from whoever has them already."""
-    return {"image": BaseModelOutputWithPooling(pooler_output=list(image_tokens))}
+def image_positions(config: Any) -> int:
+    """Image positions that a LLaVA makes of one picture: patches, and CLIP's own token if kept."""
+    patches = int(config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return patches + int(config.vision_feature_select_strategy == "full")

@@ -7,16 +7,17 @@ S side of SAM's input (1024; 128), E = S / patch, side of the image embedding.
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from textwrap import shorten
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import (
     ImageEncoderViT,
@@ -28,7 +29,11 @@ from segment_anything.modeling import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from keyseg.model.resample import resized
+from keyseg.config import ModelConfig, resolve_path
+from keyseg.data.prefix import Size
+from keyseg.model.backbones.encoders import Levels
+from keyseg.model.backbones.weights import WeightsError
+from keyseg.model.resample import Frame, resized
 
 _PUBLIC = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 FOLDER_TYPE = "folder"
@@ -50,10 +55,6 @@ _BROKEN = (
     SafetensorError,
 )
 """What a file that is no SAM can raise on its way into one."""
-
-
-class WeightsError(OSError):
-    """Weights are missing or do not fit; the message names the file and the key to set."""
 
 
 def build_sam(sizes: dict[str, Any]) -> Sam:
@@ -183,6 +184,8 @@ class MaskHead(nn.Module):
     def __init__(self, sam: Sam) -> None:
         super().__init__()
         self.decoder = sam.mask_decoder
+        self.channels = int(sam.mask_decoder.transformer_dim)
+        self.frame = Frame(int(sam.image_encoder.img_size))
         self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe(), persistent=False)
         no_mask = sam.prompt_encoder.no_mask_embed.weight.detach().clone()
         self.register_buffer("no_mask", no_mask.reshape(1, -1, 1, 1), persistent=False)
@@ -193,12 +196,12 @@ class MaskHead(nn.Module):
         """Parts that the single-mask output does not use: frozen on purpose."""
         return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
 
-    def forward(self, embeddings: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """embeddings (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,).
+    def forward(self, features: Levels, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """features (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,).
 
         The IoU is what SAM itself expects of its mask; its head stays as it was pre-trained.
         """
-        decoder = self.decoder
+        decoder, embeddings = self.decoder, features[0]
         n = prompts.shape[0]
         assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
@@ -212,3 +215,78 @@ class MaskHead(nn.Module):
         with torch.no_grad():
             expected: Tensor = decoder.iou_prediction_head(states[:, 0].detach())[:, 0]
         return torch.einsum("nc,nchw->nhw", weights, upscaled), expected
+
+
+class SegmentAnything:
+    """SAM by segment_anything; see `keyseg.model.backbones.sides.MaskSide`."""
+
+    name: ClassVar[str] = "sam"
+    title: ClassVar[str] = "SAM's encoder"
+
+    def __init__(self, sam: Sam, choice: ModelConfig) -> None:
+        self.sam, self.choice = sam, choice
+        self.side = int(sam.image_encoder.img_size)
+
+    @classmethod
+    def load(cls, choice: ModelConfig, dtype: torch.dtype, device: torch.device, part: str) -> Self:
+        """See `Backbone`."""
+        path = resolve_path(choice.sam)
+        if choice.init == "random":
+            with device:
+                sam = random_sam(path, choice.sam_type)
+        else:
+            sam = load_sam(path, choice.sam_type)
+        sam.image_encoder.to(dtype)
+        return cls(sam, choice)
+
+    def seen_with(self) -> dict[str, Any]:
+        """See `Backbone`."""
+        return {"preprocess": self.side}
+
+    def encoder_size(self) -> int:
+        """See `Backbone`."""
+        return sum(p.numel() for p in self.sam.image_encoder.parameters())
+
+    def encoder(self) -> nn.Module:
+        """See `Backbone`."""
+        return SamEncoder(self.sam)
+
+    def pixels(self, picture: Tensor) -> dict[str, Tensor]:
+        """See `Backbone`."""
+        return {"pixels": preprocess(self.side, picture)[None]}
+
+    def head(self) -> MaskHead:
+        """See `MaskSide`."""
+        return MaskHead(self.sam)
+
+    def ask(self, boxes: Tensor, size: Size) -> Tensor:
+        """See `MaskSide`."""
+        encoder = self.sam.prompt_encoder.to(boxes.device)
+        scaled = boxes * self.side / max(size)
+        prompts: Tensor = encoder(points=None, boxes=scaled, masks=None)[0]
+        return prompts
+
+    def save(self, head: MaskHead, folder: Path) -> str:
+        """In the form it came in."""
+        source = resolve_path(self.choice.sam)
+        sam = load_sam(source, self.choice.sam_type)
+        sam.mask_decoder.load_state_dict(head.decoder.state_dict())
+        if self.choice.sam_type != FOLDER_TYPE:
+            torch.save(sam.state_dict(), folder / "sam.pth")
+            return "sam.pth"
+        (folder / "sam").mkdir()
+        shutil.copyfile(source / "config.json", folder / "sam" / "config.json")
+        save_file(sam.state_dict(), folder / "sam" / "model.safetensors")
+        return "sam"
+
+
+class SamEncoder(nn.Module):
+    """SAM's ViT: pixels (1, 3, S, S) -> (C, E, E)."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.encoder = sam.image_encoder
+
+    def forward(self, pixels: Tensor) -> Levels:
+        """See the class."""
+        return (self.encoder(pixels)[0],)

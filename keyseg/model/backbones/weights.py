@@ -12,11 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import SAM, ConfigError, RunConfig, resolve_path
+from keyseg.model.backbones import damage
 
 _SIZES = {
     "llava-hf/llava-1.5-7b-hf": "14 GB",
     "llava-hf/llava-1.5-13b-hf": "27 GB",
+    "Qwen/Qwen2.5-VL-3B-Instruct": "7.5 GB",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "16.6 GB",
+    "Qwen/Qwen3-VL-4B-Instruct": "8.9 GB",
+    "Qwen/Qwen3-VL-8B-Instruct": "17.5 GB",
     "vit_b": "375 MB",
     "vit_l": "1.25 GB",
     "vit_h": "2.56 GB",
@@ -25,13 +30,17 @@ _SIZES = {
 LLAVA_PAGE = "https://huggingface.co/llava-hf"
 SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 WEIGHTS = "model.safetensors"
-LLAVA_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
-SAM_FILES = ("config.json", WEIGHTS)  # of a folder; the public ones are a file each
+LANGUAGE_FILES = ("config.json", "tokenizer_config.json", WEIGHTS)
+MASK_FILES = ("config.json", WEIGHTS)  # of a folder; SAM's public ones are a file each
 SAM_TYPES = ("folder", "vit_h", "vit_l", "vit_b", "default")
 """`sam_type`: a folder, or a file of one of the types in segment_anything's registry."""
 _RECIPE = "`python -m keyseg.tiny` rebuilds the bundled one, with --world bruegel model=bruegel's"
 _WHOLE_FILE = 64 * 2**20  # bytes up to which a weights file is hashed whole
 _WEIGHTS = (".safetensors", ".pth", ".bin")
+
+
+class WeightsError(OSError):
+    """Weights are missing or do not fit; the message names the file and the key to set."""
 
 
 def check_weights(cfg: RunConfig) -> None:
@@ -41,7 +50,8 @@ def check_weights(cfg: RunConfig) -> None:
         ConfigError: once for all that is missing: file or id, page, size, and the key to set.
     """
     choice = cfg.model
-    if choice.sam_type not in SAM_TYPES:
+    own = choice.mask["_target_"] == SAM
+    if own and choice.sam_type not in SAM_TYPES:
         raise ConfigError(
             f"model.sam_type={choice.sam_type}: must be one of {', '.join(SAM_TYPES)}"
         )
@@ -59,14 +69,19 @@ def check_weights(cfg: RunConfig) -> None:
             )
         return
     missing = []
-    if lacks := _lacks(Path(weights_path(choice.llava)), LLAVA_FILES):
-        missing.append(_missing_llava(cfg, lacks))
-    if lacks := _lacks(resolve_path(choice.sam), SAM_FILES):
-        missing.append(_missing_sam(cfg, lacks))
+    language, mask = (Path(weights_path(w)) for w in (choice.language_weights, choice.mask_weights))
+    if lacks := _lacks(language, LANGUAGE_FILES):
+        missing.append(_missing_language(cfg, lacks))
+    if lacks := _lacks(mask, MASK_FILES):
+        missing.append(_missing_mask(cfg, lacks))
     if missing:
         raise ConfigError("; ".join(missing))
-    folder = resolve_path(choice.sam).is_dir()
-    if folder != (choice.sam_type == "folder"):
+    if reason := damage.wrong(language, choice.language["_target_"], reads_text=True):
+        raise ConfigError(f"{_key(cfg)}: {reason}")
+    if reason := damage.wrong(mask, choice.mask["_target_"], reads_text=False):
+        raise ConfigError(f"model.sam: {reason}")
+    folder = mask.is_dir()
+    if own and folder != (choice.sam_type == "folder"):
         raise ConfigError(
             f"model.sam_type={choice.sam_type}: model.sam={choice.sam} is "
             f"{'a folder' if folder else 'a file'}; choose both with model/sam=NAME"
@@ -91,23 +106,41 @@ def _lacks(path: Path, files: Sequence[str]) -> str:
     return f"{lacking[0]}{more} in {path}" if lacking else ""
 
 
-def _missing_llava(cfg: RunConfig, lacks: str) -> str:
-    name, file = cfg.model.llava, f"experiments/model/{cfg.model.name}.yaml"
+def _missing_language(cfg: RunConfig, lacks: str) -> str:
+    name, file = cfg.model.language_weights, f"experiments/model/{cfg.model.name}.yaml"
+    key = _key(cfg)
+    own = key == "model.llava"
     if is_hub_id(name):
-        size = _SIZES.get(name, "size: see the page")
-        return (
-            f"model.llava={name} is not in the local Hugging Face cache. `hf download {name}` "
-            f"gets it ({size}, https://huggingface.co/{name}), or set model.llava in {file} or on "
-            "the command line to a folder that holds it"
-        )
+        return _not_cached(key, name, file)
+    remedy = f"Set {key} in {file} or on the command line to a folder in the Hugging Face layout"
+    page = f" ({LLAVA_PAGE}; 7B: {_SIZES['llava-hf/llava-1.5-7b-hf']}); {_RECIPE}" if own else ""
+    return f"{key}={name}: there is no {lacks}. {remedy}{page}"
+
+
+def _key(cfg: RunConfig) -> str:
+    """Of the config, where the language side's weights are."""
+    own = "weights" not in cfg.model.language
+    return "model.llava" if own else "model.language.weights"
+
+
+def _not_cached(key: str, name: str, file: str) -> str:
+    size = _SIZES.get(name, "size: see the page")
     return (
-        f"model.llava={name}: there is no {lacks}. Set model.llava in {file} or on "
-        f"the command line to a folder in the Hugging Face layout ({LLAVA_PAGE}; 7B: "
-        f"{_SIZES['llava-hf/llava-1.5-7b-hf']}); {_RECIPE}"
+        f"{key}={name} is not in the local Hugging Face cache. `hf download {name}` "
+        f"gets it ({size}, https://huggingface.co/{name}), or set {key} in {file} or on "
+        "the command line to a folder that holds it"
     )
 
 
-def _missing_sam(cfg: RunConfig, lacks: str) -> str:
+def _missing_mask(cfg: RunConfig, lacks: str) -> str:
+    if cfg.model.mask["_target_"] != SAM:
+        name = cfg.model.mask_weights
+        if is_hub_id(name):
+            return _not_cached("model.sam", name, "experiments/mask/")
+        return (
+            f"model.sam={name}: there is no {lacks}. Set model.sam on the command line to a folder "
+            "in the Hugging Face layout, or to a hub id, or choose another with mask=NAME"
+        )
     kind = cfg.model.sam_type
     option = "tiny" if kind == "folder" else kind
     remedy = (
@@ -131,18 +164,25 @@ def weights_path(name: str) -> str:
 
 
 def _cached(name: str) -> str | None:
+    folder = cached_folder(name, "config.json")
+    return None if folder is None or _lacks(folder, MASK_FILES) else str(folder)
+
+
+def cached_folder(name: str, file: str) -> Path | None:
+    """The folder of the local cache that holds a hub id's `file`; None where it does not.
+
+    Given this folder in the place of the id, transformers asks no network: of an id it looks up
+    facts about tokenizers, whatever `local_files_only` says, with minutes of retries.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(name, "config.json")
-    if not isinstance(config, str):
-        return None
-    folder = Path(config).parent
-    return None if _lacks(folder, LLAVA_FILES) else str(folder)
+    found = try_to_load_from_cache(name, file)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def is_hub_id(name: str) -> bool:
-    """`owner/name`, unless a folder is called so."""
-    path = name.startswith((".", "/", "~"))
+    """`owner/name`, unless a folder is called so, or it ends like a file of weights."""
+    path = name.startswith((".", "/", "~")) or name.endswith(_WEIGHTS)
     return name.count("/") == 1 and not path and not resolve_path(name).exists()
 
 
@@ -150,7 +190,7 @@ def weights_fingerprint(cfg: RunConfig) -> str:
     """16 hex digits over the backbones' files; of large ones the size and both ends."""
     if cfg.model.init == "random":
         return "random"
-    return fingerprint(cfg.model.llava, cfg.model.sam)
+    return fingerprint(cfg.model.language_weights, cfg.model.mask_weights)
 
 
 def check_trained_on(cfg: RunConfig, info: Mapping[str, Any]) -> None:
@@ -166,8 +206,8 @@ def check_trained_on(cfg: RunConfig, info: Mapping[str, Any]) -> None:
     present, wanted = weights_fingerprint(cfg), info.get("weights_fingerprint")
     if wanted not in (None, present):
         raise ConfigError(
-            f"{cfg.model.llava} and {cfg.model.sam} are not the weights that run "
-            f"{info.get('signature')} was trained on (fingerprint {present}, not {wanted}): "
+            f"{cfg.model.language_weights} and {cfg.model.mask_weights} are not the weights that "
+            f"run {info.get('signature')} was trained on (fingerprint {present}, not {wanted}): "
             "put those back that it was trained on, or train it again"
         )
 

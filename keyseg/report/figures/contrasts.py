@@ -12,8 +12,9 @@ from keyseg.metrics import BY_NAME
 from keyseg.report.figures.style import INK, SEVERAL, canvas, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
-from keyseg.report.stats.verdict import ALPHA, NO_RESULT, SAYS_NOTHING
+from keyseg.report.stats.verdict import ALPHA, NO_RESULT
 from keyseg.report.store import Sweep, VariantResult
+from keyseg.runs.convergence import SAYS_NOTHING
 from keyseg.runs.provenance import cost_unit
 
 _PANELS = 5
@@ -21,8 +22,18 @@ _PANELS = 5
 _COLUMNS = 3
 NEAR, _FAR = 2, 10
 """Points up to which a folded axis is linear; how many medians away a difference is far."""
+_SILENT = (NO_RESULT, SAYS_NOTHING)
+"""Verdicts that have no number."""
 _POINTS = 2000
 """Points of a scatter plot; more are drawn from, by a fixed seed."""
+
+
+def speaking(sweep: Sweep, differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the forest plot that have a place on its axes; the others have words there."""
+    rows = differences[differences["protocol"] == sweep.headline]
+    rows = rows[rows["metric"].isin(sweep.metrics) & rows["difference"].notna()]
+    kept: pd.DataFrame = rows[~rows["verdict"].isin(_SILENT)]
+    return kept
 
 
 def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
@@ -36,7 +47,7 @@ def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
     names = list(first["contrast"])
     index = {v.label: v.index for v in sweep.variants}
     labels = [_label(row) for row in first.to_dict("records")]
-    far = _far(rows[rows["metric"].isin(metrics)])
+    far = _far(speaking(sweep, differences))
     height = 0.9 + sum(0.16 + 0.17 * (label.count("\n") + 1) for label in labels)
     figure = canvas(11, max(1.6, height), [])
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -79,7 +90,7 @@ def _fold(ax: Any) -> None:
 
 def _label(row: Mapping[Any, Any]) -> str:
     """A contrast's name, and in brackets below it what it lacks of the design."""
-    silent = row["verdict"] in (NO_RESULT, SAYS_NOTHING)
+    silent = row["verdict"] in _SILENT
     said = (str(row["sentence"]) if silent else str(row["at"]), "" if silent else str(row["hole"]))
     about = "; ".join(filter(None, said))
     name = _two_lines(str(row["contrast"]))
@@ -95,7 +106,7 @@ def _two_lines(name: str) -> str:
 
 
 def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int | None) -> None:
-    if row["verdict"] in (NO_RESULT, SAYS_NOTHING):
+    if row["verdict"] in _SILENT or not np.isfinite(float(row["difference"])):
         where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
         look_ = {"color": "#6a6a6a", "fontsize": 8, "bbox": box}

@@ -73,7 +73,7 @@ register(
         "keeps its line. Headline protocol.",
         "verdicts",
         lambda d: contrasts.forest(d.sweep, d.contrasts),
-        _known,
+        lambda d: len(contrasts.speaking(d.sweep, d.contrasts)) > 0,
         plotted.forest,
     )
 )

@@ -12,9 +12,10 @@ import pandas as pd
 from keyseg.metrics import BY_NAME
 from keyseg.report.figures.style import INK, canvas, look, wrap
 from keyseg.report.stats.contrasts import path
-from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
+from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import percent, word
+from keyseg.runs.convergence import SAYS_NOTHING
 
 _WIDE = 8
 """Up to this many steps of all metrics stand side by side, else a metric below the other."""

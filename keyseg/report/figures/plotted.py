@@ -1,4 +1,7 @@
-"""The data of each figure as a table, for those who draw it anew: scores as fractions."""
+"""The data of each figure as a table, for those who draw it anew, in the units of its axes.
+
+So scores are in percent and differences in points, where tables/*.csv have fractions.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,24 @@ from keyseg.report.figures import contrasts, pathway, test_scores
 from keyseg.report.figures.curves import curve, panels
 from keyseg.report.stats.budgets import curves as budget_curves
 
-_FOREST = [
-    "contrast",
-    "metric",
-    "difference",
-    "low",
-    "high",
-    "low_images",
-    "high_images",
-    "low_seeds",
-    "high_seeds",
-    "holm_images",
-    "holm_both",
-    "verdict",
-]
-_SCORE = ["label", "metric", "value", "low", "high"]
+_ENDS = [f"{end}{of}" for of in ("", "_images", "_seeds") for end in ("low", "high")]
+_DRAWN = ["difference", *_ENDS]
+_P = ["holm_images", "holm_both"]
+_INTERVAL = ["value", "low", "high"]
+_SCORE = ["label", "metric", *_INTERVAL]
+_BAND = ["mean", "low", "high"]
 
 
 def forest(data: ReportData) -> pd.DataFrame:
-    """A row a contrast and metric."""
+    """A row a contrast and metric; no number where the plot has a word: "says nothing"."""
     rows = data.contrasts[data.contrasts["protocol"] == data.sweep.headline]
-    kept: pd.DataFrame = rows.loc[rows["metric"].isin(data.sweep.metrics), _FOREST]
-    return kept
+    rows = rows[rows["metric"].isin(data.sweep.metrics)]
+    said = (rows["verdict"] + " " + rows["at"].fillna("")).str.strip()
+    shown = _percent(rows, _DRAWN).assign(verdict=said)
+    shown = shown[["contrast", "metric", *_DRAWN, *_P, "verdict"]]
+    silent = rows.index.difference(contrasts.speaking(data.sweep, data.contrasts).index)
+    shown.loc[silent, [*_DRAWN, *_P]] = np.nan
+    return shown
 
 
 def path(data: ReportData) -> pd.DataFrame:
@@ -42,7 +41,7 @@ def path(data: ReportData) -> pd.DataFrame:
     rows = rows[rows["label"].isin(order) & rows["metric"].isin(data.sweep.metrics)]
     places = rows["label"].map(order.index)
     kept: pd.DataFrame = rows.assign(step=places).sort_values(["metric", "step"])
-    return kept[["step", *_SCORE]]
+    return _percent(kept, _INTERVAL)[["step", *_SCORE]]
 
 
 def paired(data: ReportData) -> pd.DataFrame:
@@ -58,34 +57,31 @@ def interaction(data: ReportData) -> pd.DataFrame:
     """A row a combination of both factors."""
     rows, columns = contrasts.two_factors(data.sweep)
     grid = contrasts.combinations(data.sweep, data.scores)
-    named = grid.rename(columns={"row": rows, "column": columns})
-    return named.assign(giou=named["giou"] / 100)
+    return grid.rename(columns={"row": rows, "column": columns})
 
 
 def by_slice(data: ReportData) -> pd.DataFrame:
     """A row a variant and value of a slice."""
     rows = data.scores[data.scores["protocol"] == data.sweep.headline]
     rows = rows[(rows["metric"] == "giou") & rows["slice"].isin(list(data.slices))]
-    kept: pd.DataFrame = rows[["slice", "group", *_SCORE, "examples"]]
-    return kept
+    return _percent(rows, _INTERVAL)[["slice", "group", *_SCORE, "examples"]]
 
 
 def learning_curves(data: ReportData) -> pd.DataFrame:
     """A row a variant, curve and step: mean, lowest and highest seed."""
-    parts = [
-        curve(variant, name).assign(variant=variant.label, name=name)
-        for name, _ in panels(data.sweep)
-        for variant in data.sweep.variants
-    ]
-    kept = [part for part in parts if len(part)]
-    return pd.concat(kept)[["variant", "name", "step", "mean", "low", "high"]]
+    parts = []
+    for name, title in panels(data.sweep):
+        scores = _BAND if title.endswith("(%)") else []
+        curves = [curve(v, name).assign(variant=v.label, name=name) for v in data.sweep.variants]
+        parts += [_percent(part, scores) for part in curves if len(part)]
+    return pd.concat(parts)[["variant", "name", "step", *_BAND]]
 
 
 def budget(data: ReportData) -> pd.DataFrame:
     """A row a variant and budget."""
     metric = data.sweep.metrics[0]
     rows = [
-        (c.label, metric, b.steps, b.hours, b.value, b.low, b.high, b.plateau)
+        (c.label, metric, b.steps, b.hours, 100 * b.value, 100 * b.low, 100 * b.high, b.plateau)
         for c in budget_curves(data.sweep, data.scores, metric)
         for b in c.budgets
     ]
@@ -99,7 +95,7 @@ def precision(data: ReportData) -> pd.DataFrame:
     for protocol in data.sweep.protocols:
         for variant in data.sweep.variants:
             if variant.finished:
-                shares = test_scores.shares_above(variant, protocol)
+                shares = 100 * test_scores.shares_above(variant, protocol)
                 columns = {"mean": shares.mean(0), "low": shares.min(0), "high": shares.max(0)}
                 frame = pd.DataFrame({"iou_above": test_scores.IOU_GRID, **columns})
                 parts.append(frame.assign(protocol=protocol, variant=variant.label))
@@ -115,8 +111,8 @@ def keyword(data: ReportData) -> pd.DataFrame:
             accuracy, shares = test_scores.keyword_and_mask(variant, data.sweep.headline)
             names = [f"accuracy, IoU {i / 5:.1f} to {(i + 1) / 5:.1f}" for i in range(5)]
             names += [title for title, _, _ in test_scores.OUTCOMES]
-            values = np.array([*accuracy, *shares]) / 100
-            rows.append({"variant": variant.label, **dict(zip(names, values, strict=True))})
+            values = dict(zip(names, [*accuracy, *shares], strict=True))
+            rows.append({"variant": variant.label, **values})
     return pd.DataFrame(rows)
 
 
@@ -125,8 +121,8 @@ def cost(data: ReportData) -> pd.DataFrame:
     rows = _whole(data)
     rows = rows[rows["metric"] == "giou"].set_index("label")
     found = [v for v in data.sweep.variants if v.finished]
-    frame = rows.loc[[v.label for v in found], ["value", "low", "high"]].reset_index()
-    return frame.assign(
+    frame = rows.loc[[v.label for v in found], _INTERVAL].reset_index()
+    return _percent(frame, _INTERVAL).assign(
         hours=[v.hours for v in found],
         trained_parameters=[v.mean("trainable_parameters") for v in found],
     )
@@ -139,3 +135,8 @@ def _whole(data: ReportData) -> pd.DataFrame:
         (scores["slice"] == "") & (scores["protocol"] == data.sweep.headline)
     ]
     return kept
+
+
+def _percent(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Rows whose fractions in these columns are percent, or points."""
+    return rows.assign(**{name: 100 * rows[name].astype(float) for name in columns})

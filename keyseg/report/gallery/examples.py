@@ -6,6 +6,7 @@ are called; the blind draw is what a typical example looks like.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from keyseg.config import GENERATED, resolve_path
+from keyseg.data.masks import decode_rle
 from keyseg.dialects.keyseg import OURS
 from keyseg.metrics import RIGHT_MASK, key_asked, with_keyword
-from keyseg.report.figures.style import TARGET, look
+from keyseg.report.figures.style import PALETTE, TARGET, look
 from keyseg.report.gallery import overlay
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.dialects import DISAGREE, moved
@@ -311,9 +313,11 @@ def _item(
     if path not in images:
         images[path] = (len(images), overlay.webp_uri(image))
     plain = Picture("Image")
+    each = several_masks(fact, "targets_rle")
+    colours: str | list[str] = TARGET if each is None else [colour_of(n) for n in range(len(each))]
     wanted = Picture(
         "Target",
-        overlay.layer_uri(overlay.layer(image, target), TARGET, TARGET),
+        overlay.layer_uri(overlay.layer(image, target if each is None else each), colours, TARGET),
         note="" if target is not None and target.any() else "empty",
     )
     name = str(fact["id"])
@@ -349,19 +353,45 @@ def _prediction(
         return Picture(variant.label, empty, variant.index, note="not evaluated on this example")
     row = _row(table, name)
     mask = overlay.decode(row.get("mask_rle"), int(row["height"]), int(row["width"]))
-    colour = look(variant.index).colour
+    each = several_masks(row, "masks_rle")
+    colour: str | list[str] = look(variant.index).colour if each is None else mask_colours(row)
     said = _row(generated, name) if generated is not None and name in generated.index else row
     there = "empty mask" if mask is not None and not mask.any() else ""
     note = "no mask stored, or a damaged one" if mask is None else there
+    if each is not None:
+        note = f"masks: {len(each)}, targets: {int(row['n_targets'])}"
+    shown = mask if each is None else each
     return Picture(
         variant.label,
-        overlay.layer_uri(overlay.layer(image, mask, target), colour, TARGET),
+        overlay.layer_uri(overlay.layer(image, shown, target), colour, TARGET),
         variant.index,
         f"{100 * float(row['iou']):.0f}" if np.isfinite(float(row["iou"])) else "–",
         top_words(row.get("top_words"), _text(row["keyword"])),
         _text(said["answer"]),
         note,
     )
+
+
+def several_masks(row: pd.Series[Any], column: str) -> list[np.ndarray] | None:
+    """(H, W) bool each, of a query that may have several targets; None of one that has one mask,
+    or where they are damaged."""
+    size = int(row["height"]), int(row["width"])
+    try:
+        return [decode_rle(stored, *size).astype(bool) for stored in json.loads(row[column])]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def mask_colours(row: pd.Series[Any]) -> list[str]:
+    """Of each mask that of the target it is matched with; those without have the next ones."""
+    matches = json.loads(row["matches"])
+    free = itertools.count(int(row["n_targets"]))
+    return [colour_of(target if target >= 0 else next(free)) for target in matches]
+
+
+def colour_of(number: int) -> str:
+    """Of the n-th of several targets."""
+    return PALETTE[number % len(PALETTE)]
 
 
 def top_words(stored: object, keyword: str) -> tuple[TopWord, ...]:

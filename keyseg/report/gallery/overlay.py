@@ -7,6 +7,7 @@ and each mask is a `layer` of four colours, a kilobyte, that the page lays over 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,9 @@ QUALITY, _WEBP_QUALITY = 84, 78
 _PLAIN = " !$*+,-./:;=?@[]_~"
 """What stands as it is in a data URI of text."""
 _NONE, _TINT, _EDGE, _OUTLINE = range(4)
-"""What a pixel of a layer is."""
+"""What a pixel of a layer is. The n-th of several masks has 2 n more, their outline behind all."""
+_MOST = 120
+"""Masks in one layer: a palette has 256 colours."""
 _GREY = 200
 
 
@@ -55,6 +58,26 @@ def decode(counts: object, height: int, width: int) -> np.ndarray | None:
         return None
 
 
+def draw_each(image: np.ndarray, masks: Sequence[np.ndarray], colours: Sequence[str]) -> np.ndarray:
+    """`draw` with several masks, each tinted and edged in a colour of its own."""
+    out = _paled(image)
+    for mask, colour in zip(masks, colours, strict=True):
+        _tint(out, _fit(mask, image), colour)
+    drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
+    return drawn
+
+
+def _paled(image: np.ndarray) -> np.ndarray:
+    grey = image.mean(2, keepdims=True)
+    out: np.ndarray = 0.45 * image + 0.35 * grey + 0.2 * 255
+    return out
+
+
+def _tint(out: np.ndarray, area: np.ndarray, colour: str) -> None:
+    out[area] = 0.5 * out[area] + 0.5 * _rgb(colour)
+    out[_grow(area, 2) & ~area] = _rgb(colour)
+
+
 def draw(
     image: np.ndarray,
     mask: np.ndarray | None,
@@ -66,12 +89,9 @@ def draw(
     The mask's edge lies outside of it and the outline inside its own area, so that both are seen
     where they coincide. Masks may be of any size; they are brought to the image's.
     """
-    grey = image.mean(2, keepdims=True)
-    out = 0.45 * image + 0.35 * grey + 0.2 * 255
+    out = _paled(image)
     if mask is not None:
-        area = _fit(mask, image)
-        out[area] = 0.5 * out[area] + 0.5 * _rgb(colour)
-        out[_grow(area, 2) & ~area] = _rgb(colour)
+        _tint(out, _fit(mask, image), colour)
     if outline is not None:
         area = _fit(outline[0], image)
         out[area & ~_shrink(area, 2)] = _rgb(outline[1])
@@ -80,31 +100,41 @@ def draw(
 
 
 def layer(
-    image: np.ndarray, mask: np.ndarray | None, outline: np.ndarray | None = None
+    image: np.ndarray,
+    mask: np.ndarray | Sequence[np.ndarray] | None,
+    outline: np.ndarray | None = None,
 ) -> np.ndarray:
     """(H', W') uint8 of `mask` and `outline` as `draw` has them: nothing, tint, edge or outline.
 
-    For an `image` (H, W, 3); of a small one the layer is larger, so that its edges are thin.
+    Of several masks each is a tint and an edge of its own. For an `image` (H, W, 3); of a small one
+    the layer is larger, so that its edges are thin.
     """
     width, height = _size(image.shape[1], image.shape[0])
     drawn = np.full((height, width), _NONE, np.uint8)
-    if mask is not None:
-        area = _fit(mask, drawn)
-        drawn[area] = _TINT
-        drawn[_grow(area, 2) & ~area] = _EDGE
+    masks = [] if mask is None else [mask] if isinstance(mask, np.ndarray) else mask[:_MOST]
+    for n, each in enumerate(masks):
+        area = _fit(each, drawn)
+        drawn[area] = _TINT + 2 * n
+        drawn[_grow(area, 2) & ~area] = _EDGE + 2 * n
     if outline is not None:
         area = _fit(outline, drawn)
-        drawn[area & ~_shrink(area, 2)] = _OUTLINE
+        drawn[area & ~_shrink(area, 2)] = _OUTLINE + 2 * max(0, len(masks) - 1)
     return drawn
 
 
-def layer_uri(drawn: np.ndarray, colour: str, outline: str) -> str:
-    """A data URI of a layer: a PNG whose palette holds its colours and how much they cover."""
+def layer_uri(drawn: np.ndarray, colour: str | Sequence[str], outline: str) -> str:
+    """A data URI of a layer: a PNG whose palette holds its colours and how much they cover.
+
+    `colour`: of the mask, or of each of several."""
     picture = Image.fromarray(drawn, "P")
-    colours = np.stack([np.zeros(3), _rgb(colour), _rgb(colour), _rgb(outline)])
+    of_masks = [colour] if isinstance(colour, str) else list(colour[:_MOST])
+    twice = [_rgb(c) for c in of_masks for _ in (_TINT, _EDGE)]
+    colours = np.stack([np.zeros(3), *twice, _rgb(outline)])
     picture.putpalette(colours.astype(int).ravel().tolist())
+    cover = bytes([0, *[128, 255] * len(of_masks), 255])
     buffer = BytesIO()
-    picture.save(buffer, "PNG", optimize=True, bits=2, transparency=bytes([0, 128, 255, 255]))
+    bits = 2 if len(colours) <= 4 else 8
+    picture.save(buffer, "PNG", optimize=True, bits=bits, transparency=cover)
     return _uri("png", buffer.getvalue())
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import isfinite
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.stats.looks import standing
-from keyseg.report.stats.verdict import GIVEN_UP, INTERIM, NO_RESULT, SAYS_NOTHING
+from keyseg.report.stats.looks import parts_by_looks, standing
+from keyseg.report.stats.verdict import GIVEN_UP, INTERIM, NO_RESULT
 from keyseg.report.store import Sweep
 from keyseg.report.tables.contrasts import Conclusion
 from keyseg.report.tables.table import Table
-from keyseg.runs.convergence import PLATEAU
+from keyseg.runs.convergence import PLATEAU, SAYS_NOTHING
 from keyseg.runs.provenance import cost_unit
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED
 
@@ -48,14 +48,20 @@ class FirstScreen:
     cells: int
     facts: Mapping[str, str]
 
+    @property
+    def title(self) -> str:
+        """The heading with the sweep's name, once: what was swept may begin with it."""
+        named = self.heading == self.name or self.heading.startswith(f"{self.name}:")
+        return self.heading if named else f"{self.name}: {self.heading}"
+
 
 def answer(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) -> FirstScreen:
     """The first screen of this sweep."""
     ended = sum(cell.status in (DONE, PRUNED, FAILED) for cell in sweep.cells)
     done = len(sweep.finished)
     state = "interim" if ended < len(sweep.cells) else DONE if done == ended else FAILED
-    stand = standing(sweep)
-    if stand is not None and stand.interim and state == DONE:
+    stands = [s for s in (standing(sweep), *parts_by_looks(sweep)) if s is not None]
+    if any(s.interim for s in stands) and state == DONE:
         state = "interim"
     return FirstScreen(
         sweep.name,
@@ -68,7 +74,7 @@ def answer(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) -> 
             "Cells with results": f"{done} of {len(sweep.cells)}",
             "Training": _training(sweep),
             "Price so far" if state == "interim" else "Price": _price(sweep),
-            "Seeds": _seeds(sweep),
+            "Seeds a variant": _seeds(sweep),
         },
     )
 
@@ -87,10 +93,10 @@ def heading(sweep: Sweep) -> str:
     return " × ".join(values)
 
 
-def _listed(values: Sequence[str]) -> str:
+def _listed(values: Sequence[str], between: str = ", ") -> str:
     if len(values) <= _VALUES:
-        return ", ".join(values)
-    return f"{', '.join(values[: _VALUES - 1])} and {len(values) - _VALUES + 1} more"
+        return between.join(values)
+    return f"{between.join(values[: _VALUES - 1])} and {len(values) - _VALUES + 1} more"
 
 
 def _sentence(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) -> str:
@@ -113,14 +119,22 @@ def _sentence(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) 
             number = ("both" if count == 2 else f"all {count}") if every else str(count)
             of = "" if parts else f" of {len(own)} contrasts"
             number += " contrasts" if every else of
-            parts.append(f"{number} {one if count == 1 else several}")
+            parts.append(f"{number} {one if count == 1 else several}{_why(own, start)}")
     return f"On {metric}: {'; '.join(parts)}."
+
+
+def _why(conclusions: Sequence[Conclusion], start: str) -> str:
+    """In brackets which trainings never began to learn; "" beside other words."""
+    if start != SAYS_NOTHING:
+        return ""
+    reasons = dict.fromkeys(c.text for c in conclusions if c.word.startswith(start))
+    return f" ({_listed(list(reasons), '; ')})"
 
 
 def _said(conclusion: Conclusion) -> str:
     """`full − self: better, +2.1 points [0.5, 3.7]`: what comes after is left to the verdicts."""
     if conclusion.word.startswith((NO_RESULT, SAYS_NOTHING)):
-        return f"{conclusion.contrast}: {conclusion.word}"
+        return f"{conclusion.contrast}: {conclusion.word} ({conclusion.text})"
     difference = conclusion.text.partition(", p ")[0].partition(";")[0]
     return f"{conclusion.contrast}: {conclusion.word}, {difference}"
 
@@ -149,7 +163,7 @@ def _training(sweep: Sweep) -> str:
 def _price(sweep: Sweep) -> str:
     """Hours of all attempts of all cells, also of those that failed."""
     hours = [cell.hours for cell in sweep.cells if isfinite(cell.hours)]
-    unit = cost_unit(cell.info for cell in sweep.cells if cell.info)
+    unit = cost_unit(cell.info for cell in sweep.cells)
     if not hours:
         return "not recorded"
     total = sum(hours)
@@ -161,4 +175,4 @@ def _seeds(sweep: Sweep) -> str:
     if not seeds:
         return f"{len(sweep.seeds)} asked"
     low, high = min(seeds), max(seeds)
-    return str(high) if low == high else f"{low} to {high} a variant"
+    return str(high) if low == high else f"{low} to {high}"

@@ -63,6 +63,18 @@ def _name(cell: CellResult) -> str:
 
 
 def _looks(sweep: Sweep) -> Iterator[Notice]:
+    if parts := looks.parts_by_looks(sweep):
+        yield Notice(
+            "Seeds by looks.",
+            "These sweeps had seeds until the answer was in. Contrasts with their cells have the p "
+            "over the looks of that sweep, corrected for all contrasts here, and follow its "
+            "boundary. What its looks decided, and gave up, stands in its own report.",
+            "\n".join(
+                f"{p.of}: looks at {', '.join(map(str, p.plan.at))} seeds, {len(p.taken)} taken"
+                + (", more to come: interim" if p.interim else "")
+                for p in parts
+            ),
+        )
     stand = looks.standing(sweep)
     if stand is None:
         return

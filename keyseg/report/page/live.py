@@ -19,8 +19,8 @@ from keyseg.report.tables.contrasts import Conclusion
 HERE = Path(__file__).parent
 LIVE_PARTS = ("head", "verdicts", "curves", "cells")
 """What is renewed by itself: ids on the page."""
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 560, 250, 46, 30, 10
-"""Of a chart, in its own units."""
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _BOTTOM, _TOP = 560, 250, 46, 26, 30, 10
+"""Of a chart, in its own units; right of the axis the half of its last number has room."""
 _POINTS = 240
 """Points of a line: more are thinned out."""
 
@@ -53,10 +53,16 @@ def head(answer: FirstScreen | None, progress: str, notes: Sequence[str], report
     return part("head", answer=answer, progress=progress, notes=notes, report=report)
 
 
-def verdicts(answer: FirstScreen | None, found: Sequence[Conclusion]) -> str:
-    """What the cells that are done say, marked interim until all are."""
+def verdicts(
+    answer: FirstScreen | None, found: Sequence[Conclusion], *, working: bool = False
+) -> str:
+    """What the cells that are done say, marked interim until all are.
+
+    `working`: whether they are just being asked again.
+    """
     interim = answer is not None and answer.state == "interim"
-    return part("verdicts", answer=answer, found=found, interim=interim, colours=_colours(found))
+    shown = {"answer": answer, "found": found, "interim": interim, "colours": _colours(found)}
+    return part("verdicts", **shown, working=working)
 
 
 def _colours(found: Sequence[Conclusion]) -> list[str]:
@@ -73,7 +79,7 @@ def curves(charts: Mapping[str, Sequence[Series]], variants: Sequence[tuple[int,
     drawn = {
         title: chart(series) for title, series in charts.items() if any(s.points for s in series)
     }
-    legend = [(look(index).colour, label) for index, label in variants]
+    legend = [(look(index).colour, _dash(index), label) for index, label in variants]
     return part("curves", charts=drawn, legend=legend)
 
 
@@ -89,7 +95,7 @@ def chart(series: Sequence[Series]) -> dict[str, Any]:
     low, high = float(upward[0]), float(upward[-1])
 
     def x(step: float) -> float:
-        return round(_LEFT + (step - left) / (right - left or 1) * (_WIDTH - _LEFT - 10), 1)
+        return round(_LEFT + (step - left) / (right - left or 1) * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(value: float) -> float:
         room = _HEIGHT - _BOTTOM - _TOP
@@ -98,19 +104,25 @@ def chart(series: Sequence[Series]) -> dict[str, Any]:
     lines = []
     for one in series:
         kept = [(s, v) for s, v in _thinned(one.points) if isfinite(v)]
-        style = look(one.index)
-        dash = "" if style.dash == DASHES[0] else " ".join(f"{1.6 * d:g}" for d in style.dash[1])
+        colour, dash = look(one.index).colour, _dash(one.index)
         path = " ".join(f"{x(step)},{y(value)}" for step, value in kept)
-        lines.append({"title": one.title, "colour": style.colour, "dash": dash, "path": path})
+        lines.append({"title": one.title, "colour": colour, "dash": dash, "path": path})
     return {
         "width": _WIDTH,
         "height": _HEIGHT,
         "left": _LEFT,
+        "right": _WIDTH - _RIGHT,
         "foot": _HEIGHT - _BOTTOM,
         "across": [(x(float(t)), f"{t:g}") for t in across if left <= t <= right],
         "upward": [(y(float(t)), f"{t:g}") for t in upward],
         "lines": [line for line in lines if line["path"]],
     }
+
+
+def _dash(index: int) -> str:
+    """The dash of a variant's lines as SVG has it; "" of a line without gaps."""
+    dash = look(index).dash
+    return "" if dash == DASHES[0] else " ".join(f"{1.6 * part:g}" for part in dash[1])
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:

@@ -110,9 +110,8 @@ def write_tex(
         if file.suffix == ".pdf"
     ]
     inputs = [file.relative_to(out_dir) for file in tables if file.suffix == ".tex"]
-    title = f"{parts.sweep.name}: {parts.answer.heading}"
     file = out_dir / "report.tex"
-    file.write_text(tex.document(title, inputs, drawn), encoding="utf-8")
+    file.write_text(tex.document(parts.answer.title, inputs, drawn), encoding="utf-8")
     return file
 
 
@@ -206,7 +205,7 @@ def _head(sweep: Sweep) -> list[tuple[str, str]]:
         ("Commit", ", ".join(commit[:10] for commit in commits) or "not recorded"),
         ("Protocol", ", ".join(protocols) or "none yet"),
         ("Examples", examples),
-        ("Seeds", ", ".join(map(str, sweep.seeds)) or "none"),
+        ("Seed numbers", ", ".join(map(str, sweep.seeds)) or "none"),
     ]
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 import pandas as pd
 
 from keyseg.data.files import DataError
+from keyseg.dialects.matched import has_several
 from keyseg.dialects.score import OF_SEVERAL_TEXTS, dialects, score, seen
 from keyseg.metrics import Examples
 from keyseg.report.store import CellResult, Sweep, VariantResult
@@ -33,7 +34,8 @@ def rescored(sweep: Sweep) -> pd.DataFrame:
         except DataError:  # no masks are stored, or damaged ones: the gallery shows which
             continue
         for name, scores in found.items():
-            if not isfinite(scores.get("r", 0.0)):  # no target has negatives
+            of_this_data = isfinite(scores["giou"]) and isfinite(scores.get("r", 1.0))
+            if not of_this_data:  # no target has negatives, no query may have several targets
                 continue
             values = {key: scores.get(key, float("nan")) for key in COMPARED}
             rows.append({"label": cell.label, "seed": cell.seed, "dialect": name, **values})
@@ -54,6 +56,8 @@ def can_disagree(samples: pd.DataFrame) -> bool:
         return False
     ids = samples["id"].astype(str)
     texts = ids.str.startswith(OF_SEVERAL_TEXTS) & ~ids.str.endswith("-0")
+    if has_several(samples):
+        return True
     ignored = samples["ignore_rle"].fillna("") != "" if "ignore_rle" in samples else texts & False
     return bool(texts.any() or ignored.any() or Examples(samples).no_target.any())
 
@@ -74,6 +78,10 @@ def moved(variants: Mapping[str, VariantResult], protocol: str) -> dict[str, pd.
             frames = seen(samples, known)
         except DataError:
             continue
-        by_id = {name: f.drop_duplicates("id").set_index("id")["iou"] for name, f in frames.items()}
+        by_id = {
+            name: f.drop_duplicates("id").set_index("id")["iou"]
+            for name, f in frames.items()
+            if len(f)
+        }
         found[label] = pd.DataFrame(by_id)
     return found

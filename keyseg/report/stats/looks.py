@@ -9,7 +9,7 @@ well, and holds whenever the seeds stop. Shapes: l looks, K contrasts, M measure
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
@@ -26,6 +26,9 @@ from keyseg.report.store import Sweep, load
 from keyseg.runs import declaration, disk, looks
 from keyseg.runs.looks import FUTILE, OPEN, LookPlan, Ruling, TakenLook
 from keyseg.runs.run_directory import RunDirectory
+
+JOINED = "joined"
+"""In the design of several sweeps read as one: name, directory, `looks` and signatures of each."""
 
 _LEAST = 2
 """Seeds from which there is a spread."""
@@ -181,11 +184,16 @@ def _known(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the looks of a sweep stand. `rulings`: the last one on each contrast, with its look."""
+    """Where the looks of a sweep stand. `rulings`: the last one on each contrast, with its look.
+
+    `of`: name of the sweep, where it is read as one with others; contrasts have other names and
+    other company there, so that no ruling is theirs.
+    """
 
     plan: LookPlan
     taken: Sequence[TakenLook]
     rulings: Mapping[str, tuple[int, Ruling]]
+    of: str = ""
 
     @property
     def ended(self) -> bool:
@@ -202,18 +210,17 @@ class Standing:
         return f"look {look} of {len(self.plan.at)} ({self.plan.at[look - 1]} seeds)"
 
     def over_looks(
-        self, sweep: Sweep, contrast: Contrast, protocol: str, margin: np.ndarray, contrasts: int
+        self, contrast: Contrast, protocol: str, margin: np.ndarray, contrasts: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """(M,) two-sided p and p of equivalence of a contrast over the looks that judged it.
 
-        One that no look judged (it was declared later) is read at every look of which it has all
-        seeds. NaN where no look tells.
+        One that no look judged (it was declared later, or is between sweeps) is read at every look
+        of which it has all seeds. NaN where no look tells.
         """
         tests = []
         last = self.rulings[contrast.name][0] if contrast.name in self.rulings else len(self.taken)
         for number in range(1, last + 1):
-            every = _contrasts_at(sweep, self.plan, number)
-            here = next((c for c in every if c.name == contrast.name), contrast)
+            here = _of_seeds(contrast, self.plan.seeds_at(number))
             whole = len(here.shared_seeds) == self.plan.at[number - 1]
             found = seen(here, protocol, margin, self.plan, contrasts) if whole else nothing()
             tests.append((found.p, found.equivalence))
@@ -236,6 +243,8 @@ class Standing:
 
     def note(self, contrast: str) -> str:
         """Which look decided, or what is still to come."""
+        if self.of:
+            return f"p over the {len(self.taken)} looks of {self.of}"
         if contrast not in self.rulings:
             return "before the first look" if self.interim else "judged by no look"
         number, ruling = self.rulings[contrast]
@@ -249,8 +258,14 @@ class Standing:
         return f"decided at {self.where(number)}"
 
 
-def _contrasts_at(sweep: Sweep, plan: LookPlan, number: int) -> list[Contrast]:
-    return contrasts(at_look(sweep, plan, number))
+def _of_seeds(contrast: Contrast, seeds: Sequence[int]) -> Contrast:
+    """The contrast as these seeds show it; one training of another system goes with any."""
+    variants = {
+        v.label: replace(v, cells=tuple(c for c in v.cells if c.imported or c.seed in seeds))
+        for v in contrast.variants
+    }
+    of, *more = ((variants[a.label], variants[b.label]) for a, b in contrast.pairs)
+    return replace(contrast, of=of[0], against=of[1], more=tuple(more))
 
 
 def standing(sweep: Sweep) -> Standing | None:
@@ -261,3 +276,37 @@ def standing(sweep: Sweep) -> Standing | None:
     taken = looks.read(sweep.directory)
     rulings = {r.contrast: (look.number, r) for look in taken for r in look.rulings}
     return Standing(plan, taken, rulings)
+
+
+def parts_by_looks(sweep: Sweep) -> list[Standing]:
+    """Of several sweeps read as one: where the looks stand of those whose seeds come by them."""
+    return [stand for stand, _ in _parts(sweep) if stand is not None]
+
+
+def by_contrast(sweep: Sweep) -> Callable[[Contrast], Standing | None]:
+    """The looks that a contrast goes by; None where the number of its seeds was fixed before.
+
+    In several sweeps read as one: none where all of its cells are those of a sweep without looks,
+    else the looks of the first that has one of its cells. They hold for any contrast that is read
+    at them and at no other time, whoever decided on its seeds.
+    """
+    own, parts = standing(sweep), _parts(sweep)
+
+    def found(contrast: Contrast) -> Standing | None:
+        here = {cell.signature for variant in contrast.variants for cell in variant.cells}
+        if any(stand is None and here <= known for stand, known in parts):
+            return None
+        return next((stand for stand, known in parts if stand and here & known), own)
+
+    return found
+
+
+def _parts(sweep: Sweep) -> list[tuple[Standing | None, frozenset[str]]]:
+    """Of several sweeps read as one: the looks of each, None without, and its signatures."""
+    parts = []
+    for part in sweep.design.get(JOINED) or []:
+        plan = LookPlan.of(part)
+        taken = looks.read(Path(part["directory"])) if plan else []
+        stand = Standing(plan, taken, {}, str(part["name"])) if plan else None
+        parts.append((stand, frozenset(part["signatures"])))
+    return parts

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from keyseg.metrics import COLUMNS, MEASURES, NO_TARGET, OF_KEY, OF_NOUN, majority, ratios
+from keyseg.metrics import COLUMNS, MEASURES, OF_KEY, SOME_DATA, majority, ratios
 from keyseg.report.stats import inference, looks, registration, training, verdict
 from keyseg.report.stats.collapse import sentence
 from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
@@ -155,12 +155,15 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     margin = np.array([margins(sweep.design)[measure.name] for measure in MEASURES])
-    stand, when = looks.standing(sweep), registration.of(sweep)
+    going_by, when = looks.by_contrast(sweep), registration.of(sweep)
     for protocol in sweep.protocols or ("",):
         every = declared(sweep)
-        block = [(c, compare(c, protocol, margin, seed, len(every))) for c in every]
-        if stand:
-            block = [(c, h and _over_looks(sweep, stand, c, h, protocol, margin)) for c, h in block]
+        n = len(every)
+        block = [(c, compare(c, protocol, margin, seed, n)) for c in every]
+        stands = {c.name: going_by(c) for c in every}
+        block = [
+            (c, h and _over_looks(stands[c.name], c, h, protocol, margin, n)) for c, h in block
+        ]
         known = [held for _, held in block if held]
         pending = len(block) - len(known)
         lost = {c.name: fallen(c, protocol) for c in every}
@@ -170,6 +173,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                 s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
             }
             for contrast, held in block:
+                stand = stands[contrast.name]
                 row: dict[str, object] = {
                     "protocol": protocol,
                     "contrast": contrast.name,
@@ -193,16 +197,17 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
 
 
 def _over_looks(
-    sweep: Sweep,
-    stand: looks.Standing,
+    stand: looks.Standing | None,
     contrast: Contrast,
     held: Comparison,
     protocol: str,
     margin: np.ndarray,
+    contrasts: int,
 ) -> Comparison:
     """A comparison whose verdict follows the boundary: its p values are those of all looks."""
-    count = len(declared(sweep))
-    p, equivalence = stand.over_looks(sweep, contrast, protocol, margin, count)
+    if stand is None:
+        return held
+    p, equivalence = stand.over_looks(contrast, protocol, margin, contrasts)
     return replace(held, p={**held.p, "both": p, "equivalence": equivalence})
 
 
@@ -213,8 +218,8 @@ def _no_result(hole: str) -> dict[str, object]:
 
 
 def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Without the measures of no-target data, and of answers' nouns, where there are none."""
-    for family in (NO_TARGET, OF_NOUN):
+    """Without the measures of no-target data, of answers' nouns and the like, where none are."""
+    for family in SOME_DATA:
         absent = rows["metric"].isin(family)
         if not rows.loc[absent, column].notna().any():
             rows = rows[~absent].reset_index(drop=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from keyseg.report.stats.contrasts import Contrast
-from keyseg.report.stats.verdict import NO_RESULT, SAYS_NOTHING
+from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import CellResult
-from keyseg.runs.convergence import PLATEAU, UNTRAINED, in_words
+from keyseg.runs.convergence import PLATEAU, SAYS_NOTHING, UNTRAINED, in_words
 
 
 @dataclass(frozen=True)

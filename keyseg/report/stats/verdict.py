@@ -13,6 +13,7 @@ from math import ceil, isfinite, sqrt
 
 from keyseg.metrics import Measure
 from keyseg.report.stats.margin import SCORE_MARGIN, counted
+from keyseg.runs.convergence import SAYS_NOTHING
 
 ALPHA = 0.05
 POWER = 0.8
@@ -25,8 +26,6 @@ _FEWEST = 3
 MOST_SEEDS = 200
 NO_RESULT = "no result"
 """The word for a declared contrast of which one variant has no finished cell."""
-SAYS_NOTHING = "says nothing"
-"""The word for a contrast with a variant that never left the untrained level (`training`)."""
 
 INTERIM, GIVEN_UP = "interim", "given up"
 """The words for a contrast that is open while seeds come look by look (docs/sequential.md), and for

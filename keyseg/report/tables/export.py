@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from keyseg.metrics import MEASURES, NO_TARGET, OF_NOUN
+from keyseg.metrics import MEASURES, SOME_DATA
 from keyseg.report.store import Sweep
 from keyseg.report.tables import tex
 from keyseg.report.tables.table import Table
@@ -20,7 +20,8 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> pd.DataFrame:
     whole = scores[scores["slice"] == ""]
     index = {(r["label"], r["protocol"], r["metric"]): r for r in whole.to_dict("records")}
     measured = set(whole["metric"])
-    measures = [m for m in MEASURES if m.name in measured or m.name not in (*NO_TARGET, *OF_NOUN)]
+    of_some = {name for family in SOME_DATA for name in family}
+    measures = [m for m in MEASURES if m.name in measured or m.name not in of_some]
     rows = []
     for protocol in sweep.protocols or ("",):
         for variant in sweep.variants:

@@ -120,6 +120,18 @@ def beside(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
+def on_same_data(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of every system on the split that all runs of this sweep were tested on."""
+    if rows.empty or not _data_sets(sweep):
+        return rows.iloc[:0]
+    places = rows[["data", "split"]].drop_duplicates().to_numpy()
+    same = {(data, split) for data, split in places if not _other_data(sweep, data, split)}
+    kept: pd.DataFrame = rows[
+        [pair in same for pair in zip(rows["data"], rows["split"], strict=True)]
+    ]
+    return kept
+
+
 def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
     """For each row in what it differs from the measurements: "data, protocol, texts"; "" = nothing.
 

@@ -7,7 +7,7 @@ from math import isfinite, nan
 
 import pandas as pd
 
-from keyseg.metrics import NO_TARGET, OF_NOUN, colliding, further
+from keyseg.metrics import NO_TARGET, OF_NOUN, OF_SEVERAL, colliding, further
 from keyseg.report.store import Sweep, VariantResult
 from keyseg.report.tables.table import (
     BRIEF,
@@ -72,6 +72,17 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
     )
     said = whole[whole["metric"].isin(OF_NOUN)]["value"].notna().any()
     spoken = [_panel(sweep, whole, "results_nouns", "Answer against mask", nouns, OF_NOUN)]
+    each = (
+        "Queries that may have several targets, each with a mask of its own. Masks and targets are "
+        "matched one to one, so that the sum of IoUs at the images' own sizes is highest. gIoU: "
+        "that sum over the number of masks or targets, whichever are more; cIoU: intersection over "
+        "union, summed over the pairs, and over what has none; the table of masks scores the union "
+        "of an answer's masks. MUSE's numbers in print are another protocol, matched at random "
+        "points, and are not to be set beside these. Given answers tell how many targets there are "
+        f"and name them. {how}"
+    )
+    asked = whole[whole["metric"].isin(OF_SEVERAL)]["value"].notna().any()
+    several = [_panel(sweep, whole, "results_several", "Several targets", each, OF_SEVERAL)]
     more = further()
     named = "; ".join(f"{measure.title}: {measure.explanation}" for measure in more)
     names = tuple(measure.name for measure in more)
@@ -80,6 +91,7 @@ def results(sweep: Sweep, scores: pd.DataFrame) -> list[Table]:
         _panel(sweep, whole, "results_masks", "Masks", f"{masks} {how}", columns),
         _panel(sweep, whole, "results_words", "Keywords and failures", words, _WORDS),
         *(spoken if said else []),
+        *(several if asked else []),
         *(added if more else []),
         _cost(sweep),
     ]

@@ -117,8 +117,15 @@ class SlurmLauncher(SweepLauncher):
         name = f"{design.name}-NAME"
         needed = packages.carried(cell.config for cell in cells)
         code = code_folder(sweep_dir) / snapshot.name_of(packages=needed)
-        text = script(self.options, name, code, job_folder(sweep_dir, name), len(waiting))
-        finish.print_line(console, text)
+        most = queue.max_array() * self.options.cells_per_job
+        now = min(len(waiting), most)
+        finish.print_line(
+            console, script(self.options, name, code, job_folder(sweep_dir, name), now)
+        )
+        if now < len(waiting):
+            finish.print_line(
+                console, f"# the first array of {-(-len(waiting) // most)}: MaxArraySize"
+            )
         first = self.prepare_job(waiting)
         if first is not None:
             command = shlex.join(first.commands[0])

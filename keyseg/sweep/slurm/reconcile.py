@@ -12,11 +12,20 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, RunDirectory
+from keyseg.runs import sweep_directory
+from keyseg.runs.run_directory import (
+    DONE,
+    FAILED,
+    PRUNED,
+    QUEUED,
+    RUNNING,
+    STOPPED,
+    RunDirectory,
+)
 from keyseg.sweep.slurm import queue, reasons
 from keyseg.sweep.slurm.pool import Submission, cancelled_marker, job_log, log_end, why
 from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Jobs, SlurmError
-from keyseg.sweep.status import LOST, STOPPED, CellStatus, Watch
+from keyseg.sweep.status import LOST, TESTING, CellStatus, Watch
 from keyseg.sweep.supervise import last_lines
 
 
@@ -37,12 +46,13 @@ class Overview:
             jobs = queue.look({record.name for record in records if record})
         except SlurmError as error:
             self.trouble = str(error)
-        return [
+        rows = [
             self._row(
                 watch, record, jobs, behind_others=record is not None and runs_of[record.key] > 1
             )
             for watch, record in zip(self.watches, records, strict=True)
         ]
+        return _left(rows, [record is None for record in records])
 
     def _row(
         self, watch: Watch, record: Submission | None, jobs: Jobs, *, behind_others: bool
@@ -61,6 +71,18 @@ class Overview:
         why_it_waits = f"({job.reason})" if job.reason not in ("", "None") else ""
         advice = reasons.sentence(job.reason, [job.id]) or ""
         return replace(row, job=job.id, node=why_it_waits, error=reason, advice=advice)
+
+
+def _left(rows: Sequence[CellStatus], here: Sequence[bool]) -> list[CellStatus]:
+    """The cells, of which those are stopped that wait for a command which is no longer there.
+
+    `here`: which of them did not go to SLURM.
+    """
+    wait = [row.state == QUEUED and own for row, own in zip(rows, here, strict=True)]
+    works = any(row.state in (RUNNING, TESTING) for row in rows)
+    if not any(wait) or works or sweep_directory.at_work(rows[0].path.parent):
+        return list(rows)
+    return [replace(r, state=STOPPED) if left else r for r, left in zip(rows, wait, strict=True)]
 
 
 def told(
@@ -114,14 +136,21 @@ def cancel(sweep_dir: Path) -> int:
     """Cancel all jobs of a sweep that have not ended; how many there were.
 
     Raises:
-        SlurmError: SLURM does not answer.
+        SlurmError: SLURM does not answer, or the jobs are somebody else's.
     """
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
     names = {record.name for run in runs if (record := Submission.read(run))}
     alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
+    markers = [cancelled_marker(sweep_dir, name) for name in set(alive)]
     with suppress(PermissionError):  # somebody else's sweep: SLURM decides
-        for name in set(alive):
-            cancelled_marker(sweep_dir, name).parent.mkdir(parents=True, exist_ok=True)
-            cancelled_marker(sweep_dir, name).touch()
-    queue.cancel(alive)
+        for marker in markers:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+    try:
+        queue.cancel(alive)
+    except SlurmError:
+        with suppress(PermissionError):
+            for marker in markers:
+                marker.unlink(missing_ok=True)
+        raise
     return len(alive)

@@ -10,6 +10,7 @@ from keyseg.data.keywords import file
 from keyseg.data.keywords.head_noun import head_noun
 from keyseg.data.keywords.policy import POLICIES
 from keyseg.data.mix import load
+from keyseg.data.prefix import Prefix
 from keyseg.data.prompts import Conversation, add_tokens
 from keyseg.tiny.arch import make_processor
 
@@ -36,7 +37,7 @@ def test_the_answer_does_not_depend_on_the_policy(refer_folder, compose_run):
     """Else a sweep over policies would vary two things at once."""
     tokenizer, cfg = make_processor().tokenizer, compose_run()
     add_tokens(tokenizer, cfg.model.tokens)
-    talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, 4)
+    talk = Conversation(tokenizer, cfg.prompt, cfg.model.tokens, lambda _: Prefix.of([4]))
     root = refer_folder.write()
     answers = {
         tuple(talk.turn(example).ids)

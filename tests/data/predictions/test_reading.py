@@ -211,6 +211,7 @@ def test_a_mask_of_a_stranger_is_an_error_with_its_line(tmp_path, mask, said):
         ('{"mask": null}', "neither 'id' nor 'image' and 'query'"),
         ('{"image": "1", "mask": null}', "neither 'id' nor"),
         ('{"id": "a"}', "no 'mask'"),
+        ('{"id": "a", "masks": 3}', "'masks' is 3, not a list of masks"),
         ('{"id": 3, "mask": null}', "'id' is 3, not a text"),
         ('{"id": "a", "mask": null, "score": NaN}', "'score' is nan, not a number"),
         ('{"id": "a", "mask": null, "score": true}', "'score' is True"),

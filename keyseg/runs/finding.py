@@ -1,4 +1,4 @@
-"""Runs by name, for commands that take one."""
+"""Runs by name: what a person calls them, and where they lie."""
 
 from __future__ import annotations
 
@@ -7,14 +7,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keyseg.commands.sweeps import sweep_names
 from keyseg.config import ConfigError
 from keyseg.runs import disk, imported, sweep_directory
 from keyseg.runs.run_directory import DONE, RunDirectory
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HELP = "signature, run directory, SWEEP/LABEL or SWEEP/LABEL/SEED: fusion/full/0"
+
+
+def sweep_names(outputs: Path) -> list[str]:
+    """Folders in outputs/ that hold runs."""
+    if not outputs.is_dir():
+        return []
+    return sorted(
+        folder.name
+        for folder in outputs.iterdir()
+        if (folder / "sweep.json").exists() or any(folder.glob("*/run.json"))
+    )
 
 
 def find_finished(outputs: Path, name: str) -> RunDirectory:
@@ -24,9 +37,10 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
         ConfigError: there is none of this name, there are several, or it is not finished.
     """
     run = find_scored(outputs, name)
-    if origin := imported.of(run.info):
+    if imported.masks_only(run.info):
+        system = imported.of(run.info)["system"]
         raise ConfigError(
-            f"run {run.path} holds masks of another system ({origin['system']}) and no model: "
+            f"run {run.path} holds masks of another system ({system}) and no model: "
             "`keyseg score`, `keyseg report` and `keyseg export predictions` read it"
         )
     if not run.config_file.exists():
@@ -64,6 +78,20 @@ def find_scored(outputs: Path, name: str) -> RunDirectory:
             "started it goes on with it"
         )
     return run
+
+
+def own_samples(run: RunDirectory) -> pd.DataFrame:
+    """Samples of a finished run's own test.
+
+    Raises:
+        ConfigError: it was not read on one: its weights were imported.
+    """
+    if not run.samples_file.exists():
+        raise ConfigError(
+            f"run {run.path} was not read on a test of its own (its weights were imported): "
+            f"`keyseg evaluate {run.path.parent.name} data=NAME` reads it on others"
+        )
+    return run.samples()
 
 
 def find_all_finished(outputs: Path, name: str) -> list[RunDirectory]:
@@ -138,6 +166,8 @@ def _matches(outputs: Path, name: str) -> list[Named]:
         done = [pair for pair in signatures if pair[1].status == DONE]
         return (done or signatures)[:1]
     sweep, _, rest = name.partition("/")
+    if not rest and imported.IMPORTED in sweep_directory.read(outputs / name):
+        return _runs(outputs / name)  # one that holds nothing else goes by the folder's name
     return [
         (full, run)
         for full, run in (_runs(outputs / sweep) if rest else [])

@@ -1,0 +1,231 @@
+"""`keyseg evaluate RUN... data=NAME [split=...]`: finished runs on other data, without training.
+
+What comes of it lies in the run directory, apart from the run's own test, and stands in the sweep's
+report by data set. What is there already, of the same weights, data and code, is not read again; a
+reading that was broken off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from keyseg.commands.compose import compose_config
+from keyseg.config import ConfigError, resolve_path
+from keyseg.runs import sweep_directory
+from keyseg.runs.finding import HELP, find_all_finished
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from keyseg.config import RunConfig
+    from keyseg.runs.run_directory import RunDirectory
+    from keyseg.sweep.evaluation import Task
+
+# Imported late: what only this command needs, so that no other waits for it.
+
+_GROUPS = ("data", "split", "prompt", "evaluation", "stale")
+_SETTING = re.compile(r"\+{0,2}([a-z_]+)((?:\.\w+)*)=(.*)", re.DOTALL)
+_SETTINGS = """settings, as in run.py:
+  data=A,B             options of the group data; data=refcoco:testA,refcocog:test: with splits;
+                       left out: the test sets that the run's sweep declares (ablation.tests)
+  split=testA,testB    of each of them: test (if left out: all that it tests on), val, or a part
+  data.root=/disk      where the files are; data.texts, data.keyword, ... : how they are read
+  prompt=lisa_literal  asked in other words than the run was trained on
+  evaluation.protocols=[generated] evaluation.texts=first ...   other than the run's own
+  stale=rerun|keep     what becomes of results of other data, weights or code (a question)
+
+examples:
+  keyseg evaluate fusion data=refcoco,refcoco_plus split=testA,testB data.root=/disk/datasets
+  keyseg evaluate fusion/full data=reason_seg split=val
+  keyseg evaluate table2 --dry"""
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score finished runs on other data, without training",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_SETTINGS,
+    )
+    parser.add_argument(
+        "words",
+        metavar="RUN",
+        nargs="+",
+        help=f"{HELP}; a sweep or SWEEP/LABEL means all its finished runs",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 (a GPU if there is one)"
+    )
+    parser.add_argument("--dry", action="store_true", help="say what would be read, and end")
+    parser.set_defaults(run=_run, overrides=[])
+
+
+def _run(options: argparse.Namespace) -> int:
+    from keyseg.sweep import evaluation, stale
+
+    names, settings = _told_apart([*options.words, *options.overrides])
+    outputs = resolve_path(options.outputs)
+    runs = {run.path: run for name in names for run in find_all_finished(outputs, name)}
+    wanted = list(_tasks(list(runs.values()), settings))
+    if options.dry:
+        for task in wanted:
+            print(f"{task.title}: {_state(task)}")
+        return 0
+    todo, lines = evaluation.decide(wanted, settings.get("stale", stale.ASK))
+    for line in lines:
+        print(line)
+    if todo:
+        _read(todo, options.device)
+    sweeps = dict.fromkeys(path.parent.name for path in runs)
+    print(f"by data set: {' ; '.join(f'keyseg report {name}' for name in sweeps)}")
+    return 0
+
+
+def _told_apart(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Names of runs, and settings by key; a label of a run may hold "=" behind its sweep's name.
+
+    Raises:
+        ConfigError: a setting that is none, or no name of a run.
+    """
+    names, settings = [], {}
+    for word in words:
+        found = _SETTING.fullmatch(word)
+        if not found:
+            names.append(word)
+            continue
+        group = found[1]
+        if group not in _GROUPS:
+            near = get_close_matches(group, _GROUPS, 1)
+            hint = f". Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{word}: evaluate takes {', '.join(_GROUPS)}{hint}")
+        settings[group + found[2]] = found[3]
+    if not names:
+        raise ConfigError(f"which run? {HELP}")
+    return names, settings
+
+
+def _tasks(runs: Sequence[RunDirectory], settings: dict[str, str]) -> Iterator[Task]:
+    """What every run is asked, by run.
+
+    Raises:
+        ConfigError: no data is named, or a data set or split that there is not.
+    """
+    from keyseg.data.split import as_test
+    from keyseg.runs.evaluations import TestSet
+    from keyseg.sweep.evaluation import tasks
+
+    more = {k: v for k, v in settings.items() if k not in ("data", "split", "stale")}
+    overrides = [f"{key}={value}" for key, value in more.items()]
+    changes = tuple(f"{k}={v}" for k, v in sorted(more.items()) if not _idle(k))
+    composed: dict[tuple[str, Any], RunConfig] = {}
+    for run in runs:
+        policy = run.config.data.get("keyword")
+        asked = _items(settings["data"]) if "data" in settings else _declared(run.path.parent)
+        for item in asked:
+            name, _, part = item.partition(":")
+            for split in [part] if part else _items(settings.get("split", "test")):
+                if (name, policy) not in composed:
+                    composed[name, policy] = as_trained(name, overrides, policy)
+                cfg = composed[name, policy]
+                data = as_test(cfg.data, split)
+                yield from tasks(run, TestSet(name, split, changes), data, cfg, list(more))
+
+
+def as_trained(name: str, overrides: Sequence[str], policy: Any) -> RunConfig:
+    """The config of a data set whose keywords come about as those that a run was trained on.
+
+    policy: the run's `data.keyword`, None where its data has none. An override of it goes first.
+
+    Raises:
+        ConfigError: there is no such data set, or an override does not fit.
+    """
+    cfg = compose_config([f"data={name}", *overrides])
+    given = any(o.startswith("data.keyword=") for o in overrides)
+    if given or policy is None or cfg.data.get("keyword", policy) == policy:
+        return cfg
+    return compose_config([f"data={name}", f"data.keyword={policy}", *overrides])
+
+
+def _idle(key: str) -> bool:
+    """Whether it changes nothing in what a test set says under one protocol.
+
+    What `data.prepare` makes is told apart by the data's fingerprint.
+    """
+    batches = ("evaluation.protocols", "evaluation.images_per_batch")
+    made = key.startswith("data.prepare")
+    return made or key.rpartition(".")[2] == "root" or key in batches
+
+
+def _items(text: str) -> list[str]:
+    return [part.strip() for part in text.strip("[]").split(",") if part.strip()]
+
+
+def _declared(sweep_dir: Path) -> list[str]:
+    """The test sets that a sweep declares, like "refcoco:testA".
+
+    Raises:
+        ConfigError: it declares none.
+    """
+    tests = list(sweep_directory.read(sweep_dir).get("tests") or [])
+    if not tests:
+        raise ConfigError(
+            f"on which data? give data=NAME; sweep {sweep_dir.name} declares none (ablation.tests)"
+        )
+    return [str(item) for item in tests]
+
+
+def _state(task: Task) -> str:
+    """For --dry."""
+    from keyseg.runs import evaluations
+    from keyseg.worker import kept_records
+
+    if reasons := task.reasons():
+        return f"stale: {'; '.join(reasons)}"
+    if task.done():
+        return "done already"
+    kept = kept_records.count(evaluations.folder(task.run, task.of_set))
+    return f"to be read, {kept} batches are kept" if kept else "to be read"
+
+
+def _read(todo: Sequence[Task], device: str) -> None:
+    from keyseg.runs.run_directory import RunBusy
+    from keyseg.worker.evaluation import Evaluated
+    from keyseg.worker.log import log_to
+
+    models: dict[Path, Evaluated] = {}
+    for task in todo:
+        if task.run.path not in models:
+            models.clear()  # one at a time in memory
+            models[task.run.path] = Evaluated(task.run, device)
+        with ExitStack() as inside:
+            inside.enter_context(log_to(task.run.log_file, task.cfg.runtime.log_level))
+            try:
+                made = models[task.run.path].on(
+                    task.of_set, task.protocol, task.cfg, task.of, task.code
+                )
+            except RunBusy as busy:
+                print(f"{task.title}: left out, {busy}")
+                continue
+        said = made.about["summary"]
+        print(
+            f"{task.title}: gIoU {100 * said['giou']:.1f}, cIoU {100 * said['ciou']:.1f} "
+            f"({len(made.samples)} examples, {made.about['seconds']:.0f} s)"
+        )
+        if known := _seen(made.about["trained_on"]):
+            print(f"  note: {known}")
+
+
+def _seen(found: dict[str, int] | None) -> str:
+    """What of a test set the run saw in its training, in words; "" where nothing is known of it."""
+    said = []
+    if found and found["images"]:
+        said.append(f"{found['images']} of its {found['of']} images are among those trained on")
+    if found and found["val"]:
+        said.append(f"{found['val']} of its examples are among those that chose the weights")
+    return "; ".join(said)

@@ -1,0 +1,142 @@
+"""`keyseg import-weights FOLDER`: published weights of LISA's family as a run with no training.
+
+It is evaluated, asked, exported and trained from (model.start) like any other, and stands in
+reports as what it is: imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyseg.commands.compose import compose_config
+from keyseg.config import ConfigError, resolve_path
+
+if TYPE_CHECKING:
+    from keyseg.predict.foreign_weights import Sorted
+
+# Imported late: what only this command needs, so that no other waits for it.
+
+_DEFAULTS = {
+    "fusion": "no_key",
+    "prompt": "lisa_literal",
+    "model": "llava_1_5_7b",
+    "data": "reason_seg",
+}
+"""What an import is unless the command line says otherwise; `data` is its own test."""
+
+_ABOUT = """FOLDER is a whole checkpoint as it was published: config.json, tokenizer, and
+model*.safetensors or pytorch_model*.bin. Known by their keys:
+  LISA-7B, -13B (v0, v1)   merged; --clip openai/clip-vit-large-patch14
+  READ, SESAME             the same on LLaVA-1.5; --clip openai/clip-vit-large-patch14-336
+  GSVA                     LoRA apart: it is merged by --lora-alpha
+Every key is used or left out for a reason that is told; any other is an error.
+
+examples:
+  keyseg import-weights LISA-7B-v1 --system LISA-7B-v1 --clip openai/clip-vit-large-patch14
+  keyseg evaluate LISA-7B-v1 data=reason_seg:test,refcoco:testA
+  keyseg report table2 LISA-7B-v1
+  python run.py -m fusion=no_key,full model=llava_1_5_7b model.start=LISA-7B-v1"""
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "import-weights",
+        help="published weights of LISA's family as a run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_ABOUT,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="a whole checkpoint")
+    parser.add_argument("--system", required=True, metavar="NAME", help='such as "LISA-7B-v1"')
+    parser.add_argument(
+        "--clip", metavar="CLIP", help="its CLIP: a folder or a cached hub id (config.json's)"
+    )
+    parser.add_argument("--seg", default="[SEG]", metavar="TOKEN", help="its SEG ([SEG])")
+    parser.add_argument(
+        "--lora-alpha",
+        type=float,
+        default=16.0,
+        metavar="A",
+        help="of LoRA that is not merged, which no file states (16)",
+    )
+    parser.add_argument("--by", metavar="WHO", help="who says that these are its weights (you)")
+    parser.add_argument("--name", help="of the folder in outputs/ (the system's)")
+    parser.add_argument("--dry", action="store_true", help="say what each key is, and end")
+    parser.add_argument(
+        "overrides",
+        metavar="KEY=VALUE",
+        nargs="*",
+        default=[],
+        help="prompt=..., data=... (of its own test), model.precision=..., as in run.py",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from keyseg.predict import foreign_weights as weights
+
+    folder = Path(options.folder).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"{options.folder}: there is no such folder")
+    told = weights.config_of(folder)
+    clip = options.clip or told.get("vision_tower") or told.get("mm_vision_tower")
+    if not clip:
+        raise ConfigError(f"--clip is missing, and {folder / 'config.json'} names none")
+    if options.dry:
+        _tell(weights.sort(weights.Files(folder), folder))
+        return 0
+    sweep_dir = resolve_path(options.outputs) / _folder(options)
+    from keyseg.predict.imported_model import ForeignCheckpoint, import_weights
+    from keyseg.sweep.cells import frozen
+
+    given = {o.partition("=")[0] for o in options.overrides}
+    defaults = [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in given]
+    cfg = frozen(compose_config([*defaults, *options.overrides]))
+    source = ForeignCheckpoint(
+        folder,
+        options.system,
+        str(clip),
+        options.seg,
+        options.lora_alpha,
+        options.by or getpass.getuser(),
+    )
+    run = import_weights(source, cfg, sweep_dir, _command(options))
+    about = run.info["imported"]
+    for part, count in about["used"].items():
+        print(f"{part}: {count} tensors")
+    for reason, count in about["left_out"].items():
+        print(f"left out: {count} tensors ({reason})")
+    for name, what in about["new"].items():
+        print(f"new: {name} ({what})")
+    print(f"{run.info['label']}: {run.path}")
+    print(f"next: keyseg evaluate {sweep_dir.name} data=NAME[:SPLIT]")
+    return 0
+
+
+def _tell(found: Sorted) -> None:
+    for part, keys in found.parts.items():
+        print(f"{part}: {len(keys)} tensors")
+    for reason, count in found.left_out.items():
+        print(f"left out: {count} tensors ({reason})")
+
+
+def _folder(options: argparse.Namespace) -> str:
+    from keyseg.sweep.design import folder_name
+
+    if options.name:
+        return folder_name(options.name)
+    plain = "".join(c if c.isalnum() or c in "+=.-_" else "-" for c in options.system)
+    return folder_name(plain.lstrip(".")[:100])
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command as it can be given again."""
+    words = ["keyseg", "import-weights", options.folder, "--system", options.system]
+    for name in ("clip", "by", "name"):
+        if value := getattr(options, name):
+            words += [f"--{name}", str(value)]
+    return shlex.join([*words, *options.overrides])
