@@ -4,8 +4,8 @@ Captions, questions on regions, on things, on relations, and on what things are.
 around an expression ("find ...") nor the answer of a cell ("sure , [KEY] [SEG] . the cup .") occur.
 No question is a referring expression: places, rivals, groups, parts, two steps and purposes are a
 cell's to put together. Where something is stands at several distances from the question ("p37 .",
-"it is at p37 ."): after bare answers alone, SEG began to find things at step 240 of 800. Left out on top of it: `HELD_OUT_RELATION` and the second purpose of every category; the
-scenes hold no held-out categories and pairs.
+"it is at p37 ."). Left out on top of it: `HELD_OUT_RELATION` and the second purpose of every
+category; the scenes hold no held-out categories and pairs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BARE_TALK = (
     "what", "where", "the", "here", "does", "have",
 )  # fmt: skip
 """Words that are not a world's: of these questions, and of a cell's conversation."""
-SAID_WHERE = ("{cell} .", "at {cell} .", "it is at {cell} .", "{thing} is at {cell} .")
+_SAID_WHERE = ("{cell} .", "at {cell} .", "it is at {cell} .", "{thing} is at {cell} .")
 _KNOWN_RELATIONS = tuple(r for r in RELATIONS if r != HELD_OUT_RELATION)
 _KNOWN_CATEGORIES = tuple(c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES)
 
@@ -62,7 +62,7 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     turns = []
     for turn in places(scene, rng)[: PHRASES // 3]:
         thing = turn.question.removeprefix("where is ").removesuffix(" ?")
-        said = SAID_WHERE[int(rng.integers(len(SAID_WHERE)))].format(cell=turn.cell, thing=thing)
+        said = _SAID_WHERE[int(rng.integers(len(_SAID_WHERE)))].format(cell=turn.cell, thing=thing)
         answer = said if len(turn.shown) == 1 else ""
         turns.append(QuestionAnswer(turn.question, answer, turn.cell, turn.shown))
     told = [f"{_cell(o)} {_name(o)}" for o in sorted(scene.objects, key=lambda o: o.x)[:3]]
