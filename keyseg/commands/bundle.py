@@ -65,14 +65,14 @@ def _verify(options: argparse.Namespace) -> int:
     from keyseg.report import bundle
 
     try:
-        found = bundle.verify(source, int(options.gib * 2**30))
+        verified = bundle.verify(source, int(options.gib * 2**30))
     except ArchiveError as error:
         raise ConfigError(str(error)) from error
-    for line in found.holds:
+    for line in verified.holds:
         print(f"holds    {line}")
-    for line in found.differs[:_MOST_LINES]:
+    for line in verified.differs[:_MOST_LINES]:
         print(f"DIFFERS  {line}")
-    if len(found.differs) > _MOST_LINES:
-        print(f"DIFFERS  and {len(found.differs) - _MOST_LINES} more")
-    print(f"{source}: {'differs' if found.differs else 'verified'}")
-    return 1 if found.differs else 0
+    if len(verified.differs) > _MOST_LINES:
+        print(f"DIFFERS  and {len(verified.differs) - _MOST_LINES} more")
+    print(f"{source}: {'differs' if verified.differs else 'verified'}")
+    return 1 if verified.differs else 0

@@ -96,8 +96,8 @@ def _config(runs: Sequence[RunDirectory]) -> list[Compared]:
     for run, config in zip(runs, flat, strict=True):
         if not config and not run.info:
             raise ConfigError(f"{run.path} is no run directory: it has no config.yaml")
-    found = _lines(*flat)
-    return [line for line in found if not line.name.startswith(_DESCRIPTIVE)]
+    compared = _lines(*flat)
+    return [line for line in compared if not line.name.startswith(_DESCRIPTIVE)]
 
 
 def _git(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
@@ -138,8 +138,8 @@ def _machine(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
 
 
 def _mapping(info: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
-    found = info.get(key)
-    return list(found.items()) if isinstance(found, Mapping) else []
+    value = info.get(key)
+    return list(value.items()) if isinstance(value, Mapping) else []
 
 
 def _facts(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:

@@ -27,23 +27,23 @@ def run(name: str, options: argparse.Namespace) -> int:
     """Write the file and say where it is."""
     from keyseg.data.predictions import json_lines
 
-    found = find_scored(resolve_path(options.outputs), name)
-    samples = own_samples(found)
+    scored = find_scored(resolve_path(options.outputs), name)
+    samples = own_samples(scored)
     if "mask_rle" not in samples:
-        raise ConfigError(f"run {found.path} holds sums of pixels and no masks")
+        raise ConfigError(f"run {scored.path} holds sums of pixels and no masks")
     there = samples["protocol"].unique()
     headline = next((p for p in PROTOCOLS if p in there), "")
     protocol = options.protocol or headline
     if protocol not in there:
-        raise ConfigError(f"--protocol {protocol}: run {found.path} was read {', '.join(there)}")
-    info = found.info
-    default = f"{found.path.parent.name}-{info.get('label')}-{info.get('seed')}-{protocol}"
+        raise ConfigError(f"--protocol {protocol}: run {scored.path} was read {', '.join(there)}")
+    info = scored.info
+    default = f"{scored.path.parent.name}-{info.get('label')}-{info.get('seed')}-{protocol}"
     plain = "".join(c if c.isalnum() or c in "+=.-_" else "-" for c in default)
     out = Path(options.out) if options.out else resolve_path("reports/out/predictions")
     file = out.expanduser() if options.out else out / f"{plain}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = samples[samples["protocol"] == protocol]
-    count = json_lines.write(file, _head(found, info, protocol), _entries(rows))
+    count = json_lines.write(file, _head(scored, info, protocol), _entries(rows))
     print(f"{file}: {count} predictions, {protocol}")
     return 0
 

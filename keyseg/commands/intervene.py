@@ -73,11 +73,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _wanted(token: str, kinds: str) -> list[Intervention]:
-    found = [kind.strip() for kind in kinds.split(",") if kind.strip()]
-    for kind in found:
+    names = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    for kind in names:
         if kind not in REPLACEMENTS:
             raise ConfigError(f"--{token} {kind}: must be one of {', '.join(REPLACEMENTS)}")
-    return [Intervention(token, kind) for kind in dict.fromkeys(found)]
+    return [Intervention(token, kind) for kind in dict.fromkeys(names)]
 
 
 def _check(run: RunDirectory, wanted: Sequence[Intervention], protocol: str) -> None:

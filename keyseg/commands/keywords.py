@@ -173,8 +173,8 @@ def _read(cfg: RunConfig, split: str) -> tuple[list[Example], ByQuery[str], list
         read = targets.find("data.sources._target_", spec["_target_"])
         module = importlib.import_module(read.__module__)
         if ask := getattr(module, "answers", None):
-            found, file = ask(resolve_path(spec["root"]))
-            answers.update(found)
+            by_query, file = ask(resolve_path(spec["root"]))
+            answers.update(by_query)
             looked.append(file)
     return [e for source in load(cfg.data, split) for e in source.examples], answers, looked
 

@@ -31,11 +31,11 @@ def _run(options: argparse.Namespace) -> int:
 
     sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
     page = resolve_path(options.out) / sweep_dir.name / "index.html"
-    found = page if page.exists() else None
+    written = page if page.exists() else None
     if not options.command:
-        print(json.dumps(notify.message(sweep_dir, page=found), ensure_ascii=False))
+        print(json.dumps(notify.message(sweep_dir, page=written), ensure_ascii=False))
         return 0
-    if problem := notify.tell(options.command, sweep_dir, page=found):
+    if problem := notify.tell(options.command, sweep_dir, page=written):
         print(f"error: {problem}", file=sys.stderr)
         return 1
     return 0

@@ -114,9 +114,9 @@ def _requests(options: argparse.Namespace) -> tuple[list[Request], list[str]]:
         image = Path(options.image).expanduser().absolute()
         name = f"{_slug(image.stem)}-{_slug(options.query)}"
         rows = [Request("", name, image, options.query)]
-    found = [(row, _problem(row)) for row in rows]
-    good = [row for row, problem in found if not problem]
-    problems = [f"{row.where}{problem}" for row, problem in found if problem]
+    checked = [(row, _problem(row)) for row in rows]
+    good = [row for row, problem in checked if not problem]
+    problems = [f"{row.where}{problem}" for row, problem in checked if problem]
     if not good:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ConfigError("; ".join(problems[:_SHOWN]) + more)

@@ -62,9 +62,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _remove(sweep_dir: Path, options: argparse.Namespace) -> int:
     with sweep_directory.idle(sweep_dir):
-        found = removals(sweep_dir, failed=options.failed, stale=options.stale)
-    kept = [removal for removal in found if removal.users]
-    doomed = [removal for removal in found if not removal.users]
+        planned = removals(sweep_dir, failed=options.failed, stale=options.stale)
+    kept = [removal for removal in planned if removal.users]
+    doomed = [removal for removal in planned if not removal.users]
     for removal in kept:
         print(f"kept: {removal.title}: {', '.join(removal.users)} has it by a link")
     if not doomed:
@@ -96,7 +96,7 @@ def removals(sweep_dir: Path, *, failed: bool, stale: bool) -> list[Removal]:
     rows = Overview(watches(sweep_dir)).read()
     users = _users(sweep_dir)
     look = StaleCheck()
-    found = []
+    listed = []
     for row in rows:
         run = RunDirectory(row.path)
         if not (row.path / "run.json").exists() or run.busy:
@@ -108,8 +108,8 @@ def removals(sweep_dir: Path, *, failed: bool, stale: bool) -> list[Removal]:
             why = "; ".join(look.reasons(run))
         if why:
             of = tuple(users.get(row.path.resolve(), ()))
-            found.append(Removal(row.title, run, why, _size(row.path), _attempts(run), of))
-    return found
+            listed.append(Removal(row.title, run, why, _size(row.path), _attempts(run), of))
+    return listed
 
 
 def _users(sweep_dir: Path) -> dict[Path, list[str]]:

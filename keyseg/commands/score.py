@@ -99,8 +99,8 @@ def _scored(
                 row["more"] = scores["giou"] - ours_giou
                 if held is not frames and images is not None:
                     by_id = images[~images.index.duplicated()].astype(str)
-                    found = difference(dialect, frames[dialect.name], held[dialect.name], by_id)
-                    row |= dict(zip(("difference", "low", "high", "common"), found, strict=True))
+                    bounds = difference(dialect, frames[dialect.name], held[dialect.name], by_id)
+                    row |= dict(zip(("difference", "low", "high", "common"), bounds, strict=True))
                 yield row
 
 

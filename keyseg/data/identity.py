@@ -73,8 +73,8 @@ def _look(data_cfg: Mapping[str, Any]) -> str | None:
 
 
 def _entries(folder: Path, prefix: str) -> Iterator[tuple[Any, ...]]:
-    with os.scandir(folder) as found:
-        for entry in found:
+    with os.scandir(folder) as entries:
+        for entry in entries:
             name = f"{prefix}{entry.name}"
             if entry.is_dir():
                 yield from _entries(Path(entry.path), f"{name}/")

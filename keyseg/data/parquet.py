@@ -61,22 +61,22 @@ def prepare(root: str | Path, source: str | Path, splits: Mapping[str, str]) -> 
     """
     folder, source = resolve_path(root), resolve_path(source)
     files = {split: sorted(source.glob(pattern)) for split, pattern in splits.items()}
-    marker = {s: [(f.name, f.stat().st_size) for f in found] for s, found in files.items()}
+    marker = {s: [(f.name, f.stat().st_size) for f in shards] for s, shards in files.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if (folder / UNPACKED_FILE).exists():
             _compare(folder, marker)
             return
-        for split, found in files.items():
-            if not found:
+        for split, shards in files.items():
+            if not shards:
                 raise DataError(f"split '{split}': no {splits[split]} in {source}", ABSENT)
         temporary = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        for split, found in files.items():
+        for split, shards in files.items():
             print(f"unpacking {split} into {folder}", file=sys.stderr, flush=True)
             images = temporary / "images" / split
             images.mkdir(parents=True)
-            targets = [target for file in found for target in _targets(file, images)]
+            targets = [target for file in shards for target in _targets(file, images)]
             (temporary / f"{split}.json").write_text(json.dumps(targets))
         (temporary / UNPACKED_FILE).write_text(json.dumps(marker))
         temporary.replace(folder)

@@ -17,8 +17,8 @@ def check_templates(prompt: PromptConfig, tokens: TokensConfig) -> None:
     Raises:
         ConfigError: one has not; names the key and the template.
     """
-    before, found, after = prompt.user.partition(IMAGE_TOKEN)
-    if not found or "{question}" not in after or IMAGE_TOKEN in after:
+    before, marker, after = prompt.user.partition(IMAGE_TOKEN)
+    if not marker or "{question}" not in after or IMAGE_TOKEN in after:
         raise ConfigError(
             f"prompt.user={prompt.user!r}: needs {IMAGE_TOKEN} once, then {{question}}"
         )
@@ -98,13 +98,13 @@ def _tokens(tokens: TokensConfig) -> Iterator[tuple[str, str]]:
 def _check_fields(key: str, template: str, needed: str = "", also: Sequence[str] = ()) -> None:
     """A template holds the field it needs, and no other than it may."""
     try:
-        found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
         raise ConfigError(
             f"{key}: {template!r} is no template ({error}); a brace is written twice"
         ) from error
     allowed = [name for name in (needed, *also) if name]
-    if (needed and needed not in found) or not found <= set(allowed):
+    if (needed and needed not in names) or not names <= set(allowed):
         fields = ", ".join(f"{{{name}}}" for name in allowed)
         wants = f"needs {{{needed}}}; fields are {fields}" if needed else "has no fields"
         raise ConfigError(f"{key}: {template!r} {wants}")

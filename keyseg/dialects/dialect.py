@@ -94,8 +94,8 @@ class Dialect:
 
     def summarise(self, examples: pd.DataFrame) -> dict[str, float]:
         """Scores as fractions; NaN where there is nothing to divide by."""
-        found = self.summary(self, examples)
-        return {name: found[name] for name in self.scores}
+        values = self.summary(self, examples)
+        return {name: values[name] for name in self.scores}
 
 
 def by_example(dialect: Dialect, examples: pd.DataFrame) -> dict[str, float]:

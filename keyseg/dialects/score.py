@@ -28,8 +28,8 @@ def dialects() -> dict[str, Dialect]:
     """Every dialect by name: the files of this folder that define one."""
     names = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]))
     modules = [import_module(f"keyseg.dialects.{name}") for name in names]
-    found = [module.DIALECT for module in modules if hasattr(module, "DIALECT")]
-    return {dialect.name: dialect for dialect in found}
+    known = [module.DIALECT for module in modules if hasattr(module, "DIALECT")]
+    return {dialect.name: dialect for dialect in known}
 
 
 def score(samples: pd.DataFrame, asked: Sequence[Dialect]) -> dict[str, dict[str, float]]:

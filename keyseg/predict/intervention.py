@@ -70,13 +70,13 @@ class States:
             for key in (e.keyword, (e.keyword, e.image_id)):
                 sums[key] = sums.get(key, torch.zeros_like(mean)) + self.of[e.id]
                 counts[key] += 1
-        found = {}
+        means = {}
         for e in self.examples:
             own = (e.keyword, e.image_id)
             left = counts[e.keyword] - counts[own]
             total = sums.get(e.keyword, mean) - sums.get(own, torch.zeros_like(mean))
-            found[e.id] = total / left if left else mean
-        return found
+            means[e.id] = total / left if left else mean
+        return means
 
 
 def _noise(name: str, like: Tensor) -> Tensor:

@@ -135,10 +135,10 @@ def conclude(
     """
     packages.load()
     sweep = joined.join([folder])
-    found = contrasts.answers(sweep, scores.contrasts(sweep, seed))
+    conclusions = contrasts.answers(sweep, scores.contrasts(sweep, seed))
     nothing = printed.load(Path(), [])
     first = headline.table(sweep, scores.scores(sweep, seed), nothing)
-    return answer.answer(sweep, found, first), found
+    return answer.answer(sweep, conclusions, first), conclusions
 
 
 def _figure_kinds(formats: Sequence[str]) -> list[str]:

@@ -98,9 +98,9 @@ def verify(source: Path, largest: int = MOST_BYTES) -> Verified:
             holds.append(f"{len(listed['files'])} files are those that were listed")
         sweep = _read(source, folder)
         for check in (_configs, _tables, _summaries, _looks, _declaration):
-            found = check(sweep, folder)
-            holds += found.holds
-            differs += found.differs
+            checked = check(sweep, folder)
+            holds += checked.holds
+            differs += checked.differs
         return Verified(holds, differs)
 
 
@@ -129,11 +129,13 @@ def looks_like_a_sweep(folder: Path) -> list[str]:
     Raises:
         ArchiveError: one is no signature: it would name a place elsewhere.
     """
-    found = [str(cell["signature"]) for cell in sweep_directory.read(folder).get("cells") or []]
-    for each in found:
+    signatures = [
+        str(cell["signature"]) for cell in sweep_directory.read(folder).get("cells") or []
+    ]
+    for each in signatures:
         if not _SIGNATURE.fullmatch(each):
             raise ArchiveError(f"sweep.json names a cell {each!r}, which is no signature")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(signatures))
 
 
 def _check_size(file: Path) -> None:
@@ -150,12 +152,12 @@ def _configs(sweep: Sweep, folder: Path) -> Verified:
     out = Verified([], [])
     for cell in sweep.cells:
         try:
-            found = signature(RunDirectory(cell.directory).config)
+            derived = signature(RunDirectory(cell.directory).config)
         except (ConfigError, FileNotFoundError, ValueError) as error:
             out.differs.append(f"{cell.signature}: its config cannot be read: {error}")
             continue
-        if found != cell.signature:
-            out.differs.append(f"{cell.signature}: its config has the signature {found}")
+        if derived != cell.signature:
+            out.differs.append(f"{cell.signature}: its config has the signature {derived}")
     if not out.differs:
         out.holds.append(f"{len(sweep.cells)} configs have the signatures of their runs")
     return out
@@ -171,9 +173,9 @@ def _tables(sweep: Sweep, folder: Path) -> Verified:
             continue
         again = folder / f"again-{name}.csv"
         _write(frame, again)
-        count, found = _compared(pd.read_csv(file, dtype=str), pd.read_csv(again, dtype=str))
-        out.differs.extend(f"tables/{name}.csv, {line}" for line in found)
-        if not found:
+        count, lines = _compared(pd.read_csv(file, dtype=str), pd.read_csv(again, dtype=str))
+        out.differs.extend(f"tables/{name}.csv, {line}" for line in lines)
+        if not lines:
             out.holds.append(f"tables/{name}.csv: {count} entries derived again from the samples")
     return out
 

@@ -67,10 +67,10 @@ def write(run: RunDirectory, made: Stored) -> None:
 def known(run: RunDirectory, intervention: Intervention, protocol: str) -> dict[str, str] | None:
     """Of what its results were read; None where there are none."""
     try:
-        found: dict[str, str] = json.loads(_file(run, intervention, protocol, "json").read_text())
+        facts: dict[str, str] = json.loads(_file(run, intervention, protocol, "json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return found
+    return facts
 
 
 def read(run: RunDirectory) -> Iterator[Stored]:

@@ -39,10 +39,10 @@ class LookPlan:
     @classmethod
     def of(cls, sweep: Mapping[str, Any]) -> LookPlan | None:
         """That of a sweep.json; None where its seeds do not come by looks."""
-        found = sweep.get("looks")
-        if not found:
+        entry = sweep.get("looks")
+        if not entry:
             return None
-        return cls(tuple(found["seeds"]), tuple(found["at"]), str(found["family"]))
+        return cls(tuple(entry["seeds"]), tuple(entry["at"]), str(entry["family"]))
 
     def seeds_at(self, look: int) -> tuple[int, ...]:
         """The seeds of all looks up to this one (from 1)."""

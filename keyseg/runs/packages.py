@@ -118,8 +118,8 @@ def of(cfg: RunConfig) -> list[Package]:
 
 def carried(configs: Iterable[RunConfig]) -> list[Package]:
     """Those that runs depend on and whose files go where the code goes, each once."""
-    found = {package.name: package for cfg in configs for package in of(cfg)}
-    return [found[name] for name in sorted(found) if found[name].carried]
+    by_name = {package.name: package for cfg in configs for package in of(cfg)}
+    return [by_name[name] for name in sorted(by_name) if by_name[name].carried]
 
 
 def described(cfg: RunConfig) -> dict[str, dict[str, Any]]:
@@ -141,8 +141,8 @@ def folders(name: str) -> list[Path]:
 
 @cache
 def _entry_points() -> tuple[metadata.EntryPoint, ...]:
-    found = metadata.entry_points(group=GROUP)
-    return tuple(sorted(found, key=lambda point: (point.value, point.name)))
+    points = metadata.entry_points(group=GROUP)
+    return tuple(sorted(points, key=lambda point: (point.value, point.name)))
 
 
 def _owner(point: metadata.EntryPoint) -> str:

@@ -116,11 +116,11 @@ def _whole(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[str, Any]]:
     """Cells of a sweep.json that is about to be replaced and that the new one does not have."""
-    found = {}
+    by_signature = {}
     for cell in [*(before.get("earlier") or []), *(before.get("cells") or [])]:
         if cell["signature"] not in signatures:
-            found[cell["signature"]] = {"command": before.get("command"), **cell}
-    return list(found.values())
+            by_signature[cell["signature"]] = {"command": before.get("command"), **cell}
+    return list(by_signature.values())
 
 
 @contextmanager

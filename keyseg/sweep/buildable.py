@@ -112,11 +112,11 @@ def unknown_words(cfg: RunConfig, queries: Sequence[str]) -> tuple[float, list[s
     words: Counter[str] = Counter()
     lacking = 0
     for query, read in zip(queries, tokenizer.encode_batch(list(queries)), strict=True):
-        found = {
+        strange = {
             query[a:b] for i, (a, b) in zip(read.ids, read.offsets, strict=True) if i == unknown
         }
-        lacking += bool(found)
-        words.update(found)
+        lacking += bool(strange)
+        words.update(strange)
     return lacking / len(queries), [word for word, _ in words.most_common(3)]
 
 
@@ -130,10 +130,10 @@ def check_lora(cfg: RunConfig) -> None:
     names = _language_layers(Path(weights_path(named)))
     for target in cfg.model.lora.targets if names else ():
         try:
-            found = any(re.fullmatch(target, name) for name in names)
+            matched = any(re.fullmatch(target, name) for name in names)
         except re.error as error:
             raise ConfigError(f"model.lora.targets={target}: {error}") from error
-        if not found:
+        if not matched:
             raise ConfigError(
                 f"model.lora.targets={target}: the language model of {named} has no such "
                 f"layer; it has {', '.join(sorted(names))}"
@@ -217,10 +217,10 @@ def _channels(cfg: RunConfig) -> int:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        found: Any = json.loads(file.read_bytes())
+        content: Any = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {str(k): str(v) for k, v in content.items()} if isinstance(content, dict) else {}
 
 
 def _line(error: Exception) -> str:

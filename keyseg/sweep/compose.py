@@ -152,7 +152,7 @@ def _put(run: RunConfig, key: str, value: Any) -> None:
 
 def _reads(plain: Any) -> frozenset[str] | None:
     """Keys that the interpolations of a config read; None where they cannot all be known."""
-    found: set[str] = set()
+    names: set[str] = set()
     for text in texts_in(plain):
         while inner := _INTERPOLATION.search(text):
             name = inner[1].strip()
@@ -161,11 +161,11 @@ def _reads(plain: Any) -> frozenset[str] | None:
             if ":" not in name:
                 if name.startswith(".") or "[" in name or "?" in name:
                     return None
-                found.add(name)
+                names.add(name)
             text = text[: inner.start()] + "?" + text[inner.end() :]
         if "${" in text:
             return None
-    return frozenset(found)
+    return frozenset(names)
 
 
 def texts_in(plain: Any) -> Iterator[str]:

@@ -91,14 +91,14 @@ def samples(of: Import) -> pd.DataFrame:
     Raises:
         DataError: a mask is damaged or of another size; names its file and line.
     """
-    found = {example.id: prediction for example, prediction in of.matched.pairs}
+    by_id = {example.id: prediction for example, prediction in of.matched.pairs}
     kept = [example for example, _ in of.matched.pairs]
     if of.missing == AS_EMPTY:
         order = {e.id: e for e in [*kept, *of.matched.missing]}
         kept = list(order.values())
     if not kept:
         raise DataError(f"{of.file.path}: no prediction is of an example of the data")
-    return pd.DataFrame([_row(e, found.get(e.id), of.protocol) for e in kept])
+    return pd.DataFrame([_row(e, by_id.get(e.id), of.protocol) for e in kept])
 
 
 def _row(example: Example, prediction: ForeignPrediction | None, protocol: str) -> dict[str, Any]:

@@ -79,8 +79,8 @@ class StaleCheck:
 def find(cells: Sequence[Cell]) -> dict[str, list[str]]:
     """Reasons of the cells that are stale, by signature."""
     look = StaleCheck()
-    found = {cell.signature: look.reasons(cell.open(), cell.config) for cell in cells}
-    return {signature: reasons for signature, reasons in found.items() if reasons}
+    by_signature = {cell.signature: look.reasons(cell.open(), cell.config) for cell in cells}
+    return {signature: reasons for signature, reasons in by_signature.items() if reasons}
 
 
 def summary_lines(cells: Sequence[Cell], stale: dict[str, list[str]]) -> list[str]:

@@ -85,8 +85,8 @@ def _relation(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     relation = _KNOWN_RELATIONS[int(rng.integers(len(_KNOWN_RELATIONS)))]
     there = [i for i, o in enumerate(scene.objects) if i != a and holds(o, anchor, relation) > 0]
     if len(there) == 1 and rng.random() < 0.6:
-        found = scene.objects[there[0]]
-        answer = f"{_cell(found)} {_name(found)} ."
+        target = scene.objects[there[0]]
+        answer = f"{_cell(target)} {_name(target)} ."
         return [QuestionAnswer(f"what is {relation} the {_name(anchor)} ?", answer)]
     answer = "sure ." if holds(other, anchor, relation) > 0 else "no ."
     return [QuestionAnswer(f"is the {_name(other)} {relation} the {_name(anchor)} ?", answer)]

@@ -71,7 +71,7 @@ class ReportWords:
         Fractions, as all of MLflow's numbers are. No word stands beside a metric: a contrast that
         says nothing has none, and of one whose trainings had not converged the name says so.
         """
-        found = {}
+        numbers = {}
         first = self.rows[0].get("protocol") if self.rows else None
         for row in self.rows:
             if row.get("metric") not in metrics or row.get("protocol") != first:
@@ -83,8 +83,8 @@ class ReportWords:
             for end, column in (("", "difference"), ("_low", "low"), ("_high", "high")):
                 value = _number(row.get(column))
                 if isfinite(value):
-                    found[f"{name}{end}"] = value
-        return found
+                    numbers[f"{name}{end}"] = value
+        return numbers
 
 
 def of_sweep(

@@ -94,10 +94,10 @@ def finish(sweep_dir: Path, report_dir: Path | None, *, failed: bool = False) ->
     client = client_of(store_uri(sweep_dir))
     if report_dir is not None and report_dir.is_dir():
         _put(client, parent, report_dir)
-    found = scores.cells(sweep_dir, sweep)
-    variant_runs.sync(client, sweep_dir, parent, found)
+    states = scores.cells(sweep_dir, sweep)
+    variant_runs.sync(client, sweep_dir, parent, states)
     _show_state(client, sweep_dir, sweep, report_dir)
-    failed = failed or not {cell.info.get("status") for cell in found} <= {DONE, PRUNED}
+    failed = failed or not {cell.info.get("status") for cell in states} <= {DONE, PRUNED}
     client.set_terminated(parent, "FAILED" if failed else "FINISHED")
 
 
@@ -134,8 +134,8 @@ def _find(client: MlflowClient, sweep_dir: Path, sweep: Mapping[str, Any]) -> Ru
     if parent := get_run(client, known) if known else None:
         return parent
     wanted = f"tags.`{IDENTITY}` = '{sweep['id']}'"
-    found = client.search_runs([experiment(client, sweep_dir)], wanted, max_results=1)
-    return found[0] if found else None
+    runs = client.search_runs([experiment(client, sweep_dir)], wanted, max_results=1)
+    return runs[0] if runs else None
 
 
 def _state_design(
@@ -196,9 +196,9 @@ def _show_state(
     parent = get_run(client, str(sweep.get("mlflow_parent")))
     if parent is None:
         return
-    found = scores.everything(sweep_dir, sweep)
-    first = f"test/{scores.protocol(found)}/{_metrics(sweep)[0]}"
-    values = _measured(found, first)
+    states = scores.everything(sweep_dir, sweep)
+    first = f"test/{scores.protocol(states)}/{_metrics(sweep)[0]}"
+    values = _measured(states, first)
     answer = description.ReportWords.read(report_dir)
     values |= answer.contrasts(_metrics(sweep))
     _log(client, parent, values, step=int(values["cells done"]))
@@ -206,7 +206,7 @@ def _show_state(
     variants = variant_runs.exist(client, experiment_id)
     note = description.of_sweep(
         sweep,
-        found,
+        states,
         answer,
         experiment_id=experiment_id,
         parent=parent.info.run_id,
@@ -214,7 +214,7 @@ def _show_state(
         variants=variants,
     )
     client.set_tag(parent.info.run_id, _NOTE, tags.texts({_NOTE: note})[_NOTE])
-    _dress(client, experiment_id, sweep, found, variants=variants)
+    _dress(client, experiment_id, sweep, states, variants=variants)
 
 
 def _metrics(sweep: Mapping[str, Any]) -> list[str]:

@@ -54,12 +54,12 @@ def everything(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[CellState]:
 
 def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[CellState]:
     """The cells of sweep.json."""
-    found = []
+    states = []
     for entry in sweep.get("cells", []):
         run = RunDirectory(sweep_dir / entry["signature"])
         label = str(entry.get("label") or entry["signature"])
-        found.append(CellState(run, label, int(entry.get("seed") or 0), run.info))
-    return found
+        states.append(CellState(run, label, int(entry.get("seed") or 0), run.info))
+    return states
 
 
 def variants(found: Sequence[CellState]) -> dict[str, list[CellState]]:

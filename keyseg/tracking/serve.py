@@ -112,15 +112,15 @@ def places(uri: str, sweep_dir: Path | None) -> dict[str, str]:
             f"MLflow has nothing of '{sweep_dir.name}' yet: `keyseg sync {sweep_dir.name}`"
         )
     number = experiment.experiment_id
-    found = {"cells": pages.view(number)}
+    addresses = {"cells": pages.view(number)}
     sweep = sweep_directory.read(sweep_dir)
     if variant_runs.exist(client, number):
-        found["variants"] = pages.view(number, pages.VARIANTS)
+        addresses["variants"] = pages.view(number, pages.VARIANTS)
     parent = sweep.get("mlflow_parent")
     run = get_run(client, parent) if parent else None
     if run is not None and run.data.tags.get(IDENTITY) in (None, sweep.get("id")):
-        return {"sweep": pages.run(run.info.experiment_id, run.info.run_id), **found}
-    return found
+        return {"sweep": pages.run(run.info.experiment_id, run.info.run_id), **addresses}
+    return addresses
 
 
 def tunnel(port: int) -> str | None:

@@ -90,7 +90,7 @@ def datasets(run: RunDirectory, info: dict[str, Any]) -> list[DatasetInput]:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     data = run.config.data
-    found = []
+    inputs = []
     for split, counts in (info.get("data_counts") or {}).items():
         dataset = Dataset(
             name=f"{data['name']}/{split}",
@@ -99,5 +99,5 @@ def datasets(run: RunDirectory, info: dict[str, Any]) -> list[DatasetInput]:
             source=json.dumps({"path": without_passwords(str(data.get("root") or data["name"]))}),
             profile=json.dumps(counts),
         )
-        found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
-    return found
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", split)]))
+    return inputs

@@ -51,22 +51,22 @@ def box_ceiling(
     key = json.dumps([data, fingerprint(cfg.model.sam), cfg.model.precision, names])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     file = resolve_path(cfg.paths.data) / "ceilings" / f"{name}.json"
-    found = _kept(file)
-    if found is None:
-        found = _measure(cfg, features, images, device)
+    measured = _kept(file)
+    if measured is None:
+        measured = _measure(cfg, features, images, device)
         with suppress(OSError):  # no room, or somebody else's folder: the next run measures again
             file.parent.mkdir(parents=True, exist_ok=True)
-            disk.replace(file, json.dumps(found).encode())
-    return found or None
+            disk.replace(file, json.dumps(measured).encode())
+    return measured or None
 
 
 def _kept(file: Path) -> dict[str, float] | None:
     """What was measured before; None where nothing was, or the file is damaged."""
     try:
-        found: dict[str, float] = json.loads(file.read_bytes())
+        kept: dict[str, float] = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
-    return found
+    return kept
 
 
 @torch.no_grad()

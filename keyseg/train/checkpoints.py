@@ -67,8 +67,8 @@ def read_last(path: Path) -> dict[str, Any]:
             content = file.read()
         told = content[-_END:]
         if told.startswith(_MARK):
-            found = hashlib.sha256(memoryview(content)[:-_END]).hexdigest()
-            if found.encode() != told[len(_MARK) :]:
+            digest = hashlib.sha256(memoryview(content)[:-_END]).hexdigest()
+            if digest.encode() != told[len(_MARK) :]:
                 raise ValueError("its checksum is another")
         del content
         state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)

@@ -178,9 +178,9 @@ def weighted_terms(cfg: LossConfig) -> list[Weighted]:
         ("bce", cfg.bce, {}),
         ("dice", cfg.dice, {"smooth": cfg.dice_smooth}),
     ]
-    found = [Weighted(LOSS_TERMS[name], weight, options) for name, weight, options in own]
-    found.append(Weighted(LOSS_TERMS["keyword"], keyword.weight, heard))
-    return found + [_asked(name, spec) for name, spec in cfg.terms.items()]
+    weighted = [Weighted(LOSS_TERMS[name], weight, options) for name, weight, options in own]
+    weighted.append(Weighted(LOSS_TERMS["keyword"], keyword.weight, heard))
+    return weighted + [_asked(name, spec) for name, spec in cfg.terms.items()]
 
 
 def _asked(name: str, spec: Mapping[str, Any]) -> Weighted:

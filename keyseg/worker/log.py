@@ -109,15 +109,15 @@ def _job(info: Mapping[str, Any]) -> str:
 
 def counts(splits: Mapping[str, Sequence[Source]]) -> dict[str, dict[str, int]]:
     """{split: {expressions, images, without_keyword}}."""
-    found = {}
+    by_split = {}
     for split, sources in splits.items():
         examples = [e for source in sources for e in source.examples]
-        found[split] = {
+        by_split[split] = {
             "expressions": len(examples),
             "images": len({e.image for e in examples}),
             "without_keyword": sum(e.keyword is None for e in examples),
         }
-    return found
+    return by_split
 
 
 def data_counts(splits: Mapping[str, Sequence[Source]], fingerprint: str) -> Iterator[str]:

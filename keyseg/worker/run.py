@@ -171,12 +171,12 @@ def work(
     summary = {p: summarise(rows) for p, rows in samples.items()}
     for protocol, values in summary.items():
         log.info("test, %s: %s", protocol, scores(values))
-    found = {}
+    measured = {}
     if processes.first:
         ceiling = box_ceiling(cfg, parts.features, groups(as_read), data.fingerprint, device)
         if ceiling:
             log.info("test, from true boxes before any training: gIoU %.3f", ceiling["giou"])
-            found = {"ceiling": ceiling}
+            measured = {"ceiling": ceiling}
     log.info(memory())
     moment = now()
     run.log(
@@ -188,7 +188,7 @@ def work(
         "summary": summary,
         "seconds_per_step": pace(run),
         "checkpoint_fingerprint": checkpoint,
-        **found,
+        **measured,
     }
 
 

@@ -55,16 +55,16 @@ def _is_object(phrase: list[str], after: list[str]) -> bool:
 
 
 def _head(phrase: list[str]) -> str | None:
-    found = nouns(phrase)
-    if not found:  # "the woman's"
+    indices = nouns(phrase)
+    if not indices:  # "the woman's"
         owners = [word.removesuffix("'s") for word in phrase if word.endswith("'s")]
         return words.one_name(words.singular(owners[-1])) if owners else None
-    if len(found) > 1 and words.listed(words.singular(phrase[found[-1]]), "measures"):
-        found.pop()  # "pizza slice"
-    for at in (found[-1], len(phrase) - 1):  # "garbage can" ends in no noun
+    if len(indices) > 1 and words.listed(words.singular(phrase[indices[-1]]), "measures"):
+        indices.pop()  # "pizza slice"
+    for at in (indices[-1], len(phrase) - 1):  # "garbage can" ends in no noun
         last = words.singular(phrase[at])
         for start in (at - 2, at - 1):
             name = " ".join([*phrase[max(start, 0) : at], last]).replace("-", " ")
             if words.is_compound(name):
                 return words.one_name(name)
-    return words.one_name(words.singular(phrase[found[-1]]))
+    return words.one_name(words.singular(phrase[indices[-1]]))

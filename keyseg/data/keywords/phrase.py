@@ -19,9 +19,9 @@ _OF_ONE = ("a", "an", "another", "this", "one")
 
 def divided(clause: list[str]) -> tuple[list[str], list[str]]:
     """The phrase of a clause, and the words after it; both may be empty."""
-    found = _without_opening(clause)
-    end = next((i for i in range(len(found)) if _ends(found, i)), len(found))
-    return found[:end], found[end:]
+    rest = _without_opening(clause)
+    end = next((i for i in range(len(rest)) if _ends(rest, i)), len(rest))
+    return rest[:end], rest[end:]
 
 
 def nouns(phrase: list[str]) -> list[int]:
@@ -37,20 +37,20 @@ def _is_noun(word: str) -> bool:
     return bool(word) and not (no_noun or listed or word.isdigit())
 
 
-def _without_opening(found: list[str]) -> list[str]:
+def _without_opening(rest: list[str]) -> list[str]:
     """Without what comes before the phrase: "there is a cat", "in the corner a cat"."""
-    while found:
-        if words.listed(found[0], "openings") and found[0].endswith("'s"):
-            found = found[1:]
-        elif words.listed(found[0], "openings") and found[1:] and found[1] in _BE:
-            found = found[2:]
-        elif found[0] in _BE:  # "in front is a cat"
-            found = found[1:]
-        elif _is_preposition(found):
-            found = _after_place(found[1:])
+    while rest:
+        if words.listed(rest[0], "openings") and rest[0].endswith("'s"):
+            rest = rest[1:]
+        elif words.listed(rest[0], "openings") and rest[1:] and rest[1] in _BE:
+            rest = rest[2:]
+        elif rest[0] in _BE:  # "in front is a cat"
+            rest = rest[1:]
+        elif _is_preposition(rest):
+            rest = _after_place(rest[1:])
         else:
             break
-    return found
+    return rest
 
 
 def _is_preposition(found: list[str]) -> bool:

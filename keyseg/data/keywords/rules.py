@@ -37,21 +37,21 @@ def normalise(raw: str, query: str = "", answer: str = "") -> Normalised:
         raw: as a model, a file or a person wrote it.
         query, answer: the text that it was taken from; without any, nothing is held against it.
     """
-    found = words.split(raw)
-    while found and (words.listed(found[0], "determiners") or found[0].isdigit()):
-        found = found[1:]
-    found = [w.removesuffix("'s") for w in found]
-    if not found or all(words.listed(w, "empty", "places", "ends") for w in found):
-        return Normalised(None, "no word" if not found else "names nothing by itself")
+    rest = words.split(raw)
+    while rest and (words.listed(rest[0], "determiners") or rest[0].isdigit()):
+        rest = rest[1:]
+    rest = [w.removesuffix("'s") for w in rest]
+    if not rest or all(words.listed(w, "empty", "places", "ends") for w in rest):
+        return Normalised(None, "no word" if not rest else "names nothing by itself")
     text = words.split(f"{query} {answer}")
-    if len(found) == 1 and (kind := _no_noun(found[0])):
-        return Normalised(None, kind, _completed(found[0], text))
-    name = _name(found, text)
+    if len(rest) == 1 and (kind := _no_noun(rest[0])):
+        return Normalised(None, kind, _completed(rest[0], text))
+    name = _name(rest, text)
     if all(words.listed(w, "determiners", "empty", "places", "ends") for w in name.split()):
         return Normalised(None, "names nothing by itself")
     if longer := _begins(name, query, answer):
         return Normalised(name, f'stands before "{longer.split()[-1]}" only', longer)
-    return Normalised(name, _doubt(name, found, query, text))
+    return Normalised(name, _doubt(name, rest, query, text))
 
 
 def _no_noun(word: str) -> str:

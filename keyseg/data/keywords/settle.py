@@ -54,10 +54,10 @@ def rule(items: Sequence[Item], journal: Journal) -> int:
     raw, now = journal.last(EXTRACTED), journal.current()
     words = []
     for key, item in {key_of(i): i for i in items}.items():
-        found, current = _ruled(raw[key].keyword, item), now[key]
-        word = found.keyword or ""
-        if current.origin != HUMAN and (word, found.reason) != (current.keyword, current.reason):
-            words.append(Word(str(item["image"]), key[1], word, RULE, "rules", found.reason))
+        ruled, current = _ruled(raw[key].keyword, item), now[key]
+        word = ruled.keyword or ""
+        if current.origin != HUMAN and (word, ruled.reason) != (current.keyword, current.reason):
+            words.append(Word(str(item["image"]), key[1], word, RULE, "rules", ruled.reason))
     return journal.add(words)
 
 
@@ -74,7 +74,7 @@ def doubts(items: Iterable[Item], journal: Journal, *, everything: bool = False)
     `everything`: all queries, those included that are settled or not in doubt.
     """
     raw, now = journal.last(EXTRACTED), journal.current()
-    found = []
+    doubtful = []
     for key, item in {key_of(i): i for i in items}.items():
         current, rules = now[key], _ruled(raw[key].keyword, item)
         settled = current.origin == HUMAN
@@ -83,8 +83,8 @@ def doubts(items: Iterable[Item], journal: Journal, *, everything: bool = False)
         if not settled and not reason and proposed != current.keyword:
             reason = "not in its one form"
         if reason or everything:
-            found.append(Doubt(item, current.keyword, proposed, reason))
-    return found
+            doubtful.append(Doubt(item, current.keyword, proposed, reason))
+    return doubtful
 
 
 def _ruled(raw: str, item: Item) -> Normalised:

@@ -39,8 +39,8 @@ def _readings(word: str) -> dict[str, tuple[str, ...]]:
     """What the lexicon takes a word for: its base forms by NOUN, VERB, ADJ and ADV."""
     from lemminflect import getAllLemmas  # 0.2 s: paid by those who look words up
 
-    found: dict[str, tuple[str, ...]] = getAllLemmas(word)
-    return found
+    readings: dict[str, tuple[str, ...]] = getAllLemmas(word)
+    return readings
 
 
 def split(text: str) -> list[str]:
@@ -57,8 +57,8 @@ def clauses(text: str) -> list[list[str]]:
     for written, meant in _content()["spellings"].items():
         text = text.replace(written, meant)
     text = _SPACED_HYPHEN.sub(_joined, text)
-    found = [[_possessive(word) for word in split(part)] for part in _CLAUSE_END.split(text)]
-    return [words for words in found if words]
+    parts = [[_possessive(word) for word in split(part)] for part in _CLAUSE_END.split(text)]
+    return [words for words in parts if words]
 
 
 def _joined(match: re.Match[str]) -> str:

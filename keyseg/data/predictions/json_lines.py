@@ -40,7 +40,7 @@ def read(file: Path) -> tuple[dict[str, Any], list[ForeignPrediction]]:
         DataError: a line cannot be read; names it.
     """
     head: dict[str, Any] = {}
-    found = []
+    predictions = []
     for line, content in _lines(file):
         where = f"{file}, line {line}"
         entry = _parsed(content, where)
@@ -52,8 +52,8 @@ def read(file: Path) -> tuple[dict[str, Any], list[ForeignPrediction]]:
                 )
             head = entry
             continue
-        found.append(_prediction(entry, where))
-    return head, found
+        predictions.append(_prediction(entry, where))
+    return head, predictions
 
 
 def write(file: Path, head: dict[str, Any], entries: Iterator[dict[str, Any]]) -> int:

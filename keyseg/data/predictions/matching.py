@@ -38,14 +38,14 @@ def match(predictions: Sequence[ForeignPrediction], examples: Sequence[Example])
         DataError: an example has two predictions, and is of one mask; names both.
     """
     index = _Index(examples)
-    found: dict[str, ForeignPrediction] = {}
+    fitted: dict[str, ForeignPrediction] = {}
     unknown = []
     for prediction in predictions:
         fitting = index.of(prediction)
         if isinstance(fitting, str):
             unknown.append(Unmatched(prediction, fitting))
             continue
-        before = found.get(fitting.id)
+        before = fitted.get(fitting.id)
         if before and fitting.targets is not None and prediction.each is None:
             prediction = before.joined(prediction)
         elif before:
@@ -53,9 +53,9 @@ def match(predictions: Sequence[ForeignPrediction], examples: Sequence[Example])
                 f"{prediction.where}: {fitting.id} has a prediction already ({before.where}); "
                 "give one mask an example"
             )
-        found[fitting.id] = prediction
-    pairs = [(e, found[e.id]) for e in examples if e.id in found]
-    return Matched(pairs, unknown, [e for e in examples if e.id not in found])
+        fitted[fitting.id] = prediction
+    pairs = [(e, fitted[e.id]) for e in examples if e.id in fitted]
+    return Matched(pairs, unknown, [e for e in examples if e.id not in fitted])
 
 
 class _Index:

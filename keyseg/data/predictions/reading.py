@@ -56,8 +56,8 @@ def read(path: Path) -> PredictionFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if start == b"{":
-        head, found = json_lines.read(path)
-        return PredictionFile(path, JSON_LINES, digest, found, head)
+        head, predictions = json_lines.read(path)
+        return PredictionFile(path, JSON_LINES, digest, predictions, head)
     entries = _list(path)
     for form, module in LISTS.items():
         if module.fits(entries[0]):

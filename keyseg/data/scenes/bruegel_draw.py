@@ -108,14 +108,14 @@ def _shape(kind: str, place: tuple[float, float, float], rng: np.random.Generato
 
 
 def _parts(pieces: list[Piece], visible: Mask) -> dict[str, Mask]:
-    found: dict[str, Mask] = {}
+    masks: dict[str, Mask] = {}
     over = np.zeros_like(visible)
     for piece in reversed(pieces):
         mine = fill(piece.outline)
         if piece.part:
-            found[piece.part] = found.get(piece.part, np.zeros_like(over)) | (mine & ~over)
+            masks[piece.part] = masks.get(piece.part, np.zeros_like(over)) | (mine & ~over)
         over = over | mine
-    seen = {name: mask & visible for name, mask in found.items()}
+    seen = {name: mask & visible for name, mask in masks.items()}
     return {name: mask for name, mask in seen.items() if mask.sum() >= MIN_PART}
 
 

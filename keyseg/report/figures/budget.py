@@ -22,28 +22,28 @@ def varies(sweep: Sweep, scores: pd.DataFrame) -> bool:
 def figure(sweep: Sweep, scores: pd.DataFrame) -> Any:
     """A line a variant in two panels; filled markers are at a plateau, rings mark crossings."""
     metric = sweep.metrics[0]
-    found = curves(sweep, scores, metric)
+    lines = curves(sweep, scores, metric)
     unit = cost_unit(cell.info for cell in sweep.finished)
     drawn = canvas(8.4, 3.3, [])
     axes = drawn.subplots(1, 2, sharey=True)
     titles = {"steps": "optimiser steps", "hours": f"{unit}-hours of training"}
     for ax, (axis, title) in zip(axes, titles.items(), strict=True):
-        for curve in found:
+        for curve in lines:
             _draw(ax, curve, axis)
         ax.set_xscale("log")
         ax.set_xlabel(title)
-    for crossing in crossings(found):
+    for crossing in crossings(lines):
         ax = axes[0] if crossing.axis == "steps" else axes[1]
-        curve = next(c for c in found if c.label == crossing.first)
+        curve = next(c for c in lines if c.label == crossing.first)
         x, y = _line(curve, crossing.axis)
         height = np.interp(np.log(crossing.at), np.log(x), y)
         ax.plot([crossing.at], [height], "o", markersize=11, color=INK, markerfacecolor="none")
-    ticks = sorted({b.steps for c in found for b in c.budgets})
+    ticks = sorted({b.steps for c in lines for b in c.budgets})
     axes[0].set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
     axes[0].minorticks_off()
     axes[0].set_ylabel(f"{BY_NAME[metric].title} (%)")
     handles, labels = axes[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(found), 4))
+    drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(lines), 4))
     return drawn
 
 

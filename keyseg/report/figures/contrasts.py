@@ -173,8 +173,8 @@ def paired(sweep: Sweep) -> Any:
 def pairs(sweep: Sweep) -> list[tuple[Contrast, pd.DataFrame]]:
     """The contrasts that are drawn example by example, each with IoU of both sides by id."""
     shown = [c for c in declared(sweep) if c.plain][:_PANELS]
-    found = [(c, _both(c, sweep.headline)) for c in shown]
-    return [(c, both) for c, both in found if len(both)]
+    drawn = [(c, _both(c, sweep.headline)) for c in shown]
+    return [(c, both) for c, both in drawn if len(both)]
 
 
 def _both(contrast: Contrast, protocol: str) -> pd.DataFrame:

@@ -120,11 +120,11 @@ def cost(data: ReportData) -> pd.DataFrame:
     """A row a variant: hours of a run, trained parameters, gIoU with its interval."""
     rows = _whole(data)
     rows = rows[rows["metric"] == "giou"].set_index("label")
-    found = [v for v in data.sweep.variants if v.finished]
-    frame = rows.loc[[v.label for v in found], _INTERVAL].reset_index()
+    finished = [v for v in data.sweep.variants if v.finished]
+    frame = rows.loc[[v.label for v in finished], _INTERVAL].reset_index()
     return _percent(frame, _INTERVAL).assign(
-        hours=[v.hours for v in found],
-        trained_parameters=[v.mean("trainable_parameters") for v in found],
+        hours=[v.hours for v in finished],
+        trained_parameters=[v.mean("trainable_parameters") for v in finished],
     )
 
 

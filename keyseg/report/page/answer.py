@@ -88,7 +88,7 @@ def heading(sweep: Sweep) -> str:
         labels = [variant.label for variant in sweep.variants]
         return f"{sweep.name}: {_listed(labels)}" if labels else sweep.name
     values = [
-        f"{key}: {_listed([str(value) for value in found])}" for key, found in factors.items()
+        f"{key}: {_listed([str(value) for value in levels])}" for key, levels in factors.items()
     ]
     return " × ".join(values)
 

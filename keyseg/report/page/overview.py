@@ -33,9 +33,9 @@ def write(reports: Path) -> Path | None:
     """
     import jinja2
 
-    found = sorted(_answers(reports), key=lambda one: one["written"], reverse=True)
+    answers = sorted(_answers(reports), key=lambda one: one["written"], reverse=True)
     page = reports / "index.html"
-    if not found or (page.exists() and _OURS not in page.read_text(encoding="utf-8")[:200]):
+    if not answers or (page.exists() and _OURS not in page.read_text(encoding="utf-8")[:200]):
         return None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -45,7 +45,7 @@ def write(reports: Path) -> Path | None:
         lstrip_blocks=True,
     )
     style = (HERE / "style.css").read_text(encoding="utf-8")
-    values = {"ours": _OURS, "sweeps": found, "style_css": style}
+    values = {"ours": _OURS, "sweeps": answers, "style_css": style}
     text = environment.get_template("overview.html.j2").render(values)
     disk.replace(page, text.encode())
     return page
@@ -53,7 +53,7 @@ def write(reports: Path) -> Path | None:
 
 def _answers(reports: Path) -> list[dict[str, Any]]:
     """What reports left; one that cannot be read is left out."""
-    found = []
+    answers = []
     for file in reports.glob(f"*/{ANSWER}"):
         try:
             told = json.loads(file.read_bytes())
@@ -61,5 +61,5 @@ def _answers(reports: Path) -> list[dict[str, Any]]:
             facts = {str(key): str(value) for key, value in told["facts"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        found.append({**known, "facts": facts, "folder": file.parent.name})
-    return found
+        answers.append({**known, "facts": facts, "folder": file.parent.name})
+    return answers

@@ -172,11 +172,11 @@ def _contents(parts: PageContent) -> list[tuple[str, str]]:
         ("gallery", "Gallery", "gallery", parts.gallery is not None),
         ("runs", "Runs", "runs", True),
     )
-    found = []
+    entries = []
     for id, title, place, there in known:
-        found += [(id, title)] if there else []
-        found += [(f"section-{s.id}", s.title) for s in parts.added if s.place == place]
-    return found
+        entries += [(id, title)] if there else []
+        entries += [(f"section-{s.id}", s.title) for s in parts.added if s.place == place]
+    return entries
 
 
 def _order(parts: PageContent, figures: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:

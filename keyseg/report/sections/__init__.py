@@ -75,8 +75,8 @@ def filled(data: ReportData) -> list[FilledSection]:
     """The sections that this sweep has something for."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    found = []
+    parts = []
     for each in SECTIONS.values():
         if blocks := list(each.fill(data)):
-            found.append(FilledSection(each.id, each.title, each.place, blocks))
-    return found
+            parts.append(FilledSection(each.id, each.title, each.place, blocks))
+    return parts

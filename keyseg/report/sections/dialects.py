@@ -19,10 +19,10 @@ from keyseg.report.tables.table import PROTOCOL_TITLES, Entry, Line, Table, perc
 @section("dialects", title="The same masks under other rules", place="results")
 def under_dialects(data: ReportData) -> Sequence[Block]:
     """gIoU and cIoU of every variant under each dialect, where these differ; and what follows."""
-    found = rescored(data.sweep)
-    if found.empty:
+    rows = rescored(data.sweep)
+    if rows.empty:
         return []
-    return [_table(data.sweep, found), *_orders(found)]
+    return [_table(data.sweep, rows), *_orders(rows)]
 
 
 def _table(sweep: Sweep, found: pd.DataFrame) -> Table:

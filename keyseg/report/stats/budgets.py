@@ -67,13 +67,13 @@ def curves(sweep: Sweep, scores: pd.DataFrame, metric: str) -> list[Curve]:
         rest = {key: value for key, value in variant.factors.items() if key != KEY}
         if KEY in variant.factors and variant.label in rows:
             grouped.setdefault(label_of(rest) or sweep.name, []).append(variant)
-    found: list[Curve] = []
+    drawn: list[Curve] = []
     for label, variants in grouped.items():
         budgets = [_budget(variant, rows[variant.label]) for variant in variants]
         known = sorted((b for b in budgets if isfinite(b.steps)), key=lambda b: b.steps)
         if len({b.steps for b in known}) > 1:
-            found.append(Curve(label, len(found), known))
-    return found
+            drawn.append(Curve(label, len(drawn), known))
+    return drawn
 
 
 def _budget(variant: VariantResult, row: dict[object, object]) -> Budget:

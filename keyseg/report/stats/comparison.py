@@ -64,8 +64,8 @@ class SeedTable:
     @property
     def table(self) -> np.ndarray:
         """(n, kept, P, 2, C)."""
-        found: np.ndarray = self.whole[:, list(self.kept)]
-        return found
+        rows: np.ndarray = self.whole[:, list(self.kept)]
+        return rows
 
 
 def seed_table(contrast: Contrast, protocol: str) -> SeedTable | None:
@@ -86,11 +86,11 @@ def compare(
         seed: fixes the resamples.
         contrasts: how many are declared.
     """
-    found = seed_table(contrast, protocol)
-    if found is None:
+    paired = seed_table(contrast, protocol)
+    if paired is None:
         return None
-    sets, whole, kept = found.sets, found.whole, found.kept
-    table, first = found.table, sets[kept[0]]
+    sets, whole, kept = paired.sets, paired.whole, paired.kept
+    table, first = paired.table, sets[kept[0]]
     flat = table.reshape(len(table), -1, 2, len(COLUMNS))  # pairs are averaged as seeds are
     factor = contrast.factor
     by_seed = inference.differences(table, factor)
@@ -132,12 +132,14 @@ def compare(
 
 def fallen(contrast: Contrast, protocol: str) -> dict[str, set[int]]:
     """Seeds whose training collapsed, by label of the variant."""
-    found = {}
+    by_label = {}
     for variant in contrast.variants:
         side = _side(variant, protocol, 0.0)
         seeds = [cell.seed for cell in _read(variant, protocol)]
-        found[variant.label] = {s for s, failed in zip(seeds, side.failed, strict=True) if failed}
-    return found
+        by_label[variant.label] = {
+            s for s, failed in zip(seeds, side.failed, strict=True) if failed
+        }
+    return by_label
 
 
 def _is(lost: Mapping[str, set[int]], cell: CellResult) -> bool:

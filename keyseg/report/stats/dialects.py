@@ -30,10 +30,10 @@ def rescored(sweep: Sweep) -> pd.DataFrame:
         if not can_disagree(samples):
             continue
         try:
-            found = score(samples, known)
+            scored = score(samples, known)
         except DataError:  # no masks are stored, or damaged ones: the gallery shows which
             continue
-        for name, scores in found.items():
+        for name, scores in scored.items():
             of_this_data = isfinite(scores["giou"]) and isfinite(scores.get("r", 1.0))
             if not of_this_data:  # no target has negatives, no query may have several targets
                 continue
@@ -69,7 +69,7 @@ def moved(variants: Mapping[str, VariantResult], protocol: str) -> dict[str, pd.
     left out.
     """
     known = [d for d in dialects().values() if "r" not in d.scores]
-    found = {}
+    tables = {}
     for label, variant in variants.items():
         samples = rows_of(variant.finished[0], protocol)
         if not can_disagree(samples):
@@ -83,5 +83,5 @@ def moved(variants: Mapping[str, VariantResult], protocol: str) -> dict[str, pd.
             for name, f in frames.items()
             if len(f)
         }
-        found[label] = pd.DataFrame(by_id)
-    return found
+        tables[label] = pd.DataFrame(by_id)
+    return tables

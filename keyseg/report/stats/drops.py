@@ -54,10 +54,10 @@ def judged(sweep: Sweep, steps: int) -> JudgedBudget:
     for variant, other in permutations(here, 2):
         if variant.matches(wanted):
             continue
-        found = _compared(variant, other, sweep.headline, margin, m)
-        if found is not None and found.p * pairs <= ALPHA:
-            name = found.variant
-            corrected = Drop(name, found.behind, found.difference, found.p * pairs)
+        drop = _compared(variant, other, sweep.headline, margin, m)
+        if drop is not None and drop.p * pairs <= ALPHA:
+            name = drop.variant
+            corrected = Drop(name, drop.behind, drop.difference, drop.p * pairs)
             if name not in worst or corrected.difference < worst[name].difference:
                 worst[name] = corrected
     hashes = {c.signature: samples_hash(c.directory) for v in here for c in v.finished}
@@ -67,10 +67,10 @@ def judged(sweep: Sweep, steps: int) -> JudgedBudget:
 def _compared(
     variant: VariantResult, other: VariantResult, protocol: str, margin: float, m: int
 ) -> Drop | None:
-    found = seed_table(Contrast("", variant, other), protocol)
-    if found is None or len(found.kept) < _LEAST:
+    paired = seed_table(Contrast("", variant, other), protocol)
+    if paired is None or len(paired.kept) < _LEAST:
         return None
-    value = inference.differences(found.table).mean(0)
-    p = float(behind(value, inference.sources(found.table), margin)[m])
+    value = inference.differences(paired.table).mean(0)
+    p = float(behind(value, inference.sources(paired.table), margin)[m])
     names = drops.variant(variant.factors), drops.variant(other.factors)
     return Drop(*names, float(value[m]), p) if isfinite(value[m]) else None

@@ -96,10 +96,10 @@ def _rows(pairs: Sequence[tuple[ProtocolSamples, ...]], seed: int) -> Iterator[d
     sides = ratios(table.sum(0)).mean(0)
     if len(pairs) > 1:
         spread = inference.sources(table)
-        found = inference.student(value, spread.both, spread.freedom)
+        bounds = inference.student(value, spread.both, spread.freedom)
         p = inference.both_p(value, spread)
     else:
-        found = inference.bootstrap(table, seed=seed)
+        bounds = inference.bootstrap(table, seed=seed)
         p = inference.swap_images(table, seed=seed)
     for m, measure in enumerate(MEASURES):
         yield {
@@ -107,8 +107,8 @@ def _rows(pairs: Sequence[tuple[ProtocolSamples, ...]], seed: int) -> Iterator[d
             "untouched": float(sides[0, m]),
             "replaced": float(sides[1, m]),
             "difference": float(value[m]),
-            "low": float(found.low[m]),
-            "high": float(found.high[m]),
+            "low": float(bounds.low[m]),
+            "high": float(bounds.high[m]),
             "p": float(p[m]),
             "seeds": len(pairs),
             "examples": len(pairs[0][0].samples),

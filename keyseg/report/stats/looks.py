@@ -56,10 +56,10 @@ def seen(
     contrast: Contrast, protocol: str, margin: np.ndarray, plan: LookPlan, contrasts: int
 ) -> Seen:
     """What the seeds of a contrast say; collapsed trainings are left out, as in every verdict."""
-    found = seed_table(contrast, protocol)
-    if found is None or len(found.kept) < _LEAST:
+    paired = seed_table(contrast, protocol)
+    if paired is None or len(paired.kept) < _LEAST:
         return nothing()
-    table = found.table
+    table = paired.table
     by = inference.sources(table, contrast.factor)
     value = inference.differences(table, contrast.factor).mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -69,7 +69,7 @@ def seen(
         inference.both_p(value, by),
         inference.equivalence_p(value, by, margin),
         np.where(np.isfinite(hope), hope, 1.0),
-        len(found.kept),
+        len(paired.kept),
     )
 
 
@@ -222,8 +222,8 @@ class Standing:
         for number in range(1, last + 1):
             here = _of_seeds(contrast, self.plan.seeds_at(number))
             whole = len(here.shared_seeds) == self.plan.at[number - 1]
-            found = seen(here, protocol, margin, self.plan, contrasts) if whole else nothing()
-            tests.append((found.p, found.equivalence))
+            read = seen(here, protocol, margin, self.plan, contrasts) if whole else nothing()
+            tests.append((read.p, read.equivalence))
         if not tests:
             return nothing().p, nothing().equivalence
         p, equivalence = np.array(tests).swapaxes(0, 1)

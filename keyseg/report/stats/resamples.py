@@ -29,9 +29,9 @@ def draws(clusters: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
     for part in _batches(resamples):
         rows = part.stop - part.start
         cells = rng.integers(0, clusters, (rows, clusters)) + clusters * np.arange(rows)[:, None]
-        found = np.bincount(cells.ravel(), minlength=rows * clusters).reshape(rows, clusters)
-        assert found.max() < 256, "a cluster was drawn more than 255 times"
-        counts[part] = found
+        drawn = np.bincount(cells.ravel(), minlength=rows * clusters).reshape(rows, clusters)
+        assert drawn.max() < 256, "a cluster was drawn more than 255 times"
+        counts[part] = drawn
     counts.flags.writeable = False
     return counts
 

@@ -67,9 +67,9 @@ def nominal(family: str, looks: tuple[int, ...], level: float) -> np.ndarray:
         edge = (last - ndtri(1 - SURE) * np.sqrt(1 - share)) / np.sqrt(share)
     else:
         edge = _edges(share, SPENDING[family](share, level))
-    found: np.ndarray = ndtr(-edge)
-    found.flags.writeable = False
-    return found
+    levels: np.ndarray = ndtr(-edge)
+    levels.flags.writeable = False
+    return levels
 
 
 NODES = 96
@@ -135,8 +135,8 @@ def overall(p: np.ndarray, family: str, looks: tuple[int, ...]) -> np.ndarray:
     out = np.ones(p.shape[1:])
     for column, of_look in zip(table.T, p, strict=False):
         at = np.log(np.maximum(np.where(np.isnan(of_look), 1.0, of_look), 1e-300))
-        found = np.exp(np.interp(at, column, grid))
-        out = np.minimum(out, np.where(at > column[-1], 1.0, found))
+        spent = np.exp(np.interp(at, column, grid))
+        out = np.minimum(out, np.where(at > column[-1], 1.0, spent))
     return out
 
 
@@ -158,8 +158,8 @@ class Corrected:
     @property
     def small(self) -> np.ndarray:
         """(K,) which differences are shown to be smaller than the margin."""
-        found: np.ndarray = self.equivalent <= ALPHA
-        return found
+        claims: np.ndarray = self.equivalent <= ALPHA
+        return claims
 
 
 def corrected(

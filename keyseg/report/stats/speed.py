@@ -78,19 +78,19 @@ def speed(variant: VariantResult) -> Speed:
 def faster(sweep: Sweep) -> list[Faster]:
     """Every declared contrast; p of steps is corrected by Holm's method over them."""
     speeds = {v.label: speed(v) for v in sweep.variants}
-    found = []
+    compared = []
     for contrast in declared(sweep):
         of, against = speeds[contrast.of.label], speeds[contrast.against.label]
         seeds = sorted(set(of.seeds) & set(against.seeds))
         ratios = [[s.steps[n], s.hours[n]] for n in seeds for s in (against, of)]
         pairs = np.array(ratios).reshape(-1, 2, 2)
         steps, hours = (spread(pairs[:, 0, i] / pairs[:, 1, i]) for i in (0, 1))
-        found.append((contrast, steps, hours, len(seeds)))
-    pending = sum(count == 0 for *_, count in found)
-    corrected = inference.holm([steps.p for _, steps, _, _ in found], pending)
+        compared.append((contrast, steps, hours, len(seeds)))
+    pending = sum(count == 0 for *_, count in compared)
+    corrected = inference.holm([steps.p for _, steps, _, _ in compared], pending)
     return [
         Faster(contrast, steps, hours, count, _word(steps, float(p), count))
-        for (contrast, steps, hours, count), p in zip(found, corrected, strict=True)
+        for (contrast, steps, hours, count), p in zip(compared, corrected, strict=True)
     ]
 
 
@@ -121,8 +121,8 @@ def steps_to(curve: Sequence[Point], level: float) -> float:
 def val_curve(cell: CellResult) -> list[Point]:
     """(step, gIoU on val) by rising step."""
     rows = cell.metrics[cell.metrics["name"] == SCORE]
-    found = dict(zip(rows["step"].tolist(), rows["value"].tolist(), strict=True))
-    return sorted(found.items())
+    points = dict(zip(rows["step"].tolist(), rows["value"].tolist(), strict=True))
+    return sorted(points.items())
 
 
 def hours_per_step(cell: CellResult) -> float:

@@ -14,8 +14,8 @@ from keyseg.runs.provenance import cost_unit
 def table(sweep: Sweep, scores: pd.DataFrame) -> Table | None:
     """Every crossing of two variants; None where the budget does not vary."""
     metric = sweep.metrics[0]
-    found = curves(sweep, scores, metric)
-    if len(found) < 2:
+    drawn = curves(sweep, scores, metric)
+    if len(drawn) < 2:
         return None
     unit = cost_unit(cell.info for cell in sweep.finished)
     return Table(
@@ -27,7 +27,7 @@ def table(sweep: Sweep, scores: pd.DataFrame) -> Table | None:
         f"budget, the contrasts tell. Against steps and against {unit}-hours of training.",
         "Variants",
         ("Axis", "Budget", "Before", "After"),
-        [_line(crossing, unit) for crossing in crossings(found)]
+        [_line(crossing, unit) for crossing in crossings(drawn)]
         or [Line("none within these budgets", [Entry("")] * 4)],
         text=frozenset({0}),
     )

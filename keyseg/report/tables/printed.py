@@ -96,12 +96,12 @@ def of(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _data_sets(sweep: Sweep) -> set[str]:
     """Public data sets that the runs were tested on, in small letters."""
-    found: set[str] = set()
+    names: set[str] = set()
     for cell in sweep.finished:
         data = (cell.info.get("protocol") or {}).get("data")
         if data in PUBLIC and "slice_dataset" in cell.samples:
-            found |= {str(name).lower() for name in cell.samples["slice_dataset"].unique()}
-    return found
+            names |= {str(name).lower() for name in cell.samples["slice_dataset"].unique()}
+    return names
 
 
 def beside(sweep: Sweep, rows: pd.DataFrame) -> pd.DataFrame:
@@ -155,9 +155,9 @@ def differs(sweep: Sweep, rows: pd.DataFrame) -> list[str]:
 
 def known(value: str) -> str:
     """What a column of the rules says: the source, or else its public code; "" where neither."""
-    found = _PUBLIC_CODE.fullmatch(value)
-    if found:
-        return found[1]
+    match = _PUBLIC_CODE.fullmatch(value)
+    if match:
+        return match[1]
     return "" if value in ("", _UNKNOWN) else value
 
 
@@ -169,14 +169,14 @@ def _other_rules(sweep: Sweep, row: Mapping[Any, Any]) -> list[str]:
         "ignore": {OWN_IGNORE, NO_IGNORE},
         "dialect": {n for n, d in dialects().items() if d.count is dialects()[OURS].count},
     }
-    found = []
+    differences = []
     for kind, own in ours.items():
         said = known(str(row[kind]))
         if not said:
-            found.append(f"{kind} ({_UNKNOWN})")
+            differences.append(f"{kind} ({_UNKNOWN})")
         elif said not in own or (kind in ("texts", "prompt") and len(own) > 1):
-            found.append(kind)
-    return found
+            differences.append(kind)
+    return differences
 
 
 def _own(sweep: Sweep, key: str) -> set[str]:

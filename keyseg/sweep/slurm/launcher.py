@@ -279,14 +279,14 @@ class LeftLauncher(SlurmLauncher):
             ConfigError: it was not left on a cluster: its command is still to be given.
         """
         try:
-            found = json.loads(_record(sweep_dir).read_bytes())
+            kept = json.loads(_record(sweep_dir).read_bytes())
         except FileNotFoundError:
             raise ConfigError(
                 f"{sweep_dir.name} was not left to a cluster; its command, given again, takes the "
                 "look and goes on"
             ) from None
-        left = cls(prepare=False, order=found["order"], **found["own"], **found["options"])
-        steering = {"detach": True, "reuse": True, "notify": found["notify"]}
+        left = cls(prepare=False, order=kept["order"], **kept["own"], **kept["options"])
+        steering = {"detach": True, "reuse": True, "notify": kept["notify"]}
         left.config = OmegaConf.create(steering)
         return left
 
@@ -330,8 +330,8 @@ def _without_results(cells: Sequence[Cell]) -> set[Path]:
     waiting = [cell for cell in cells if cell.open().status != DONE and not cell.open().busy]
     records = {c.path: r for c in waiting if (r := Submission.read(c.open())) is not None}
     jobs = Jobs(queue.look({record.name for record in records.values()}))
-    found = {path: record.job(jobs, RunDirectory(path)) for path, record in records.items()}
-    return {path for path, job in found.items() if job is None or job.state in queue.ENDED}
+    submitted = {path: record.job(jobs, RunDirectory(path)) for path, record in records.items()}
+    return {path for path, job in submitted.items() if job is None or job.state in queue.ENDED}
 
 
 def _record(sweep_dir: Path) -> Path:
