@@ -119,6 +119,7 @@ def test_the_page_says_it_in_every_place(store, tmp_path, monkeypatch):
         assert "says nothing" in page
         assert "at 80 steps" in page
         assert "Not at a plateau." in page
+    assert "(cross: never left the untrained level; full: collapsed)" in page
     results = pd.read_csv(next(f for f in files.tables if f.name == "results.csv"))
     words = dict(zip(results["variant"], results["training"], strict=True))
     floor = "never left the untrained level"
