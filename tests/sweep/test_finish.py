@@ -52,6 +52,17 @@ def test_the_end_of_a_sweep(outcomes, width):
     assert "warning: p" in text
 
 
+def test_a_number_that_is_none_is_a_dash(make_cell):
+    cell = make_cell("cross")
+    scores = {"giou": 0.5, "ciou": float("nan"), "precision@0.5": float("inf")}
+    cell.create().update(status="done", summary={"teacher_forced": scores}, minutes=float("nan"))
+    text = printed([Outcome(cell, "done")], 80)
+    row = next(line for line in text.splitlines() if line.strip().startswith("cross"))
+    assert row.split()[1:4] == ["50.0", "-", "-"]
+    assert "nan" not in text
+    assert "inf" not in text
+
+
 def test_of_a_cell_without_key_the_keyword_was_not_asked(make_cell):
     cell = make_cell("no_key")
     cell.create().update(status="done", summary={"teacher_forced": {"giou": 0.5, "ciou": 0.6}})
