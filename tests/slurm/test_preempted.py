@@ -94,7 +94,7 @@ def test_a_job_of_more_importance_and_a_time_limit_cost_no_step_and_no_batch(
     assert {attempt["slurm_job_id"] for attempt in attempts} == {job}
     with closing(sqlite3.connect(store)) as database:
         (runs,) = database.execute("select count(*) from runs").fetchone()
-    assert runs == 2  # the parent, and one for all attempts
+    assert runs == 3  # the parent, the variant, and one for all attempts
     assert whole.status == run.status == DONE
     pd.testing.assert_frame_equal(values(run), values(whole), check_exact=True)
     pd.testing.assert_frame_equal(run.samples(), whole.samples(), check_exact=True)
