@@ -52,7 +52,7 @@ from keyseg.predict.foreign_weights import (
     sort,
 )
 from keyseg.runs import disk, imported, sweep_directory
-from keyseg.runs.run_directory import DONE, RunDirectory, now
+from keyseg.runs.run_directory import DONE, RunDirectory
 from keyseg.train.build import build
 from keyseg.train.checkpoints import write_best
 
@@ -270,7 +270,7 @@ def _write_run(
         sweep_dir / key,
         cfg,
         label=imported.label(source.system),
-        factors={"system": source.system},
+        factors={imported.SYSTEM: source.system},
         sweep=sweep_dir.name,
     )
     state = {k: v.detach().contiguous() for k, v in trainable(parts.model).items()}
@@ -299,7 +299,9 @@ def _write_run(
         summary={},
         **{imported.IMPORTED: told},
     )
-    sweep_directory.write(sweep_dir, _design(source, sweep_dir.name, key, cfg.seed, command))
+    cells = [imported.cell(source.system, key, cfg.seed)]
+    design = imported.design(sweep_dir.name, source.system, command, cells)
+    sweep_directory.write(sweep_dir, design)
     return run
 
 
@@ -331,30 +333,3 @@ def _config(
 
 def _misfit(what: str, error: Exception) -> ConfigError:
     return ConfigError(f"{what}: {' '.join(str(error).split())[:300]}")
-
-
-def _design(
-    source: ForeignCheckpoint, name: str, key: str, seed: int, command: str
-) -> dict[str, Any]:
-    cell = {
-        "signature": key,
-        "label": imported.label(source.system),
-        "factors": {"system": source.system},
-        "seed": seed,
-        "overrides": [],
-    }
-    return {
-        "name": name,
-        "question": None,
-        "baseline": {},
-        "factors": {"system": [source.system]},
-        "replicate": "seed",
-        "metrics": ["giou", "ciou"],
-        "contrasts": [],
-        "published": None,
-        "command": command,
-        "started": now(),
-        "mlflow_parent": None,
-        imported.IMPORTED: source.system,
-        "cells": [cell],
-    }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from keyseg.runs.run_directory import now
 
 IMPORTED = "imported"
 """The key of run.json that holds it, and the word that stands beside such a cell everywhere."""
 
-
+SYSTEM = "system"
+"""The factor of their sweep: whose they are."""
 OF_WEIGHTS = "weights"
 """The form of an import that is a model, and can be asked; all others are masks."""
 
@@ -28,3 +31,35 @@ def masks_only(info: Mapping[str, Any]) -> bool:
 def label(system: str) -> str:
     """The name of a system in tables, figures and the gallery, where it can be no variant's."""
     return f"{system} ({IMPORTED})"
+
+
+def cell(system: str, key: str, seed: int) -> dict[str, Any]:
+    """What sweep.json says of one: key is its signature."""
+    return {
+        "signature": key,
+        "label": label(system),
+        "factors": {SYSTEM: system},
+        "seed": seed,
+        "overrides": [],
+    }
+
+
+def design(
+    name: str, system: str, command: str, cells: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """sweep.json: one variant, the system."""
+    return {
+        "name": name,
+        "question": None,
+        "baseline": {},
+        "factors": {SYSTEM: [system]},
+        "replicate": "seed",
+        "metrics": ["giou", "ciou"],
+        "contrasts": [],
+        "published": None,
+        "command": command,
+        "started": now(),
+        "mlflow_parent": None,
+        IMPORTED: system,
+        "cells": list(cells),
+    }

@@ -32,9 +32,6 @@ from keyseg.runs.run_directory import DONE, Row, RunDirectory, now
 AS_EMPTY, REFUSED = "empty", "error"
 """What becomes of an example without a prediction."""
 
-SYSTEM = "system"
-"""The factor of imported cells."""
-
 
 @dataclass(frozen=True)
 class Import:
@@ -223,7 +220,7 @@ def _write_run(sweep_dir: Path, each: Import, frame: pd.DataFrame) -> RunDirecto
         signature=each.signature,
         status=DONE,
         label=imported.label(each.system),
-        factors={SYSTEM: each.system},
+        factors={imported.SYSTEM: each.system},
         seed=each.seed,
         sweep=sweep_dir.name,
         steps=0,
@@ -241,31 +238,9 @@ def _design(
 ) -> dict[str, Any]:
     """sweep.json: one variant, the system, with a cell for each file."""
     system = imports[0].system
-    new = [
-        {
-            "signature": each.signature,
-            "label": imported.label(system),
-            "factors": {SYSTEM: system},
-            "seed": each.seed,
-            "overrides": [],
-        }
-        for each in imports
-    ]
+    new = [imported.cell(system, each.signature, each.seed) for each in imports]
     known = {cell["signature"] for cell in new}
     cells = [c for c in before.get("cells") or [] if c["signature"] not in known]
-    return {
-        "name": name,
-        "question": None,
-        "baseline": {},
-        "factors": {SYSTEM: [system]},
-        "replicate": "seed",
-        "metrics": ["giou", "ciou"],
-        "contrasts": [],
-        "published": None,
-        "command": command,
-        "started": now(),
-        "mlflow_parent": None,
-        imported.IMPORTED: system,
-        **{k: before[k] for k in ("started", "mlflow_parent") if k in before},
-        "cells": sorted([*cells, *new], key=lambda cell: int(cell["seed"])),
-    }
+    cells = sorted([*cells, *new], key=lambda cell: int(cell["seed"]))
+    kept = {k: before[k] for k in ("started", "mlflow_parent") if k in before}
+    return imported.design(name, system, command, cells) | kept

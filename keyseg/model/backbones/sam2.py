@@ -6,6 +6,7 @@ through the decoder's conv_s0 and conv_s1; those are frozen therefore.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -103,7 +104,7 @@ class Sam2:
 
     def head(self) -> Any:
         """See `MaskSide`."""
-        return Sam2Head(self.sam, self.side)
+        return Sam2Head(self.sam, Frame(self.side, squash=True))
 
     def ask(self, boxes: Tensor, size: Size) -> Tensor:
         """See `MaskSide`."""
@@ -161,11 +162,11 @@ class Sam2Head(nn.Module):
     image_pe: Tensor
     no_mask: Tensor
 
-    def __init__(self, sam: Any, side: int) -> None:
+    def __init__(self, sam: Any, frame: Frame) -> None:
         super().__init__()
         self.decoder = sam.mask_decoder
         self.channels = int(self.decoder.hidden_size)
-        self.frame = Frame(side, squash=True)
+        self.frame = frame
         with torch.no_grad():
             places = sam.get_image_wide_positional_embeddings()
         self.register_buffer("image_pe", places, persistent=False)
@@ -180,9 +181,13 @@ class Sam2Head(nn.Module):
         unused = [decoder.iou_prediction_head, decoder.pred_obj_score_head]
         return [*decoder.output_hypernetworks_mlps[1:], *unused, decoder.conv_s0, decoder.conv_s1]
 
+    def further(self, maps: Sequence[Tensor]) -> dict[str, Any]:
+        """What the decoder reads besides the embedding, from the other levels."""
+        return {"high_resolution_features": list(maps)}
+
     def forward(self, features: Levels, prompts: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,)."""
-        embeddings, fine, middle = features
+        embeddings, *maps = features
         n = prompts.shape[0]
         assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
         masks, expected, *_ = self.decoder(
@@ -191,6 +196,6 @@ class Sam2Head(nn.Module):
             sparse_prompt_embeddings=prompts[:, None],
             dense_prompt_embeddings=self.no_mask.expand_as(embeddings),
             multimask_output=False,
-            high_resolution_features=[fine, middle],
+            **self.further(maps),
         )
         return masks[:, 0, 0], expected[:, 0, 0].detach()

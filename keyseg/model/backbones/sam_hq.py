@@ -6,6 +6,7 @@ large at ViT-H.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from keyseg.config import ModelConfig
 from keyseg.data.prefix import Size
 from keyseg.model.backbones.encoders import Levels
 from keyseg.model.backbones.sam import preprocess
-from keyseg.model.backbones.sam2 import Sam2
+from keyseg.model.backbones.sam2 import Sam2, Sam2Head
 from keyseg.model.resample import Frame
 
 
@@ -66,41 +67,17 @@ class SamHqEncoder(nn.Module):
         return seen.last_hidden_state[0], seen.intermediate_embeddings[0][0].permute(2, 0, 1)
 
 
-class SamHqHead(nn.Module):
-    """The decoder for one mask per prompt: SAM's own first mask and the finer one, summed."""
+class SamHqHead(Sam2Head):
+    """The decoder for one mask per prompt: SAM's own first mask and the finer one, summed.
 
-    image_pe: Tensor
-    no_mask: Tensor
-
-    def __init__(self, sam: Any, frame: Frame) -> None:
-        super().__init__()
-        self.decoder = sam.mask_decoder
-        self.channels = int(self.decoder.hidden_size)
-        self.frame = frame
-        with torch.no_grad():
-            places = sam.get_image_wide_positional_embeddings()
-        self.register_buffer("image_pe", places, persistent=False)
-        no_mask = sam.prompt_encoder.no_mask_embed.weight.detach().clone()
-        self.register_buffer("no_mask", no_mask.reshape(1, -1, 1, 1), persistent=False)
-        for module in self.idle():
-            module.requires_grad_(False)
+    Its other level are the early states (N, W, E, E).
+    """
 
     def idle(self) -> list[nn.Module]:
         """Parts that the single mask does not use: frozen on purpose."""
         return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
 
-    def forward(self, features: Levels, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels (N, C, E, E), (N, W, E, E), prompts (N, P, C) -> logits (N, 4E, 4E), IoU (N,)."""
-        embeddings, early = features
-        n = prompts.shape[0]
-        assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
-        masks, expected = self.decoder(
-            image_embeddings=embeddings,
-            image_positional_embeddings=self.image_pe.expand(n, -1, -1, -1),
-            sparse_prompt_embeddings=prompts[:, None],
-            dense_prompt_embeddings=self.no_mask.expand_as(embeddings),
-            multimask_output=False,
-            hq_token_only=False,
-            intermediate_embeddings=[early.permute(0, 2, 3, 1)],
-        )[:2]
-        return masks[:, 0, 0], expected[:, 0, 0].detach()
+    def further(self, maps: Sequence[Tensor]) -> dict[str, Any]:
+        """See `Sam2Head`."""
+        (early,) = maps
+        return {"hq_token_only": False, "intermediate_embeddings": [early.permute(0, 2, 3, 1)]}
