@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from keyseg.data.example import Example
+from keyseg.data.example import Example, Target
+from keyseg.report.figures.style import PALETTE
 from keyseg.report.gallery import overlay, sheet
 from keyseg.report.gallery.examples import failures, pick, ranked, top_words
 
@@ -84,12 +86,55 @@ def test_a_sheet_has_room_for_every_tile_and_its_lines(tmp_path: Path) -> None:
         load_mask=lambda: np.ones((30, 40), np.uint8),
     )
     drawn = sheet.contact_sheet([example] * 6, 6, seed=0)
-    height = sheet.TILE + sheet.LINES * sheet.LINE + 12
+    picture = sheet.TILE * 30 // 40
+    height = picture + sheet.LINES * sheet.LINE + 12
     assert drawn.size == (4 * (sheet.TILE + 12) + 12, 2 * height + 12)
-    below = np.asarray(drawn.convert("L"))[12 + sheet.TILE : 12 + height, 12 : 12 + sheet.TILE]
+    below = np.asarray(drawn.convert("L"))[12 + picture : 12 + height, 12 : 12 + sheet.TILE]
     rows = np.flatnonzero(below.min(1) < 200)  # text: in all five lines, and not beyond
     assert rows.min() < sheet.LINE
     assert (sheet.LINES - 1) * sheet.LINE < rows.max() < sheet.LINES * sheet.LINE
+
+
+def test_each_of_several_targets_has_its_colour_and_its_name(tmp_path: Path) -> None:
+    """An edge in the picture, and a patch of the same colour before its name; too many: counted."""
+    Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
+
+    def square(n: int) -> np.ndarray:
+        mask = np.zeros((200, 300), np.uint8)
+        mask[60 * (n // 6) : 60 * (n // 6) + 40, 50 * (n % 6) : 50 * (n % 6) + 40] = 1
+        return mask
+
+    def sheet_of(count: int) -> np.ndarray:
+        targets = tuple(
+            Target(f"the long name of number {n}", None, partial(square, n)) for n in range(count)
+        )
+        example = Example(
+            id="a",
+            image=tmp_path / "a.png",
+            image_id="a",
+            query="all",
+            is_sentence=False,
+            keyword=None,
+            text=None,
+            slices={},
+            load_mask=lambda: np.maximum.reduce([square(n) for n in range(count)]),
+            targets=targets,
+        )
+        return np.asarray(sheet.contact_sheet([example], 1, seed=0))
+
+    def colours(part: np.ndarray) -> set[str]:
+        known = {tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)): c for c in PALETTE[:9]}
+        return {known[p] for p in set(map(tuple, part.reshape(-1, 3).tolist())) if p in known}
+
+    two, nine = sheet_of(2), sheet_of(9)
+    for drawn, count in ((two, 2), (nine, 9)):
+        assert colours(drawn[12 : 12 + 200]) == set(PALETTE[:count])
+    first = two[12 : 12 + 40, 12 : 12 + 40]
+    assert colours(first) == {PALETTE[0]}
+    assert colours(two[12 + 200 :]) == set(PALETTE[:2])
+    below = colours(nine[12 + 200 :])  # four lines with a name each; the others are counted
+    assert below == set(PALETTE[:4])
+    assert len(nine) - len(two) == 2 * sheet.LINE
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,17 @@ def draw(
     out = _paled(image)
     if mask is not None:
         _tint(out, _fit(mask, image), colour)
-    if outline is not None:
-        area = _fit(outline[0], image)
-        out[area & ~_shrink(area, 2)] = _rgb(outline[1])
     drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
-    return drawn
+    return drawn if outline is None else edge_each(drawn, [outline[0]], [outline[1]])
+
+
+def edge_each(drawn: np.ndarray, masks: Sequence[np.ndarray], colours: Sequence[str]) -> np.ndarray:
+    """A picture with the edge of each mask, which lies inside its own area."""
+    out = drawn.copy()
+    for mask, colour in zip(masks, colours, strict=True):
+        area = _fit(mask, out)
+        out[area & ~_shrink(area, 2)] = _rgb(colour).astype(np.uint8)
+    return out
 
 
 def layer(
