@@ -72,6 +72,30 @@ def test_an_edge_lies_outside_of_a_mask_and_an_outline_inside() -> None:
     assert np.flatnonzero(outlined[:, 15]).tolist() == [10, 11, 18, 19]
 
 
+def test_of_several_masks_each_edge_is_seen_and_each_has_its_number() -> None:
+    """One inside another; two that coincide have their numbers beside each other."""
+    image = np.zeros((90, 90, 3), np.uint8)
+    large, small = np.zeros((2, 90, 90), bool)
+    large[10:80, 10:80] = True
+    small[30:60, 10:80] = True
+    colours = ["#0072B2", "#E69F00", "#0072B2"]
+
+    def shows(drawn: np.ndarray, colour: str) -> np.ndarray:
+        return (drawn == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(2)
+
+    one = overlay.draw_each(image, [large], colours[:1])
+    assert np.array_equal(one, overlay.draw(image, large, colours[0]))
+    for masks in ([large, small], [small, large]):  # whichever is drawn last
+        drawn = overlay.draw_each(image, masks, colours[:2])
+        assert shows(drawn, colours[masks[0] is small])[8:10, 12:78].all()
+        assert shows(drawn, colours[masks[1] is small])[28:30, 12:78].all()
+    twice = overlay.draw_each(image, [large, large], ["#0072B2", "#D55E00"])
+    patches = [shows(twice, c)[12:78, 12:78] for c in ("#0072B2", "#D55E00")]
+    left, right = (np.flatnonzero(p.any(0)) for p in patches)
+    assert left.max() < right.min()
+    assert (twice[12:78, 12:78] > 250).all(2).any(), "white letters"
+
+
 def test_a_sheet_has_room_for_every_tile_and_its_lines(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     example = Example(

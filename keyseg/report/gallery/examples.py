@@ -97,6 +97,7 @@ class Gallery:
     """`kinds`: (kind, title, meaning) in order; `items` by kind; `filters`: values by slice.
 
     `images`: data URIs, each once, however many items show it. `variants`: (index, label).
+    `several`: whether queries may have several targets.
     """
 
     kinds: Sequence[tuple[str, str, str]]
@@ -105,6 +106,7 @@ class Gallery:
     protocol: str
     images: Sequence[str]
     variants: Sequence[tuple[int, str]]
+    several: bool = False
 
 
 def build(sweep: Sweep, seed: int) -> Gallery | None:
@@ -158,7 +160,8 @@ def build(sweep: Sweep, seed: int) -> Gallery | None:
         items["dialects"] = [_with_rules(item, ruled) for item in items["dialects"]]
     named = [(v.index, v.label) for v in shown]
     uris = [uri for _, uri in images.values()]
-    return Gallery(kinds, items, _filters(items), protocol, uris, named)
+    several = "n_targets" in facts and bool(facts["n_targets"].notna().any())
+    return Gallery(kinds, items, _filters(items), protocol, uris, named, several)
 
 
 def _with_rules(item: Item, ruled: Mapping[str, pd.DataFrame]) -> Item:
@@ -359,7 +362,8 @@ def _prediction(
     there = "empty mask" if mask is not None and not mask.any() else ""
     note = "no mask stored, or a damaged one" if mask is None else there
     if each is not None:
-        note = f"masks: {len(each)}, targets: {int(row['n_targets'])}"
+        wanted = int(row["n_targets"])
+        note = "" if len(each) == wanted else f"masks: {len(each)}, targets: {wanted}"
     shown = mask if each is None else each
     return Picture(
         variant.label,

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from keyseg.data.files import DataError
 from keyseg.data.masks import decode_rle
@@ -30,7 +31,7 @@ _NONE, _TINT, _EDGE, _OUTLINE = range(4)
 """What a pixel of a layer is. The n-th of several masks has 2 n more, their outline behind all."""
 _MOST = 120
 """Masks in one layer: a palette has 256 colours."""
-_GREY = 200
+_GREY, _LETTERS, _BRIGHT = 200, 12, 140
 
 
 @lru_cache(maxsize=64)
@@ -59,12 +60,50 @@ def decode(counts: object, height: int, width: int) -> np.ndarray | None:
 
 
 def draw_each(image: np.ndarray, masks: Sequence[np.ndarray], colours: Sequence[str]) -> np.ndarray:
-    """`draw` with several masks, each tinted and edged in a colour of its own."""
+    """`draw` with several masks, each tinted and edged in a colour of its own, with its number."""
     out = _paled(image)
-    for mask, colour in zip(masks, colours, strict=True):
-        _tint(out, _fit(mask, image), colour)
+    areas = [_fit(mask, image) for mask in masks]
+    for step in (_fill, _edge):  # no tint covers an edge
+        for area, colour in zip(areas, colours, strict=True):
+            step(out, area, colour)
     drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
-    return drawn
+    return drawn if len(areas) < 2 else _numbered(drawn, areas, colours)
+
+
+def _numbered(drawn: np.ndarray, areas: Sequence[np.ndarray], colours: Sequence[str]) -> np.ndarray:
+    """A number from 1 in each mask, where it is widest."""
+    from scipy.ndimage import distance_transform_edt
+
+    picture = Image.fromarray(drawn)
+    pencil = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(_LETTERS, min(picture.size) // 32))
+    taken: list[tuple[float, ...]] = []
+    for number, (area, colour) in enumerate(zip(areas, colours, strict=True), start=1):
+        if not area.any():
+            continue
+        y, x = np.unravel_index(distance_transform_edt(area).argmax(), area.shape)
+        box = _around(pencil, (float(x), float(y)), str(number), font)
+        while any(_meet(box, other) for other in taken):  # masks that coincide: beside each other
+            x += 1
+            box = _around(pencil, (float(x), float(y)), str(number), font)
+        taken.append(box)
+        ink = "black" if _rgb(colour) @ (0.3, 0.59, 0.11) > _BRIGHT else "white"
+        pencil.rounded_rectangle(box, 3, colour)
+        pencil.text((float(x), float(y)), str(number), ink, font, anchor="mm")
+    return np.asarray(picture)
+
+
+def _around(
+    pencil: ImageDraw.ImageDraw, place: tuple[float, float], text: str, font: Any
+) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a text's patch, with its middle at a place."""
+    left, top, right, bottom = pencil.textbbox(place, text, font=font, anchor="mm")
+    return left - 3, top - 2, right + 3, bottom + 2
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    beside = one[2] < other[0] or other[2] < one[0]
+    return not (beside or one[3] < other[1] or other[3] < one[1])
 
 
 def _paled(image: np.ndarray) -> np.ndarray:
@@ -73,8 +112,11 @@ def _paled(image: np.ndarray) -> np.ndarray:
     return out
 
 
-def _tint(out: np.ndarray, area: np.ndarray, colour: str) -> None:
+def _fill(out: np.ndarray, area: np.ndarray, colour: str) -> None:
     out[area] = 0.5 * out[area] + 0.5 * _rgb(colour)
+
+
+def _edge(out: np.ndarray, area: np.ndarray, colour: str) -> None:
     out[_grow(area, 2) & ~area] = _rgb(colour)
 
 
@@ -91,7 +133,9 @@ def draw(
     """
     out = _paled(image)
     if mask is not None:
-        _tint(out, _fit(mask, image), colour)
+        area = _fit(mask, image)
+        _fill(out, area, colour)
+        _edge(out, area, colour)
     drawn: np.ndarray = out.clip(0, 255).astype(np.uint8)
     return drawn if outline is None else edge_each(drawn, [outline[0]], [outline[1]])
 
@@ -118,9 +162,10 @@ def layer(
     width, height = _size(image.shape[1], image.shape[0])
     drawn = np.full((height, width), _NONE, np.uint8)
     masks = [] if mask is None else [mask] if isinstance(mask, np.ndarray) else mask[:_MOST]
-    for n, each in enumerate(masks):
-        area = _fit(each, drawn)
+    areas = [_fit(each, drawn) for each in masks]
+    for n, area in enumerate(areas):
         drawn[area] = _TINT + 2 * n
+    for n, area in enumerate(areas):  # no tint covers an edge
         drawn[_grow(area, 2) & ~area] = _EDGE + 2 * n
     if outline is not None:
         area = _fit(outline, drawn)
