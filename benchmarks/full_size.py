@@ -113,7 +113,7 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
 
     def decoder() -> None:
         with autocast(cfg, device):
-            drawn, _ = model.mask_head(rows, prompts)
+            drawn = model.mask_head(rows, prompts).logits
         drawn.float().mean().backward()
 
     alone = {

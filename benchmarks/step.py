@@ -144,7 +144,7 @@ class Bench:
             text, labels = model.vlm.logits(states).flatten(0, 1), batch.labels.flatten()
         embeddings = batch.features.mask[0]
         if "decoder" in ours:
-            masks, expected = model.mask_head((embeddings[rows],), prompt)
+            masks, expected, _ = model.mask_head((embeddings[rows],), prompt)
         else:
             by_image = range(len(batch.sizes))
             masks = torch.cat([self._decode(embeddings[i], prompt[rows == i]) for i in by_image])

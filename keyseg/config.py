@@ -52,6 +52,7 @@ LLAVA, SAM = "keyseg.model.backbones.llava.Llava", "keyseg.model.backbones.sam.S
 
 ADDED: dict[str, Any] = {
     "loss.terms": {},
+    "loss.object": 1.0,
     "data.train_images": "all",
     "data.texts": "all",
     "optim.decay": 0.2,
@@ -79,6 +80,7 @@ ADDED: dict[str, Any] = {
     "data.wrong_masks": 0,
     "evaluation.eroded": 0,
     "evaluation.eroded_by": 2,
+    "evaluation.object_threshold": 0.0,
     "evaluation.intervention": "",
     "model.start_hash": "",
 }
@@ -91,6 +93,9 @@ cells made before it are found. Terms of the loss need no line: at weight 0 they
 
 OWN_TERMS = ("text", "bce", "dice", "keyword")
 """Terms of the loss with keys of their own; the first cells had them, so they count at weight 0."""
+
+OBJECT_TERM = "object"
+"""Another one with a key of its own, there where the object score is asked for alone."""
 
 REDEFINED: dict[str, tuple[Any, Any]] = {
     "model.tokens.*_init": (None, "drawn"),  # was the mean of the table, for KEY and SEG alike
@@ -147,7 +152,8 @@ class TokensConfig:
     of the table (LISA).
     `rows`: of the vocabulary's two tables the "new" ones are trained, or "all" (LISA, released).
     `no_target`: how an answer says that an expression names nothing: with a mask that is "empty",
-    or it "reject"s it by a third token, `rej`, and draws nothing (GSVA).
+    or it "reject"s it by a third token, `rej`, and draws nothing (GSVA), or the mask side's "score"
+    of an object says so (SAM 2).
     """
 
     key: str = "[KEY]"
@@ -208,6 +214,11 @@ class ModelConfig:
         return str(self.language.get("weights") or self.llava)
 
     @property
+    def scores_objects(self) -> bool:
+        """Whether the mask side's object score decides that there is no target, and is trained."""
+        return self.tokens.no_target == "score"
+
+    @property
     def mask_weights(self) -> str:
         """Where the mask side's weights are: file, folder or hub id."""
         return self.sam
@@ -241,6 +252,7 @@ class LossConfig:
     `resolution`: masks are compared at the "image"'s own size, or at that of the "decoder".
     `dice_smooth`: pixels that are added above and below the fraction (1e-3: LISA, released).
     `void`: pixels to ignore are left out ("skip"), or count as "background" (LISA, released).
+    `object`: of the object score, a term where `model.tokens.no_target` is "score" alone.
     `terms`: more of them by name: a weight, or {weight, options}; with a `_target_` the function
     is that one, else the term of that name (`keyseg.train.losses`).
     """
@@ -253,6 +265,7 @@ class LossConfig:
     dice_smooth: float = 1.0
     void: str = "skip"
     keyword: KeywordLossConfig = field(default_factory=KeywordLossConfig)
+    object: float = 1.0
     terms: dict[str, Any] = field(default_factory=dict)
 
 
@@ -291,6 +304,8 @@ class OptimConfig:
 class EvaluationConfig:
     """How val (during training) and test (once, at the end) are read.
 
+    `object_threshold`: up to this object score (a logit) there is no target, and the mask is empty;
+    where `model.tokens.no_target` is "score".
     `texts`: "all" sentences of a val or test target that the data's splits give, or the "first".
     Planted truths: of the `eroded` share of test targets `eroded_by` pixels of the edge are taken
     away; `intervention`: test is read with a token's state replaced, "key-swap" and the like.
@@ -304,6 +319,7 @@ class EvaluationConfig:
     eroded: float = 0.0
     eroded_by: int = 2
     intervention: str = ""
+    object_threshold: float = 0.0
 
 
 @dataclass
@@ -415,7 +431,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.tokens.rows": ("new", "all"),
     "model.tokens.order": ("key_first", "seg_first"),
     "model.tokens.state": ("token", "previous"),
-    "model.tokens.no_target": ("empty", "reject"),
+    "model.tokens.no_target": ("empty", "reject", "score"),
     "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
@@ -453,6 +469,7 @@ NOT_NEGATIVE = (
     "loss.bce",
     "loss.dice",
     "loss.keyword.weight",
+    "loss.object",
     "seed",
     "stream",
     "optim.warmup",
@@ -543,7 +560,7 @@ def check(run: RunConfig) -> None:
 
 def _term(name: str, spec: Any) -> dict[str, Any]:
     """A value of `loss.terms` as {weight, options}."""
-    if name in OWN_TERMS:
+    if name in (*OWN_TERMS, OBJECT_TERM):
         key = "keyword.weight" if name == "keyword" else name
         raise ConfigError(f"loss.terms.{name}: the weight of this term is loss.{key}")
     if not name.isidentifier() or name == "loss":

@@ -170,7 +170,7 @@ class Examples:
 
     @property
     def rejected(self) -> Array:
-        """Whether an answer says by a token of its own that there is no target."""
+        """Whether a token or a score of its own says that there is no target."""
         return self.optional("rejected").astype(bool)
 
     @property

@@ -36,7 +36,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--dtype",
         choices=CHOICES["model.precision"],
-        help="of LLaVA's weights (as the run kept them)",
+        help="of the language side's weights (as the run kept them)",
     )
     parser.set_defaults(run=_run)
 

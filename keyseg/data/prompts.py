@@ -128,6 +128,8 @@ class Conversation:
         self.rej = tokens.rej
         self.rej_id = ids[tokens.rej] if tokens.no_target == "reject" else None
         """None where no answer rejects."""
+        self.scored = tokens.no_target == "score"
+        """Whether a score beside the answer says that there is no target."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
         self.pair = " ".join(pair if self.key_first else [pair[-1], *pair[:-1]])
         check_templates(prompt, tokens)

@@ -74,8 +74,8 @@ class Dialect:
         limits: what stored masks cannot tell of it; empty if nothing.
         several: it is of queries that may have several targets; their masks are matched with these
             (`matched`), and `count` is not asked.
-        by_token: where answers may reject, the token says that there is no target, not an empty
-            mask: that is wrong where nothing was rejected.
+        by_token: where a model may reject, by a token or a score, this says that there is no
+            target, not an empty mask: that is wrong where nothing was rejected.
     """
 
     name: str

@@ -11,5 +11,5 @@ DIALECT = replace(
     source="GSVA's public gRefCOCO evaluation",
     by_token=True,
     limits="there a pixel belongs to the mask at logit >= 0 and [REJ] empties it; here at > 0, and "
-    "an empty mask says so itself where answers have no token for it (model.tokens.no_target)",
+    "an empty mask says so itself where a run has nothing else for it (model.tokens.no_target)",
 )

@@ -20,6 +20,7 @@ from keyseg.model.fusion import NAME, OTHER, OWN
 from keyseg.model.packing import PREFIX
 
 if TYPE_CHECKING:
+    from keyseg.model.backbones.sides import Drawn
     from keyseg.model.backbones.vlm import Vlm
     from keyseg.model.fusion import FusionVariant
     from keyseg.model.inputs import Inputs
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 class Output:
     """text_logits (M, V) at the labelled positions, in row order; key_query (N, K, D), to be set
     against the vocabulary table (V, D), (N, 0, D) without KEY; mask_logits (N, 4E, 4E) of the
-    decoder; predicted_iou (N,), its own judgement of the mask: measured, never trained."""
+    decoder; predicted_iou (N,), its own judgement of the mask: measured, never trained;
+    object_logits (N,), its score of whether something is there, where the mask side has one."""
 
     text_logits: Tensor
     key_query: Tensor
     table: Tensor
     mask_logits: Tensor
     predicted_iou: Tensor
+    object_logits: Tensor | None = None
 
 
 class KeywordHead(nn.Module):
@@ -158,14 +161,15 @@ class KeySeg(nn.Module):
         key_states = states[rows[:, None], key_at]
         prompt = self._prompt(inputs, states, rows, seg_at, key_states)
         seen = tuple(level[rows] for level in inputs.features.mask)
-        drawn, expected = self.mask_head(seen, prompt[:, None])
+        drawn: Drawn = self.mask_head(seen, prompt[:, None])
         head = self.keyword_head
         return Output(
             text_logits=text_logits,
             key_query=key_states if head is None else head(key_states),
             table=self.vlm.table() if head is None else head.table,
-            mask_logits=drawn,
-            predicted_iou=expected,
+            mask_logits=drawn.logits,
+            predicted_iou=drawn.iou,
+            object_logits=drawn.objects,
         )
 
     def token_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:

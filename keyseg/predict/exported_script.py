@@ -1,8 +1,8 @@
 """Ask an exported model: `python predict.py PICTURE QUERY [MASK.png]`.
 
 `keyseg export` puts this file beside what it describes, in keyseg.json. It shows the whole way
-from pixels to a mask with plain transformers and segment_anything; of keyseg it uses the class of
-the fusion variant alone.
+from pixels to a mask with plain transformers (and segment_anything, where SAM is its); of keyseg
+it uses the class of the fusion variant alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoModelForMaskGeneration,
+    AutoProcessor,
+)
 
 _CUT = "\0"
 
@@ -46,8 +51,9 @@ class Exported:
 
     def __init__(self, folder: Path) -> None:
         about = self.about = json.loads((folder / "keyseg.json").read_text())
-        self.processor = AutoProcessor.from_pretrained(folder / "llava")
-        self.llava = LlavaForConditionalGeneration.from_pretrained(folder / "llava").eval()
+        language = folder / about["language"]
+        self.processor = AutoProcessor.from_pretrained(language)
+        self.language = AutoModelForImageTextToText.from_pretrained(language).eval()
         self.sam = _load_sam(folder, about)
         state = load_file(folder / "keyseg.safetensors")
         self.fusion = _class(about["fusion"].pop("_target_"))(**about["fusion"]).eval()
@@ -61,7 +67,7 @@ class Exported:
             if "keyword_head.table" in state:
                 self.table = state["keyword_head.table"]
             else:  # the base's own, but for the two rows
-                self.table = self.llava.get_input_embeddings().weight.detach().float().clone()
+                self.table = self.language.get_input_embeddings().weight.detach().float().clone()
                 self.table[about["new_ids"]] = state["keyword_head.new_rows"]
 
     @torch.no_grad()
@@ -71,28 +77,39 @@ class Exported:
         """One query on one picture. `answer`: its tokens; None = the model writes it."""
         about, tokenizer = self.about, self.processor.tokenizer
         picture = _rgb(ImageOps.exif_transpose(picture))
-        seen = self._see(picture)
-        image = [i for i in seen["input_ids"][0].tolist() if i == self.llava.config.image_token_id]
+        seen = dict(self._see(picture))
+        image = seen.pop("input_ids")[0].tolist()
+        head = tokenizer(about["head"])["input_ids"]
         form = about["sentence" if query.rstrip().endswith((".", "?", "!")) else "phrase"]
         ask = self._ids(form.replace("{query}", _cut(query, tokenizer)))
-        asked = tokenizer(about["head"])["input_ids"] + image + ask
-        pixels = seen["pixel_values"].to(self.llava.dtype)
-        ids = self._write(asked, pixels) if answer is None else list(answer)
-        states = self.llava.model(
-            input_ids=torch.tensor([asked + ids]), pixel_values=pixels
+        asked = head + image + ask
+        kinds = seen.pop("mm_token_type_ids", None)  # of families that turn an image by its places
+        pixels = self._pixels(seen)
+        if answer is None:
+            answer = self._write(asked, self._kinds(kinds, head, ask) | pixels)
+        ids = list(answer)
+        states = self.language.model(
+            input_ids=torch.tensor([asked + ids]),
+            **self._kinds(kinds, head, ask + ids),
+            **pixels,
         ).last_hidden_state[0]
         text = tokenizer.decode(ids)
         places = self._places(len(asked), ids)
         nothing = np.zeros((picture.height, picture.width), bool)
         masks, ious = [], []
+        levels = self.sam.see(picture)
         for keys, seg in places:
             if seg is None or about["rej_id"] in ids:
                 continue
-            mask, iou = nothing, None
-            if keys or not self.fusion.uses_key:
-                mask, iou = self._draw(picture, self._prompt(states.float(), keys, seg))
-                ious.append(iou)
-            masks.append(mask)
+            if not keys and self.fusion.uses_key:
+                masks.append(nothing)
+                continue
+            drawn = self.sam(levels, self._prompt(states.float(), keys, seg))
+            limit = about["object_threshold"]
+            if limit is not None and float(drawn.score) <= limit:  # nothing is there
+                continue
+            masks.append(self.sam.at_size(drawn.low, nothing.shape))
+            ious.append(float(drawn.iou))
         union = np.logical_or.reduce([nothing, *masks])
         words = self._words(states.float(), places[0][0])
         return Answer(text, words, union, sum(ious) / len(ious) if ious else None, masks)
@@ -130,7 +147,24 @@ class Exported:
             crop = processor.crop_size
             size = {"height": int(crop["height"]), "width": int(crop["width"])}
             more = {"size": size, "do_center_crop": False}
-        return self.processor(text=["<image>"], images=[picture], return_tensors="pt", **more)
+        text, options = [self.about["placeholder"]], {**self.about["reads"], **more}
+        return self.processor(
+            text=text, images=[picture], return_tensors="pt", add_special_tokens=False, **options
+        )
+
+    def _pixels(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the model takes of a picture, in the type of its weights."""
+        seen = {name: tensor for name, tensor in seen.items() if name != "attention_mask"}
+        dtype = self.language.dtype
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in seen.items()}
+
+    @staticmethod
+    def _kinds(image: Tensor | None, before: list[int], after: list[int]) -> dict[str, Tensor]:
+        """Which tokens are an image's (1), for families that ask; the others are text (0)."""
+        if image is None:
+            return {}
+        text = (torch.zeros(1, len(ids), dtype=image.dtype) for ids in (before, after))
+        return {"mm_token_type_ids": torch.cat([next(text), image, next(text)], dim=1)}
 
     def _ids(self, text: str) -> list[int]:
         """Tokens of a text, piece by piece where it is cut."""
@@ -138,19 +172,22 @@ class Exported:
         pieces = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in text.split(_CUT)]
         return [i for piece in pieces for i in piece]
 
-    def _write(self, asked: list[int], pixels: Tensor) -> list[int]:
+    def _write(self, asked: list[int], seen: dict[str, Tensor]) -> list[int]:
         """The answer's tokens, greedily, without the end token."""
         end = self.processor.tokenizer.eos_token_id
-        out = self.llava.generate(
+        pad = self.processor.tokenizer.pad_token_id
+        out = self.language.generate(
             input_ids=torch.tensor([asked]),
             attention_mask=torch.ones(1, len(asked), dtype=torch.long),
-            pixel_values=pixels,
             max_new_tokens=self.about["max_new_tokens"],
             do_sample=False,
-            pad_token_id=end,
+            repetition_penalty=1.0,
+            pad_token_id=end if pad is None else pad,
             eos_token_id=end,
+            **seen,
         )
-        return [i for i in out[0, len(asked) :].tolist() if i != end]
+        answer = out[0, len(asked) :].tolist()
+        return answer[: answer.index(end)] if end in answer else answer
 
     def _prompt(self, states: Tensor, keys: list[int], seg: int) -> Tensor:
         """Hidden states (L, D) -> SAM's prompt (1, C): project, then fuse."""
@@ -182,26 +219,105 @@ class Exported:
             for v, i in zip(*p, strict=True)
         ]
 
-    def _draw(self, picture: Image.Image, prompt: Tensor) -> tuple[np.ndarray[Any, Any], float]:
-        """SAM's mask of one prompt, at the picture's own size."""
-        sam, side = self.sam, self.sam.image_encoder.img_size
-        size = (picture.height, picture.width)
-        small = [int(n * side / max(size) + 0.5) for n in size]
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
-        if small != list(size):
-            pixels = F.interpolate(
-                pixels, small, mode="bilinear", align_corners=False, antialias=True
-            )
-        _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
-        low, iou = sam.mask_decoder(
-            image_embeddings=sam.image_encoder(sam.preprocess(pixels)),
-            image_pe=sam.prompt_encoder.get_dense_pe(),
+
+class Drawn(NamedTuple):
+    """low: logits of a mask (1, 1, 4E, 4E); iou: SAM's own guess; score: whether something is
+    there, of those that say so."""
+
+    low: Tensor
+    iou: Tensor
+    score: Tensor | None
+
+
+class Sam:
+    """segment_anything's: an image's longest side is brought to its square, which is padded."""
+
+    mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
+    std = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
+
+    def __init__(self, model: Any, side: int) -> None:
+        self.model, self.side = model, side
+
+    def see(self, picture: Image.Image) -> Any:
+        """What its encoder says of a picture."""
+        return self.model.image_encoder(self.square(picture))
+
+    def __call__(self, seen: Any, prompt: Tensor) -> Drawn:
+        """The mask of one prompt (1, C)."""
+        _, dense = self.model.prompt_encoder(points=None, boxes=None, masks=None)
+        low, iou = self.model.mask_decoder(
+            image_embeddings=seen,
+            image_pe=self.model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=prompt[:, None],
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        mask = sam.postprocess_masks(low, small, size)[0, 0] > 0
-        return mask.numpy(), float(iou)
+        return Drawn(low, iou, None)
+
+    def square(self, picture: Image.Image) -> Tensor:
+        """(1, 3, S, S)."""
+        size, small = self._sizes(picture.height, picture.width)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        if small != size:
+            pixels = F.interpolate(
+                pixels, small, mode="bilinear", align_corners=False, antialias=True
+            )
+        pixels = (pixels - self.mean) / self.std
+        return F.pad(pixels, (0, self.side - small[1], 0, self.side - small[0]))
+
+    def at_size(self, low: Tensor, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+        """Logits of the square -> mask of the picture, bool (H, W)."""
+        _, (height, width) = self._sizes(*size)
+        large = F.interpolate(low, self.side, mode="bilinear", align_corners=False)
+        own = F.interpolate(large[..., :height, :width], size, mode="bilinear", align_corners=False)
+        return (own[0, 0] > 0).numpy()
+
+    def _sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of a picture, and in the square."""
+        scale = self.side / max(height, width)
+        return (height, width), (int(height * scale + 0.5), int(width * scale + 0.5))
+
+
+class SamHq(Sam):
+    """SAM-HQ, by transformers."""
+
+    def see(self, picture: Image.Image) -> Any:
+        """See `Sam`."""
+        embedding, early = self.model.get_image_embeddings(self.square(picture))
+        return embedding, {"hq_token_only": False, "intermediate_embeddings": early}
+
+    def __call__(self, seen: Any, prompt: Tensor) -> Drawn:
+        """See `Sam`."""
+        embedding, more = seen
+        empty = self.model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        low, iou, *others = self.model.mask_decoder(
+            image_embeddings=embedding,
+            image_positional_embeddings=self.model.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=prompt[:, None, None],
+            dense_prompt_embeddings=empty.expand_as(embedding),
+            multimask_output=False,
+            **more,
+        )
+        return Drawn(low[:, 0], iou, others[-1] if len(others) > 1 else None)
+
+
+class Sam2(SamHq):
+    """SAM 2, or SAM 3's tracker, by transformers: a picture is squashed to its square."""
+
+    def __init__(self, model: Any, side: int, processor: Any) -> None:
+        super().__init__(model, side)
+        self.processor = processor
+
+    def see(self, picture: Image.Image) -> Any:
+        """See `Sam`."""
+        pixels = self.processor([picture], return_tensors="pt")["pixel_values"]
+        *maps, embedding = self.model.get_image_embeddings(pixels)
+        return embedding, {"high_resolution_features": maps}
+
+    def at_size(self, low: Tensor, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+        """See `Sam`."""
+        own = F.interpolate(low, size, mode="bilinear", align_corners=False)
+        return (own[0, 0] > 0).numpy()
 
 
 def _class(target: str) -> type[nn.Module]:
@@ -237,14 +353,22 @@ def _cut(query: str, tokenizer: Any) -> str:
     return re.sub(pattern, lambda name: name[0][:1] + _CUT + name[0][1:], query, flags=re.I)
 
 
-def _load_sam(folder: Path, about: dict[str, Any]) -> Any:
+def _load_sam(folder: Path, about: dict[str, Any]) -> Sam:
+    if about["sam_type"] == "transformers":
+        model = AutoModelForMaskGeneration.from_pretrained(folder / about["sam"]).eval()
+        side = int(model.prompt_encoder.input_image_size)
+        if model.config.model_type == "sam_hq":
+            return SamHq(model, side)
+        return Sam2(model, side, AutoImageProcessor.from_pretrained(folder / about["sam"]))
     if about["sam_type"] == "folder":  # of no public size
         from keyseg.model.backbones.sam import load_sam  # else nothing of that is imported
 
-        return load_sam(folder / "sam", "folder")
-    from segment_anything import sam_model_registry
+        model = load_sam(folder / about["sam"], "folder")
+    else:
+        from segment_anything import sam_model_registry
 
-    return sam_model_registry[about["sam_type"]](str(folder / about["sam"])).eval()
+        model = sam_model_registry[about["sam_type"]](str(folder / about["sam"])).eval()
+    return Sam(model, model.image_encoder.img_size)
 
 
 def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

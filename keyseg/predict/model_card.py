@@ -5,41 +5,48 @@ from __future__ import annotations
 from typing import Any
 
 from keyseg.config import RunConfig
-from keyseg.model.backbones.sam import FOLDER_TYPE
 
 _SCORES = ("giou", "ciou", "keyword_accuracy")
 
 _LOAD = """\
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-llava = LlavaForConditionalGeneration.from_pretrained("llava")
-processor = AutoProcessor.from_pretrained("llava")
+from transformers import AutoModelForImageTextToText, AutoProcessor
+language = AutoModelForImageTextToText.from_pretrained("{language}")
+processor = AutoProcessor.from_pretrained("{language}")
 """
 _SAM = """\
 from segment_anything import sam_model_registry
-sam = sam_model_registry["{kind}"]("sam.pth")
+sam = sam_model_registry["{kind}"]("{sam}")
 """
 _SAM_FOLDER = """\
 from pathlib import Path
 from keyseg.model.backbones.sam import load_sam  # segment_anything's classes, no public size
-sam = load_sam(Path("sam"), "folder")
+sam = load_sam(Path("{sam}"), "folder")
 """
+_SAM_TRANSFORMERS = """\
+from transformers import AutoModelForMaskGeneration
+sam = AutoModelForMaskGeneration.from_pretrained("{sam}")
+"""
+_LOADS = {"folder": _SAM_FOLDER, "transformers": _SAM_TRANSFORMERS}
+"""By `sam_type`; others are of segment_anything's registry."""
 
 
 def card(cfg: RunConfig, info: dict[str, Any], about: dict[str, Any], dtype: str) -> str:
     """README.md of an export. `info`: run.json; `about`: keyseg.json."""
-    choice = cfg.model
-    loads = _LOAD + (_SAM_FOLDER if choice.sam_type == FOLDER_TYPE else _SAM)
-    needs = "".join(f", {package}" for package in about["needs"])
+    choice, kind = cfg.model, about["sam_type"]
+    loads = _LOAD + _LOADS.get(kind, _SAM)
+    needs = ", ".join(needed(about))
     commit = (info.get("git") or {}).get("commit") or "unknown"
     return f"""\
 # keyseg {info.get("label") or cfg.fusion["name"]}, seed {cfg.seed}
 
-Segments what a query asks for: LLaVA answers with the tokens `{choice.tokens.key}` (what it is
-called) and `{choice.tokens.seg}` (where it is), the fusion variant `{cfg.fusion["name"]}` joins the
-two, and SAM's mask decoder draws.
+Segments what a query asks for: a language model answers with the tokens `{choice.tokens.key}`
+(what it is called) and `{choice.tokens.seg}` (where it is), the fusion variant
+`{cfg.fusion["name"]}` joins the two, and a mask decoder draws.
 
-- base: `{choice.llava}` and `{choice.sam}` ({choice.sam_type}); their licences hold for this copy
-- LoRA (r {choice.lora.r}, {", ".join(choice.lora.targets)}) is merged; LLaVA is stored in {dtype}
+- base: `{choice.language_weights}` and `{choice.mask_weights}` ({kind}); their licences hold for
+  this copy
+- LoRA (r {choice.lora.r}, {", ".join(choice.lora.targets)}) is merged; `{about["language"]}/` is
+  stored in {dtype}
 - trained on `data={cfg.data["name"]}`, {cfg.optim.steps} steps, `loss={cfg.loss.name}`
 - run `{info.get("signature")}`, commit `{commit}`; `config.yaml` is all of its settings
 
@@ -49,13 +56,13 @@ two, and SAM's mask decoder draws.
     python predict.py PICTURE "QUERY" MASK.png
 
 A query that ends with `.`, `?` or `!` is asked as it stands; anything else is taken for a phrase
-and put into a question. `predict.py` shows the whole way; it needs torch, transformers,
-segment-anything{needs} and keyseg (for the class of the fusion variant).
+and put into a question. `predict.py` shows the whole way; it needs {needs} and
+keyseg (for the class of the fusion variant).
 
 ## Load the parts
 
 ```python
-{loads.format(kind=choice.sam_type)}
+{loads.format(kind=kind, language=about["language"], sam=about["sam"])}
 from safetensors.torch import load_file
 head = load_file("keyseg.safetensors")  # fusion, projections, keyword head
 ```
@@ -63,6 +70,12 @@ head = load_file("keyseg.safetensors")  # fusion, projections, keyword head
 Prompts, token ids ({about["key_id"]} and {about["seg_id"]}) and the fusion's class are in
 `keyseg.json`.
 """
+
+
+def needed(about: dict[str, Any]) -> list[str]:
+    """Packages that predict.py needs beside keyseg."""
+    drawing = [] if about["sam_type"] == "transformers" else ["segment-anything"]
+    return ["torch", "torchvision", "transformers", *drawing, *about["needs"]]
 
 
 def _scores(info: dict[str, Any]) -> str:

@@ -46,8 +46,12 @@ SEVERAL_COLUMNS = {
 """Further columns where queries may have several targets (`data.targets: each`). The columns above
 speak of the union of masks and of targets there; null for a query that has one mask."""
 
-REJECTED = {"rejected": "whether the answer says [REJ]; its mask is empty then"}
-"""A further column where answers may reject (`model.tokens.no_target: reject`)."""
+REJECTED = {"rejected": "whether the model says that there is no target; the mask is empty then"}
+"""A further column where it has a way of its own to say so: by [REJ] in the answer, or by the
+object score of every mask (`model.tokens.no_target: reject`, `score`)."""
+
+SCORED = {"object_score": "highest object score of its masks, a logit; null: it asks for none"}
+"""A further column where the object score decides (`model.tokens.no_target: score`)."""
 
 REQUIRED = (
     "id",

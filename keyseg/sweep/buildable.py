@@ -1,7 +1,8 @@
 """Checks, before any job, that a cell can be built: fusion, loss, prompt, tokens, LoRA.
 
-Torch is loaded for terms of the loss that are not keyseg's own, and for fusion variants that were
-not built here before: what was built is remembered under paths.data, by config and code.
+Torch is loaded for terms of the loss that are not keyseg's own, where an object score is asked for,
+and for fusion variants that were not built here before: what was built is remembered under
+paths.data, by config and code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import weights_path
-from keyseg.runs import code, disk
+from keyseg.runs import code, disk, targets
 
 FILE = "variants.json"
 """Under paths.data: of fusion variants that were built, what they are given for KEY."""
@@ -46,7 +47,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             vars(choice.lora),
         ]
         key = json.dumps(
-            [*parts, choice.language_weights, choice.mask_weights, choice.init, choice.sizes],
+            [*parts, choice.language_weights, choice.mask, choice.sam, choice.init, choice.sizes],
             default=str,
         )
         if key not in seen:
@@ -56,6 +57,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             check_lora(cfg)
             check_fusion(cfg)
             check_terms(cfg)
+            check_score(cfg)
 
 
 def check_tokenizer(cfg: RunConfig) -> None:
@@ -180,6 +182,23 @@ def check_terms(cfg: RunConfig) -> None:
         weighted_terms(cfg.loss)
 
 
+def check_score(cfg: RunConfig) -> None:
+    """Whether the mask side has an object score, where that is to say that there is no target.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not cfg.model.scores_objects:
+        return
+    target = str(cfg.model.mask["_target_"])
+    side = targets.find_class("model.mask._target_", target, object)
+    if not getattr(side, "scores_objects", False):
+        raise ConfigError(
+            f"model.tokens.no_target=score: {target} has no object score; SAM 2 and SAM 3's "
+            "tracker have one (mask=sam2_large), or take empty or reject"
+        )
+
+
 def _tokenizer_folder(cfg: RunConfig) -> Path | None:
     """Where the tokenizer is; None where it is made of bytes."""
     if cfg.model.init == "random" and cfg.model.sizes:
@@ -202,7 +221,7 @@ def _language_layers(folder: Path) -> set[str]:
     except (OSError, ValueError, KeyError):  # whoever loads it, says so
         return set()
     modules = [key.removesuffix(".weight") for key in keys if key.endswith(".weight")]
-    inside = [name for name in modules if "language_model" in name and ".layers." in name]
+    inside = [n for n in modules if re.search(r"(language|text)_model\b.*\.layers\.", n)]
     return {leaf for name in inside if not (leaf := name.rpartition(".")[2]).endswith("norm")}
 
 

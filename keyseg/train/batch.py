@@ -37,8 +37,9 @@ class Batch(Inputs):
     rows: `image_of` as a list (reading a tensor back makes a GPU wait);
     labels (B, L): the next token where it is part of an answer, else NO_LABEL;
     masks: the targets, uint8 (H, W) in {0, 1, 255 = ignore}; target_owners: whose they are. Where
-    answers are given they are as many as the answers' masks, in the same order. asked: whether an
-    answer has a SEG for each of N; one that rejects has none, and no mask is trained on it.
+    answers are given they are as many as the answers' masks, in the same order. asked: whether each
+    of N masks is trained: not that of an answer that rejects and has no SEG, nor, where an object
+    score says that nothing is there, an empty one.
     """
 
     examples: list[Example]
@@ -120,6 +121,9 @@ class Collator:
         if any(rejects):  # there is no KEY to name anything
             known = zip(batch.owners, batch.keyword_ids, strict=True)
             batch = replace(batch, keyword_ids=[[] if rejects[n] else ids for n, ids in known])
+        if self.conversation.scored:
+            there = [not examples[owner].no_target for owner in batch.owners]
+            batch = replace(batch, asked=[a and b for a, b in zip(batch.asked, there, strict=True)])
         of_examples = batch.example_rows
         for owner, mask in masks:
             example, row = examples[owner], of_examples[owner]

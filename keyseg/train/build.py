@@ -112,6 +112,8 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     if cfg.model.gradient_checkpointing != "none":
         vlm.checkpoint_gradients(selective=cfg.model.gradient_checkpointing == "selective")
     head = mask.head()
+    if cfg.model.scores_objects:
+        head.objects.requires_grad_(True)
     model = KeySeg(
         vlm,
         head,
@@ -213,7 +215,10 @@ def load_backbones(
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
-    over = {term.term.over for term in weighted_terms(cfg.loss) if term.weight}
+    terms = weighted_terms(cfg.loss, objects=cfg.model.scores_objects)
+    over = {term.term.over for term in terms if term.weight}
+    if cfg.model.scores_objects and not cfg.loss.object:
+        model.mask_head.objects.requires_grad_(False)
     drawn = (
         model.mask_head,
         model.fusion,

@@ -85,7 +85,7 @@ def _measure(
         size = seen.sizes[0]
         prompts = side.ask(torch.stack([_box(t) for t in targets]).to(device), size)
         levels = tuple(m.to(device).float().expand(len(targets), -1, -1, -1) for m in seen.mask)
-        masks = drawn(head(levels, prompts)[0], head.frame, size).transpose(1, 2).cpu()
+        masks = drawn(head(levels, prompts).logits, head.frame, size).transpose(1, 2).cpu()
         counts += list(_counts(masks, targets))
     if not counts:
         return {}

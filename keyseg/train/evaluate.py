@@ -4,7 +4,8 @@ teacher_forced: the answer is given up to the tokens. generated: the model write
 itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is empty. Where a query
 may have several targets, every [SEG] is a mask, and a record has their union and what comes of
 matching them with the targets. Where answers may reject, [REJ] leaves the mask empty; of a given
-answer the model says at its first token whether it would have rejected there.
+answer the model says at its first token whether it would have rejected there. Where the mask side's
+object score decides, a mask up to the threshold is empty.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def evaluate_batches(
             scores = keyword_logits(
                 output.key_query, output.table, keyword.similarity, keyword.temperature
             )
-            yield start, _records(parts, batch, output, scores, (protocol, parts.view))
+            asked_how = protocol, cfg.evaluation.object_threshold
+            yield start, _records(parts, batch, output, scores, asked_how)
 
 
 def as_asked(parts: Parts, batch: Batch, cfg: RunConfig, protocol: str) -> Batch:
@@ -129,15 +131,15 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
 
 
 def _records(
-    parts: Parts, batch: Batch, output: Output, scores: Tensor, asked_how: tuple[str, str]
+    parts: Parts, batch: Batch, output: Output, scores: Tensor, asked_how: tuple[str, float]
 ) -> list[Record]:
     """Rows of samples.parquet; `scores` (N, K, V) of the keyword, K = 0 where it is not asked.
 
     Where an answer has several masks, a row has KEY's words of the first, and the keyword's rank at
-    the KEY that ranks it worst. asked_how: the protocol, and how much of an image the language side
-    sees.
+    the KEY that ranks it worst. asked_how: the protocol, and the object score up to which there is
+    no target.
     """
-    protocol, view = asked_how
+    protocol, threshold = asked_how
     asked = bool(scores.shape[1])
     words = scores.softmax(-1).mean(dim=1) if asked else scores.new_zeros(len(scores), TOP_WORDS)
     top = words.topk(TOP_WORDS)
@@ -148,10 +150,14 @@ def _records(
     has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING
     answers = answers_of(batch)
-    rejected = _rejected(parts, batch, output, answers if protocol == GENERATED else None)
-    given = has_seg & has_key if parts.model.needs_key else has_seg
-    if any(rejected):
-        given = given & ~torch.tensor([rejected[o] for o in batch.owners], device=given.device)
+    of_example = _places(batch)
+    if parts.conversation.scored:
+        refused = _below(output, threshold) & has_seg
+    else:
+        said_so = _rejected(parts, batch, output, answers if protocol == GENERATED else None)
+        refused = torch.tensor([said_so[o] for o in batch.owners], device=has_seg.device)
+    given = (has_seg & has_key if parts.model.needs_key else has_seg) & ~refused
+    refusals = refused.tolist()
     masks = _masks(batch, output.mask_logits, given, parts.model.frame)
     whole = _targets(batch)
     pixels = _pixels(batch, masks, whole)
@@ -161,7 +167,6 @@ def _records(
     name = cache(lambda token: talk.text([token]))
     names_target = protocol == GENERATED and talk.names_target
     rows = []
-    of_example = _places(batch)
     for e, example in enumerate(batch.examples):
         mine = of_example[e]
         n = mine[0]
@@ -176,7 +181,7 @@ def _records(
         rows.append(
             {
                 **example.columns(protocol),
-                "slice_seen_by_clip": seen_slice(whole[e] == 1, view),
+                "slice_seen_by_clip": seen_slice(whole[e] == 1, parts.view),
                 "intersection": pixels[e]["intersection"],
                 "union": pixels[e]["union"],
                 "iou": float(iou(pixels[e]["intersection"], pixels[e]["union"])),
@@ -197,10 +202,12 @@ def _records(
                 "ignore_rle": pixels[e]["ignore_rle"],
             }
         )
-        if talk.rej_id is not None:
-            rows[-1]["rejected"] = rejected[e]
+        if talk.rej_id is not None or talk.scored:
+            rows[-1]["rejected"] = all(refusals[k] for k in mine)
+        if talk.scored:
+            rows[-1]["object_score"] = _highest(output, [k for k in mine if segs[k]])
         if example.targets is not None:
-            said = [k for k in mine if segs[k] and not rejected[e]]
+            said = [k for k in mine if segs[k] and not refusals[k]]
             drawn_each = [masks[k].T.cpu().numpy() for k in said]
             found = of_each(drawn_each, [m.cpu().numpy() for m in _own_targets(batch, e)])
             heard = {k: top_ids[k][0] if keys[k] else None for k in said}
@@ -235,6 +242,18 @@ def _rejected(
         more[mine[0]] and not example.targets
         for example, mine in zip(batch.examples, _places(batch), strict=True)
     ]
+
+
+def _below(output: Output, threshold: float) -> Tensor:
+    """(N,) whether the object score of a mask says that nothing is there."""
+    assert output.object_logits is not None, "the mask side has no object score"
+    return output.object_logits <= threshold
+
+
+def _highest(output: Output, masks: Sequence[int]) -> float | None:
+    """Object score of the likeliest of these masks; None of none."""
+    assert output.object_logits is not None
+    return round(float(output.object_logits[masks].max()), 4) if masks else None
 
 
 def _places(batch: Batch) -> list[list[int]]:

@@ -1,7 +1,8 @@
 """The terms of the loss, as pure functions, and their weighted sum.
 
 A term is a function under `@term`, which says what it is the mean over; the config gives it a
-weight (`loss.terms: {edge: 0.5}`). The four of the paper have keys of their own in `loss`.
+weight (`loss.terms: {edge: 0.5}`). The four of the paper have keys of their own in
+`loss`, and the object score has one.
 
 Shapes: N expressions, M supervised positions, K KEY tokens, V vocabulary, D hidden size.
 """
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from keyseg.config import ConfigError, LossConfig
+from keyseg.config import OBJECT_TERM, ConfigError, LossConfig
 from keyseg.data.example import VOID
 from keyseg.runs import targets
 
@@ -147,6 +148,15 @@ def named_keyword(
     return keyword_loss(scores, batch.keyword_ids, target)
 
 
+@term("expressions", name=OBJECT_TERM)
+def object_loss(output: Output, batch: Batch) -> Tensor:
+    """Binary cross-entropy of the mask side's object score: whether a target is there."""
+    assert output.object_logits is not None, "the mask side has no object score"
+    there = [not batch.examples[owner].no_target for owner in batch.owners]
+    logits = output.object_logits.float()
+    return F.binary_cross_entropy_with_logits(logits, logits.new_tensor(there))
+
+
 @dataclass(frozen=True)
 class Weighted:
     """A term as a config asks for it. options: what its function takes beside the data."""
@@ -165,8 +175,10 @@ class Weighted:
         return self.term.function(*given, **self.options)
 
 
-def weighted_terms(cfg: LossConfig) -> list[Weighted]:
+def weighted_terms(cfg: LossConfig, *, objects: bool = False) -> list[Weighted]:
     """The terms of a config, those of the paper first.
+
+    `objects`: whether the object score is one of them (`ModelConfig.scores_objects`).
 
     Raises:
         ConfigError: a term that is not defined, or an option that its function does not take.
@@ -180,6 +192,8 @@ def weighted_terms(cfg: LossConfig) -> list[Weighted]:
     ]
     weighted = [Weighted(LOSS_TERMS[name], weight, options) for name, weight, options in own]
     weighted.append(Weighted(LOSS_TERMS["keyword"], keyword.weight, heard))
+    if objects:
+        weighted.append(Weighted(LOSS_TERMS[OBJECT_TERM], cfg.object, {}))
     return weighted + [_asked(name, spec) for name, spec in cfg.terms.items()]
 
 

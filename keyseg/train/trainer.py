@@ -57,31 +57,33 @@ class Stopped(RuntimeError):  # noqa: N818 (a state, not a mistake)
 
 
 class Counts(NamedTuple):
-    """How many of each the losses are means over: supervised tokens, masks, keywords.
+    """How many of each the losses are means over: supervised tokens, masks, keywords, expressions.
 
-    As a share: of what there is in the step.
+    As a share: of what there is in the step. An expression counts once for each mask that it may
+    ask for.
     """
 
     tokens: float
     masks: float
     keywords: float
+    expressions: float
 
     @classmethod
     def of(cls, batch: Batch) -> Counts:
         """Those of a batch."""
         keywords = sum(bool(ids) for ids in batch.keyword_ids)
-        return cls(len(batch.supervised), sum(batch.asked), keywords)
+        return cls(len(batch.supervised), sum(batch.asked), keywords, len(batch.asked))
 
     def over(self, kind: str) -> float:
         """Of what a term is the mean over."""
-        return {"tokens": self.tokens, "keywords": self.keywords}.get(kind, self.masks)
+        return float(getattr(self, kind))
 
     def share(self, total: Counts) -> Counts:
         """Of `total`; nothing of nothing is 0."""
         return Counts(*(mine / max(all_, 1) for mine, all_ in zip(self, total, strict=True)))
 
 
-_WHOLE = Counts(1.0, 1.0, 1.0)
+_WHOLE = Counts(1.0, 1.0, 1.0, 1.0)
 
 
 def compute_losses(
@@ -92,7 +94,7 @@ def compute_losses(
     Masks are compared at the images' own sizes (as LISA does), or at the decoder's resolution:
     a sixteenth of the pixels at SAM's 1024, and thin parts may vanish from the target.
     """
-    terms = weighted_terms(cfg.loss)
+    terms = weighted_terms(cfg.loss, objects=cfg.model.scores_objects)
     masks = _compared(output, batch, cfg.loss, frame)
     given: dict[str, tuple[Any, ...]] = {
         "tokens": (output.text_logits, batch.labels.flatten()[batch.supervised]),
@@ -102,7 +104,7 @@ def compute_losses(
 
     def value(term: Weighted) -> Tensor:
         if term.term.over == "masks":
-            if not masks:  # every answer rejects: a gradient all the same, of nothing
+            if not masks:  # nothing is there: a gradient all the same, of nothing
                 return output.mask_logits.sum() * 0.0
             return torch.cat([term(logits, targets) for logits, targets in masks]).mean()
         return term(*given[term.term.over])
@@ -116,7 +118,7 @@ def _compared(
 ) -> list[tuple[Tensor, Tensor]]:
     """Logits and targets (N, H, W) at the size at which they are compared, a pair for each size.
 
-    Those of answers with SEG: one that rejects has no mask.
+    Those that are trained (`Batch.asked`).
     """
     pairs = []
     for every, size in by_size(batch):
@@ -187,7 +189,8 @@ class Trainer:
             for name, module in self.model.named_modules()
             if isinstance(module, Attention) and not module.single
         }
-        self._losses = ["loss", *(term.name for term in weighted_terms(cfg.loss))]
+        terms = weighted_terms(cfg.loss, objects=cfg.model.scores_objects)
+        self._losses = ["loss", *(term.name for term in terms)]
         self._window = torch.zeros(len(self._losses), device=self.device)
         self._entropies = torch.zeros(len(self._attentions), device=self.device)
         self._count = 0

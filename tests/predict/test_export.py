@@ -147,7 +147,7 @@ def test_the_card_is_true(folder, run, group, tmp_path):
     assert run.path.name in text
     assert "| teacher_forced | 50.0 | 25.0 | 100.0 |" in text
     block = text.partition("```python\n")[2].partition("```")[0]
-    block += "print(len(head), llava.num_parameters(), type(sam).__name__)"
+    block += "print(len(head), language.num_parameters(), type(sam).__name__)"
     for command in (["-c", block], ["predict.py", group.image, "a ball", tmp_path / "mask.png"]):
         done = subprocess.run(
             [sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True

@@ -62,7 +62,7 @@ def test_an_answer_that_rejects_trains_its_text_and_no_mask(cell):
     assert "[SEG]" in said[0]
     assert said[1].replace(" ", "") == "sure,[REJ]."
     assert batch.asked == [True, False]
-    assert Counts.of(batch)[1:] == (1, 1)
+    assert Counts.of(batch)[1:] == (1, 1, 2)
     assert batch.keyword_ids[1] == []
     output = parts.model(batch)
     losses = compute_losses(output, batch, cfg, parts.model.frame)

@@ -121,7 +121,7 @@ def test_every_target_is_a_mask_of_its_own(make, order):
     words = [talk.text(k) for k in batch.keyword_ids]
     assert words == ["ball", "kite", "ball", "ball", ""]
     assert [int((m == 1).sum()) for m in batch.masks] == [400, 600, 300, 400, 0]
-    assert Counts.of(batch)[1:] == (5, 4)
+    assert Counts.of(batch)[1:] == (5, 4, 5)
     segments = batch.packed.segments[0, batch.seg_at].tolist()
     assert segments == [1, 1, 2, 2, 3], "an expression has one row of tokens"
 
@@ -269,7 +269,9 @@ def test_a_run_from_its_data_to_its_report(trained, muse, tmp_path, monkeypatch,
     page = (out / "muse/index.html").read_text()
     assert "Several targets" in page
     assert "numbers in print are another protocol" in page
-    assert "masks: 2, targets: 2" in page
+    assert "of several targets each has a colour of its own" in page
+    assert "masks: 2, targets: 2" not in page, "as it should be is no remark"
+    assert "masks: 0, targets: 2" not in page
     # What others get of it, read again, is the same to the last digit.
     file = tmp_path / "masks.jsonl"
     keyseg("export", "predictions", "muse/full", "--protocol", "teacher_forced", "--out", file)

@@ -220,16 +220,25 @@ class Language:
         """See `LanguageSide`."""
         return self.vlm(self.model, **options)
 
-    def save(self, vlm: Vlm, folder: Path, new_tokens: Sequence[str], dtype: torch.dtype) -> None:
+    def save(
+        self, vlm: Vlm, folder: Path, new_tokens: Sequence[str], dtype: torch.dtype
+    ) -> dict[str, Any]:
         """See `LanguageSide`; the base is read again for what the adapted one was made without."""
+        own = folder / self.family
         merged: Any = vlm.peft.merge_and_unload()
         whole = type(self).load(self.choice, torch.float32, torch.device("cpu"), "vision")
         for name in self.vlm.sees:
             setattr(merged.model, name, getattr(whole.model.model, name))
         merged.config.vision_config = whole.model.config.vision_config
-        merged.to(dtype).save_pretrained(folder)
+        merged.to(dtype).save_pretrained(own)
         whole.tokenizer.add_tokens([AddedToken(text, normalized=False) for text in new_tokens])
-        whole.processor.save_pretrained(folder)
+        whole.processor.save_pretrained(own)
+        return {
+            "language": self.family,
+            "placeholder": self.placeholder,
+            "reads": self.options,
+            "clip_view": None,
+        }
 
 
 class ImageEncoder(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,12 @@ class Llava(Language):
         """See `Backbone`."""
         pixels = clip_pixels(self.processor.image_processor, self.view, picture)
         return {"pixels": pixels[None]}
+
+    def save(
+        self, vlm: Vlm, folder: Path, new_tokens: Sequence[str], dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """See `LanguageSide`."""
+        return super().save(vlm, folder, new_tokens, dtype) | {"clip_view": self.view}
 
     def _places(self, size: Size) -> Prefix:
         """As many for every image."""

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from keyseg.config import ModelConfig, resolve_path
 from keyseg.data.prefix import Size
 from keyseg.model.backbones.encoders import Levels
+from keyseg.model.backbones.sides import Drawn
 from keyseg.model.backbones.weights import WeightsError
 from keyseg.model.resample import Frame, resized
 
@@ -180,6 +181,7 @@ class MaskHead(nn.Module):
 
     image_pe: Tensor
     no_mask: Tensor
+    objects = None
 
     def __init__(self, sam: Sam) -> None:
         super().__init__()
@@ -196,8 +198,8 @@ class MaskHead(nn.Module):
         """Parts that the single-mask output does not use: frozen on purpose."""
         return [*self.decoder.output_hypernetworks_mlps[1:], self.decoder.iou_prediction_head]
 
-    def forward(self, features: Levels, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """features (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,).
+    def forward(self, features: Levels, prompts: Tensor) -> Drawn:
+        """features (N, C, E, E), prompts (N, P, C) -> N masks.
 
         The IoU is what SAM itself expects of its mask; its head stays as it was pre-trained.
         """
@@ -214,7 +216,7 @@ class MaskHead(nn.Module):
         weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
         with torch.no_grad():
             expected: Tensor = decoder.iou_prediction_head(states[:, 0].detach())[:, 0]
-        return torch.einsum("nc,nchw->nhw", weights, upscaled), expected
+        return Drawn(torch.einsum("nc,nchw->nhw", weights, upscaled), expected)
 
 
 class SegmentAnything:
@@ -222,6 +224,7 @@ class SegmentAnything:
 
     name: ClassVar[str] = "sam"
     title: ClassVar[str] = "SAM's encoder"
+    scores_objects: ClassVar[bool] = False
 
     def __init__(self, sam: Sam, choice: ModelConfig) -> None:
         self.sam, self.choice = sam, choice
@@ -266,18 +269,18 @@ class SegmentAnything:
         prompts: Tensor = encoder(points=None, boxes=scaled, masks=None)[0]
         return prompts
 
-    def save(self, head: MaskHead, folder: Path) -> str:
+    def save(self, head: MaskHead, folder: Path) -> dict[str, str]:
         """In the form it came in."""
         source = resolve_path(self.choice.sam)
         sam = load_sam(source, self.choice.sam_type)
         sam.mask_decoder.load_state_dict(head.decoder.state_dict())
         if self.choice.sam_type != FOLDER_TYPE:
             torch.save(sam.state_dict(), folder / "sam.pth")
-            return "sam.pth"
+            return {"sam": "sam.pth", "sam_type": self.choice.sam_type}
         (folder / "sam").mkdir()
         shutil.copyfile(source / "config.json", folder / "sam" / "config.json")
         save_file(sam.state_dict(), folder / "sam" / "model.safetensors")
-        return "sam"
+        return {"sam": "sam", "sam_type": FOLDER_TYPE}
 
 
 class SamEncoder(nn.Module):

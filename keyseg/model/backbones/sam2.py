@@ -29,6 +29,7 @@ from keyseg.config import ModelConfig
 from keyseg.data.prefix import Size
 from keyseg.model.backbones.encoders import Levels
 from keyseg.model.backbones.language import BROKEN, first_line, quiet
+from keyseg.model.backbones.sides import Drawn
 from keyseg.model.backbones.weights import WeightsError, weights_path
 from keyseg.model.resample import Frame
 
@@ -42,6 +43,7 @@ class Sam2:
     """transformers' `model_type`: public files hold the video model, whose memory is left out."""
     model: ClassVar[type[PreTrainedModel]] = Sam2Model
     config: ClassVar[type[PretrainedConfig]] = Sam2Config
+    scores_objects: ClassVar[bool] = True
 
     def __init__(self, model: Any, dtype: torch.dtype, choice: ModelConfig) -> None:
         self.sam, self.dtype, self.choice = model, dtype, choice
@@ -119,12 +121,14 @@ class Sam2:
         height, width = size
         return [self.side / width, self.side / height] * 2
 
-    def save(self, head: Any, folder: Path) -> str:
+    def save(self, head: Any, folder: Path) -> dict[str, str]:
         """See `MaskSide`."""
         whole = self._read(weights_path(self.choice.mask_weights))
         whole.mask_decoder.load_state_dict(head.decoder.state_dict())
+        whole.config.mask_decoder_config.dynamic_multimask_via_stability = False  # as in `load`
         whole.save_pretrained(folder / "sam")
-        return "sam"
+        self.processor.save_pretrained(folder / "sam")
+        return {"sam": "sam", "sam_type": "transformers"}
 
 
 class Sam3Tracker(Sam2):
@@ -175,6 +179,12 @@ class Sam2Head(nn.Module):
         for module in self.idle():
             module.requires_grad_(False)
 
+    @property
+    def objects(self) -> nn.Module | None:
+        """See `PromptedHead`."""
+        made: nn.Module = self.decoder.pred_obj_score_head
+        return made
+
     def idle(self) -> list[nn.Module]:
         """What the single mask does not use, or was used before features were kept: frozen."""
         decoder = self.decoder
@@ -185,12 +195,12 @@ class Sam2Head(nn.Module):
         """What the decoder reads besides the embedding, from the other levels."""
         return {"high_resolution_features": list(maps)}
 
-    def forward(self, features: Levels, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), IoU (N,)."""
+    def forward(self, features: Levels, prompts: Tensor) -> Drawn:
+        """Levels (N, C, E, E), prompts (N, P, C) -> N masks."""
         embeddings, *maps = features
         n = prompts.shape[0]
         assert embeddings.shape[0] == n, f"{embeddings.shape[0]} images for {n} prompts"
-        masks, expected, *_ = self.decoder(
+        masks, expected, *more = self.decoder(
             image_embeddings=embeddings,
             image_positional_embeddings=self.image_pe.expand(n, -1, -1, -1),
             sparse_prompt_embeddings=prompts[:, None],
@@ -198,4 +208,5 @@ class Sam2Head(nn.Module):
             multimask_output=False,
             **self.further(maps),
         )
-        return masks[:, 0, 0], expected[:, 0, 0].detach()
+        objects = None if self.objects is None else more[-1][:, 0, 0]
+        return Drawn(masks[:, 0, 0], expected[:, 0, 0].detach(), objects)

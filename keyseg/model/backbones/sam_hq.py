@@ -29,6 +29,7 @@ class SamHq(Sam2):
     families = ("sam_hq",)
     model = SamHQModel
     config = SamHQConfig
+    scores_objects = False
 
     def __init__(self, model: Any, dtype: torch.dtype, choice: ModelConfig) -> None:
         super().__init__(model, dtype, choice)
@@ -72,6 +73,10 @@ class SamHqHead(Sam2Head):
 
     Its other level are the early states (N, W, E, E).
     """
+
+    @property
+    def objects(self) -> None:
+        """See `PromptedHead`: SAM's decoder has no such score."""
 
     def idle(self) -> list[nn.Module]:
         """Parts that the single mask does not use: frozen on purpose."""

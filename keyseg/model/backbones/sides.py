@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +80,32 @@ class LanguageSide(Backbone, Protocol):
         """The language model with LoRA and new tokens; options as `Vlm` takes them."""
         ...
 
-    def save(self, vlm: Vlm, folder: Path, new_tokens: Sequence[str], dtype: torch.dtype) -> None:
-        """Write an adapted model, merged, and its processor as transformers reads them."""
+    def save(
+        self, vlm: Vlm, folder: Path, new_tokens: Sequence[str], dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Write an adapted model, merged, and its processor as transformers reads them.
+
+        Args:
+            vlm: cannot be used any more.
+            folder: of an export; the model gets one of its own in it.
+            new_tokens: that the processor has to know.
+            dtype: of its weights.
+
+        Returns:
+            What predict.py of the export asks, in JSON types: `language`, the model's folder;
+            `placeholder`, what stands for an image in a text; `reads`, options of the processor;
+            `clip_view`, how an image becomes a square before; null: it does not.
+        """
         ...
+
+
+class Drawn(NamedTuple):
+    """logits of masks (N, 4E, 4E); iou (N,), what the decoder expects of each; objects (N,), logits
+    of its score of whether something is there, None where it has none."""
+
+    logits: Tensor
+    iou: Tensor
+    objects: Tensor | None = None
 
 
 class PromptedHead(Protocol):
@@ -90,14 +113,19 @@ class PromptedHead(Protocol):
 
     channels: int
     frame: Frame
+    objects: nn.Module | None
+    """What makes the object score; frozen until it is asked for. None: nothing does."""
 
-    def __call__(self, embeddings: Levels, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels (N, C, E, E), prompts (N, P, C) -> mask logits (N, 4E, 4E), expected IoU (N,)."""
+    def __call__(self, embeddings: Levels, prompts: Tensor) -> Drawn:
+        """Levels (N, C, E, E), prompts (N, P, C) -> N masks."""
         ...
 
 
 class MaskSide(Backbone, Protocol):
     """A promptable segmentation model: it draws the mask that a prompt asks for."""
+
+    scores_objects: bool
+    """Whether its decoder says by a score if something is there at all."""
 
     def head(self) -> Any:
         """Its decoder, a `PromptedHead` and module."""
@@ -107,8 +135,13 @@ class MaskSide(Backbone, Protocol):
         """Boxes (N, 4), pixels left, top, right, bottom of an image -> prompts (N, P, C)."""
         ...
 
-    def save(self, head: Any, folder: Path) -> str:
-        """Write the model with a trained head; returns the name of its file or folder."""
+    def save(self, head: Any, folder: Path) -> dict[str, str]:
+        """Write the model with a trained head into the folder of an export.
+
+        Returns:
+            What predict.py of the export asks: `sam`, the name of its file or folder; `sam_type`,
+            a type of segment_anything's registry, "folder", or "transformers".
+        """
         ...
 
 
