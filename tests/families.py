@@ -11,6 +11,7 @@ from keyseg.model.backbones.llava_onevision import LlavaOnevision
 from keyseg.model.backbones.qwen_vl import Qwen3Vl, Qwen25Vl
 from keyseg.model.backbones.sam2 import Sam2, Sam3Tracker
 from keyseg.model.backbones.sam_hq import SamHq
+from keyseg.model.backbones.smolvlm import SmolVlm
 
 _TEXT: dict[str, Any] = {
     "vocab_size": 320,
@@ -71,6 +72,22 @@ LANGUAGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
             },
         },
         {},
+    ),
+    "smolvlm": (
+        SmolVlm,
+        {
+            "text": {**_TEXT, "pad_token_id": 3},
+            "vision": {
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 56,
+                "patch_size": 14,
+            },
+            "scale_factor": 2,
+        },
+        {"size": {"longest_edge": 112}},
     ),
     "llava_onevision": (
         LlavaOnevision,

@@ -1,9 +1,10 @@
 """A trained model in the formats of transformers and segment_anything: LoRA merged, tokens added.
 
 DIR/README.md            model card: what it is, its scores, how to load it
-DIR/llava/               LlavaForConditionalGeneration and processor; KEY and SEG are words
+DIR/llava/               the language side (by its family: qwen3_vl/, ...) as transformers reads it,
+                         and its processor; KEY and SEG are words
 DIR/sam.pth              segment_anything's Sam with the trained mask decoder (or sam/, where
-                         it is of no public size)
+                         it is of no public size, or another that transformers reads)
 DIR/keyseg.safetensors   fusion, projections and keyword head
 DIR/keyseg.json          prompt, tokens and the fusion's class: what predict.py needs
 DIR/predict.py           asks it, with nothing but those libraries and the fusion's class
@@ -22,10 +23,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from keyseg.config import LLAVA, SAM, ConfigError, RunConfig
+from keyseg.config import ConfigError, RunConfig
 from keyseg.data.example import several_targets
 from keyseg.data.prompts import Conversation, asked, new_tokens
 from keyseg.data.templates import IMAGE_TOKEN
+from keyseg.model.backbones import damage
 from keyseg.model.backbones.sides import DTYPES
 from keyseg.predict import exported_script
 from keyseg.predict.model_card import card
@@ -43,8 +45,8 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
     Args:
         run: finished.
         folder: must not exist, or be empty.
-        dtype: of LLaVA's weights: fp32, bf16 or fp16; None = as the run kept them. All else is
-            fp32.
+        dtype: of the language side's weights: fp32, bf16 or fp16; None = as the run kept them. All
+            else is fp32.
 
     Raises:
         ConfigError: `folder` holds something, its disk has too little space, or the run's base was
@@ -56,12 +58,6 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         raise ConfigError(f"{folder} holds something already; give another folder")
     if run.config.model.init == "random":
         raise ConfigError(f"run {run.path} has model.init=random: it has no base to be merged into")
-    for part, side in (("language", run.config.model.language), ("mask", run.config.model.mask)):
-        if side["_target_"] not in (LLAVA, SAM):
-            raise ConfigError(
-                f"model.{part}._target_={side['_target_']}: predict.py of an export loads "
-                "LLaVA and SAM alone. `keyseg predict` asks the run itself"
-            )
     # 4-bit weights cannot be merged into: the base is read whole
     cfg = replace(run.config, model=replace(run.config.model, quantization="none"))
     parts = load_model(cfg, run.best_file, torch.device("cpu"))
@@ -78,20 +74,19 @@ def export(run: RunDirectory, folder: Path, dtype: str | None = None) -> Path:
         if (words := parts.model.keyword_head) is not None:
             if cfg.loss.keyword.table == "frozen" and not parts.model.vlm.whole_tables:
                 head["keyword_head.new_rows"] = words.table[new_ids(talk)]
-            else:  # llava/ has another one
+            else:  # the language side has another one
                 head["keyword_head.table"] = words.table.detach()
         save_file(  # copies: SEG and KEY may share a projection
             {k: v.float().contiguous().clone() for k, v in head.items()},
             aside / "keyseg.safetensors",
         )
-        sam = parts.mask.save(parts.model.mask_head, aside)
-        about = _about(cfg, parts, sam)
+        about = _about(cfg, parts) | parts.mask.save(parts.model.mask_head, aside)
+        added = new_tokens(cfg.model.tokens)
+        about |= parts.language.save(parts.model.vlm, aside, added, DTYPES[dtype])
         (aside / "keyseg.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         shutil.copyfile(exported_script.__file__, aside / "predict.py")
         (aside / "README.md").write_text(card(run.config, run.info, about, dtype))
         shutil.copyfile(run.config_file, aside / "config.yaml")
-        added = new_tokens(cfg.model.tokens)
-        parts.language.save(parts.model.vlm, aside / "llava", added, DTYPES[dtype])
         if folder.exists():
             folder.rmdir()
         aside.rename(folder)
@@ -111,8 +106,8 @@ def _check_space(model: nn.Module, dtype: torch.dtype, folder: Path) -> None:
         )
 
 
-def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
-    """keyseg.json."""
+def _about(cfg: RunConfig, parts: Parts) -> dict[str, Any]:
+    """keyseg.json, but for what the sides say."""
     talk, tokens = parts.conversation, cfg.model.tokens
     before, _, after = cfg.prompt.user.partition(IMAGE_TOKEN)
     # as Conversation.question puts them together
@@ -130,17 +125,15 @@ def _about(cfg: RunConfig, parts: Parts, sam: str) -> dict[str, Any]:
         "key_id": talk.key_id,
         "seg_id": talk.seg_id,
         "rej_id": talk.rej_id,
+        "object_threshold": cfg.evaluation.object_threshold if talk.scored else None,
         "new_ids": new_ids(talk),
         "n_keys": tokens.n_keys,
         "key_first": tokens.order == "key_first",
         "several_masks": several_targets(cfg.data),
         "reads_state_before_token": int(tokens.state == "previous"),
-        "clip_view": cfg.model.clip_view,
         "max_new_tokens": cfg.evaluation.max_new_tokens,
         "similarity": cfg.loss.keyword.similarity,
         "temperature": cfg.loss.keyword.temperature,
-        "sam": sam,
-        "sam_type": cfg.model.sam_type,
         "needs": _needs(cfg),
         "fusion": {**options, "dim": parts.model.dim, "n_keys": tokens.n_keys},
     }
@@ -152,9 +145,9 @@ def new_ids(talk: Conversation) -> list[int]:
 
 
 def _needs(cfg: RunConfig) -> list[str]:
-    """Packages with the fusion's class, beside keyseg, with their versions."""
+    """Packages of the language side, and with the fusion's class, beside keyseg; with versions."""
     own = str(cfg.fusion["_target_"]).partition(".")[0]
-    return [
+    return damage.needed(str(cfg.model.language["_target_"])) + [
         f"{package.name}=={package.version}" if package.version else package.name
         for package in packages.of(cfg)
         if package.name == own

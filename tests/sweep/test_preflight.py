@@ -167,10 +167,23 @@ def test_random_needs_no_files(compose_run):
     assert weights.weights_fingerprint(cfg) == "random"
 
 
-def test_four_bits_need_their_library(compose_run, monkeypatch):
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("model=llava_1_5_7b", "model.quantization=nf4"),
+            r"needs bitsandbytes: pip install 'keyseg\[qlora\]'",
+        ),
+        (
+            ("model=smolvlm_2b", "model.init=random"),
+            r"model=smolvlm_2b: .*SmolVlm needs num2words: pip install 'keyseg\[smolvlm\]'",
+        ),
+    ],
+)
+def test_a_library_that_is_needed_is_named(compose_run, monkeypatch, overrides, said):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    cfg = compose_run("model=llava_1_5_7b", "model.quantization=nf4")
-    with pytest.raises(ConfigError, match=r"needs bitsandbytes: pip install 'keyseg\[qlora\]'"):
+    cfg = compose_run(*overrides)
+    with pytest.raises(ConfigError, match=said):
         weights.check_weights(cfg)
 
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from keyseg.config import ModelConfig
 from keyseg.data.mix import ImageSampler, groups, load_splits
@@ -12,7 +14,10 @@ from keyseg.model.backbones.encoders import joined
 from keyseg.model.fusion import OTHER
 from keyseg.model.manifest import trainable
 from keyseg.model.packing import pack
-from keyseg.predict.predictor import Predictor
+from keyseg.predict.export import export
+from keyseg.predict.exported_script import Exported
+from keyseg.predict.predictor import Predictor, _example
+from keyseg.runs.run_directory import RunDirectory
 from keyseg.train.build import build, with_others
 from keyseg.train.evaluate import evaluate
 from keyseg.train.trainer import Trainer
@@ -135,7 +140,8 @@ def test_many_expressions_behind_one_prefix_equal_each_alone(cell, shake, langua
 
 @pytest.mark.parametrize(("language", "mask", "fusion"), EACH)
 def test_a_run_goes_on_where_it_was_stopped_and_answers(cell, tmp_path, language, mask, fusion):
-    """Resumed: the same weights bit for bit. Generated: rows for all examples. Asked: a mask."""
+    """Resumed: the same weights bit for bit, from features that are kept. Generated: rows for all
+    examples. Asked: a mask."""
     cfg = cell(language, mask, fusion)
     _, whole, splits = trained(cfg, tmp_path / "whole")
     list(whole.fit(lambda: {"giou": 0.0}))
@@ -146,6 +152,7 @@ def test_a_run_goes_on_where_it_was_stopped_and_answers(cell, tmp_path, language
     parts, second, _ = trained(cfg, tmp_path / "half")
     assert second.resume() == 1
     list(second.fit(lambda: {"giou": 0.0}))
+    assert not any(encoder.is_loaded for encoder in parts.features.encoders), "all was kept"
     assert all(torch.equal(v, wanted[k]) for k, v in trainable(second.model).items())
     images = groups(e for s in splits[2] for e in s.examples)[:2]
     rows = list(evaluate(parts, images, cfg, "generated"))
@@ -154,6 +161,64 @@ def test_a_run_goes_on_where_it_was_stopped_and_answers(cell, tmp_path, language
     [prediction] = predictor(images[0].image, ["the red ball"], "teacher_forced")
     assert prediction.mask.shape == (128, 128)
     assert prediction.predicted_iou is not None
+
+
+SCORE = "model.tokens.no_target=score"
+EXPORTED = [
+    ("qwen2_5_vl", "sam2", ()),
+    ("qwen3_vl", "sam_hq", ("prompt=chatml",)),
+    (
+        "internvl",
+        "sam3_tracker",
+        ("model.tokens.no_target=score", "evaluation.object_threshold=-9"),
+    ),
+    ("llava_onevision", "sam", ("model.tokens.state=previous",)),
+    ("llava", "sam2", ("model.clip_view=pad",)),
+    ("smolvlm", "sam_hq", ("prompt=smolvlm",)),
+]
+"""Every side once, each with something else that predict.py has to know."""
+
+
+@pytest.mark.parametrize(("language", "mask", "options"), EXPORTED)
+def test_an_export_draws_what_the_run_draws(cell, shake, tmp_path, language, mask, options):
+    """By plain transformers, on a picture that is no square: words, mask, and what is written."""
+    cfg = cell(language, mask, "full", *options)
+    torch.manual_seed(0)
+    parts = build(cfg, CPU)
+    shake(parts.model)
+    run = RunDirectory.create(tmp_path / "run", cfg)
+    save_file(
+        {k: v.detach().contiguous() for k, v in trainable(parts.model).items()}, run.best_file
+    )
+    folder = export(run, tmp_path / "export")
+    card = (folder / "README.md").read_text()
+    assert ("segment-anything" in card, "num2words" in card) == (
+        mask == "sam",
+        language == "smolvlm",
+    )
+    noise = torch.randint(0, 256, (90, 130, 3), dtype=torch.uint8)
+    Image.fromarray(noise.numpy()).save(tmp_path / "picture.png")
+    query = "the red ball"
+    predictor, exported = Predictor(cfg, run.best_file, CPU), Exported(folder)
+    [wanted] = predictor(tmp_path / "picture.png", [query], "teacher_forced")
+    talk = predictor.parts.conversation
+    turn = talk.turn(_example(tmp_path / "picture.png", query))
+    with Image.open(tmp_path / "picture.png") as picture:
+        found = exported(picture, query, turn.ids[turn.answer :])
+        written = exported(picture, query)
+    assert [word for word, _ in found.words] == [word for word, _ in wanted.words]
+    assert [p for _, p in found.words] == pytest.approx([p for _, p in wanted.words], abs=1e-3)
+    assert found.mask.shape == wanted.mask.shape
+    assert 0.01 < wanted.mask.mean() < 0.99
+    assert (found.mask == wanted.mask).mean() > 0.999
+    assert found.iou == pytest.approx(wanted.predicted_iou, abs=1e-3)
+    [own] = predictor(tmp_path / "picture.png", [query], "generated")
+    assert written.text == own.answer
+    if exported.about["object_threshold"] is not None:
+        exported.about["object_threshold"] = 9.0
+        with Image.open(tmp_path / "picture.png") as picture:
+            none = exported(picture, query, turn.ids[turn.answer :])
+        assert (none.masks, none.iou, none.mask.any()) == ([], None, False)
 
 
 @pytest.fixture(scope="module")

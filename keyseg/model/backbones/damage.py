@@ -3,6 +3,7 @@ heads, before anything is loaded. Loads no torch."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -15,14 +16,30 @@ MODEL_TYPES = {
     "Qwen3Vl": ("qwen3_vl",),
     "InternVl": ("internvl",),
     "LlavaOnevision": ("llava_onevision",),
+    "SmolVlm": ("smolvlm",),
     "Sam2": ("sam2", "sam2_video"),
     "SamHq": ("sam_hq",),
     "Sam3Tracker": ("sam3_tracker", "sam3_video"),
 }
 """By a side's class, what transformers calls the families that it reads; others are not looked at.
 """
+PACKAGES = {"SmolVlm": ("num2words", "smolvlm")}
+"""By a side's class, a package that its library asks for, and the extra of keyseg that has it."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _AGAIN = "copy or download it again"
+
+
+def needed(target: str) -> list[str]:
+    """Packages that a side's class needs beside those that every one needs."""
+    return list(PACKAGES.get(target.rpartition(".")[2], ())[:1])
+
+
+def lacking(target: str) -> str:
+    """What a side's class needs and is not installed, in words; "" if nothing."""
+    package, extra = PACKAGES.get(target.rpartition(".")[2], ("", ""))
+    if not package or importlib.util.find_spec(package) is not None:
+        return ""
+    return f"{target} needs {package}: pip install 'keyseg[{extra}]'"
 
 
 def wrong(path: Path, target: str, *, reads_text: bool) -> str:

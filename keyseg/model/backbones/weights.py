@@ -22,6 +22,7 @@ _SIZES = {
     "Qwen/Qwen2.5-VL-7B-Instruct": "16.6 GB",
     "Qwen/Qwen3-VL-4B-Instruct": "8.9 GB",
     "Qwen/Qwen3-VL-8B-Instruct": "17.5 GB",
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": "4.5 GB",
     "vit_b": "375 MB",
     "vit_l": "1.25 GB",
     "vit_h": "2.56 GB",
@@ -60,6 +61,8 @@ def check_weights(cfg: RunConfig) -> None:
             f"model.quantization={choice.quantization} needs bitsandbytes: "
             "pip install 'keyseg[qlora]', or set model.quantization=none"
         )
+    if reason := damage.lacking(str(choice.language["_target_"])):
+        raise ConfigError(f"model={choice.name}: {reason}")
     if choice.init == "random":
         tokenizer = choice.sizes.get("tokenizer")
         if tokenizer and not Path(weights_path(tokenizer)).is_dir():
