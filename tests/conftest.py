@@ -77,19 +77,17 @@ SLOW = (
 )
 """Folders and files whose tests train, draw, build whole sweeps or wait for other processes: the
 marker `slow`. `make quick` takes 90 s: what takes more than a tenth of a second a test is here."""
-TOGETHER = (
-    "predict/test_export.py",
-    "predict/test_intervention.py",
-    "predict/test_pyfunc.py",
-    "report/test_report.py",
+FIRST = (
+    "slurm",
     "test_extending.py",
-    "tiny/test_looking.py",
-    "tiny/test_recipe.py",
-    "train/test_distributed.py",
-    "train/test_families.py",
-    "worker/test_cell.py",
+    "browser/test_mlflow_page.py",
+    "worker",
+    "train",
+    "report/test_report.py",
+    "sweep/test_launcher.py",
+    "tracking/test_postgres.py",
 )
-"""Files whose tests share what takes long to make: one process of pytest-xdist has a whole file."""
+"""What takes longest, the longest first: at the end of a run no process should be alone."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -112,24 +110,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return (config.getoption("quick") and _in(collection_path, (*SERVER, *SLOW))) or None
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook, too
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file is the work of one process."""
+    from tests.sharing import Sharing
+
+    return Sharing(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before processes tell pytest-xdist what they have collected
 def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
     """Mark what quick runs leave out, and begin with it: what comes last should be short."""
     for item in items:
         for marker, places in (("server", SERVER), ("slow", SLOW)):
             if _in(item.path, places):
                 item.add_marker(marker)
-        if _in(item.path, TOGETHER):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        if "real_sweep" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("test_extending"))
     left_out = [i for i in items if i.get_closest_marker("slow") or i.get_closest_marker("server")]
     first = set(left_out)
     rest = [item for item in items if item not in first]
     if config.getoption("quick"):
         config.hook.pytest_deselected(items=left_out)
         left_out = []
-    items[:] = [*left_out, *rest]
+    items[:] = [*sorted(left_out, key=_order), *rest]
+
+
+def _order(item: pytest.Item) -> int:
+    """Place in FIRST."""
+    return next((n for n, place in enumerate(FIRST) if _in(item.path, (place,))), len(FIRST))
 
 
 def _in(path: Path, places: tuple[str, ...]) -> bool:

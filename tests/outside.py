@@ -14,6 +14,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
+from tests.sharing import once
 
 FILES = {
     "mine/__init__.py": '"""A package of somebody else."""\n',
@@ -200,9 +201,10 @@ SHORT = (
 
 @pytest.fixture(scope="session")
 def real_sweep(
-    shell: Shell, small_overrides: tuple[str, ...]
+    request: pytest.FixtureRequest, shell: Shell, small_overrides: tuple[str, ...]
 ) -> tuple[dict[str, RunDirectory], str]:
     """The cells of the package's sweep by label, and what was printed."""
+    once(request, "a real sweep")
     small = [o for o in small_overrides if not o.startswith("model.frozen")]
     command = ("-m", "+sweeps=edges", "hydra/launcher=quiet", *small, *SHORT)
     code, out, err = shell.run(*command)

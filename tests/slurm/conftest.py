@@ -17,17 +17,11 @@ import pytest
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.slurm.pool import Submission
+from tests.sharing import once
 
 HERE = Path(__file__).parent
 STUB = HERE.parent / "sweep" / "cell_stub.py"
 PATIENCE = 120
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process for all of them: the cluster is shared."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 def wait(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -242,8 +236,9 @@ class Sweep:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory) -> Iterator[Cluster]:
+def cluster(request) -> Iterator[Cluster]:
     """Skips where a cluster cannot be started."""
+    once(request, "a private SLURM")
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("a private SLURM needs root and Debian's packages (apt-get): not tested here")
     if os.environ.get("KEYSEG_TEST_SLURM"):  # root of one that is up: it is used, and stays up
