@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, RunConfig, validate
 from tests.outside import package, real_sweep, shell  # noqa: F401 - fixtures
+from tests.plain import PLAIN
 
 Compose = Callable[..., RunConfig]
 
@@ -162,19 +163,23 @@ def _changed() -> set[str]:
 
 @pytest.fixture(scope="session")
 def compose_run() -> Compose:
-    """From overrides to a checked config, as `python run.py OVERRIDES` composes it."""
+    """From overrides to a checked config, as `python run.py OVERRIDES` composes it.
+
+    Of `PLAIN`, but where a sweep's file says of what.
+    """
 
     @cache
     def composed(*overrides: str) -> RunConfig:
         with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-            return validate(compose("config", list(overrides)))
+            plain = () if any(o.startswith("+sweeps=") for o in overrides) else PLAIN
+            return validate(compose("config", [*plain, *overrides]))
 
     return lambda *overrides: deepcopy(composed(*overrides))
 
 
 @pytest.fixture
 def run_config(compose_run: Compose) -> RunConfig:
-    """The default run."""
+    """A run as it comes."""
     return compose_run()
 
 

@@ -66,8 +66,8 @@ def test_every_mask_side_composes_alike_in_both_ways(sam, compose_run):
 
 def test_the_backbones_of_bruegel_are_the_ones_its_recipe_makes(compose_run, tmp_path):
     cfg = compose_run("model=bruegel", f"paths.data={tmp_path}")
-    assert cfg.model.llava == str(tmp_path / "tiny/bruegel/llava")
-    assert cfg.model.sam == str(tmp_path / "tiny/bruegel/sam")
+    assert cfg.model.llava == "keyseg/tiny/weights/bruegel/llava"
+    assert cfg.model.sam == "keyseg/tiny/weights/bruegel/sam"
     tokens = cfg.model.tokens
     assert (tokens.key_init, tokens.seg_init, tokens.n_keys) == (None, None, 1)
 
