@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -347,3 +347,31 @@ def make_finished(
         return run
 
     return make
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts files into a Hugging Face cache under a hub id; whoever asks the network fails.
+
+    Without a network, asking for what is there, or should be, takes two minutes of retries.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.create_connection", touched)
+    monkeypatch.setattr("socket.getaddrinfo", touched)
+
+    def put(name: str, files: Iterable[Path]) -> Path:
+        repo = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        snapshot = repo / "snapshots/abc"
+        for folder in (repo / "refs", snapshot):
+            folder.mkdir(parents=True)
+        (repo / "refs/main").write_text("abc")
+        for file in files:
+            (snapshot / file.name).symlink_to(file)
+        return snapshot
+
+    return put
