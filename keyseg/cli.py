@@ -32,6 +32,7 @@ from keyseg.commands.completion import complete
 from keyseg.config import ConfigError
 from keyseg.data.files import DataError
 from keyseg.runs import packages
+from keyseg.runs.disk import DiskFullError
 from keyseg.runs.private_files import without_passwords
 from keyseg.runs.text_encoding import in_utf8
 
@@ -79,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ConfigError, DataError) as error:
         print(f"error: {without_passwords(str(error))}", file=sys.stderr)
         code = 2 if isinstance(error, ConfigError) else 1
+    except DiskFullError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `keyseg status ... | head`

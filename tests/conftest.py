@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, RunConfig, validate
 from tests.outside import package, real_sweep, shell  # noqa: F401 - fixtures
+from tests.plain import PLAIN
 
 Compose = Callable[..., RunConfig]
 
@@ -162,19 +163,23 @@ def _changed() -> set[str]:
 
 @pytest.fixture(scope="session")
 def compose_run() -> Compose:
-    """From overrides to a checked config, as `python run.py OVERRIDES` composes it."""
+    """From overrides to a checked config, as `python run.py OVERRIDES` composes it.
+
+    Of `PLAIN`, but where a sweep's file says of what.
+    """
 
     @cache
     def composed(*overrides: str) -> RunConfig:
         with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-            return validate(compose("config", list(overrides)))
+            plain = () if any(o.startswith("+sweeps=") for o in overrides) else PLAIN
+            return validate(compose("config", [*plain, *overrides]))
 
     return lambda *overrides: deepcopy(composed(*overrides))
 
 
 @pytest.fixture
 def run_config(compose_run: Compose) -> RunConfig:
-    """The default run."""
+    """A run as it comes."""
     return compose_run()
 
 
@@ -342,3 +347,31 @@ def make_finished(
         return run
 
     return make
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts files into a Hugging Face cache under a hub id; whoever asks the network fails.
+
+    Without a network, asking for what is there, or should be, takes two minutes of retries.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.create_connection", touched)
+    monkeypatch.setattr("socket.getaddrinfo", touched)
+
+    def put(name: str, files: Iterable[Path]) -> Path:
+        repo = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        snapshot = repo / "snapshots/abc"
+        for folder in (repo / "refs", snapshot):
+            folder.mkdir(parents=True)
+        (repo / "refs/main").write_text("abc")
+        for file in files:
+            (snapshot / file.name).symlink_to(file)
+        return snapshot
+
+    return put

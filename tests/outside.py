@@ -14,6 +14,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
+from tests.plain import PLAIN
 from tests.sharing import once
 
 FILES = {
@@ -178,7 +179,7 @@ class Shell:
 
     def run(self, *overrides: str, **how: str) -> tuple[int, str, str]:
         places = (f"paths.outputs={self.folder / 'out'}", f"paths.reports={self.folder / 'rep'}")
-        return self(str(PROJECT / "run.py"), *overrides, *places, **how)
+        return self(str(PROJECT / "run.py"), *overrides, *PLAIN, *places, **how)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ _ABOUT = """FOLDER is a whole checkpoint as it was published: config.json, token
 model*.safetensors or pytorch_model*.bin. Known by their keys:
   LISA-7B, -13B (v0, v1)   merged; --clip openai/clip-vit-large-patch14
   READ, SESAME             the same on LLaVA-1.5; --clip openai/clip-vit-large-patch14-336
-  GSVA                     LoRA apart: it is merged by --lora-alpha
+  GSVA                     LoRA apart: it is merged with --lora-alpha
 Every key is used or left out for a reason that is told; any other is an error.
 
 examples:
@@ -59,9 +59,8 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--lora-alpha",
         type=float,
-        default=16.0,
         metavar="A",
-        help="of LoRA that is not merged, which no file states (16)",
+        help="of LoRA that is not merged (adapter_config.json's; LISA trains with 16)",
     )
     parser.add_argument("--by", metavar="WHO", help="who says that these are its weights (you)")
     parser.add_argument("--name", help="of the folder in outputs/ (the system's)")
@@ -112,6 +111,11 @@ def _run(options: argparse.Namespace) -> int:
         print(f"left out: {count} tensors ({reason})")
     for name, what in about["new"].items():
         print(f"new: {name} ({what})")
+    if "READ" in options.system.upper().split("-"):
+        print(
+            "note: READ's points, from the likeness of SEG and image, are not made here: masks are "
+            "drawn from SEG alone, and the scores are not those of READ"
+        )
     print(f"{run.info['label']}: {run.path}")
     print(f"next: keyseg evaluate {sweep_dir.name} data=NAME[:SPLIT]")
     return 0
@@ -136,7 +140,7 @@ def _folder(options: argparse.Namespace) -> str:
 def _command(options: argparse.Namespace) -> str:
     """The command as it can be given again."""
     words = ["keyseg", "import-weights", options.folder, "--system", options.system]
-    for name in ("clip", "by", "name"):
+    for name in ("clip", "lora_alpha", "by", "name"):
         if value := getattr(options, name):
-            words += [f"--{name}", str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join([*words, *options.overrides])

@@ -40,6 +40,9 @@ LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART, UNUSED = (
 
 _UNMERGED = "base_model.model."
 
+_RELEASED = r"keyword_text_proj|embedding_table_proj"
+"""In the keys of KeySeg's released code: its projections of keyword and table."""
+
 
 @dataclass(frozen=True)
 class _Rule:
@@ -137,6 +140,13 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
             raise ConfigError(f"{folder}: {key} and {parts[rule.part][name]} are one weight twice")
         else:
             parts[rule.part][name] = key
+    if any(re.search(_RELEASED, key) for key in unknown):
+        raise ConfigError(
+            f"{folder}: {unknown[0]} is of KeySeg's released code, whose further layers have names "
+            "that are not public to us: nothing is guessed. What that code does is trained here by "
+            "fusion=released loss=released prompt=released optim=released, from an import of LISA "
+            "by model.start (docs/backbones.md)"
+        )
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise ConfigError(
@@ -180,6 +190,11 @@ class Files:
     def __getitem__(self, key: str) -> Tensor:
         """A tensor as it is in the file."""
         return self._opened[self._files[key]](key)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in set(self._files.values()))
 
     def _listed(self) -> list[Path]:
         for pattern in ("model*.safetensors", "pytorch_model*.bin", "*.bin"):
@@ -241,10 +256,17 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def merged(files: Files, keys: Sorted, part: str, alpha: float) -> dict[str, Tensor]:
+def adapter_alpha(folder: Path) -> float | None:
+    """Alpha of LoRA that lies apart, where peft's adapter_config.json is beside it."""
+    file = folder / "adapter_config.json"
+    told = _json(file).get("lora_alpha") if file.is_file() else None
+    return None if told is None else float(told)
+
+
+def merged(files: Files, keys: Sorted, part: str, alpha: float = 0.0) -> dict[str, Tensor]:
     """The tensors of a part by their names there; LoRA added to what it adapts.
 
-    `alpha`: of LoRA, which no file states: W + alpha / r * B A.
+    `alpha`: of LoRA that lies apart: W + alpha / r * B A.
 
     Raises:
         ConfigError: half of a pair of LoRA's factors, or one without a weight to add it to.

@@ -46,6 +46,7 @@ from keyseg.predict.foreign_weights import (
     SEG_PART,
     Files,
     Sorted,
+    adapter_alpha,
     config_of,
     merged,
     sam_sizes,
@@ -64,13 +65,14 @@ _START, _END = "<im_start>", "<im_end>"
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """A folder of LISA's family. `clip`: a folder or cached hub id; `alpha`: of LoRA apart."""
+    """A folder of LISA's family. `clip`: a folder or cached hub id; `alpha`: of LoRA that lies
+    apart, None where the folder says it (adapter_config.json)."""
 
     folder: Path
     system: str
     clip: str
     seg: str = "[SEG]"
-    alpha: float = 16.0
+    alpha: float | None = None
     said_by: str = ""
 
 
@@ -85,6 +87,7 @@ def import_weights(
 
     Raises:
         ConfigError: a key, a shape or a token that does not fit; names it. Nothing is written then.
+        DiskFullError: there is no room; nothing of it stays.
     """
     if sweep_dir.exists():
         raise ConfigError(f"{sweep_dir} is there already: give another --name")
@@ -92,11 +95,19 @@ def import_weights(
     keys = sort(files, source.folder)
     aside = sweep_dir.with_name(f".{sweep_dir.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
+    sweep_dir.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = 1.3 * files.size, shutil.disk_usage(sweep_dir.parent).free  # SAM becomes fp32
+    if free < needed:
+        raise ConfigError(
+            f"{sweep_dir.parent} has {free / 1e9:.1f} GB free, the import needs about "
+            f"{needed / 1e9:.1f} GB: make room, or give keyseg --outputs on another disk"
+        )
     try:
-        llava = _write_llava(source, files, keys, aside / BACKBONES / "llava")
-        _write_sam(source, merged(files, keys, SAM_PART, source.alpha), aside / BACKBONES / "sam")
-        aside.rename(sweep_dir)
-        run = _write_run(source, cfg, sweep_dir, files, keys, llava, command)
+        with disk.explained(sweep_dir):
+            llava = _write_llava(source, files, keys, aside / BACKBONES / "llava")
+            _write_sam(source, merged(files, keys, SAM_PART), aside / BACKBONES / "sam")
+            aside.rename(sweep_dir)
+            run = _write_run(source, cfg, sweep_dir, files, keys, llava, command)
     except BaseException:
         shutil.rmtree(sweep_dir, ignore_errors=True)
         raise
@@ -114,7 +125,7 @@ class _Written:
 
 
 def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: Path) -> _Written:
-    state = merged(files, keys, LANGUAGE_PART, source.alpha)
+    state = merged(files, keys, LANGUAGE_PART, _alpha(source, keys))
     tokenizer, marked = _tokenizer(source, len(state["model.language_model.embed_tokens.weight"]))
     new: dict[str, str] = {}
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -125,7 +136,7 @@ def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: 
             state[name] = torch.cat([table, rows])
             new[f"{name}, rows from {len(table)}"] = f"zeros, for {IMAGE_TOKEN}"
     config, pictures, clip = _vision(source)
-    projector = merged(files, keys, PROJECTOR_PART, source.alpha)
+    projector = merged(files, keys, PROJECTOR_PART)
     if keys.projector_layers == 1:
         width = len(projector["linear_1.bias"])
         like = projector["linear_1.weight"]
@@ -151,6 +162,20 @@ def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: 
         num_additional_image_tokens=1,  # CLIP's class token
     ).save_pretrained(folder)
     return _Written(new, marked)
+
+
+def _alpha(source: ForeignCheckpoint, keys: Sorted) -> float:
+    """Alpha of LoRA that lies apart; 0 where none does."""
+    if not keys.unmerged:
+        return 0.0
+    told = adapter_alpha(source.folder) if source.alpha is None else source.alpha
+    if told is None:
+        raise ConfigError(
+            f"{source.folder}: LoRA lies apart from the weights that it adapts, and no "
+            "adapter_config.json says its alpha: give --lora-alpha (LISA and what follows it train "
+            "with 16)"
+        )
+    return told
 
 
 def _tokenizer(source: ForeignCheckpoint, rows: int) -> tuple[Any, bool]:
@@ -260,7 +285,7 @@ def _write_run(
     parts = build(cfg, torch.device("cpu"))
     projection = parts.model.seg_projection
     assert projection is not None, "a variant that reads SEG alone"
-    own = {name: v.float() for name, v in merged(files, keys, SEG_PART, source.alpha).items()}
+    own = {name: v.float() for name, v in merged(files, keys, SEG_PART).items()}
     try:
         projection.load_state_dict(own)
     except RuntimeError as error:
@@ -286,7 +311,7 @@ def _write_run(
         "used": {part: len(of) for part, of in keys.parts.items() if of},
         "left_out": dict(keys.left_out),
         "new": new,
-        **({"lora_alpha": source.alpha} if keys.unmerged else {}),
+        **({"lora_alpha": _alpha(source, keys)} if keys.unmerged else {}),
     }
     rows = manifest(parts.model, parts.features.encoders)
     run.update(

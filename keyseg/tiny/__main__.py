@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from keyseg.tiny import sam as sam_stage
 from keyseg.tiny import vision as vision_stage
 from keyseg.tiny.arch import SAM_SIZES, make_llava, make_processor
 from keyseg.tiny.corpus import Corpus, load_or_draw
-from keyseg.tiny.curriculum import CURRICULA, Ask
+from keyseg.tiny.curriculum import CURRICULA, Ask, Length
 from keyseg.tiny.finding import found, known
 from keyseg.tiny.llava import FINDER
 from keyseg.tiny.stage import run_stage
@@ -29,7 +29,7 @@ from keyseg.tiny.stage import run_stage
 _SCORES = {PLAIN_WORLD: found, BRUEGEL: known}
 _PLACES = {
     PLAIN_WORLD: ("cache/tiny", "keyseg/tiny/weights"),
-    BRUEGEL: ("cache/tiny/bruegel/work", "cache/tiny/bruegel"),
+    BRUEGEL: ("cache/tiny/bruegel", "keyseg/tiny/weights/bruegel"),
 }
 """Of work and results, by world."""
 
@@ -41,7 +41,7 @@ class Scope:
     world: str
     work: Path
     out: Path
-    scenes: int
+    length: Length
     held_out: int
     scored_batches: int
     device: torch.device
@@ -49,19 +49,18 @@ class Scope:
     def corpora(self) -> tuple[Corpus, Corpus]:
         """For training, and held out from it."""
         return (
-            load_or_draw(self.work, self.scenes, self.world),
+            load_or_draw(self.work, self.length.scenes, self.world),
             load_or_draw(self.work, self.held_out, self.world, held_out=True),
         )
 
 
-def pretrain_sam(scope: Scope, steps: int, start: Path | None = None) -> None:
-    """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json).
-
-    start: folder of a SAM of these sizes to go on from; None = from random weights.
-    """
+def pretrain_sam(scope: Scope) -> None:
+    """Stage 1. Writes `out/sam` (config.json, model.safetensors in bf16, scores.json)."""
     torch.manual_seed(1)
     corpus, unseen = scope.corpora()
-    sam = (load_sam(start, FOLDER_TYPE) if start else build_sam(SAM_SIZES)).to(scope.device)
+    start, steps = scope.length.sam_start, scope.length.sam_steps
+    sam = load_sam(resolve_path(start), FOLDER_TYPE) if start else build_sam(SAM_SIZES)
+    sam.to(scope.device)
     run_stage(
         "sam", scope.work, [sam], lambda rng: sam_stage.loss(sam, corpus, rng), steps=steps, lr=1e-3
     )
@@ -77,20 +76,11 @@ def pretrain_sam(scope: Scope, steps: int, start: Path | None = None) -> None:
     print(json.dumps({"stage": "sam", "held_out_iou": scores}), flush=True)
 
 
-@dataclass(frozen=True)
-class Steps:
-    """Of the three stages of LLaVA."""
-
-    vision: int
-    words: int
-    llava: int
-
-
-def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> None:
+def pretrain_llava(scope: Scope, *, compiled: bool = False) -> None:
     """Stages 2 to 4. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
     torch.manual_seed(2)
     corpus, unseen = scope.corpora()
-    curriculum = CURRICULA[scope.world]
+    curriculum, length = CURRICULA[scope.world], scope.length
     processor = make_processor(curriculum.said, curriculum.patch)
     model = make_llava(processor)
     model.set_attn_implementation("eager")  # faster than sdpa here: bf16 with a mask on a CPU
@@ -115,7 +105,7 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
         return vision_stage.loss(model, heads, rows)
 
     seeing = [tower, model.model.multi_modal_projector, words, heads]
-    run_stage("vision", scope.work, seeing, see, steps=steps.vision, lr=1e-3)
+    run_stage("vision", scope.work, seeing, see, steps=length.vision_steps, lr=1e-3)
 
     # As in LLaVA, from here on the vision tower is frozen. (Trained on, it forgot categories.)
     tower.requires_grad_(False)
@@ -125,8 +115,10 @@ def pretrain_llava(scope: Scope, steps: Steps, *, compiled: bool = False) -> Non
         rows = llava_stage.batch(corpus, seen, talk, ask, rng, llava_stage.IMAGES)
         return llava_stage.loss(model, rows, talk)
 
-    asking = ("words", curriculum.find, steps.words), ("llava", curriculum.ask, steps.llava)
-    for name, ask, count in asking:
+    for name, ask, count in (
+        ("words", curriculum.find, length.words_steps),
+        ("llava", curriculum.ask, length.llava_steps),
+    ):
         run_stage(name, scope.work, [model], partial(answer, ask), steps=count, lr=1e-3)
 
     folder = scope.out / "llava"
@@ -150,14 +142,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for which, at in (("work", 0), ("out", 1)):
         said = ", ".join(f"{places[at]} for {world}" for world, places in _PLACES.items())
         parser.add_argument(f"--{which}", type=Path, help=f"default: {said}")
-    parser.add_argument("--sam-start", type=Path, help="a folder of SAM weights to go on from")
-    parser.add_argument("--scenes", type=int, default=16000, help="pictures to draw for training")
+    for field in fields(Length):
+        kind, what = (Path, "FOLDER") if field.name == "sam_start" else (int, "N")
+        said = ", ".join(f"{getattr(c.length, field.name)} for {w}" for w, c in CURRICULA.items())
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, metavar=what, help=f"default: {said}")
     parser.add_argument("--held-out", type=int, default=500, help="pictures to draw for scoring")
     parser.add_argument("--scored-batches", type=int, default=16, help="of the held-out pictures")
-    parser.add_argument("--sam-steps", type=int, default=2400)
-    parser.add_argument("--vision-steps", type=int, default=4000)
-    parser.add_argument("--words-steps", type=int, default=600)
-    parser.add_argument("--llava-steps", type=int, default=3000)
     parser.add_argument("--compile", action="store_true", help="LLaVA 1.4 times faster; needs g++")
     best = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", type=torch.device, default=best, help=f"default: {best}")
@@ -167,21 +158,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages = args.stages or ["sam", "llava"]
     if unknown := set(stages) - {"sam", "llava"}:
         parser.error(f"unknown stage {', '.join(sorted(unknown))}: choose from sam, llava")
+    given = {f.name: getattr(args, f.name) for f in fields(Length)}
+    length = replace(
+        CURRICULA[args.world].length, **{k: v for k, v in given.items() if v is not None}
+    )
     work, out = (resolve_path(place) for place in _PLACES[args.world])
     scope = Scope(
         args.world,
         args.work or work,
         args.out or out,
-        args.scenes,
+        length,
         args.held_out,
         args.scored_batches,
         args.device,
     )
     if "sam" in stages:
-        pretrain_sam(scope, args.sam_steps, args.sam_start)
+        pretrain_sam(scope)
     if "llava" in stages:
-        steps = Steps(args.vision_steps, args.words_steps, args.llava_steps)
-        pretrain_llava(scope, steps, compiled=args.compile)
+        pretrain_llava(scope, compiled=args.compile)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """What the language model of data=bruegel is asked: what is where, and nothing that a cell asks.
 
-Captions, questions on regions, on things, on relations, and on what things are. Neither the words
-around an expression ("find ...") nor the answer of a cell ("sure , [KEY] [SEG] . the cup .") occur.
-No question is a referring expression: places, rivals, groups, parts, two steps and purposes are a
-cell's to put together. Where something is stands at several distances from the question ("p37 .",
-"it is at p37 ."). Left out on top of it: `HELD_OUT_RELATION` and the second purpose of every
-category; the scenes hold no held-out categories and pairs.
+Captions, questions on regions, on things, on relations, and on what things are. Where something is
+is asked by its name, by its group, by how it lies among its like and by what it stands next to, and
+is said in many ways ("p37 .", "sure , it is at p37 ."); the answer of a cell ("sure , [KEY] [SEG] .
+the cup .") is none of them. Left to the cells are parts, two steps, the closest of several, and the
+held-out: `HELD_OUT_RELATION`, the second purpose of every category, and the categories and pairs
+that no scene of the pre-training holds.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from keyseg.data.scenes.bruegel import (
     GROUP_OF,
     HELD_OUT_CATEGORIES,
     HELD_OUT_RELATION,
+    THING,
     is_called,
 )
 from keyseg.data.scenes.draw import Object, Scene
 from keyseg.data.scenes.purposes import KNOWN_PURPOSES
-from keyseg.data.scenes.queries import holds
+from keyseg.data.scenes.queries import extreme, holds, related
 from keyseg.data.scenes.shapes import SHAPES
-from keyseg.data.scenes.world import RELATIONS, SIZE
+from keyseg.data.scenes.world import PLACES, RELATIONS, SIZE
 from keyseg.tiny.arch import cell_word
 from keyseg.tiny.questions import KINDS, PHRASES, QuestionAnswer
 
@@ -32,7 +33,16 @@ BARE_TALK = (
     "what", "where", "the", "here", "does", "have",
 )  # fmt: skip
 """Words that are not a world's: of these questions, and of a cell's conversation."""
-_SAID_WHERE = ("{cell} .", "at {cell} .", "it is at {cell} .", "{thing} is at {cell} .")
+_ASKED_WHERE = (
+    "where is the {thing} ?", "where is the {thing} ?", "find where the {thing} is .",
+    "the {thing} ?", "{thing} ?", "{thing} .",
+)  # fmt: skip
+_SAID_WHERE = (
+    "{cell} .", "at {cell} .", "it is at {cell} .", "the {thing} is at {cell} .",
+    "sure , {cell} .", "sure , at {cell} .", "sure , it is at {cell} .", "sure , here : {cell} .",
+    "here it is : {cell} .", "here : the {thing} , {cell} .",
+)  # fmt: skip
+_SOUGHT = 6
 _KNOWN_RELATIONS = tuple(r for r in RELATIONS if r != HELD_OUT_RELATION)
 _KNOWN_CATEGORIES = tuple(c for c in CATEGORIES if c not in HELD_OUT_CATEGORIES)
 
@@ -58,21 +68,75 @@ def places(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
 
 
 def facts(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
-    """A caption, four places by name, two regions, two relations, and what something is."""
+    """A caption, where things are, two regions, a relation, and what something is."""
     turns = []
-    for turn in places(scene, rng)[: PHRASES // 3]:
-        thing = turn.question.removeprefix("where is ").removesuffix(" ?")
-        said = _SAID_WHERE[int(rng.integers(len(_SAID_WHERE)))].format(cell=turn.cell, thing=thing)
-        answer = said if len(turn.shown) == 1 else ""
-        turns.append(QuestionAnswer(turn.question, answer, turn.cell, turn.shown))
+    for turn in places(scene, rng)[: PHRASES // 4]:
+        thing = turn.question.removeprefix("where is the ").removesuffix(" ?")
+        turns.append(_where(thing, turn.cell, turn.shown, rng))
+    turns += [turn for _ in range(_SOUGHT) for turn in _sought(scene, rng)]
     told = [f"{_cell(o)} {_name(o)}" for o in sorted(scene.objects, key=lambda o: o.x)[:3]]
     turns.append(QuestionAnswer("what is here ?", f"{' , '.join(told)} ."))
     for i in rng.permutation(len(scene.objects))[:2]:
         o = scene.objects[i]
         turns.append(QuestionAnswer(f"what is at {_cell(o)} ?", f"{_name(o)} ."))
-    turns += [turn for _ in range(2) for turn in _relation(scene, rng)]
+    turns += _relation(scene, rng)
     turns.append(_what_for(rng) if rng.random() < 0.6 else _what_is(rng))
     return turns
+
+
+def _where(
+    thing: str,
+    cell: str,
+    shown: tuple[int, ...],
+    rng: np.random.Generator,
+    *,
+    named_last: bool = True,
+) -> QuestionAnswer:
+    """A way to ask where a thing is, and a way to say it; nothing is said of one among several."""
+    question, answer = (
+        ways[int(rng.integers(len(ways)))].format(thing=thing, cell=cell)
+        for ways in (_ASKED_WHERE, _SAID_WHERE)
+    )
+    return QuestionAnswer(question, answer if len(shown) == 1 else "", cell, shown, named_last)
+
+
+def _sought(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
+    """An object by its group, by how it lies among its like, by a relation, or by what it is for.
+
+    None where the way that is drawn fits no object.
+    """
+    target = int(rng.integers(len(scene.objects)))
+    o = scene.objects[target]
+    shown = (target + 1,)
+    noun = (o.category, GROUP_OF[o.category], THING)[int(rng.integers(3))]
+    said = ((noun,), (o.colour, noun), (o.size, noun))[int(rng.integers(3))]
+    alike = [
+        i
+        for i, other in enumerate(scene.objects)
+        if all(w in (other.colour, other.size) or is_called(other.category, w) for w in said)
+    ]
+    thing = " ".join(said)
+    way = int(rng.integers(4))
+    if way == 0 and alike == [target]:
+        return [_where(thing, _cell(o), shown, rng)]
+    if way == 1 and len(alike) > 1:
+        lies = [place for place in PLACES if extreme(scene, target, alike, place)]
+        return [_where(f"{place} {thing}", _cell(o), shown, rng) for place in lies[:1]]
+    if way == 2:
+        anchor = int(rng.integers(len(scene.objects)))
+        name = _name(scene.objects[anchor])
+        alone = [_name(other) for other in scene.objects].count(name) == 1
+        rivals = [i for i in alike if i != anchor]
+        fitting = [r for r in _KNOWN_RELATIONS if related(scene, target, anchor, rivals, r)]
+        if anchor != target and alone and fitting:
+            thing = f"{thing} {fitting[int(rng.integers(len(fitting)))]} the {name}"
+            return [_where(thing, _cell(o), shown, rng, named_last=False)]
+    same = [other.category for other in scene.objects].count(o.category)
+    if way == 3 and same == 1:
+        purpose = KNOWN_PURPOSES[o.category]
+        question = f"what could {purpose[int(rng.integers(len(purpose)))]} ?"
+        return [QuestionAnswer(question, f"{_cell(o)} {o.category} .", _cell(o), shown, False)]
+    return []
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:

@@ -91,7 +91,9 @@ class Template:
         wanted = [NO_LABEL] * len(asked)
         looking = []
         if turn.cell:
-            looking = [len(asked) - 2, len(asked) - 1]  # the last word, and the stop after it
+            looking = [len(asked) - 1]  # the stop, and the word before it
+            if turn.named_last:
+                looking.insert(0, len(asked) - 2)
             for i in looking:
                 wanted[i] = self.tokens(turn.cell)[0]
         if not turn.answer:

@@ -40,13 +40,15 @@ class QuestionAnswer:
     """A question and its answer ("" where the question alone is trained on).
 
     `cell` is the word for the place asked for, `shown` the objects that the question fits, counted
-    from 1 as in `Corpus.owners`; both are empty where no object is asked for.
+    from 1 as in `Corpus.owners`; both are empty where no object is asked for. `named_last`: the
+    question's last word names that object, not another one or what it is for.
     """
 
     question: str
     answer: str = ""
     cell: str = ""
     shown: tuple[int, ...] = ()
+    named_last: bool = True
 
 
 def phrases(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:

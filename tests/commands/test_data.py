@@ -44,23 +44,9 @@ def test_check_with_sub_tokens(keyseg, capsys, llava_folder):
 
 
 def test_a_tokenizer_on_the_hub_is_read_from_the_cache_or_not_at_all(
-    keyseg, capsys, monkeypatch, llava_folder, tmp_path
+    keyseg, capsys, cached, llava_folder
 ):
-    """Without a network, asking for it takes two minutes: also for one that is there."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    repo = tmp_path / "hub/models--lab--cached"
-    (repo / "refs").mkdir(parents=True)
-    (repo / "refs/main").write_text("abc")
-    (repo / "snapshots/abc").mkdir(parents=True)
-    for file in llava_folder.glob("token*"):
-        (repo / "snapshots/abc" / file.name).symlink_to(file)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-    def touched(*_, **__):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr("socket.create_connection", touched)
-    monkeypatch.setattr("socket.getaddrinfo", touched)
+    cached("lab/cached", llava_folder.glob("token*"))
     assert keyseg("check", "--tokenizer", "keyseg-no/such-tokenizer") == 2
     error = capsys.readouterr().err
     assert "hf download keyseg-no/such-tokenizer --include '*token*' config.json" in error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from keyseg.config import ConfigError
 from keyseg.data.mix import ImageGroup
 from keyseg.model.backbones.sam import build_sam
 from keyseg.predict import foreign_weights as weights
+from keyseg.predict import imported_model
+from keyseg.predict.imported_model import ForeignCheckpoint
 from keyseg.predict.predictor import Predictor, _example
 from keyseg.runs.finding import find_all_finished
 from keyseg.tiny.arch import SAM_SIZES, TALK
@@ -376,6 +380,58 @@ def test_lora_that_lies_apart_is_merged(tmp_path):
         weights.merged(files, weights.sort(files, tmp_path), weights.LANGUAGE_PART, 8.0)
 
 
+def apart(state):
+    """LoRA of one layer, as GSVA leaves it."""
+    state = {f"base_model.model.{name}": value for name, value in state.items()}
+    at = "base_model.model.model.layers.0.self_attn.q_proj"
+    return state | {
+        f"{at}.lora_A.default.weight": torch.ones(4, D),
+        f"{at}.lora_B.default.weight": torch.ones(D, 4),
+    }
+
+
+def test_alpha_of_lora_is_said_by_the_folder_or_by_you(tmp_path, capsys):
+    folder, outputs = tmp_path / "gsva", tmp_path / "outputs"
+    checkpoint(folder, change=apart)
+    assert brought_in(folder, outputs) == 2
+    assert "no adapter_config.json says its alpha: give --lora-alpha" in capsys.readouterr().err
+    assert not list(outputs.glob("*"))
+    files = weights.Files(folder)
+    keys = weights.sort(files, folder)
+    given = {
+        alpha: imported_model._alpha(ForeignCheckpoint(folder, "GSVA", "clip", alpha=alpha), keys)
+        for alpha in (8.0, 32.0)
+    }
+    assert given == {8.0: 8.0, 32.0: 32.0}
+    (folder / "adapter_config.json").write_text('{"lora_alpha": 12}')
+    assert imported_model._alpha(ForeignCheckpoint(folder, "GSVA", "clip"), keys) == 12.0
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path, capsys):
+    """No file may grow as large as LLaVA's: its writing breaks off in the middle."""
+    folder, _, _ = made
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        code = brought_in(folder, tmp_path / "outputs")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 1
+    error = capsys.readouterr().err
+    assert f"File too large: {tmp_path / 'outputs/LISA-7B-v1'} could not be written" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list((tmp_path / "outputs").iterdir())
+
+
+def test_too_little_room_is_said_before_anything_is_written(made, tmp_path, capsys, monkeypatch):
+    folder, _, _ = made
+    little = shutil._ntuple_diskusage(10, 10, 0)
+    monkeypatch.setattr(imported_model.shutil, "disk_usage", lambda path: little)
+    assert brought_in(folder, tmp_path / "outputs") == 2
+    assert "0.0 GB free, the import needs about" in capsys.readouterr().err
+    assert not list((tmp_path / "outputs").iterdir())
+
+
 def renamed(state):
     state["model.layers.0.self_attn.q_proj.weird"] = state.pop("model.norm.weight")
     return state
@@ -389,6 +445,10 @@ def without_layer(state):
     return {k: v for k, v in state.items() if "layers.1.mlp.up_proj" not in k}
 
 
+def of_keyseg(state):
+    return state | {"model.keyword_text_proj.weight": torch.zeros(2, D)}
+
+
 def other_shape(state):
     return state | {"model.text_hidden_fcs.0.2.weight": torch.zeros(7, D)}
 
@@ -398,6 +458,7 @@ def other_shape(state):
     [
         (renamed, "model.layers.0.self_attn.q_proj.weird: no key of LISA's family"),
         (without_sam, "holds no weights of SAM"),
+        (of_keyseg, "is of KeySeg's released code, whose further layers have names that are not"),
         (without_layer, "does not fit its config.json"),
         (other_shape, "SEG's projection does not fit"),
     ],

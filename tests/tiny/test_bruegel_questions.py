@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from keyseg.data.scenes.bruegel import COLOURS, RADIUS
-from keyseg.data.scenes.world import SIZE
+from keyseg.data.scenes.bruegel import COLOURS, HELD_OUT_RELATION, RADIUS, is_called
+from keyseg.data.scenes.purposes import PURPOSES
+from keyseg.data.scenes.shapes import SHAPES
+from keyseg.data.scenes.world import PLACES, SIZE
 from keyseg.data.scenes.worlds import BRUEGEL
 from keyseg.tiny import llava
 from keyseg.tiny.arch import GRID, cell_word, make_llava, make_processor
@@ -48,8 +50,8 @@ def test_questions_ask_what_is_where_and_answer_with_it(corpus):
         assert any(turn.question.startswith(form) for _, turn in asked), form
     for scene, turn in asked:
         assert bool(turn.cell) == bool(turn.shown)
-        assert not turn.cell or turn.answer == "" or turn.answer.endswith(f"{turn.cell} .")
-        for told in re.findall(r"(p\d\d) (\w+) (\w+)", turn.answer):
+        assert not turn.cell or turn.answer == "" or turn.cell in turn.answer.split()
+        for told in re.findall(r"(p\d\d) (big|small) (\w+)", turn.answer):
             there = {(cell_word(o.x, o.y, SIZE), o.size, o.colour) for o in scene.objects}
             assert told in there
 
@@ -79,6 +81,57 @@ def test_relations_are_true(corpus):
                 assert turn.answer == ("sure ." if side > 0.6 * abs(across) else "no .")
                 answers.append(turn.answer)
     assert {"sure .", "no ."} == set(answers)
+
+
+def test_what_is_sought_is_there_and_the_only_one(corpus):
+    """ "where is the left red cup ?": the answer says the place of the object that it fits."""
+    ways = set()
+    for n in range(len(corpus)):
+        scene = corpus.scene(n)
+        for seed in range(8):
+            for turn in facts(scene, np.random.default_rng([n, seed])):
+                lies = re.search(rf"\b({'|'.join(PLACES)})\b(?! of)", turn.question)
+                if len(turn.shown) != 1 or not lies or " the " in turn.question[14:]:
+                    continue
+                ways.add(lies[1])
+                sign, axis = {"left": (-1, "x"), "right": (1, "x"), "top": (-1, "y")}.get(
+                    lies[1], (1, "y")
+                )
+                target = scene.objects[turn.shown[0] - 1]
+                rest = turn.question.split(lies[1])[1].removesuffix("is .").strip(" ?.").split()
+                alike = [o for o in scene.objects if _fits(o, rest)]
+                assert len(alike) > 1
+                assert max(alike, key=lambda o: sign * getattr(o, axis)) is target
+                assert turn.cell == cell_word(target.x, target.y, SIZE)
+    assert ways == set(PLACES)
+
+
+def _fits(o, said):
+    attributes = {*COLOURS, *RADIUS}
+    noun = " ".join(w for w in said if w not in attributes)
+    return {w for w in said if w in attributes} <= {o.colour, o.size} and is_called(
+        o.category, noun
+    )
+
+
+def test_what_is_left_to_the_cells_is_never_asked(corpus):
+    """Parts of things, two steps, the closest, "below" and the second purposes."""
+    others = {said for ways in PURPOSES.values() for said in ways[1]}
+    parts = {piece.part for pieces in SHAPES.values() for piece in pieces if piece.part}
+    asked = [
+        turn.question
+        for n in range(len(corpus))
+        for seed in range(8)
+        for turn in facts(corpus.scene(n), np.random.default_rng([n, seed]))
+    ]
+    assert sum(" to the left of " in question for question in asked) > 10
+    for question in asked:
+        assert HELD_OUT_RELATION not in question.split()
+        assert not any(said in question for said in others)
+        assert not re.search(rf"\b({'|'.join(map(re.escape, parts))}) of the ", question)
+        assert "closest" not in question
+        assert "that is" not in question
+        assert len(re.findall(r" (?:of|above) the ", question)) <= 1
 
 
 def test_known_counts_the_object_that_the_word_names(corpus, monkeypatch):

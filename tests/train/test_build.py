@@ -11,7 +11,7 @@ from keyseg.config import PROJECT, ConfigError, signature
 from keyseg.data.mix import groups, load
 from keyseg.model.backbones.language import Language
 from keyseg.model.backbones.llava import image_positions
-from keyseg.model.backbones.weights import WeightsError
+from keyseg.model.backbones.weights import WeightsError, check_weights, weights_path
 from keyseg.model.manifest import manifest
 from keyseg.runs.targets import find_class
 from keyseg.train.build import build, load_backbones
@@ -66,8 +66,8 @@ def test_every_mask_side_composes_alike_in_both_ways(sam, compose_run):
 
 def test_the_backbones_of_bruegel_are_the_ones_its_recipe_makes(compose_run, tmp_path):
     cfg = compose_run("model=bruegel", f"paths.data={tmp_path}")
-    assert cfg.model.llava == str(tmp_path / "tiny/bruegel/llava")
-    assert cfg.model.sam == str(tmp_path / "tiny/bruegel/sam")
+    assert cfg.model.llava == "keyseg/tiny/weights/bruegel/llava"
+    assert cfg.model.sam == "keyseg/tiny/weights/bruegel/sam"
     tokens = cfg.model.tokens
     assert (tokens.key_init, tokens.seg_init, tokens.n_keys) == (None, None, 1)
 
@@ -116,6 +116,19 @@ def test_random_backbones_have_the_sizes_of_the_files(small_run, llava_folder):
     assert not torch.equal(llava.lm_head.weight, other.lm_head.weight)
     assert image_positions(llava.config) == 100
     assert "<image>" in language.tokenizer.get_vocab()
+
+
+def test_backbones_in_the_local_cache_ask_no_network(small_run, llava_folder, cached):
+    folder = cached("lab/cached", llava_folder.iterdir())
+    cfg = small_run("model.llava=lab/cached")
+    assert weights_path(cfg.model.llava) == str(folder)
+    check_weights(cfg)
+    parts = build(cfg, CPU)
+    assert parts.features.encoders[0].module is not None  # is read when it is asked first
+    with pytest.raises(ConfigError, match="not in the local Hugging Face cache"):
+        check_weights(small_run("model.llava=lab/missing"))
+    with pytest.raises(WeightsError, match="lab/missing"):
+        build(small_run("model.llava=lab/missing"), CPU)
 
 
 def test_random_without_sizes(small_run, tmp_path):
