@@ -194,6 +194,8 @@ class Trainer:
         self._window = torch.zeros(len(self._losses), device=self.device)
         self._entropies = torch.zeros(len(self._attentions), device=self.device)
         self._count = 0
+        self._unchecked = True
+        """Whether no step has shown yet that each trainable module gets a gradient."""
         if not processes.first:  # dropout differs between processes; all else is the first one's
             torch.manual_seed(self._own_seed())
         self._writer = ThreadPoolExecutor(1, "checkpoints")
@@ -215,6 +217,7 @@ class Trainer:
             self._load_optimizer(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.step = self.saved_step = state["step"]
+            self._unchecked = False
             self.best = state["best"]
             self._curve = state.get("curve", [])  # not in checkpoints that are older than it
             if self.cfg.optim.until != "steps":  # a trunk's is that of another budget
@@ -352,8 +355,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.scaler.unscale_(self.optimizer)
-        if self.step == 1:
+        if self._unchecked and total.masks:  # where nothing is there, no mask is trained
             assert_trained(self.model)
+            self._unchecked = False
         if cfg.optim.clip:
             nn.utils.clip_grad_norm_(trainable(self.model).values(), cfg.optim.clip)
         self.scaler.step(self.optimizer)

@@ -9,7 +9,7 @@ from keyseg.config import PROJECT
 
 BACKBONES = PROJECT / "keyseg/model/backbones"
 NEUTRAL = {"__init__", "sides", "encoders", "vlm", "language", "weights"}
-NEUTRAL |= {"clip_view", "byte_tokenizer"}
+NEUTRAL |= {"clip_view", "byte_tokenizer", "damage"}
 """Modules beside the families: the protocols, and what families share."""
 FAMILIES = {file.stem for file in BACKBONES.glob("*.py")} - NEUTRAL
 OF_LIBRARIES = r"segment_anything|(Llava|Sam\d?|CLIP|Qwen|InternVL|Siglip)[A-Z0-9]\w*"
@@ -17,8 +17,7 @@ EXCEPTIONS = {
     "tiny": "the recipe makes a LLaVA and a SAM",
     "config.py": "the two that a config has which names none",
     "predict/imported_model.py": "makes both of what LISA's family published",
-    "predict/exported_script.py": "lies beside an export, which is of these two",
-    "predict/model_card.py": "shows how that export is loaded",
+    "predict/exported_script.py": "lies beside an export, and loads it with plain libraries",
 }
 """Files and rooms that may name one, and why."""
 FILES = [f for f in sorted((PROJECT / "keyseg").rglob("*.py")) if not f.is_relative_to(BACKBONES)]

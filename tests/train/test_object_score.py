@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from keyseg.config import ConfigError, signature
 from keyseg.data.masks import encode_rle
-from keyseg.data.mix import ImageGroup, groups, load
+from keyseg.data.mix import ImageGroup, ImageSampler, groups, load
 from keyseg.dialects.score import dialects, score
 from keyseg.metrics import summarise
 from keyseg.model.manifest import assert_trained, trainable
@@ -19,7 +19,7 @@ from keyseg.runs.samples import REJECTED, SAMPLE_COLUMNS, SCORED
 from keyseg.sweep import buildable
 from keyseg.train.evaluate import evaluate
 from keyseg.train.losses import weighted_terms
-from keyseg.train.trainer import Counts, compute_losses, make_optimizer
+from keyseg.train.trainer import Counts, Trainer, compute_losses, make_optimizer
 from tests.families import mask_folder
 from tests.train.test_reject import denied, rngs
 
@@ -80,7 +80,7 @@ def test_training_moves_the_score(make_parts, sam, there):
         seen.append(float(output.object_logits.detach()))
         optimizer.zero_grad()
         compute_losses(output, batch, cfg, parts.model.frame).total.backward()
-        if step == 0:
+        if there and step == 0:  # where nothing is there, no mask is trained
             assert_trained(parts.model)
         optimizer.step()
     assert seen[-1] > seen[0] + 0.1 if there else seen[-1] < seen[0] - 0.1
@@ -97,6 +97,19 @@ def test_the_score_pulls_on_what_it_is_made_of(cell):
     for part in (HEAD, "mask_head.decoder.transformer", "seg_projection", "vlm.peft"):
         assert any(name.startswith(part) for name in moved), part
     assert not any("upscale" in name or "hypernetworks" in name for name in moved)
+
+
+def test_a_first_step_without_a_target_stops_no_run(make_parts, sam, tmp_path):
+    """Whether each module gets a gradient is asked of the first step that trains a mask."""
+    parts, cfg = make_parts("fusion=full", "model.precision=fp32", SCORE, *sam, shaken=False)
+    sources = load(cfg.data, "train")
+    (group, *_) = groups(e for s in sources for e in s.examples)
+    first, *_ = group.examples
+    trainer = Trainer(parts, ImageSampler(sources, cfg.seed, 1, 1), cfg, tmp_path)
+    for example, unchecked in ((denied(first), True), (first, False)):
+        group = ImageGroup(group.image, group.image_id, [example])
+        trainer._train_step([parts.collator([group], rngs([group]))])
+        assert trainer._unchecked == unchecked
 
 
 def read(cell, protocol="teacher_forced", threshold=0.0, examples=None):
