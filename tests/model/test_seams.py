@@ -12,7 +12,7 @@ NEUTRAL = {"__init__", "sides", "encoders", "vlm", "language", "weights"}
 NEUTRAL |= {"clip_view", "byte_tokenizer", "damage"}
 """Modules beside the families: the protocols, and what families share."""
 FAMILIES = {file.stem for file in BACKBONES.glob("*.py")} - NEUTRAL
-OF_LIBRARIES = r"segment_anything|(Llava|Sam\d?|CLIP|Qwen|InternVL|Siglip)[A-Z0-9]\w*"
+OF_LIBRARIES = r"segment_anything|(Llava|Sam\d?|CLIP|Qwen|InternVL|Siglip|SmolVLM)[A-Z0-9]\w*"
 EXCEPTIONS = {
     "tiny": "the recipe makes a LLaVA and a SAM",
     "config.py": "the two that a config has which names none",
