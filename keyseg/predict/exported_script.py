@@ -106,8 +106,8 @@ class Exported:
                 continue
             drawn = self.sam(levels, self._prompt(states.float(), keys, seg))
             limit = about["object_threshold"]
-            if limit is not None and float(drawn.score) <= limit:  # nothing is there
-                continue
+            if limit is not None and drawn.score is not None and float(drawn.score) <= limit:
+                continue  # nothing is there
             masks.append(self.sam.at_size(drawn.low, nothing.shape))
             ious.append(float(drawn.iou))
         union = np.logical_or.reduce([nothing, *masks])
@@ -186,7 +186,7 @@ class Exported:
             eos_token_id=end,
             **seen,
         )
-        answer = out[0, len(asked) :].tolist()
+        answer: list[int] = out[0, len(asked) :].tolist()
         return answer[: answer.index(end)] if end in answer else answer
 
     def _prompt(self, states: Tensor, keys: list[int], seg: int) -> Tensor:

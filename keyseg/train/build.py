@@ -215,8 +215,8 @@ def load_backbones(
 
 def freeze_unpulled(model: KeySeg, cfg: RunConfig) -> None:
     """Freeze what no loss of this config pulls on (weight 0 = measured, not trained)."""
-    terms = weighted_terms(cfg.loss, objects=cfg.model.scores_objects)
-    over = {term.term.over for term in terms if term.weight}
+    asked = weighted_terms(cfg.loss, objects=cfg.model.scores_objects)
+    over = {term.term.over for term in asked if term.weight}
     if cfg.model.scores_objects and not cfg.loss.object:
         model.mask_head.objects.requires_grad_(False)
     drawn = (
