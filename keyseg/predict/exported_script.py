@@ -220,7 +220,7 @@ class Exported:
         ]
 
 
-class Drawn(NamedTuple):
+class Decoded(NamedTuple):
     """low: logits of a mask (1, 1, 4E, 4E); iou: SAM's own guess; score: whether something is
     there, of those that say so."""
 
@@ -229,7 +229,7 @@ class Drawn(NamedTuple):
     score: Tensor | None
 
 
-class Sam:
+class PaddedSam:
     """segment_anything's: an image's longest side is brought to its square, which is padded."""
 
     mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
@@ -242,7 +242,7 @@ class Sam:
         """What its encoder says of a picture."""
         return self.model.image_encoder(self.square(picture))
 
-    def __call__(self, seen: Any, prompt: Tensor) -> Drawn:
+    def __call__(self, seen: Any, prompt: Tensor) -> Decoded:
         """The mask of one prompt (1, C)."""
         _, dense = self.model.prompt_encoder(points=None, boxes=None, masks=None)
         low, iou = self.model.mask_decoder(
@@ -252,7 +252,7 @@ class Sam:
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        return Drawn(low, iou, None)
+        return Decoded(low, iou, None)
 
     def square(self, picture: Image.Image) -> Tensor:
         """(1, 3, S, S)."""
@@ -278,16 +278,16 @@ class Sam:
         return (height, width), (int(height * scale + 0.5), int(width * scale + 0.5))
 
 
-class SamHq(Sam):
+class PaddedHq(PaddedSam):
     """SAM-HQ, by transformers."""
 
     def see(self, picture: Image.Image) -> Any:
-        """See `Sam`."""
+        """See `PaddedSam`."""
         embedding, early = self.model.get_image_embeddings(self.square(picture))
         return embedding, {"hq_token_only": False, "intermediate_embeddings": early}
 
-    def __call__(self, seen: Any, prompt: Tensor) -> Drawn:
-        """See `Sam`."""
+    def __call__(self, seen: Any, prompt: Tensor) -> Decoded:
+        """See `PaddedSam`."""
         embedding, more = seen
         empty = self.model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         low, iou, *others = self.model.mask_decoder(
@@ -298,10 +298,10 @@ class SamHq(Sam):
             multimask_output=False,
             **more,
         )
-        return Drawn(low[:, 0], iou, others[-1] if len(others) > 1 else None)
+        return Decoded(low[:, 0], iou, others[-1] if len(others) > 1 else None)
 
 
-class Sam2(SamHq):
+class SquashedSam(PaddedHq):
     """SAM 2, or SAM 3's tracker, by transformers: a picture is squashed to its square."""
 
     def __init__(self, model: Any, side: int, processor: Any) -> None:
@@ -309,13 +309,13 @@ class Sam2(SamHq):
         self.processor = processor
 
     def see(self, picture: Image.Image) -> Any:
-        """See `Sam`."""
+        """See `PaddedSam`."""
         pixels = self.processor([picture], return_tensors="pt")["pixel_values"]
         *maps, embedding = self.model.get_image_embeddings(pixels)
         return embedding, {"high_resolution_features": maps}
 
     def at_size(self, low: Tensor, size: tuple[int, int]) -> np.ndarray[Any, Any]:
-        """See `Sam`."""
+        """See `PaddedSam`."""
         own = F.interpolate(low, size, mode="bilinear", align_corners=False)
         return (own[0, 0] > 0).numpy()
 
@@ -353,13 +353,13 @@ def _cut(query: str, tokenizer: Any) -> str:
     return re.sub(pattern, lambda name: name[0][:1] + _CUT + name[0][1:], query, flags=re.I)
 
 
-def _load_sam(folder: Path, about: dict[str, Any]) -> Sam:
+def _load_sam(folder: Path, about: dict[str, Any]) -> PaddedSam:
     if about["sam_type"] == "transformers":
         model = AutoModelForMaskGeneration.from_pretrained(folder / about["sam"]).eval()
         side = int(model.prompt_encoder.input_image_size)
         if model.config.model_type == "sam_hq":
-            return SamHq(model, side)
-        return Sam2(model, side, AutoImageProcessor.from_pretrained(folder / about["sam"]))
+            return PaddedHq(model, side)
+        return SquashedSam(model, side, AutoImageProcessor.from_pretrained(folder / about["sam"]))
     if about["sam_type"] == "folder":  # of no public size
         from keyseg.model.backbones.sam import load_sam  # else nothing of that is imported
 
@@ -368,7 +368,7 @@ def _load_sam(folder: Path, about: dict[str, Any]) -> Sam:
         from segment_anything import sam_model_registry
 
         model = sam_model_registry[about["sam_type"]](str(folder / about["sam"])).eval()
-    return Sam(model, model.image_encoder.img_size)
+    return PaddedSam(model, model.image_encoder.img_size)
 
 
 def _part(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

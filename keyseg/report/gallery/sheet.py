@@ -54,7 +54,7 @@ class Tile(NamedTuple):
     """One example: its picture, and the lines below it."""
 
     picture: Image.Image
-    lines: list[list[Entry]]
+    lines: list[list[Caption]]
 
 
 def _tile(example: Example) -> Tile:
@@ -65,19 +65,19 @@ def _tile(example: Example) -> Tile:
     drawn = overlay.draw(np.asarray(picture), ignored if ignored.any() else None, IGNORED)
     masks, colours = [each == 1 for each in example.masks()], [TARGET_OUTLINE]
     empty = "" if (mask == 1).any() else " (empty mask)"
-    named = [[Entry(f"keyword: {example.keyword or '-'}{empty}")]]
+    named = [[Caption(f"keyword: {example.keyword or '-'}{empty}")]]
     if len(targets := example.targets or ()) > 1:
         colours = [PALETTE[n % len(PALETTE)] for n in range(len(masks))]
         names = [_end(t.name or t.keyword or NAMELESS, _LONG) for t in targets]
-        named = _in_lines([Entry(n, patch=c) for n, c in zip(names, colours, strict=True)])
+        named = _in_lines([Caption(n, patch=c) for n, c in zip(names, colours, strict=True)])
     wide = TILE // 7  # characters
     query = textwrap.wrap(example.query, wide, max_lines=LINES - 2, placeholder=" ...")
-    asked = [[Entry(text, ink="black")] for text in query]
+    asked = [[Caption(text, ink="black")] for text in query]
     shown = Image.fromarray(overlay.edge_each(drawn, masks, colours))
-    return Tile(shown, [*asked, *named, [Entry(_end(example.id, wide))]])
+    return Tile(shown, [*asked, *named, [Caption(_end(example.id, wide))]])
 
 
-class Entry(NamedTuple):
+class Caption(NamedTuple):
     """A piece of a line of text, behind a patch of a colour where it has one."""
 
     text: str
@@ -100,29 +100,29 @@ class Entry(NamedTuple):
         return _PATCH + 4 if self.patch else 0
 
 
-def _in_lines(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _in_lines(captions: Sequence[Caption]) -> list[list[Caption]]:
     """Lines as wide as a tile, of which the last may say how many more there are."""
-    lines: list[list[Entry]] = [[]]
-    for n, entry in enumerate(entries):
-        left = len(entries) - n
+    lines: list[list[Caption]] = [[]]
+    for n, caption in enumerate(captions):
+        left = len(captions) - n
         last = len(lines) == _OF_NAMES
-        rest = [Entry(f"+ {left - 1} more")] if last and left > 1 else []
-        if lines[-1] and sum(e.width for e in (*lines[-1], entry, *rest)) > TILE:
+        rest = [Caption(f"+ {left - 1} more")] if last and left > 1 else []
+        if lines[-1] and sum(e.width for e in (*lines[-1], caption, *rest)) > TILE:
             if last:
-                lines[-1].append(Entry(f"+ {left} more"))
+                lines[-1].append(Caption(f"+ {left} more"))
                 break
             lines.append([])
-        lines[-1].append(entry)
+        lines[-1].append(caption)
     return lines
 
 
-def _write(pencil: ImageDraw.ImageDraw, place: tuple[int, int], line: Sequence[Entry]) -> None:
+def _write(pencil: ImageDraw.ImageDraw, place: tuple[int, int], line: Sequence[Caption]) -> None:
     left, top = place
-    for entry in line:
-        if entry.patch:
-            pencil.rectangle((left, top + 4, left + _PATCH, top + 4 + _PATCH), entry.patch)
-        pencil.text((left + entry.indent, top), entry.shown, entry.ink, _FONT)
-        left += entry.width
+    for caption in line:
+        if caption.patch:
+            pencil.rectangle((left, top + 4, left + _PATCH, top + 4 + _PATCH), caption.patch)
+        pencil.text((left + caption.indent, top), caption.shown, caption.ink, _FONT)
+        left += caption.width
 
 
 def _end(text: str, width: int) -> str:
