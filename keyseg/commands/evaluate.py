@@ -1,14 +1,16 @@
 """`keyseg evaluate RUN... data=NAME [split=...]`: finished runs on other data, without training.
 
 What comes of it lies in the run directory, apart from the run's own test, and stands in the sweep's
-report by data set. What is there already, of the same weights, data and code, is not read again; a
-reading that was broken off goes on where it stopped.
+report and in MLflow by data set. What is there already, of the same weights, data and code, is not
+read again; a reading that was broken off goes on where it stopped. With `hydra/launcher=local` or
+`slurm` each run is read by a process, or a job, of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from keyseg.config import RunConfig
     from keyseg.runs.run_directory import RunDirectory
     from keyseg.sweep.evaluation import Task
+    from keyseg.sweep.pool import Ended
 
 # Imported late: what only this command needs, so that no other waits for it.
 
@@ -38,10 +41,13 @@ _SETTINGS = """settings, as in run.py:
   prompt=lisa_literal  asked in other words than the run was trained on
   evaluation.protocols=[generated] evaluation.texts=first ...   other than the run's own
   stale=rerun|keep     what becomes of results of other data, weights or code (a question)
+  hydra/launcher=local|slurm|auto   a process or a job for each run (left out: this process), with
+  hydra.launcher.n_jobs=2 hydra.launcher.partition=gpu hydra.launcher.gpus=1 ... as in run.py -m
 
 examples:
   keyseg evaluate fusion data=refcoco,refcoco_plus split=testA,testB data.root=/disk/datasets
   keyseg evaluate fusion/full data=reason_seg split=val
+  keyseg evaluate table2 hydra/launcher=slurm hydra.launcher.gpus=1 hydra.launcher.time=60
   keyseg evaluate table2 --dry"""
 
 
@@ -63,13 +69,18 @@ def register(commands: Any) -> None:
         "--device", default="auto", help="cpu, cuda, cuda:1 (a GPU if there is one)"
     )
     parser.add_argument("--dry", action="store_true", help="say what would be read, and end")
+    parser.add_argument(
+        "--detach", action="store_true", help="with jobs: submit, and do not wait for them"
+    )
     parser.set_defaults(run=_run, overrides=[])
 
 
 def _run(options: argparse.Namespace) -> int:
-    from keyseg.sweep import evaluation, stale
+    from keyseg.sweep import evaluation, readers, stale
 
-    names, settings = _told_apart([*options.words, *options.overrides])
+    words, where = readers.chosen([*options.words, *options.overrides])
+    names, settings = _told_apart(words)
+    launcher = readers.launcher(where, detach=options.detach)
     outputs = resolve_path(options.outputs)
     runs = {run.path: run for name in names for run in find_all_finished(outputs, name)}
     wanted = list(_tasks(list(runs.values()), settings))
@@ -80,11 +91,17 @@ def _run(options: argparse.Namespace) -> int:
     todo, lines = evaluation.decide(wanted, settings.get("stale", stale.ASK))
     for line in lines:
         print(line)
-    if todo:
+    code = 0
+    if todo and launcher:
+        choice = stale.RERUN if any(task.reasons() for task in todo) else stale.KEEP
+        asked = [f"{key}={value}" for key, value in (settings | {"stale": choice}).items()]
+        begin = ["--outputs", str(outputs), "evaluate", "--device", options.device]
+        code = _read_elsewhere(todo, launcher, [*begin, *asked], detach=options.detach)
+    elif todo:
         _read(todo, options.device)
     sweeps = dict.fromkeys(path.parent.name for path in runs)
     print(f"by data set: {' ; '.join(f'keyseg report {name}' for name in sweeps)}")
-    return 0
+    return code
 
 
 def _told_apart(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -201,6 +218,8 @@ def _read(todo: Sequence[Task], device: str) -> None:
     models: dict[Path, Evaluated] = {}
     for task in todo:
         if task.run.path not in models:
+            for done in models.values():
+                _show(done.run)
             models.clear()  # one at a time in memory
             models[task.run.path] = Evaluated(task.run, device)
         with ExitStack() as inside:
@@ -212,13 +231,63 @@ def _read(todo: Sequence[Task], device: str) -> None:
             except RunBusy as busy:
                 print(f"{task.title}: left out, {busy}")
                 continue
-        said = made.about["summary"]
         print(
-            f"{task.title}: gIoU {100 * said['giou']:.1f}, cIoU {100 * said['ciou']:.1f} "
+            f"{task.title}: {_scores(dict(made.about))} "
             f"({len(made.samples)} examples, {made.about['seconds']:.0f} s)"
         )
         if known := _seen(made.about["trained_on"]):
             print(f"  note: {known}")
+    for done in models.values():
+        _show(done.run)
+
+
+def _show(run: RunDirectory) -> None:
+    """Bring MLflow level with a run; the run directory holds everything, whatever comes of it."""
+    from keyseg.tracking import sync
+
+    try:
+        sync.sync(run)
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        print(f"MLflow is not level ({line}): `keyseg sync {run.sweep_dir.name}` sends it later")
+
+
+def _read_elsewhere(
+    todo: Sequence[Task], launcher: Any, words: Sequence[str], *, detach: bool
+) -> int:
+    """Have every run read by a worker of its own; the exit code."""
+    from keyseg.sweep import readers
+
+    runs = {task.run.path: task.run for task in todo}
+    pool = launcher.readers(list(runs.values()), words)
+    try:
+        good = readers.read(todo, pool, _said, detach=detach)
+    except KeyboardInterrupt:
+        left = len(pool.stop())
+        jobs = "; the jobs go on" if launcher.can_detach else ""
+        print(f"left undone: {left}{jobs}; the same command comes back", file=sys.stderr)
+        raise
+    if detach and (left := len(pool.stop())):
+        print(f"runs that are queued or at work: {left}; the same command comes back to them")
+    return int(not good)
+
+
+def _said(task: Task, ended: Ended) -> bool:
+    """Print what a worker left of a task; whether its results are there."""
+    from keyseg.runs import evaluations
+
+    told = evaluations.known(task.run, task.of_set, task.protocol)
+    if told is None or not task.done() or task.reasons():
+        why = ended.reason or f"its process ended with {ended.code}"
+        print(f"{task.title}: not read, {why}; log: {task.run.log_file}", file=sys.stderr)
+        return False
+    print(f"{task.title}: {_scores(told)}")
+    return True
+
+
+def _scores(told: dict[str, Any]) -> str:
+    said = told["summary"]
+    return f"gIoU {100 * said['giou']:.1f}, cIoU {100 * said['ciou']:.1f}"
 
 
 def _seen(found: dict[str, int] | None) -> str:

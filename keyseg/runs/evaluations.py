@@ -76,7 +76,7 @@ def folder(run: RunDirectory, of_set: TestSet) -> Path:
 
 def write(run: RunDirectory, made: Evaluation) -> None:
     """Keep results; those of the same test set and protocol are replaced."""
-    table, about = (_file(run, made.of_set, made.protocol, e) for e in ("parquet", "json"))
+    table, about = files(run, made.of_set, made.protocol)
     table.parent.mkdir(parents=True, exist_ok=True)
     about.unlink(missing_ok=True)
     with disk.replacing(table) as file:
@@ -86,23 +86,36 @@ def write(run: RunDirectory, made: Evaluation) -> None:
     disk.replace(about, disk.json_text(content, indent=1).encode())
 
 
+def files(run: RunDirectory, of_set: TestSet, protocol: str) -> list[Path]:
+    """The rows, and what is said of them."""
+    return [_file(run, of_set, protocol, ending) for ending in ("parquet", "json")]
+
+
 def known(run: RunDirectory, of_set: TestSet, protocol: str) -> dict[str, Any] | None:
     """What is said of results that are there; None where there are none."""
     return _told(_file(run, of_set, protocol, "json"))
+
+
+def told(run: RunDirectory) -> Iterator[tuple[TestSet, str, dict[str, Any]]]:
+    """Test set, protocol and what is said of its results, of all that is there; no samples."""
+    for place in _places(run):
+        for protocol in PROTOCOLS:
+            if (said := _told(place / f"{protocol}.json")) is not None:
+                yield TestSet(said["data"], said["split"], tuple(said["changes"])), protocol, said
 
 
 def read(run: RunDirectory) -> Iterator[Evaluation]:
     """All that is there, by test set, the headline protocol first."""
     import pandas as pd
 
-    for place in sorted(p for p in run.evaluations.glob("*") if p.is_dir()):
-        for protocol in PROTOCOLS:
-            about, table = place / f"{protocol}.json", place / f"{protocol}.parquet"
-            told = _told(about)
-            if told is None or not table.exists():
-                continue
-            of_set = TestSet(told["data"], told["split"], tuple(told["changes"]))
-            yield Evaluation(of_set, protocol, told["of"], told, pd.read_parquet(table))
+    for of_set, protocol, said in told(run):
+        table = _file(run, of_set, protocol, "parquet")
+        if table.exists():
+            yield Evaluation(of_set, protocol, said["of"], said, pd.read_parquet(table))
+
+
+def _places(run: RunDirectory) -> list[Path]:
+    return sorted(place for place in run.evaluations.glob("*") if place.is_dir())
 
 
 def _told(file: Path) -> dict[str, Any] | None:

@@ -14,6 +14,9 @@ from keyseg.runs.run_directory import EXIT_BUSY, EXIT_STOPPED, RunDirectory, exi
 WORKER = (sys.executable, "-m", "keyseg.worker")
 """The command of a worker; the run directories are added to it."""
 
+KEYSEG = (sys.executable, "-m", "keyseg")
+"""The command line, as a process of its own."""
+
 _LATER = 2.0  # seconds
 
 

@@ -39,3 +39,11 @@ def name_of(name: str) -> str:
     elif slash and group not in _SECTIONS:
         name = f"weights/{name}"
     return param_name(name)
+
+
+def evaluated(measure: str, place: str) -> str:
+    """The metric that a measure on other data is: `giou.refcoco.testA.teacher_forced`.
+
+    It stands beside `giou.test.teacher_forced`, of the run's own test.
+    """
+    return param_name(f"{measure}.{place}")

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from keyseg.config import ConfigError, flatten
-from keyseg.runs import disk, imported, sweep_directory
+from keyseg.runs import disk, evaluations, imported, sweep_directory
 from keyseg.runs.run_directory import (
     DONE,
     FAILED,
@@ -43,7 +43,7 @@ from keyseg.runs.run_directory import (
     stored_config,
 )
 from keyseg.tracking import model, pictures, tags
-from keyseg.tracking.names import IDENTITY, LONGEST_PARAM, name_of, param_name
+from keyseg.tracking.names import IDENTITY, LONGEST_PARAM, evaluated, name_of, param_name
 from keyseg.tracking.store import OFF as OFF
 from keyseg.tracking.store import (
     batched,
@@ -130,6 +130,7 @@ def sync(run: RunDirectory) -> None:
                 client.update_run(mlflow_run.info.run_id, status="RUNNING")
             return
         _send_cost(client, run, info, sent)
+        _send_evaluations(client, run, sent)
         _log_artifacts(client, mlflow_run, run, _ARTIFACTS)
         if status == _FINAL[DONE]:
             _log_pictures(client, mlflow_run, run)
@@ -342,6 +343,34 @@ def _send_cost(client: MlflowClient, run: RunDirectory, info: dict[str, Any], se
     sent["sent"] |= {metric.key: metric.step for metric in metrics}
 
 
+def _send_evaluations(client: MlflowClient, run: RunDirectory, sent: _Sent) -> None:
+    """What the run says of other data than its own test, by data set and split; its files beside.
+
+    A test set that is read again has another time: the later one is what MLflow shows. Sent twice,
+    the store knows it.
+    """
+    from mlflow.entities import Metric
+
+    when = sent.setdefault("evaluations", {})
+    for of_set, protocol, said in evaluations.told(run):
+        place = f"{of_set.folder}.{protocol}"
+        read = float(said.get("when") or 0)
+        if when.get(place) == read:
+            continue
+        values = {evaluated(name, place): value for name, value in said["summary"].items()}
+        metrics = [
+            Metric(name, value, int(read * 1000), 0)
+            for name, value in values.items()
+            if value is not None and isfinite(value)
+        ]
+        for batch in batched(metrics, 1000):
+            client.log_batch(sent["run_id"], metrics=batch)
+        for file in evaluations.files(run, of_set, protocol):
+            client.log_artifact(sent["run_id"], str(file), f"evaluations/{of_set.folder}")
+        when[place] = read
+        sent.save()
+
+
 def _log_datasets(
     client: MlflowClient, run: RunDirectory, info: dict[str, Any], sent: _Sent
 ) -> None:
@@ -402,4 +431,6 @@ def _fingerprint(run: RunDirectory) -> list[Any]:
     info = run.info
     size = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
     parent, _ = _known_of(run, _signature(run, info))
-    return [info.get("status"), len(info.get("attempts") or []), size, parent]
+    found = [info.get("status"), len(info.get("attempts") or []), size, parent]
+    known = {f"{s.folder}.{p}": said.get("when") for s, p, said in evaluations.told(run)}
+    return [*found, known] if known else found

@@ -63,8 +63,9 @@ def run(outputs):
 
 
 @pytest.fixture
-def asked(outputs, small_overrides):
+def asked(outputs, small_overrides, monkeypatch):
     """The command on this sweep, with the data where the tests have it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")  # tests/tracking/test_sync.py looks there
     data = [o for o in small_overrides if o.startswith("data.")]
 
     def ask(*words, places=data):
@@ -100,6 +101,21 @@ def test_it_is_read_once_and_apart_from_the_runs_own_test(run, asked, capsys):
     assert own == (run.samples_file.read_bytes(), (run.path / "run.json").read_bytes())
     assert asked("fusion/full", "data=scenes", "split=val") == 0
     assert "on scenes val, teacher forced: done already" in capsys.readouterr().out
+
+
+def test_mlflow_is_made_level_or_says_so(run, asked, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr("keyseg.tracking.sync.sync", told.append)
+    assert asked("fusion", "data=scenes", "split=val") == 0
+    assert [each.path for each in told] == [run.path]
+
+    def down(run):
+        raise ConnectionError("no answer\nat all")
+
+    monkeypatch.setattr("keyseg.tracking.sync.sync", down)
+    assert asked("fusion", "data=scenes", "split=val", "prompt=lisa") == 0
+    said = "MLflow is not level (no answer): `keyseg sync fusion` sends it later"
+    assert said in capsys.readouterr().out
 
 
 def test_dry_reads_nothing(run, asked, capsys):
@@ -255,3 +271,22 @@ def test_the_model_is_loaded_once_for_several_test_sets(run, asked, monkeypatch)
     monkeypatch.setattr(work, "load_model", count)
     assert asked("fusion", "data=scenes", "split=val,test") == 0
     assert len(loaded) == 1
+
+
+def test_a_process_of_its_own_reads_what_is_not_there(run, asked, capsys):
+    there = ("hydra/launcher=local", "hydra.launcher.n_jobs=1")
+    assert asked("fusion", "data=scenes", "split=val", *there) == 0
+    assert "full, seed 0, on scenes val, teacher forced: gIoU" in capsys.readouterr().out
+    assert table(run).samples["mask_rle"].tolist() == records(run, "val")["mask_rle"].tolist()
+    assert "on scenes val, teacher forced: gIoU" in run.log_file.read_text()  # what it printed
+    assert asked("fusion", "data=scenes", "split=val", *there) == 0
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_process_that_fails_is_named_with_its_log(run, asked, capsys, monkeypatch):
+    from keyseg.sweep.local import launcher
+
+    monkeypatch.setattr(launcher, "KEYSEG", ("false",))
+    assert asked("fusion", "data=scenes", "split=val", "hydra/launcher=local") == 1
+    error = capsys.readouterr().err
+    assert f"not read, its process ended with 1; log: {run.log_file}" in error

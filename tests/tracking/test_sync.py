@@ -13,13 +13,15 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from keyseg.config import ConfigError
 from keyseg.data.example import Example
 from keyseg.data.predictions import matching, reading
-from keyseg.runs import sweep_directory
+from keyseg.runs import evaluations, sweep_directory
+from keyseg.runs.evaluations import Evaluation, TestSet
 from keyseg.runs.run_directory import Row, RunDirectory, now
 from keyseg.sweep.imported import Import, write
 from keyseg.tracking import parent_run, sqlite_file, sync
@@ -298,6 +300,34 @@ def test_load_of_the_machine_and_attempts_are_there(store, run):
     assert tags["keyseg.gpu_hours"] == "0.200"
     artifacts = {a.path for a in store.list_artifacts(run.info["mlflow_run_id"])}
     assert artifacts == {"config.yaml"}  # at once: a run may be lost for good
+
+
+def test_results_on_other_data_belong_to_the_run(store, run):
+    def read(giou: float, when: float) -> None:
+        about = {"summary": {"giou": giou, "keyword_accuracy": None}, "when": when}
+        of_set = TestSet("refcoco", "testA")
+        rows = pd.DataFrame({"iou": [giou]})
+        evaluations.write(run, Evaluation(of_set, "teacher_forced", {}, about, rows))
+
+    log(run, 1)
+    done(run)
+    sync.sync(run)
+    assert sync.is_level(run)
+    read(0.5, 1500.0)
+    assert not sync.is_level(run)
+    name = "giou.refcoco.testA.teacher_forced"
+    for _ in range(2):
+        sync.sync(run)
+        assert history(store, run, name) == [(0, 0.5, 1_500_000)]
+        assert sync.is_level(run)
+        (run.path / "mlflow.json").unlink()  # nobody knows what was sent
+    assert not any("keyword_accuracy.refcoco" in m for m in found(store, run).data.metrics)
+    files = store.list_artifacts(run.info["mlflow_run_id"], "evaluations/refcoco.testA")
+    assert {Path(f.path).name for f in files} == {"teacher_forced.json", "teacher_forced.parquet"}
+    read(0.75, 1600.0)
+    sync.sync(run)
+    assert history(store, run, name)[1:] == [(0, 0.75, 1_600_000)]
+    assert found(store, run).data.metrics[name] == 0.75
 
 
 def test_rows_that_were_sent_are_not_sent_again_after_a_truncation(store, run):

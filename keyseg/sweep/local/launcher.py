@@ -10,13 +10,13 @@ from rich.console import Console
 from keyseg.config import ConfigError
 from keyseg.runs import trunk
 from keyseg.runs.provenance import cores
-from keyseg.runs.run_directory import DONE
+from keyseg.runs.run_directory import DONE, RunDirectory
 from keyseg.sweep import finish
 from keyseg.sweep.cells import GIVEN, Cell, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import SweepLauncher, counted, keep_threads, supervise
 from keyseg.sweep.local.pool import LocalPool, gpus
-from keyseg.sweep.pool import WORKER
+from keyseg.sweep.pool import KEYSEG, WORKER
 from keyseg.sweep.supervise import Outcome, Supervisor
 
 
@@ -84,17 +84,20 @@ class LocalLauncher(SweepLauncher):
         bits of a result depend on the number of threads, and a sweep that goes on must give the
         same bits as one that was never stopped.
         """
-        devices = gpus(cells[0].config.runtime.device)
+        device = cells[0].config.runtime.device
+        return self._workers(len(cells), device, self.worker, self.cells_per_job)
+
+    def readers(self, runs: Sequence[RunDirectory], words: Sequence[str]) -> LocalPool:
+        """Processes that read finished runs on other data: `keyseg WORDS RUN_DIR`, a run each."""
+        return self._workers(len(runs), "auto", [*KEYSEG, *words], 1)
+
+    def _workers(self, count: int, device: str, worker: Sequence[str], each: int) -> LocalPool:
+        devices = gpus(device)
         most = len(devices) or cores()
-        slots = max(1, min(self.n_jobs or most, len(cells)))
+        slots = max(1, min(self.n_jobs or most, count))
         threads = max(1, cores() // slots)
         return LocalPool(
-            slots,
-            threads,
-            worker=self.worker,
-            gpus=devices,
-            grace=self.grace,
-            cells_per_job=self.cells_per_job,
+            slots, threads, worker=worker, gpus=devices, grace=self.grace, cells_per_job=each
         )
 
     def run_cells(self, design: Design, cells: list[Cell], console: Console) -> list[Outcome]:

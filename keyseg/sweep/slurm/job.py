@@ -153,6 +153,12 @@ class CommandJob:
         if failed:
             raise WorkerFailedError(f"failed: {'; '.join(failed)}")
 
+    def checkpoint(self) -> DelayedSubmission:
+        """What the job does when it comes again: the same; commands find what is done already."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
 
 def stuck(run: RunDirectory) -> bool:
     """Whether the last two attempts of a run were stopped where the one before them was."""

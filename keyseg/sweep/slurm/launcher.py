@@ -24,13 +24,14 @@ from keyseg.sweep.cells import GIVEN, Cell, Say, in_turn
 from keyseg.sweep.design import Design
 from keyseg.sweep.launcher import Detached, SweepLauncher, keep_threads, supervise
 from keyseg.sweep.local.launcher import LocalLauncher
-from keyseg.sweep.pool import WORKER
+from keyseg.sweep.pool import KEYSEG, WORKER
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.job import CommandJob
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
 from keyseg.sweep.slurm.pool import SlurmPool, Submission
 from keyseg.sweep.slurm.queue import Jobs, SlurmError
+from keyseg.sweep.slurm.readers import SlurmReaders
 from keyseg.sweep.slurm.sbatch import Sbatch, code_folder, job_folder, script
 from keyseg.sweep.supervise import Outcome, Supervisor
 from keyseg.worker import precompute
@@ -137,11 +138,7 @@ class SlurmLauncher(SweepLauncher):
         Raises:
             ConfigError: there is no SLURM here.
         """
-        if shutil.which("sbatch") is None:
-            raise ConfigError(
-                "hydra/launcher=slurm: there is no sbatch on this machine; hydra/launcher=local "
-                "runs the cells here"
-            )
+        check_sbatch()
         sweep_dir = cells[0].path.parent
         nodes = Nodes(self.options.exclude)
         needed = packages.carried(cell.config for cell in cells)
@@ -161,6 +158,17 @@ class SlurmLauncher(SweepLauncher):
             nodes=nodes if self.options.avoid_nodes else None,
             say=say,
         )
+
+    def readers(self, runs: Sequence[RunDirectory], words: Sequence[str]) -> SlurmReaders:
+        """Jobs that read finished runs on other data: `keyseg WORDS RUN_DIR ...`.
+
+        Raises:
+            ConfigError: there is no SLURM here.
+        """
+        check_sbatch()
+        needed = packages.carried(run.config for run in runs)
+        sbatch = Sbatch(self.options, runs[0].sweep_dir, packages=needed)
+        return SlurmReaders(sbatch, [*self.options.interpreter, *KEYSEG[1:], *words])
 
     def prepare_job(self, cells: Sequence[Cell]) -> CommandJob | None:
         """What runs once before the array, if anything has to."""
@@ -186,7 +194,7 @@ class SlurmLauncher(SweepLauncher):
         if not (self.report or command or design.looks):
             return
         sweep_dir = cells[0].path.parent
-        keyseg = [*self.options.interpreter, "-m", "keyseg"]
+        keyseg = [*self.options.interpreter, *KEYSEG[1:]]
         keyseg += ["--outputs", str(sweep_dir.parent.absolute())]
         to = [sweep_dir.name, "--out", str(resolve_path(cells[0].config.paths.reports))]
         if design.looks is None:
@@ -266,6 +274,15 @@ class SlurmLauncher(SweepLauncher):
             pool.submit_now()
         except SlurmError as error:
             raise ConfigError(f"SLURM does not answer: {error}; nothing was submitted") from error
+
+
+def check_sbatch() -> None:
+    """Raises ConfigError where there is no SLURM on this machine."""
+    if shutil.which("sbatch") is None:
+        raise ConfigError(
+            "hydra/launcher=slurm: there is no sbatch on this machine; hydra/launcher=local works "
+            "here"
+        )
 
 
 class LeftLauncher(SlurmLauncher):

@@ -25,6 +25,7 @@ from keyseg.runs.run_directory import (
 from keyseg.sweep.slurm import queue, reasons
 from keyseg.sweep.slurm.pool import Submission, cancelled_marker, job_log, log_end, why
 from keyseg.sweep.slurm.queue import ENDED, WAITING, Job, Jobs, SlurmError
+from keyseg.sweep.slurm.readers import job_of
 from keyseg.sweep.status import LOST, TESTING, CellStatus, Watch
 from keyseg.sweep.supervise import last_lines
 
@@ -133,13 +134,16 @@ def failures(rows: Sequence[CellStatus], sweep_dir: Path, lines: int = 15) -> li
 
 
 def cancel(sweep_dir: Path) -> int:
-    """Cancel all jobs of a sweep that have not ended; how many there were.
+    """Cancel all jobs of a sweep that have not ended, those that read its runs on other data, too;
+    how many there were.
 
     Raises:
         SlurmError: SLURM does not answer, or the jobs are somebody else's.
     """
     runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/job.json"))]
     names = {record.name for run in runs if (record := Submission.read(run))}
+    read = [RunDirectory(file.parents[1]) for file in sweep_dir.glob("*/evaluations/job.json")]
+    names |= {key[0] for run in read if (key := job_of(run))}
     alive = [key[0] for key, job in queue.look(names).items() if job.state not in ENDED]
     markers = [cancelled_marker(sweep_dir, name) for name in set(alive)]
     with suppress(PermissionError):  # somebody else's sweep: SLURM decides

@@ -125,8 +125,8 @@ class Sbatch:
         """Runs once, before the first cells are submitted; those wait for it."""
         self._cancel = cancel
 
-    def __call__(self, name: str, jobs: Sequence[CellJob]) -> None:
-        """Submit the cells of a sweep as one array.
+    def __call__(self, name: str, jobs: Sequence[CellJob | CommandJob]) -> None:
+        """Submit the cells of a sweep, or other work, as one array.
 
         Raises:
             SlurmError: SLURM does not answer now. ConfigError: it refuses the job. SubmitLimit: it
