@@ -2,6 +2,7 @@
 
     python benchmarks/full_size.py                      LLaVA-1.5 7B and SAM ViT-H, bf16, on a GPU
     python benchmarks/full_size.py --model tiny         the same at the size of the bundled ones
+    python benchmarks/full_size.py --model qwen3_vl_4b mask=sam2_large
     python benchmarks/full_size.py --images 4 fusion=released model/sam=vit_b optim.clip=0
 
 Weights are random (`model.init=random`), pictures are noise of 640 x 480; neither changes the
@@ -9,8 +10,9 @@ time. Each variant runs in a process of its own, so that peak memory and the tim
 are its own. A step is the trainer's (forward, four losses, backward, AdamW). `seconds_per_step`
 has both frozen encoders in it, as in the first epoch; `stored` is the step when their features
 come from the store, as in every later epoch and in all other cells of a sweep. The parts are timed
-alone, forward and, where it is trained through, backward; `rest` is what they leave of the step:
-losses, fusion, optimiser. Each number is the median of --steps, with the smallest and the largest.
+alone, forward and, where it is trained through, backward; `clip` is the language side's encoder and
+`sam_encoder` the mask side's, whatever they are; `rest` is what they leave of the step: losses,
+fusion, optimiser. Each number is the median of --steps, with the smallest and the largest.
 The last line is JSON.
 """
 
@@ -47,10 +49,11 @@ def measure(options: argparse.Namespace, variant: str, folder: Path) -> dict[str
     from keyseg.train.device import pick_device
     from keyseg.train.trainer import Trainer
 
-    prompt = "short" if options.model == "tiny" else "lisa"
+    llava = options.model.startswith("llava_1")
+    prompt = "short" if options.model == "tiny" else "lisa" if llava else "chatml"
     chosen = [f"model={options.model}", f"fusion={variant}", f"prompt={prompt}"]
     fixed = ["model.init=random", "optim=released", "runtime.features=false"]
-    if options.model != "tiny":  # words, not bytes: a text is as long as with LLaMA's tokenizer
+    if llava:  # words, not bytes: a text is as long as with LLaMA's tokenizer
         fixed.append("+model.sizes.tokenizer=keyseg/tiny/weights/llava")
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
         cfg = validate(compose("config", [*chosen, *fixed, *options.overrides]))
