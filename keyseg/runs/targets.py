@@ -37,14 +37,13 @@ def trust(cfg: RunConfig) -> None:
     os.environ[PACKAGES_VARIABLE] = ",".join(name for name in packages if name and name != "keyseg")
 
 
-def find(key: str, target: str) -> Any:
-    """What `target` names. `key`: of the config, for errors.
+def check(key: str, target: str) -> None:
+    """Look whether `target` may be imported, and import nothing. `key`: of the config, for errors.
 
     Raises:
-        ConfigError: it is in no package that is allowed, or it is not there.
+        ConfigError: it is in no package that is allowed.
     """
-    module, _, name = target.rpartition(".")
-    if not module:
+    if "." not in target:
         raise ConfigError(f"{key}={target}: must be package.module.name")
     if _package(target) not in allowed():
         raise ConfigError(
@@ -52,6 +51,16 @@ def find(key: str, target: str) -> Any:
             f"trust the package '{_package(target)}' and whoever made this run: "
             f"export {PACKAGES_VARIABLE}={_package(target)}"
         )
+
+
+def find(key: str, target: str) -> Any:
+    """What `target` names. `key`: of the config, for errors.
+
+    Raises:
+        ConfigError: it is in no package that is allowed, or it is not there.
+    """
+    check(key, target)
+    module, _, name = target.rpartition(".")
     try:
         target_object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

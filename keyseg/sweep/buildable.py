@@ -153,6 +153,8 @@ def check_fusion(cfg: RunConfig) -> str:
     """
     n_keys, dim = cfg.model.tokens.n_keys, _channels(cfg)
     target = str(cfg.fusion["_target_"])
+    # before its code is read: that of a large library takes half a minute
+    targets.check("fusion._target_", target)
     known = resolve_path(cfg.paths.data) / FILE
     look = [cfg.fusion, n_keys, dim, code.of((target,)).fingerprint]
     key = hashlib.sha256(json.dumps(look, sort_keys=True, default=str).encode()).hexdigest()[:16]
