@@ -179,7 +179,8 @@ class Shell:
 
     def run(self, *overrides: str, **how: str) -> tuple[int, str, str]:
         places = (f"paths.outputs={self.folder / 'out'}", f"paths.reports={self.folder / 'rep'}")
-        return self(str(PROJECT / "run.py"), *overrides, *PLAIN, *places, **how)
+        plain = () if any(o.startswith("+sweeps=") for o in overrides) else PLAIN
+        return self(str(PROJECT / "run.py"), *overrides, *plain, *places, **how)
 
 
 @pytest.fixture(scope="session")

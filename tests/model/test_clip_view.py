@@ -63,7 +63,8 @@ def test_of_a_square_every_view_is_the_same(processor, view):
 def test_an_export_gives_clip_the_same(processor, view, size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     exported = Exported.__new__(Exported)
-    exported.processor, exported.about = processor, {"clip_view": view}
+    exported.processor = processor
+    exported.about = {"clip_view": view, "placeholder": "<image>", "reads": {}}
     found = exported._see(Image.fromarray(pixels))["pixel_values"][0]
     wanted = clip_pixels(processor.image_processor, view, torch.from_numpy(pixels).permute(2, 0, 1))
     torch.testing.assert_close(found, wanted)

@@ -44,7 +44,7 @@ def test_mask_head_equals_the_mask_decoder_image_by_image(sam, head, prompts_eac
     owner = torch.tensor([0, 0, 1, 2, 2, 2])
     prompts = torch.randn(6, prompts_each, CHANNELS, generator=rng)
     with torch.no_grad():
-        drawn, expected = head((images[owner],), prompts)
+        drawn, expected, _ = head((images[owner],), prompts)
         _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
         for image in range(3):
             theirs, quality = sam.mask_decoder(
@@ -282,7 +282,7 @@ def test_vit_b_at_full_size_from_a_public_file(tmp_path):
     torch.testing.assert_close(preprocess(1024, image)[None], pixels)
     with torch.no_grad():
         sparse, _ = sam.prompt_encoder(points=point, boxes=None, masks=None)
-        logits, expected = MaskHead(sam)((embedding,), sparse)
+        logits, expected, _ = MaskHead(sam)((embedding,), sparse)
     low = theirs["low_res_logits"][0]
     torch.testing.assert_close(logits, low, rtol=1e-4, atol=1e-4 * float(low.abs().max()))
     torch.testing.assert_close(expected, theirs["iou_predictions"][0], rtol=1e-4, atol=1e-5)

@@ -241,6 +241,14 @@ def picture():
     return Image.fromarray(rng.integers(0, 255, (side, side, 3), dtype=np.uint8))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_store():
+    """Nothing goes to the checkout's own MLflow file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "none")
+        yield
+
+
 SMALL = ("model=tiny", "model.precision=fp32", "model.frozen=fp32", "data=scenes")
 
 
