@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -407,6 +408,21 @@ def test_runs_that_do_not_compare_are_flagged(store: Callable[..., Path], tmp_pa
         assert title in page, title
     assert "Status: stopped." in page
     assert "Mixed protocols." not in page
+
+
+def test_weights_that_a_factor_asks_for_are_no_mix(store: Callable[..., Path]) -> None:
+    """`mask=a,b` starts from two sets of weights; two runs of one option must not."""
+    loaded = load(store(images=4))
+    first, *others = loaded.variants
+    one = first.cells[0]
+    for name, factor in (("weights", "mask"), ("data", "data")):
+        other = {**one.info, f"{name}_fingerprint": "other"}
+        for asked, expected in (({}, True), ({factor: "small"}, False), ({"optim.steps": 3}, True)):
+            cell = replace(one, info=other, factors={**one.factors, **asked})
+            variant = replace(first, cells=(cell, *first.cells[1:]))
+            mixed = replace(loaded, variants=(variant, *others))
+            titles = {notice.title for notice in check(mixed)}
+            assert (f"Mixed {name}." in titles) == expected, (name, asked)
 
 
 def test_code_that_is_not_the_same_for_all_runs_is_named(store: Callable[..., Path]) -> None:

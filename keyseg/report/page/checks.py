@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -318,6 +318,14 @@ def _lines(groups: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(f"{value}: {'; '.join(names)}" for value, names in groups.items())
 
 
+_CHOOSE_DATA = ("data",), ("data.root", "data.prepare", "data.sources")
+_CHOOSE_WEIGHTS = (
+    ("model", "mask", "model/sam"),
+    ("model.llava", "model.sam", "model.language", "model.mask", "model.init", "model.start"),
+)
+"""Groups and options of the config that say what is read, and from which weights a run starts."""
+
+
 def _unequal(sweep: Sweep) -> Iterator[Notice]:
     ours = [cell for cell in sweep.finished if not cell.imported]
 
@@ -325,15 +333,28 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
         groups = _by(cells, key)
         return _lines(groups) if len(groups) > 1 else ""
 
+    def differ_unasked(fact: str, groups: Collection[str], options: tuple[str, ...]) -> str:
+        """Where it differs although no factor asks for it: one of the groups, or such an option."""
+
+        def asked(cell: CellResult) -> str:
+            chosen = {k: v for k, v in cell.factors.items() if k.startswith(options) or k in groups}
+            return runs.words(chosen)
+
+        alike: dict[str, list[CellResult]] = {}
+        for cell in ours:
+            alike.setdefault(asked(cell), []).append(cell)
+        told = (differ(lambda c: str(c.info.get(fact)), cells) for cells in alike.values())
+        return "\n".join(lines for lines in told if lines)
+
     stated = [_protocol(cell) for cell in ours]
     keys = [k for k in dict.fromkeys(k for s in stated for k in s) if _several(stated, k)]
     factors = {k for c in sweep.cells for k in c.factors}
     keys = [k for k in keys if ASKED.get(k) not in factors]
     if detail := differ(lambda c: runs.words({k: _protocol(c).get(k, "?") for k in keys})):
         yield Notice("Mixed protocols.", "The runs were not evaluated in one way.", detail)
-    if detail := differ(lambda c: str(c.info.get("data_fingerprint"))):
+    if detail := differ_unasked("data_fingerprint", *_CHOOSE_DATA):
         yield Notice("Mixed data.", "The runs did not read the same data.", detail)
-    if detail := differ(lambda c: str(c.info.get("weights_fingerprint"))):
+    if detail := differ_unasked("weights_fingerprint", *_CHOOSE_WEIGHTS):
         yield Notice("Mixed weights.", "The runs did not start from the same backbones.", detail)
     if detail := differ(lambda c: f"{c.samples['id'].nunique()} examples", sweep.finished):
         yield Notice(
