@@ -77,12 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         packages.load()
         code: int = options.run(options)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, DiskFullError) as error:
         print(f"error: {without_passwords(str(error))}", file=sys.stderr)
         code = 2 if isinstance(error, ConfigError) else 1
-    except DiskFullError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `keyseg status ... | head`

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from keyseg.config import PROJECT, RunConfig, validate
 from tests.outside import package, real_sweep, shell  # noqa: F401 - fixtures
-from tests.plain import PLAIN
+from tests.plain import plain_for
 
 Compose = Callable[..., RunConfig]
 
@@ -171,8 +171,7 @@ def compose_run() -> Compose:
     @cache
     def composed(*overrides: str) -> RunConfig:
         with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-            plain = () if any(o.startswith("+sweeps=") for o in overrides) else PLAIN
-            return validate(compose("config", [*plain, *overrides]))
+            return validate(compose("config", [*plain_for(overrides), *overrides]))
 
     return lambda *overrides: deepcopy(composed(*overrides))
 

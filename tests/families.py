@@ -24,6 +24,14 @@ _TEXT: dict[str, Any] = {
 }
 _ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 _VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2}
+_VIT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
 
 LANGUAGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "qwen2_5_vl": (
@@ -62,14 +70,7 @@ LANGUAGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         InternVl,
         {
             "text": {**_TEXT, "tie_word_embeddings": True},
-            "vision": {
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "image_size": [56, 56],
-                "patch_size": [14, 14],
-            },
+            "vision": {**_VIT, "image_size": [56, 56], "patch_size": [14, 14]},
         },
         {},
     ),
@@ -77,14 +78,7 @@ LANGUAGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         SmolVlm,
         {
             "text": {**_TEXT, "pad_token_id": 3},
-            "vision": {
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "image_size": 56,
-                "patch_size": 14,
-            },
+            "vision": _VIT,
             "scale_factor": 2,
         },
         {"size": {"longest_edge": 112}},
@@ -93,14 +87,7 @@ LANGUAGES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         LlavaOnevision,
         {
             "text": _TEXT,
-            "vision": {
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "image_size": 56,
-                "patch_size": 14,
-            },
+            "vision": _VIT,
             "tiles": [[56, 112], [112, 56], [112, 112]],
         },
         {},

@@ -14,7 +14,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
-from tests.plain import PLAIN
+from tests.plain import plain_for
 from tests.sharing import once
 
 FILES = {
@@ -179,8 +179,7 @@ class Shell:
 
     def run(self, *overrides: str, **how: str) -> tuple[int, str, str]:
         places = (f"paths.outputs={self.folder / 'out'}", f"paths.reports={self.folder / 'rep'}")
-        plain = () if any(o.startswith("+sweeps=") for o in overrides) else PLAIN
-        return self(str(PROJECT / "run.py"), *overrides, *plain, *places, **how)
+        return self(str(PROJECT / "run.py"), *overrides, *plain_for(overrides), *places, **how)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ that no scene of the pre-training holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keyseg.data.scenes.bruegel import (
@@ -57,11 +59,7 @@ def places(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
         target = scene.objects[int(rng.integers(len(scene.objects)))]
         kind = KINDS[int(rng.integers(len(KINDS)))]
         said = [getattr(target, k) for k in kind]
-        fits = [
-            i
-            for i, o in enumerate(scene.objects, 1)
-            if all(w in (o.colour, o.size) or is_called(o.category, w) for w in said)
-        ]
+        fits = [i + 1 for i in _fitting(scene, said)]
         question = f"where is the {' '.join(said)} ?"
         turns.append(QuestionAnswer(question, cell=_cell(target), shown=tuple(fits)))
     return turns
@@ -103,18 +101,14 @@ def _where(
 def _sought(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
     """An object by its group, by how it lies among its like, by a relation, or by what it is for.
 
-    None where the way that is drawn fits no object.
+    Nothing where the way that is drawn fits no object.
     """
     target = int(rng.integers(len(scene.objects)))
     o = scene.objects[target]
     shown = (target + 1,)
     noun = (o.category, GROUP_OF[o.category], THING)[int(rng.integers(3))]
     said = ((noun,), (o.colour, noun), (o.size, noun))[int(rng.integers(3))]
-    alike = [
-        i
-        for i, other in enumerate(scene.objects)
-        if all(w in (other.colour, other.size) or is_called(other.category, w) for w in said)
-    ]
+    alike = _fitting(scene, said)
     thing = " ".join(said)
     way = int(rng.integers(4))
     if way == 0 and alike == [target]:
@@ -137,6 +131,15 @@ def _sought(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
         question = f"what could {purpose[int(rng.integers(len(purpose)))]} ?"
         return [QuestionAnswer(question, f"{_cell(o)} {o.category} .", _cell(o), shown, False)]
     return []
+
+
+def _fitting(scene: Scene, said: Sequence[str]) -> list[int]:
+    """The objects that all words fit: a colour, a size, and a noun."""
+    return [
+        i
+        for i, o in enumerate(scene.objects)
+        if all(w in (o.colour, o.size) or is_called(o.category, w) for w in said)
+    ]
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
