@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 from noise import examples
+from pair import PAIR
 from step import peak_bytes, seconds
 from transformers import LlavaConfig
 
@@ -188,7 +189,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-        cfg = validate(compose("config", options.overrides))
+        cfg = validate(compose("config", [*PAIR, *options.overrides]))
     base = sizes(cfg, {})["text"]
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

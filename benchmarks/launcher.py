@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pair import PAIR
+
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import DONE, RunDirectory
 
@@ -192,7 +194,7 @@ class Bench:
         return place
 
     def _small(self) -> list[str]:
-        return [*SMALL, f"paths.data={self.root / 'data'}"]
+        return [*PAIR, *SMALL, f"paths.data={self.root / 'data'}"]
 
     def _config(self, seed: int):  # type: ignore[no-untyped-def]
         from hydra import compose, initialize_config_dir

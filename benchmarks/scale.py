@@ -30,6 +30,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+from pair import PAIR
 from rich.console import Console
 
 from keyseg.config import PROJECT
@@ -51,7 +52,7 @@ STORE = "MLFLOW_TRACKING_URI"
 
 def cells_of(outputs: Path, count: int) -> list[Cell]:
     """The cells of the sweep, with sweep.json."""
-    paths = [f"paths.outputs={outputs}"]
+    paths = [*PAIR, f"paths.outputs={outputs}"]
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", paths, RunMode.MULTIRUN)
@@ -174,6 +175,7 @@ def measure(folder: Path, count: int, seconds: float) -> dict[str, Any]:
     look = cpu_of(
         "run.py",
         "-m",
+        *PAIR,
         seeds,
         f"fusion={','.join(FUSIONS)}",
         f"name={NAME}",

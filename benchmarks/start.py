@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from pair import PAIR
 
 from keyseg.config import PROJECT, resolve_path, validate
 from keyseg.data.mix import load, prepare
@@ -38,6 +39,7 @@ from pathlib import Path
 load_sam(Path(sys.argv[2]), sys.argv[3])
 """
 OVERRIDES = (
+    *PAIR,
     "optim.steps=1",
     "optim.warmup=0",
     "runtime.log_every=1",

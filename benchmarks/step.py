@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from pair import PAIR
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -360,7 +361,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-        cfg = validate(compose("config", ["runtime.features=false", *options.overrides]))
+        cfg = validate(compose("config", [*PAIR, "runtime.features=false", *options.overrides]))
     cfg.evaluation.images_per_batch = options.images
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(cfg, options.images, Path(folder))

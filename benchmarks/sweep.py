@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from pair import PAIR
 
 from keyseg.config import PROJECT, resolve_path, validate
 from keyseg.data.mix import prepare
@@ -40,6 +41,7 @@ def seconds(overrides: list[str], cells: int, root: str, *, shared: bool) -> flo
             sys.executable,
             str(PROJECT / "run.py"),
             "-m",
+            *PAIR,
             *overrides,
             "name=bench",
             "hydra/launcher=local",
@@ -78,7 +80,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="*", default=list(COUNTS))
     options = parser.parse_args()
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-        cfg = validate(compose("config"))
+        cfg = validate(compose("config", [*PAIR]))
     prepare(cfg.data)
     root = str(resolve_path(cfg.data["root"]))
     few = [f"optim.steps={options.steps}", f"evaluation.val_images={options.val_images}"]

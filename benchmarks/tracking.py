@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from pair import PAIR
 
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.runs import sweep_directory
@@ -45,7 +46,7 @@ NAMES = ("loss", "text", "bce", "dice", "keyword", "lr", "seconds_per_step")
 def config(*overrides: str) -> RunConfig:
     """A cell on the bundled weights and a dozen pictures."""
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-        return validate(compose("config", list(overrides)))
+        return validate(compose("config", [*PAIR, *overrides]))
 
 
 def small(folder: Path, steps: int) -> RunConfig:

@@ -30,6 +30,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from optuna import Trial
 from optuna.trial import create_trial
+from pair import PAIR
 
 from keyseg.config import PROJECT, signature
 from keyseg.runs.run_directory import DONE, Row, RunDirectory, now
@@ -122,7 +123,7 @@ def tune(
 
     def composed(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-            return compose("config", list(overrides))
+            return compose("config", [*PAIR, *overrides])
 
     base, composer = composed([]), Composer(composed)
     root.mkdir()

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from pair import PAIR
 
 from keyseg.config import PROJECT, RunConfig, validate
 from keyseg.data import reading
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--overrides", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-        cfg = validate(compose("config", ["optim.steps=100000", *options.overrides]))
+        cfg = validate(compose("config", [*PAIR, "optim.steps=100000", *options.overrides]))
     if cfg.runtime.threads:
         torch.set_num_threads(cfg.runtime.threads)
     with tempfile.TemporaryDirectory() as folder:

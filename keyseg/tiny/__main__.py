@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from keyseg.config import resolve_path
 from keyseg.data.scenes.worlds import BRUEGEL, PLAIN_WORLD
@@ -77,7 +78,7 @@ def pretrain_sam(scope: Scope) -> None:
 
 
 def pretrain_llava(scope: Scope, *, compiled: bool = False) -> None:
-    """Stages 2 to 4. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
+    """Stages 2 to 5. Writes `out/llava` (save_pretrained, bf16, with processor; scores.json)."""
     torch.manual_seed(2)
     corpus, unseen = scope.corpora()
     curriculum, length = CURRICULA[scope.world], scope.length
@@ -120,6 +121,17 @@ def pretrain_llava(scope: Scope, *, compiled: bool = False) -> None:
         ("llava", curriculum.ask, length.llava_steps),
     ):
         run_stage(name, scope.work, [model], partial(answer, ask), steps=count, lr=1e-3)
+
+    if length.places_steps:
+        place = nn.Linear(model.config.text_config.hidden_size, 2).to(scope.device)
+
+        def keep(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+            rows = llava_stage.batch(
+                corpus, seen, talk, curriculum.ask, rng, llava_stage.IMAGES, strays=0.3
+            )
+            return llava_stage.loss(model, rows, talk, place)
+
+        run_stage("places", scope.work, [model, place], keep, steps=length.places_steps, lr=5e-4)
 
     folder = scope.out / "llava"
     model.to(torch.bfloat16).save_pretrained(folder)

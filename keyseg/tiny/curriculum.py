@@ -28,6 +28,7 @@ class Length:
     vision_steps: int
     words_steps: int = 600
     llava_steps: int = 3000
+    places_steps: int = 0
     sam_start: Path | None = None
 
 
@@ -68,7 +69,11 @@ CURRICULA: dict[str, Curriculum] = {
         bruegel_questions.places,
         bruegel_questions.facts,
         Length(
-            12_000, sam_steps=4000, vision_steps=3000, sam_start=Path("keyseg/tiny/weights/sam")
+            12_000,
+            sam_steps=4000,
+            vision_steps=3000,
+            places_steps=500,
+            sam_start=Path("keyseg/tiny/weights/sam"),
         ),
         parts=bruegel.PARTS,
         patch=12,  # 120 pixels for the same number of patches: small things, many categories

@@ -1,9 +1,13 @@
-"""Stages 3 and 4: the language model learns to find what words say, then to answer questions.
+"""Stages 3 to 5: the language model learns to find what words say, to answer, and to hold places.
 
 All questions about an image stand behind one prefix. Left to next-word prediction alone, words did
 not come to look at the patches that show what they say (1,900 steps: "find kite ." chose a kite no
 more often than chance). Two things make it happen within a few hundred steps: heads that begin as
 `meet` leaves them, and a loss on where one head looks when an object is asked for.
+
+The last stage is for what comes after: next-word prediction leaves a place only where it is said
+next, and a token that is new finds little of it. There, every state of an answer is to hold the
+place of what the answer is about, whatever words it has.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from keyseg.tiny.vision import naming_loss, patch_owners, patch_words
 from keyseg.train.batch import NO_LABEL
 
 IMAGES = 16
+BRIDGE = "assistant :"
+"""Between a question and its answer."""
 FINDER = 3
 """The layer whose first head is shown where to look; the one after it can say what is there."""
 
@@ -67,6 +73,13 @@ class Template:
         return frozenset(i for w, i in words.items() if len(w) == 3 and w[1:].isdigit())
 
     @cached_property
+    def words(self) -> list[int]:
+        """Tokens of all words that are not locations, by their numbers."""
+        tokenizer = self.processor.tokenizer
+        known = set(tokenizer.get_vocab().values())
+        return sorted(known - self.cells - set(tokenizer.all_special_ids))
+
+    @cached_property
     def prefix(self) -> Prefix:
         """`<s> user : <image> x patches`, as the processor expands it."""
         crop = self.processor.image_processor.crop_size
@@ -98,7 +111,7 @@ class Template:
                 wanted[i] = self.tokens(turn.cell)[0]
         if not turn.answer:
             return asked, wanted, looking
-        bridge, reply = self.tokens("assistant :"), self.tokens(f"{turn.answer} </s>")
+        bridge, reply = self.tokens(BRIDGE), self.tokens(f"{turn.answer} </s>")
         begin = len(asked) + len(bridge)
         looking += [begin + i - 1 for i, word in enumerate(reply) if word in self.cells]
         wanted += [NO_LABEL] * (len(bridge) - 1) + reply + [NO_LABEL]
@@ -109,17 +122,20 @@ class Template:
 class AnswerBatch:
     """A batch: token rows; labels (B, L), the token wanted at each position; seen (B, P, W), what
     the vision tower sees; words (B, P, V), shares of what each patch shows; places (B, L, P): the
-    patches of the object that a position looks for."""
+    patches of the object that a position looks for; about (B, L, 2): centre (x, y) of the object
+    that an answer is about, as shares of the picture, at its tokens and those before it that
+    begin the turn; NaN elsewhere."""
 
     packed: Packed
     labels: Tensor
     seen: Tensor
     words: Tensor
     places: Tensor
+    about: Tensor
 
     def to(self, device: torch.device) -> AnswerBatch:
         """The same batch on another device."""
-        parts = (self.labels, self.seen, self.words, self.places)
+        parts = (self.labels, self.seen, self.words, self.places, self.about)
         return AnswerBatch(self.packed.to(device), *(part.to(device) for part in parts))
 
 
@@ -130,8 +146,13 @@ def batch(
     ask: Ask,
     rng: np.random.Generator,
     images: int,
+    strays: float = 0.0,
 ) -> AnswerBatch:
-    """Random scenes with their questions; seen (N, P, W) of all scenes, by `vision.see`."""
+    """Random scenes with their questions; seen (N, P, W) of all scenes, by `vision.see`.
+
+    In half of the answers that say where something is, that share of the words, `strays`, is
+    replaced by any others; what is wanted next stays.
+    """
     picks = rng.integers(0, len(corpus), images)
     tokenizer = talk.processor.tokenizer
     vocabulary = tokenizer.get_vocab()
@@ -144,7 +165,8 @@ def batch(
     patches = seen.shape[1]
     first = talk.prefix.ids.index(vocabulary["<image>"])
     places = torch.zeros(*labels.shape, patches, dtype=torch.bool)
-    words = []
+    about = torch.full((*labels.shape, 2), torch.nan)
+    words, others = [], torch.tensor(talk.words)
     for row, index in enumerate(picks):
         owners = torch.from_numpy(patch_owners(corpus, int(index)))
         for turn, (_, wanted, looking), begin in zip(
@@ -152,11 +174,21 @@ def batch(
         ):
             labels[row, begin : begin + len(wanted)] = torch.tensor(wanted)
             places[row, [begin + i for i in looking]] = torch.isin(owners, torch.tensor(turn.shown))
+            if not strays or not turn.answer or len(turn.shown) != 1:
+                continue
+            o = corpus.objects[index][turn.shown[0] - 1]
+            reply = begin + len(talk.tokens(f"{turn.question} {BRIDGE}"))
+            bridge, end = begin + len(talk.tokens(turn.question)), begin + len(wanted)
+            about[row, bridge:end] = torch.tensor((o["x"] / SIZE, o["y"] / SIZE))
+            if rng.random() < 0.5:
+                stray = reply + np.flatnonzero(rng.random(end - reply) < strays)
+                drawn = others[rng.integers(len(others), size=len(stray))]
+                packed.input_ids[row, stray] = drawn
         cells = [NO_LABEL]  # of the ground
         cells += [vocabulary[cell_word(o["x"], o["y"], SIZE)] for o in corpus.objects[index]]
         labels[row, first : first + patches] = torch.tensor(cells)[owners]
         words.append(patch_words(corpus, int(index), vocabulary))
-    return AnswerBatch(packed, labels, seen[picks], torch.stack(words), places)
+    return AnswerBatch(packed, labels, seen[picks], torch.stack(words), places, about)
 
 
 def states(llava: LlavaForConditionalGeneration, packed: Packed, features: Tensor) -> Tensor:
@@ -172,16 +204,23 @@ def states(llava: LlavaForConditionalGeneration, packed: Packed, features: Tenso
 
 
 def loss(
-    llava: LlavaForConditionalGeneration, rows: AnswerBatch, talk: Template
+    llava: LlavaForConditionalGeneration,
+    rows: AnswerBatch,
+    talk: Template,
+    place: nn.Module | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of answers and locations, of the words at image tokens, and of the look."""
+    """Cross-entropy of answers and locations, of the words at image tokens, and of the look.
+
+    place: reads a centre (N, 2) off states (N, D) of answers; with it, its error counts as well.
+    """
     rows = rows.to(llava.device)
     asked = rows.labels != NO_LABEL
     first = talk.prefix.ids.index(llava.config.image_token_id)
     patches = slice(first, first + rows.seen.shape[1])
     with torch.autocast(llava.device.type, torch.bfloat16), _watched(llava) as looks:
         features = llava.model.multi_modal_projector(rows.seen)
-        logits = llava.lm_head(states(llava, rows.packed, features)[asked]).float()
+        hidden = states(llava, rows.packed, features)
+        logits = llava.lm_head(hidden[asked]).float()
         aligned = naming_loss(llava, features, rows.words)
     wanted = rows.labels[asked]
     at_image = torch.zeros_like(asked)
@@ -202,7 +241,14 @@ def loss(
         "looked": float(on_object.detach().mean()),
         "located": float((logits.argmax(-1) == wanted)[located].float().mean()),
     }
-    return answers + 0.5 * aligned + looked, facts
+    total = answers + 0.5 * aligned + looked
+    if place is not None:
+        told = ~rows.about[..., 0].isnan()
+        read, centres = place(hidden[told].float()), rows.about[told]
+        total = total + 5 * F.smooth_l1_loss(read, centres, beta=0.05)
+        unexplained = (read.detach() - centres).square().sum()
+        facts["held"] = float(1 - unexplained / (centres - centres.mean(0)).square().sum())
+    return total, facts
 
 
 @contextmanager

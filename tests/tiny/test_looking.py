@@ -85,6 +85,51 @@ def test_a_batch_looks_at_the_patches_of_its_objects(corpus, talk):
         assert torch.equal(rows.places[row, ends], torch.from_numpy(np.stack(wanted)))
 
 
+def test_states_of_an_answer_are_about_the_object_that_it_places(corpus, talk):
+    plain, strayed = (
+        llava.batch(corpus, seen_of(corpus), talk, questions, np.random.default_rng(3), 2, strays)
+        for strays in (0.0, 0.9)
+    )
+    assert plain.about.isnan().all()
+    assert torch.equal(plain.labels, strayed.labels)
+    rng = np.random.default_rng(3)
+    picks = rng.integers(0, len(corpus), 2)
+    spoken = torch.zeros_like(plain.labels, dtype=torch.bool)
+    for row, index in enumerate(picks):
+        scene, begin = corpus.scene(int(index)), len(talk.prefix.ids)
+        for turn in questions(scene, rng):
+            ids = talk.turn(turn)[0]
+            span = slice(begin + len(talk.tokens(turn.question)), begin + len(ids))
+            begin += len(ids)
+            if not turn.answer or len(turn.shown) != 1:
+                assert strayed.about[row, span].isnan().all()
+                continue
+            o = scene.objects[turn.shown[0] - 1]
+            centre = torch.tensor((o.x, o.y)) / SIZE
+            at = strayed.about[row, span]
+            assert torch.allclose(at, centre.expand_as(at))
+            spoken[row, span.start + 2 : span.stop] = True
+    assert torch.equal(~strayed.about[..., 0].isnan(), ~strayed.about[..., 1].isnan())
+    replaced = plain.packed.input_ids != strayed.packed.input_ids
+    assert 0.2 < float(replaced[spoken].float().mean()) < 0.7
+    assert not replaced[~spoken].any()
+    assert not set(strayed.packed.input_ids[replaced].tolist()) & talk.cells
+
+
+def test_a_place_is_read_off_the_states_of_answers(corpus, talk, model):
+    rows = llava.batch(
+        corpus, seen_of(corpus), talk, questions, np.random.default_rng(0), 2, strays=0.3
+    )
+    place = torch.nn.Linear(192, 2)
+    without, _ = llava.loss(model, rows, talk)
+    total, facts = llava.loss(model, rows, talk, place)
+    assert total > without
+    total.backward()
+    assert place.weight.grad.abs().sum() > 0
+    assert facts["held"] < 0.5  # nothing is known yet
+    model.zero_grad()
+
+
 def test_words_meet_equal_words(talk):
     """Before any training, a word looks at the token that says the same, 50 places away."""
     torch.manual_seed(0)

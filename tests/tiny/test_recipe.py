@@ -118,9 +118,12 @@ def test_stopped_in_every_stage_and_continued(made, small_batches, stop_at, tmp_
 
 def test_the_backbones_of_another_world(made, small_batches, tmp_path):
     """They know its words, and their SAM goes on from another one's weights."""
-    steps = [part for stage in STAGES for part in (f"--{stage}-steps", "1")]
+    steps = [part for stage in (*STAGES, "places") for part in (f"--{stage}-steps", "1")]
     start = ("--sam-start", str(made / "out/sam"))
     run(tmp_path, *steps, "--world", "bruegel", *start)
+    lines = [json.loads(line) for line in (tmp_path / "work/log.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in lines] == [*STAGES, "places"]
+    assert "held" in lines[-1]
     scores = json.loads((tmp_path / "out/llava/scores.json").read_text())
     assert scores.keys() == {"where", "what", "chance"}
     assert all(0 <= v <= 1 for v in scores.values())
