@@ -1,11 +1,13 @@
 """Families of backbones at tiny random sizes, as transformers saves them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText
 
+from keyseg.config import RunConfig
 from keyseg.model.backbones.internvl import InternVl
 from keyseg.model.backbones.llava_onevision import LlavaOnevision
 from keyseg.model.backbones.qwen_vl import Qwen3Vl, Qwen25Vl
@@ -183,3 +185,22 @@ def mask_folder(name: str, folder: Path) -> Path:
         torch.manual_seed(0)
         side.model(side.config(**sizes)).save_pretrained(folder)
     return folder
+
+
+def with_sides(
+    cfg: RunConfig, folders: Mapping[str, Path], language: str = "llava", mask: str = "sam"
+) -> RunConfig:
+    """A config with sides of these families, whose weights lie in folders; no start words."""
+    cfg.model.tokens.key_init = cfg.model.tokens.seg_init = None
+    if language != "llava":
+        side, _, view = LANGUAGES[language]
+        cfg.model.language = {
+            "_target_": f"{side.__module__}.{side.__name__}",
+            "weights": str(folders[language]),
+            "view": view,
+        }
+    if mask != "sam":
+        drawn = MASKS[mask][0]
+        cfg.model.mask = {"_target_": f"{drawn.__module__}.{drawn.__name__}"}
+        cfg.model.sam = str(folders[mask])
+    return cfg

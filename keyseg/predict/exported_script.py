@@ -182,6 +182,7 @@ class Exported:
             max_new_tokens=self.about["max_new_tokens"],
             do_sample=False,
             repetition_penalty=1.0,
+            suppress_tokens=[self.language.config.image_token_id],
             pad_token_id=end if pad is None else pad,
             eos_token_id=end,
             **seen,

@@ -216,6 +216,24 @@ def test_generate_is_greedy_decoding(make_vlm, clip):
     assert len(wanted[1]) <= 3
 
 
+def test_an_answer_does_not_say_the_token_of_an_image(make_vlm, clip, monkeypatch):
+    """Read again behind the question, it would stand for an image that is not there."""
+    vlm, _ = make_vlm()
+    plain = vlm.logits
+
+    def longing(states):
+        scores = plain(states)
+        scores[:, IMAGE] = scores.max() + 1
+        return scores
+
+    arguments = {"language": (clip[:1].flatten(0, 1),), "image_of": torch.tensor([0]), "limit": 4}
+    asked = [Prefix.of([1, 5, *[IMAGE] * 6])], [[10]]
+    wanted = vlm.generate(*asked, **arguments, pad=0, eos=-1)
+    monkeypatch.setattr(vlm, "logits", longing)
+    assert vlm.generate(*asked, **arguments, pad=0, eos=-1) == wanted
+    assert IMAGE not in wanted[0]
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(WeightsError, match="LLaVA weights cannot be read") as caught:
         load_llava(tmp_path / "none")

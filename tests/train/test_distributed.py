@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from keyseg.runs import process_rank
 from keyseg.train.distributed import ALONE, Processes
+from tests.families import LANGUAGES, language_folder, with_sides
 from tests.forked import Forked
 from tests.train import two_processes
 
@@ -42,12 +43,21 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def trained(small_run, tmp_path_factory):
-    """All ways, by two processes."""
+def of_family(small_run, tmp_path_factory):
+    """The config of a language side at a tiny random size."""
+    there = tmp_path_factory.mktemp("families")
+    folders = {name: language_folder(name, there / name) for name in LANGUAGES}
+    return lambda name, *options: with_sides(small_run(*SMALL, *options), folders, name)
+
+
+@pytest.fixture(scope="module")
+def trained(small_run, of_family, tmp_path_factory):
+    """All ways, and all families sharded, by two processes."""
     folder = tmp_path_factory.mktemp("together")
-    for way, options in WAYS.items():
-        cfg = small_run(*SMALL, *options)
-        OmegaConf.save(OmegaConf.create(asdict(cfg)), folder / f"{way}.yaml")
+    configs = {way: small_run(*SMALL, *options) for way, options in WAYS.items()}
+    configs |= {name: of_family(name, *WAYS["sharded"]) for name in LANGUAGES}
+    for name, cfg in configs.items():
+        OmegaConf.save(OmegaConf.create(asdict(cfg)), folder / f"{name}.yaml")
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     logs = [folder / f"log.{rank}.txt" for rank in (0, 1)]
     processes = [
@@ -75,6 +85,15 @@ def test_two_processes_measure_what_one_does(trained, alone, way):
     assert any(name.startswith("entropy") for name in first)
     assert first["val/giou 0"] == alone["val/giou 0"]  # the same weights: to the last digit
     assert first["val/rows 0"] == alone["val/rows 0"]
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_every_language_side_is_sharded(trained, of_family, tmp_path, name):
+    first, second = (json.loads((trained / f"{name}.{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    alone = two_processes.train(of_family(name), tmp_path, ALONE, 2)
+    assert first == pytest.approx(alone, rel=2e-4, abs=1e-6)
+    assert {"train/loss 2", "val/giou 2", "generated"} <= first.keys()
 
 
 def test_one_process_goes_on_where_two_were_stopped(trained, alone, small_run, tmp_path):

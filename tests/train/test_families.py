@@ -21,7 +21,7 @@ from keyseg.runs.run_directory import RunDirectory
 from keyseg.train.build import build, with_others
 from keyseg.train.evaluate import evaluate
 from keyseg.train.trainer import Trainer
-from tests.families import LANGUAGES, MASKS, language_folder, mask_folder
+from tests.families import LANGUAGES, MASKS, language_folder, mask_folder, with_sides
 
 CPU = torch.device("cpu")
 FUSIONS = ("full", "seg_only", "cross", "self", "shuffled_key")
@@ -56,19 +56,7 @@ def cell(small_run, folders):
 
     def make(language, mask, fusion="full", *overrides):
         cfg = small_run(f"fusion={fusion}", *SHORT, *overrides)
-        cfg.model.tokens.key_init = cfg.model.tokens.seg_init = None
-        if language != "llava":
-            side, _, view = LANGUAGES[language]
-            cfg.model.language = {
-                "_target_": f"{side.__module__}.{side.__name__}",
-                "weights": str(folders[language]),
-                "view": view,
-            }
-        if mask != "sam":
-            side, _ = MASKS[mask]
-            cfg.model.mask = {"_target_": f"{side.__module__}.{side.__name__}"}
-            cfg.model.sam = str(folders[mask])
-        return cfg
+        return with_sides(cfg, folders, language, mask)
 
     return make
 
@@ -291,7 +279,9 @@ def greedy(vlm, prefix, question, seen, limit):
     ids, answer = list(question), []
     for _ in range(limit):
         packed, _ = pack([prefix], [[ids]], 0)
-        token = int(vlm.logits(vlm(packed, seen)[0, -1]).argmax())
+        scores = vlm.logits(vlm(packed, seen)[0, -1])
+        scores[vlm.base.config.image_token_id] = -torch.inf
+        token = int(scores.argmax())
         if token == 2:
             break
         ids.append(token)

@@ -163,7 +163,8 @@ class Vlm(nn.Module):
     ) -> list[list[int]]:
         """Greedy answers: new tokens of each prompt, prefix and question, without the end token.
 
-        A prefix, which holds the image, is read once; its keys and values serve all the image's
+        The token that stands for an image is never said: read again, it would stand for one. A
+        prefix, which holds the image, is read once; its keys and values serve all the image's
         questions. Positions go on at its end, whatever its length and its axes.
 
         Args:
@@ -212,7 +213,11 @@ class Vlm(nn.Module):
                 cache=cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
-            word = self.logits(states).argmax(dim=-1)
+            scores = self.logits(states)
+            scores[
+                :, self.base.config.image_token_id
+            ] = -torch.inf  # where no image is, none is read
+            word = scores.argmax(dim=-1)
             answers = torch.cat([answers, word[:, None]], dim=1)
             done |= word == eos
             if bool(done.all()):
