@@ -7,7 +7,7 @@ hole with a reason, never an exception. Only sweep.json itself must be there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,12 +98,17 @@ class CellResult:
         return provenance.hours(self.info)
 
     @cached_property
-    def convergence(self) -> convergence.Convergence:
-        """Whether the training had converged, from its rows."""
+    def curves(self) -> tuple[list[convergence.Point], list[convergence.Point]]:
+        """(step, gIoU on val) and (step, learning rate), by rising step."""
         read = self.metrics["name"].isin((convergence.SCORE, convergence.RATE))
         columns = (self.metrics.loc[read, name].tolist() for name in METRIC_COLUMNS)
-        rows = (Row(*row) for row in zip(*columns, strict=True))
-        return convergence.of_rows(rows, self.info)
+        return convergence.curves_of(Row(*row) for row in zip(*columns, strict=True))
+
+    @cached_property
+    def convergence(self) -> convergence.Convergence:
+        """Whether the training had converged, from its rows."""
+        diverged = convergence.is_divergence(self.info.get("error"))
+        return convergence.judge(*self.curves, diverged=diverged)
 
     @property
     def steps(self) -> int | None:
@@ -118,6 +123,20 @@ class CellResult:
     def summary(self, protocol: str, name: str) -> float:
         """A number of run.json's summary, NaN where it is absent."""
         return _number(((self.info.get("summary") or {}).get(protocol) or {}).get(name))
+
+
+def at_plateau(cells: Sequence[CellResult]) -> bool:
+    """Whether trainings of one variant are at a plateau, each or on their mean; not without any."""
+    words = [cell.convergence.word for cell in cells]
+    curves = [cell.curves[0] for cell in cells]
+    return convergence.flat_together(words, curves, cells[0].curves[1] if cells else ())
+
+
+def told(cells: Sequence[CellResult]) -> str:
+    """How trainings of one variant ended: their words, and what they are on their mean."""
+    words = convergence.in_words(cell.convergence.word for cell in cells)
+    mixed = words != convergence.PLATEAU and at_plateau(cells)
+    return f"{convergence.PLATEAU} on their mean ({words})" if mixed else words
 
 
 @dataclass(frozen=True)
@@ -145,12 +164,17 @@ class VariantResult:
         """Whether it is one training of another system, which goes with every seed of ours."""
         return self.imported and len(self.cells) == 1
 
+    @cached_property
+    def at_plateau(self) -> bool:
+        """Whether its finished trainings are, each or on their mean."""
+        return at_plateau(self.finished)
+
     @property
     def training(self) -> str:
         """How the trainings of its finished cells ended; "" without any."""
         if self.imported:
             return imported.IMPORTED
-        return convergence.in_words(c.convergence.word for c in self.finished)
+        return told(self.finished)
 
     def mean(self, key: str) -> float:
         """Mean over finished cells of a number of run.json; NaN where none has it."""

@@ -147,14 +147,45 @@ def _holds(curve: Sequence[Point], until: int) -> bool:
     return curve[-1][1] - sum(before) / len(before) <= DECAY_GAIN
 
 
-def of_rows(rows: Iterable[Row], info: Mapping[str, Any]) -> Convergence:
-    """The same from the rows of a run and its run.json."""
+def flat_together(
+    words: Iterable[str | None], curves: Sequence[Sequence[Point]], rates: Sequence[Point] = ()
+) -> bool:
+    """Whether trainings of one variant that differ in their seeds are at a plateau.
+
+    All are, each by itself; or some are still rising by their own curves, and the mean of all
+    curves is at one. The rise of one curve is known to about a point where the last doubling has
+    eight evaluations of some hundred pictures, so among five that have flattened one is often
+    taken for rising; the rise of their mean is known twice as well.
+
+    Args:
+        words: of each training alone.
+        curves: of each; the mean is over the steps that all of them were evaluated at.
+        rates: of one, as in `judge`.
+    """
+    alone = set(words)
+    if alone == {PLATEAU}:
+        return True
+    if not alone or not alone <= {PLATEAU, RISING} or len(curves) < 2:
+        return False
+    scores = [dict(curve) for curve in curves]
+    shared = sorted(set.intersection(*map(set, scores)))
+    mean = [(step, sum(each[step] for each in scores) / len(scores)) for step in shared]
+    return judge(mean, rates).word == PLATEAU
+
+
+def curves_of(rows: Iterable[Row]) -> tuple[list[Point], list[Point]]:
+    """Of a run: gIoU on val, and the learning rate."""
     curves: dict[str, dict[int, float]] = {SCORE: {}, RATE: {}}
     for row in rows:
         if row.name in curves:
             curves[row.name][row.step] = row.value
     curve, rates = (sorted(curves[name].items()) for name in (SCORE, RATE))
-    return judge(curve, rates, diverged=is_divergence(info.get("error")))
+    return curve, rates
+
+
+def of_rows(rows: Iterable[Row], info: Mapping[str, Any]) -> Convergence:
+    """`judge` from the rows of a run and its run.json."""
+    return judge(*curves_of(rows), diverged=is_divergence(info.get("error")))
 
 
 def is_divergence(error: object) -> bool:

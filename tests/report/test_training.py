@@ -66,6 +66,18 @@ def test_before_it_a_verdict_speaks_of_steps(store):
     assert not answer.text.startswith("at 80")
 
 
+def test_seeds_that_rise_a_little_alone_are_judged_together(store):
+    sweep = store(seeds=(0, 1, 2))
+    slowly = [(0, 0.15), (20, 0.6), (40, 0.70), (60, 0.71), (80, 0.725)]
+    recurve(sweep, "full", slowly, 1)
+    row = held(sweep)["full"]
+    told = "plateau on their mean (2 plateau, 1 still rising)"
+    assert row["training"] == f"full: {told}; seg_only: plateau"
+    assert row["at"] == ""
+    variant = next(v for v in load(sweep).variants if v.label == "full")
+    assert variant.training == told
+
+
 def test_one_seed_before_its_plateau_is_not_told_how_to_judge_the_variant(store):
     sweep = store()
     assert "to judge the variant" in str(held(sweep)["full"]["sentence"])

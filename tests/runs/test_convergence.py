@@ -12,6 +12,7 @@ from keyseg.runs.convergence import (
     RISING,
     UNTRAINED,
     Convergence,
+    flat_together,
     high_rate_until,
     in_words,
     judge,
@@ -106,6 +107,45 @@ def test_noise_of_a_point_seldom_changes_the_word(score, wanted, schedule):
     score = learnt(40) if wanted == PLATEAU and schedule == "cosine" else score
     words = [judge(curve(score, 0.01, seed), rates(schedule)).word for seed in range(300)]
     assert words.count(wanted) >= 270
+
+
+def slow(points: float):
+    """A score that has left its start, and gains so many points a doubling of the steps."""
+    return lambda step: 0.6 + points / 100 * math.log2(step / STEPS) if step else 0.1
+
+
+def share_flat(score, together):
+    """Of 200 variants, five seeds, a point of noise: those that are said to have flattened."""
+    said = []
+    for n in range(0, 1000, 5):
+        curves = [curve(score, 0.01, seed) for seed in range(n, n + 5)]
+        words = [judge(c, rates("wsd")).word for c in curves]
+        flat = flat_together(words, curves, rates("wsd")) if together else set(words) == {PLATEAU}
+        said.append(flat)
+    return sum(said) / len(said)
+
+
+def test_five_seeds_are_judged_by_their_mean():
+    """Noise makes one of five rise often; their mean tells half a point from four."""
+    assert share_flat(slow(0.5), together=False) < 0.8
+    assert share_flat(slow(0.5), together=True) > 0.95
+    assert share_flat(slow(4), together=True) < 0.05
+
+
+def test_only_trainings_that_may_still_rise_are_judged_together():
+    flat, late = curve(learnt(20)), curve(learnt(40, wait=240))
+    assert flat_together([PLATEAU], [flat])
+    assert flat_together([PLATEAU, PLATEAU], [flat, flat])
+    assert not flat_together([PLATEAU, RISING], [flat, late])  # it pulls the mean along
+    barely = curve(lambda step: flat[step // EVERY][1] + 0.021 * math.log2(max(step, 1)))
+    assert judge(barely).word == RISING
+    assert flat_together([PLATEAU, RISING], [flat, barely])
+    assert not flat_together([RISING], [barely])
+    for word in (UNTRAINED, COLLAPSED, DIVERGED, None):
+        assert not flat_together([PLATEAU, word], [flat, flat])
+    assert not flat_together([], [])
+    apart = [(step + 5 if step else 0, score) for step, score in barely]
+    assert not flat_together([PLATEAU, RISING], [flat, apart])  # no step in common but the first
 
 
 def test_what_a_training_that_ended_early_says():

@@ -12,7 +12,7 @@ from keyseg.report.stats.verdict import GIVEN_UP, INTERIM, NO_RESULT
 from keyseg.report.store import Sweep
 from keyseg.report.tables.contrasts import Conclusion
 from keyseg.report.tables.table import Table
-from keyseg.runs.convergence import PLATEAU, SAYS_NOTHING
+from keyseg.runs.convergence import SAYS_NOTHING
 from keyseg.runs.provenance import cost_unit
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED
 
@@ -153,11 +153,11 @@ def _scores(headline: Table) -> str:
 
 def _training(sweep: Sweep) -> str:
     """Whether the finished variants had converged."""
-    words = {v.label: v.training for v in sweep.variants if v.finished}
-    if not words:
+    finished = [v for v in sweep.variants if v.finished]
+    if not finished:
         return "none finished"
-    reached = sum(word == PLATEAU for word in words.values())
-    return f"at a plateau: {reached} of {len(words)} variants"
+    reached = sum(v.at_plateau for v in finished)
+    return f"at a plateau: {reached} of {len(finished)} variants"
 
 
 def _price(sweep: Sweep) -> str:

@@ -17,7 +17,6 @@ from keyseg.report.stats.interventions import stale
 from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs import code, drops
-from keyseg.runs.convergence import PLATEAU
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import stored_config
 
@@ -393,8 +392,8 @@ def disagreements(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _trainings(sweep: Sweep) -> Iterator[Notice]:
-    words = {v.label: v.training for v in sweep.variants if v.finished and not v.imported}
-    if detail := "\n".join(f"{k}: {word}" for k, word in words.items() if word != PLATEAU):
+    ours = [v for v in sweep.variants if v.finished and not v.imported]
+    if detail := "\n".join(f"{v.label}: {v.training}" for v in ours if not v.at_plateau):
         yield Notice(
             "Not at a plateau.",
             "These trainings were not seen to have converged. A contrast with one of them speaks "

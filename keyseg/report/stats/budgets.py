@@ -12,7 +12,6 @@ import pandas as pd
 
 from keyseg.report.stats.speed import hours_per_step
 from keyseg.report.store import Sweep, VariantResult
-from keyseg.runs.convergence import PLATEAU
 from keyseg.runs.sweep_directory import label_of
 
 KEY = "optim.steps"
@@ -80,8 +79,8 @@ def _budget(variant: VariantResult, row: dict[object, object]) -> Budget:
     cells = variant.finished
     hours = [c.number("steps") * hours_per_step(c) for c in cells]
     value, low, high = (float(str(row[name])) for name in ("value", "low", "high"))
-    plateau = all(c.convergence.word == PLATEAU for c in cells)
-    return Budget(variant.mean("steps"), float(np.mean(hours)), value, low, high, plateau)
+    mean = float(np.mean(hours))
+    return Budget(variant.mean("steps"), mean, value, low, high, variant.at_plateau)
 
 
 def crossings(found: Sequence[Curve]) -> list[Crossing]:

@@ -17,7 +17,7 @@ from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.verdict import ALPHA, NO_RESULT
 from keyseg.report.store import CellResult, Sweep, VariantResult
-from keyseg.runs.convergence import PLATEAU, SCORE, Point
+from keyseg.runs.convergence import PLATEAU, Point
 
 REACHED_SHARE = 0.9
 """Of the plateau: where a training counts as having learnt."""
@@ -66,10 +66,11 @@ class Faster:
 
 def speed(variant: VariantResult) -> Speed:
     """The speed of a variant, over its trainings at a plateau."""
-    cells = [c for c in variant.finished if c.convergence.word == PLATEAU]
+    plateau_alone = [c for c in variant.finished if c.convergence.word == PLATEAU]
+    cells = variant.finished if variant.at_plateau else plateau_alone
     ends = [c.convergence.end for c in cells if c.convergence.end is not None]
     plateau = float(np.mean(ends)) if ends else nan
-    steps = {c.seed: steps_to(val_curve(c), REACHED_SHARE * plateau) for c in cells}
+    steps = {c.seed: steps_to(c.curves[0], REACHED_SHARE * plateau) for c in cells}
     steps = {seed: count for seed, count in steps.items() if isfinite(count)}
     hours = {c.seed: steps[c.seed] * hours_per_step(c) for c in cells if c.seed in steps}
     return Speed(variant, plateau, steps, hours)
@@ -116,13 +117,6 @@ def steps_to(curve: Sequence[Point], level: float) -> float:
             return before[0] + share * (step - before[0])
         before = (step, score)
     return nan
-
-
-def val_curve(cell: CellResult) -> list[Point]:
-    """(step, gIoU on val) by rising step."""
-    rows = cell.metrics[cell.metrics["name"] == SCORE]
-    points = dict(zip(rows["step"].tolist(), rows["value"].tolist(), strict=True))
-    return sorted(points.items())
 
 
 def hours_per_step(cell: CellResult) -> float:

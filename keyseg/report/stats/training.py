@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.verdict import NO_RESULT
-from keyseg.report.store import CellResult
-from keyseg.runs.convergence import PLATEAU, SAYS_NOTHING, UNTRAINED, in_words
+from keyseg.report.store import CellResult, at_plateau, told
+from keyseg.runs.convergence import SAYS_NOTHING, UNTRAINED
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
     if not ours:
         return Reach("")
     sides = {v.label: [c for c in v.finished if counts(c)] for v in ours}
-    words = {label: [c.convergence.word for c in cells] for label, cells in sides.items()}
-    training = "; ".join(f"{label}: {in_words(states)}" for label, states in words.items())
-    untrained = [label for label, states in words.items() if set(states) == {UNTRAINED}]
+    training = "; ".join(f"{label}: {told(cells)}" for label, cells in sides.items())
+    words = {label: {c.convergence.word for c in cells} for label, cells in sides.items()}
+    untrained = [label for label, states in words.items() if states == {UNTRAINED}]
     if untrained:
         return Reach(training, nothing=f"{' and '.join(untrained)} {UNTRAINED}")
-    if all(set(states) == {PLATEAU} for states in words.values()):
+    if all(map(at_plateau, sides.values())):
         return Reach(training)
     return Reach(training, at=at(cell for cells in sides.values() for cell in cells))
 
