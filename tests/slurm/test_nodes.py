@@ -6,6 +6,7 @@ import sys
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import DONE, RunDirectory
+from tests.plain import PLAIN
 
 COMMAND = "srun --ntasks={} --gpus-per-task=1 --kill-on-bad-exit=1 python run.py fusion=full"
 TINY = (
@@ -25,7 +26,7 @@ def test_the_command_of_the_docs_shares_one_run_between_two_nodes(sweep, small_o
     outputs = f"paths.outputs={sweep.root / 'outputs'}"
     job = ["salloc", "-Q", "--partition=pair", "--nodes=2", "--mem-per-cpu=2G"]
     done = subprocess.run(
-        [*job, *shlex.split(here), *small_overrides, *TINY, outputs],
+        [*job, *shlex.split(here), *PLAIN, *small_overrides, *TINY, outputs],
         cwd=sweep.root,
         env=sweep.environment(),
         capture_output=True,

@@ -11,6 +11,7 @@ import pytest
 
 from keyseg.runs.run_directory import DONE, RunDirectory
 from tests.forked import Cell
+from tests.plain import PLAIN
 
 WAITING = Path(__file__).with_name("waiting_cell.py")
 SHORT = (
@@ -56,6 +57,7 @@ def test_a_job_of_more_importance_and_a_time_limit_cost_no_step_and_no_batch(
     shutil.copy(empty_store, store)
     process = sweep.start(
         "fusion=full",
+        *PLAIN,
         *small_overrides,
         *SHORT,
         "hydra.launcher.report=false",

@@ -3,6 +3,7 @@
 import signal
 
 from keyseg.worker import precompute
+from tests.plain import PLAIN
 
 
 def test_a_sweep_is_one_array_and_what_failed_is_tried_again(sweep):
@@ -46,6 +47,7 @@ def test_two_launching_processes_submit_once_and_features_are_computed_once_befo
     data = f"paths.data={sweep.root / 'data'}"
     command = (
         "fusion=self,cross",
+        *PLAIN,
         *small_overrides,
         data,
         "hydra.launcher.features=true",

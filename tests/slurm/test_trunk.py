@@ -4,6 +4,7 @@ import pandas as pd
 
 from keyseg.runs.run_directory import DONE, RunDirectory
 from tests.forked import Cell
+from tests.plain import PLAIN
 
 WSD = (
     "optim.schedule=wsd",
@@ -29,6 +30,7 @@ def test_a_job_with_a_larger_budget_goes_on_where_the_one_before_it_decayed(
 ):
     process = sweep.start(
         "optim.steps=8,4",
+        *PLAIN,
         *small_overrides,
         *WSD,
         "hydra.launcher.array_parallelism=1",
