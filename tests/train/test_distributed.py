@@ -55,7 +55,8 @@ def trained(small_run, of_family, tmp_path_factory):
     """All ways, and all families sharded, by two processes."""
     folder = tmp_path_factory.mktemp("together")
     configs = {way: small_run(*SMALL, *options) for way, options in WAYS.items()}
-    configs |= {name: of_family(name, *WAYS["sharded"]) for name in LANGUAGES}
+    frugal = (*WAYS["sharded"], "model.gradient_checkpointing=full")
+    configs |= {name: of_family(name, *frugal) for name in LANGUAGES}
     for name, cfg in configs.items():
         OmegaConf.save(OmegaConf.create(asdict(cfg)), folder / f"{name}.yaml")
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -88,7 +89,9 @@ def test_two_processes_measure_what_one_does(trained, alone, way):
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_every_language_side_is_sharded(trained, of_family, tmp_path, name):
+def test_every_language_side_is_sharded_with_activations_computed_again(
+    trained, of_family, tmp_path, name
+):
     first, second = (json.loads((trained / f"{name}.{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     alone = two_processes.train(of_family(name), tmp_path, ALONE, 2)
