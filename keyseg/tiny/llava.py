@@ -123,8 +123,8 @@ class AnswerBatch:
     """A batch: token rows; labels (B, L), the token wanted at each position; seen (B, P, W), what
     the vision tower sees; words (B, P, V), shares of what each patch shows; places (B, L, P): the
     patches of the object that a position looks for; about (B, L, 2): centre (x, y) of the object
-    that an answer is about, as shares of the picture, at its tokens and those before it that
-    begin the turn; NaN elsewhere."""
+    that an answer is about, as shares of the picture, at its tokens and those of the `BRIDGE`
+    before it; NaN elsewhere."""
 
     packed: Packed
     labels: Tensor
@@ -177,8 +177,8 @@ def batch(
             if not strays or not turn.answer or len(turn.shown) != 1:
                 continue
             o = corpus.objects[index][turn.shown[0] - 1]
-            reply = begin + len(talk.tokens(f"{turn.question} {BRIDGE}"))
             bridge, end = begin + len(talk.tokens(turn.question)), begin + len(wanted)
+            reply = bridge + len(talk.tokens(BRIDGE))
             about[row, bridge:end] = torch.tensor((o["x"] / SIZE, o["y"] / SIZE))
             if rng.random() < 0.5:
                 stray = reply + np.flatnonzero(rng.random(end - reply) < strays)

@@ -66,8 +66,8 @@ class Faster:
 
 def speed(variant: VariantResult) -> Speed:
     """The speed of a variant, over its trainings at a plateau."""
-    plateau_alone = [c for c in variant.finished if c.convergence.word == PLATEAU]
-    cells = variant.finished if variant.at_plateau else plateau_alone
+    flat = [c for c in variant.finished if c.convergence.word == PLATEAU]
+    cells = variant.finished if variant.at_plateau else flat
     ends = [c.convergence.end for c in cells if c.convergence.end is not None]
     plateau = float(np.mean(ends)) if ends else nan
     steps = {c.seed: steps_to(c.curves[0], REACHED_SHARE * plateau) for c in cells}
