@@ -235,7 +235,8 @@ class KeywordLossConfig:
     """Keyword CE: `target` is "first" (sub-token) or "all" (sub-tokens averaged).
 
     `table`: of the vocabulary, against which KEY is held: the "frozen" pre-trained one, a copy that
-    is "trained", or the frozen one "projected" to the prompts' width by a random matrix (released).
+    is "trained", the frozen one "projected" to the prompts' width by a random matrix (released), or
+    such a projection as a table of its "own" that is trained (an import of released weights).
     """
 
     weight: float = MISSING
@@ -329,7 +330,8 @@ class PromptConfig:
     `names_target`: false = answers end before `{text}`, so that the text loss teaches no keyword.
     `test`: the question of val and test, for short and long queries; "" = the first of `short` and
     of `long`. `each`: stands for `{tokens}` once for each target of a query that may have several,
-    with commas between; `{text}` is that target's name then.
+    with commas between; `{text}` is that target's name then. `between`: what stands between KEY and
+    SEG where `{tokens}` does.
     """
 
     name: str = MISSING
@@ -343,6 +345,7 @@ class PromptConfig:
     names_target: bool = True
     test: str = ""
     each: str = "{text} {tokens}"
+    between: str = " "
 
 
 @dataclass
@@ -435,7 +438,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.resolution": ("image", "decoder"),
     "loss.keyword.similarity": ("dot", "cosine"),
     "loss.keyword.target": ("first", "all"),
-    "loss.keyword.table": ("frozen", "trained", "projected"),
+    "loss.keyword.table": ("frozen", "trained", "projected", "own"),
     "loss.void": ("skip", "background"),
     "optim.schedule": ("constant", "linear", "cosine", "wsd"),
     "optim.until": ("steps", "plateau", "patience"),

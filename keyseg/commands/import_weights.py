@@ -28,11 +28,15 @@ _DEFAULTS = {
 }
 """What an import is unless the command line says otherwise; `data` is its own test."""
 
+_OF_KEYSEG = {"fusion": "released_trained", "prompt": "keyseg_literal", "loss": "released"}
+"""What of it is otherwise for KeySeg's weights."""
+
 _ABOUT = """FOLDER is a whole checkpoint as it was published: config.json, tokenizer, and
 model*.safetensors or pytorch_model*.bin. Known by their keys:
   LISA-7B, -13B (v0, v1)   merged; --clip openai/clip-vit-large-patch14
   READ, SESAME             the same on LLaVA-1.5; --clip openai/clip-vit-large-patch14-336
   GSVA                     LoRA apart: it is merged with --lora-alpha
+  KeySeg's released code   LISA-7B's, with a fusion of KEY; fusion=released_trained
 Every key is used or left out for a reason that is told; any other is an error.
 
 examples:
@@ -56,6 +60,7 @@ def register(commands: Any) -> None:
         "--clip", metavar="CLIP", help="its CLIP: a folder or a cached hub id (config.json's)"
     )
     parser.add_argument("--seg", default="[SEG]", metavar="TOKEN", help="its SEG ([SEG])")
+    parser.add_argument("--key", default="[KEY]", metavar="TOKEN", help="KeySeg's KEY ([KEY])")
     parser.add_argument(
         "--lora-alpha",
         type=float,
@@ -85,21 +90,24 @@ def _run(options: argparse.Namespace) -> int:
     clip = options.clip or told.get("vision_tower") or told.get("mm_vision_tower")
     if not clip:
         raise ConfigError(f"--clip is missing, and {folder / 'config.json'} names none")
+    found = weights.sort(weights.Files(folder), folder)
     if options.dry:
-        _tell(weights.sort(weights.Files(folder), folder))
+        _tell(found)
         return 0
     sweep_dir = resolve_path(options.outputs) / _folder(options)
     from keyseg.predict.imported_model import ForeignCheckpoint, import_weights
     from keyseg.sweep.cells import frozen
 
     given = {o.partition("=")[0] for o in options.overrides}
-    defaults = [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in given]
+    of_its_kind = _DEFAULTS | (_OF_KEYSEG if found.of_keyseg else {})
+    defaults = [f"{key}={value}" for key, value in of_its_kind.items() if key not in given]
     cfg = frozen(compose_config([*defaults, *options.overrides]))
     source = ForeignCheckpoint(
         folder,
         options.system,
         str(clip),
         options.seg,
+        options.key,
         options.lora_alpha,
         options.by or getpass.getuser(),
     )
@@ -140,7 +148,7 @@ def _folder(options: argparse.Namespace) -> str:
 def _command(options: argparse.Namespace) -> str:
     """The command as it can be given again."""
     words = ["keyseg", "import-weights", options.folder, "--system", options.system]
-    for name in ("clip", "lora_alpha", "by", "name"):
-        if value := getattr(options, name):
+    for name in ("clip", "seg", "key", "lora_alpha", "by", "name"):
+        if (value := getattr(options, name)) and value != f"[{name.upper()}]":
             words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join([*words, *options.overrides])

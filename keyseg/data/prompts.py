@@ -131,7 +131,7 @@ class Conversation:
         self.scored = tokens.no_target == "score"
         """Whether a score beside the answer says that there is no target."""
         pair = [*[tokens.key] * tokens.n_keys, tokens.seg]
-        self.pair = " ".join(pair if self.key_first else [pair[-1], *pair[:-1]])
+        self.pair = prompt.between.join(pair if self.key_first else [pair[-1], *pair[:-1]])
         check_templates(prompt, tokens)
         before, _, after = prompt.user.partition(IMAGE_TOKEN)
         self._head = Prefix.of(tokenizer(prompt.system + before)["input_ids"])

@@ -47,8 +47,9 @@ def check_templates(prompt: PromptConfig, tokens: TokensConfig) -> None:
             )
     _check_fields("prompt.each", prompt.each, needed="tokens", also=("text",))
     for name, token in _tokens(tokens):
-        for text in (prompt.system, prompt.user, prompt.assistant, prompt.end, *prompt.answers,
-                     *prompt.short, *prompt.long, prompt.test, prompt.each):  # fmt: skip
+        around = (prompt.system, prompt.user, prompt.assistant, prompt.end)
+        within = (*prompt.answers, *prompt.short, *prompt.long)
+        for text in (*around, *within, prompt.test, prompt.each, prompt.between):
             if token in text:
                 raise ConfigError(
                     f"model.tokens.{name}={token}: the prompt has it, too ({text!r}); give the "

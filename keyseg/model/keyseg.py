@@ -108,8 +108,8 @@ class KeySeg(nn.Module):
         """`previous_state`: read the state before a token instead of the token's own (LISA).
 
         `n_keys`: KEY tokens an answer; 0 = there is none, and so no keyword head. `table`: of the
-        keywords, "frozen", "trained" or "projected" (with `seed`). `shared_projection`: SEG and KEY
-        have one.
+        keywords, "frozen", "trained", "projected" (with `seed`), or so and its "own", trained.
+        `shared_projection`: SEG and KEY have one.
         """
         super().__init__()
         self.vlm = vlm
@@ -127,12 +127,12 @@ class KeySeg(nn.Module):
             self.key_projection = None
         self.context_projection = nn.Linear(width, dim) if fusion.uses_context else None
         self.keyword_head = None
-        if n_keys and table == "projected":
-            own = (self.seg_projection or self.key_projection) if shared_projection else None
+        if n_keys and table in ("projected", "own"):
+            shared = (self.seg_projection or self.key_projection) if shared_projection else None
             self.keyword_head = KeywordHead(
                 random_projection(words, dim, seed),
-                train_table=False,
-                projected=own or projection(width, dim, projection_layers),
+                train_table=table == "own",
+                projected=shared or projection(width, dim, projection_layers),
             )
         elif n_keys:  # with all rows trained the pre-trained table is another one
             kept = words.clone() if vlm.whole_tables else words

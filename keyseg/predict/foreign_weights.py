@@ -8,6 +8,7 @@ torch's files of tensors alone.
                                model.visual_model (SAM)
     READ, SESAME               the same on LLaVA-1.5: a projector of two layers
     GSVA                       the same behind base_model.model., with LoRA apart
+    KeySeg                     LISA's, and keyword_fusion, embedding_table_proj
 """
 
 from __future__ import annotations
@@ -28,20 +29,29 @@ from torch import Tensor
 
 from keyseg.config import ConfigError
 
-LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART, UNUSED = (
+LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART, FUSION_PART, TABLE_PART, UNUSED = (
     "language model",
     "projector",
     "SAM",
     "SEG's projection",
     "LoRA",
+    "fusion of KEY",
+    "projection of the keywords' table",
     "left out",
 )
 """What a key may belong to."""
 
-_UNMERGED = "base_model.model."
+_OF_KEYSEG = {
+    FUSION_PART: tuple(
+        f"{layer}.{kind}"
+        for layer in ("value_proj", "out_proj", "mlp.0", "mlp.2")
+        for kind in ("weight", "bias")
+    ),
+    TABLE_PART: ("weight", "bias"),
+}
+"""What KeySeg has beside LISA's layers, all of it or nothing."""
 
-_RELEASED = r"keyword_text_proj|embedding_table_proj"
-"""In the keys of KeySeg's released code: its projections of keyword and table."""
+_UNMERGED = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,21 @@ _RULES = (
     _Rule(
         r"model\.visual_model\.((?:image_encoder|prompt_encoder|mask_decoder)\..+)", SAM_PART, r"\1"
     ),
+    _Rule(
+        r"keyword_fusion\.((?:value_proj|out_proj|mlp\.[02])\.(?:weight|bias))", FUSION_PART, r"\1"
+    ),
+    _Rule(r"embedding_table_proj\.(weight|bias)", TABLE_PART, r"\1"),
+    _Rule(
+        r"keyword_fusion\.(?:query_proj|key_proj)\..+",
+        UNUSED,
+        why="weighs KEY tokens, of which an answer has one",
+    ),
+    _Rule(
+        r"keyword_fusion\.self_attn\..+",
+        UNUSED,
+        why="self-attention, whose result KeySeg's main run throws away",
+    ),
+    _Rule(r"keyword_fusion\.norm[12]\..+|keyword_text_proj\..+", UNUSED, why="never called there"),
     _Rule(r"model\.visual_model\.pixel_(?:mean|std)", UNUSED, why="SAM's colours, the same in all"),
     _Rule(
         r"model\.(?:layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",
@@ -112,6 +137,11 @@ class Sorted:
         return bool(self.parts[LORA_PART])
 
     @property
+    def of_keyseg(self) -> bool:
+        """Whether it is KeySeg's: LISA's layers, and a fusion of KEY."""
+        return bool(self.parts[FUSION_PART])
+
+    @property
     def projector_layers(self) -> int:
         """1 in LISA (LLaVA v1), 2 on LLaVA-1.5."""
         return sum(name.endswith(".weight") for name in self.parts[PROJECTOR_PART])
@@ -123,9 +153,8 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
     Raises:
         ConfigError: a key that no rule knows, two for one place, or a part without any.
     """
-    parts: dict[str, dict[str, str]] = {
-        p: {} for p in (LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART)
-    }
+    of_lisa = (LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART)
+    parts: dict[str, dict[str, str]] = {p: {} for p in (*of_lisa, LORA_PART, *_OF_KEYSEG)}
     left_out: dict[str, int] = {}
     unknown = []
     for key in keys:
@@ -140,20 +169,17 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
             raise ConfigError(f"{folder}: {key} and {parts[rule.part][name]} are one weight twice")
         else:
             parts[rule.part][name] = key
-    if any(re.search(_RELEASED, key) for key in unknown):
-        raise ConfigError(
-            f"{folder}: {unknown[0]} is of KeySeg's released code, whose further layers have names "
-            "that are not public to us: nothing is guessed. What that code does is trained here by "
-            "fusion=released loss=released prompt=released optim=released, from an import of LISA "
-            "by model.start (docs/backbones.md)"
-        )
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise ConfigError(
             f"{folder}: {', '.join(unknown[:3])}{more}: no key of LISA's family that is known "
             "(docs/backbones.md); nothing is guessed"
         )
-    for part in (LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART):
+    if any(parts[part] for part in _OF_KEYSEG):
+        for part, names in _OF_KEYSEG.items():
+            if lost := [name for name in names if name not in parts[part]]:
+                raise ConfigError(f"{folder} is KeySeg's, and lacks {lost[0]} of its {part}")
+    for part in of_lisa:
         if not parts[part]:
             raise ConfigError(
                 f"{folder} holds no weights of {part}: is it a merged folder of LISA's family? A "

@@ -6,7 +6,9 @@
 
 What LISA does otherwise than LLaVA-1.5 is in the config, not in code: a projector of one layer (the
 second is the identity, without an activation between), CLIP at 224 pixels (its own processor), the
-state before SEG (model.tokens.state), <im_start> (prompt.user).
+state before SEG (model.tokens.state), <im_start> (prompt.user). What KeySeg's released code adds to
+LISA is fusion=released_trained: with one KEY its attention is a linear map of KEY, and what its
+layers hold is taken, trained there or not.
 """
 
 from __future__ import annotations
@@ -38,12 +40,16 @@ from keyseg.config import SAM as SAM_SIDE
 from keyseg.data.templates import IMAGE_TOKEN
 from keyseg.model.backbones.sam import FOLDER_TYPE, build_sam
 from keyseg.model.backbones.weights import fingerprint, weights_fingerprint, weights_path
+from keyseg.model.controls import Released
+from keyseg.model.keyseg import KeySeg
 from keyseg.model.manifest import manifest, trainable
 from keyseg.predict.foreign_weights import (
+    FUSION_PART,
     LANGUAGE_PART,
     PROJECTOR_PART,
     SAM_PART,
     SEG_PART,
+    TABLE_PART,
     Files,
     Sorted,
     adapter_alpha,
@@ -65,13 +71,14 @@ _START, _END = "<im_start>", "<im_end>"
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """A folder of LISA's family. `clip`: a folder or cached hub id; `alpha`: of LoRA that lies
-    apart, None where the folder says it (adapter_config.json)."""
+    """A folder of LISA's family. `clip`: a folder or cached hub id; `key`: of KeySeg's alone;
+    `alpha`: of LoRA that lies apart, None where the folder says it (adapter_config.json)."""
 
     folder: Path
     system: str
     clip: str
     seg: str = "[SEG]"
+    key: str = "[KEY]"
     alpha: float | None = None
     said_by: str = ""
 
@@ -126,7 +133,8 @@ class _Written:
 
 def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: Path) -> _Written:
     state = merged(files, keys, LANGUAGE_PART, _alpha(source, keys))
-    tokenizer, marked = _tokenizer(source, len(state["model.language_model.embed_tokens.weight"]))
+    rows = len(state["model.language_model.embed_tokens.weight"])
+    tokenizer, marked = _tokenizer(source, rows, keyed=keys.of_keyseg)
     new: dict[str, str] = {}
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
@@ -178,8 +186,11 @@ def _alpha(source: ForeignCheckpoint, keys: Sorted) -> float:
     return told
 
 
-def _tokenizer(source: ForeignCheckpoint, rows: int) -> tuple[Any, bool]:
-    """The tokenizer with the image's place in it; whether images stand between two tokens."""
+def _tokenizer(source: ForeignCheckpoint, rows: int, *, keyed: bool) -> tuple[Any, bool]:
+    """The tokenizer with the image's place in it; whether images stand between two tokens.
+
+    `keyed`: it has to know KEY.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except Exception as error:  # whatever its library raises
@@ -189,11 +200,13 @@ def _tokenizer(source: ForeignCheckpoint, rows: int) -> tuple[Any, bool]:
             "tokenizer.json is needed, or tokenizer.model and `pip install sentencepiece`"
         ) from error
     known = tokenizer.get_vocab()
-    if known.get(source.seg, rows) >= rows:
-        raise ConfigError(
-            f"{source.folder}: {source.seg} is no token with a row of its own "
-            f"({len(known)} tokens, {rows} rows): give its text with --seg"
-        )
+    wanted = {"seg": source.seg, **({"key": source.key} if keyed else {})}
+    for option, token in wanted.items():
+        if known.get(token, rows) >= rows:
+            raise ConfigError(
+                f"{source.folder}: {token} is no token with a row of its own "
+                f"({len(known)} tokens, {rows} rows): give its text with --{option}"
+            )
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)])
     return tokenizer, {_START, _END} <= known.keys()
 
@@ -280,7 +293,7 @@ def _write_run(
     llava: _Written,
     command: str,
 ) -> RunDirectory:
-    cfg = _config(source, cfg, sweep_dir, llava)
+    cfg = _config(source, cfg, sweep_dir, llava, keyed=keys.of_keyseg)
     torch.manual_seed(cfg.draws)
     parts = build(cfg, torch.device("cpu"))
     projection = parts.model.seg_projection
@@ -290,6 +303,8 @@ def _write_run(
         projection.load_state_dict(own)
     except RuntimeError as error:
         raise _misfit(f"{source.folder}: SEG's projection does not fit", error) from error
+    if keys.of_keyseg:
+        _take_fusion(source, parts.model, files, keys)
     key = signature(cfg)
     run = RunDirectory.create(
         sweep_dir / key,
@@ -330,12 +345,39 @@ def _write_run(
     return run
 
 
+def _take_fusion(source: ForeignCheckpoint, model: KeySeg, files: Files, keys: Sorted) -> None:
+    """KeySeg's own layers: `out(value(k))` is one linear map, its keywords' table our own one."""
+    fusion, head = model.fusion, model.keyword_head
+    if not isinstance(fusion, Released) or not all(p.requires_grad for p in fusion.parameters()):
+        raise ConfigError(
+            f"{source.folder} is KeySeg's: it comes with fusion=released_trained, what its main "
+            "run computes and what a run keeps of it, and with no other"
+        )
+    assert head is not None, "KEY is in its answers"
+    own = {name: v.double() for name, v in merged(files, keys, FUSION_PART).items()}
+    table = {name: v.double() for name, v in merged(files, keys, TABLE_PART).items()}
+    value, out = (own.pop(f"{name}_proj.weight") for name in ("value", "out"))
+    shift = out @ own.pop("value_proj.bias") + own.pop("out_proj.bias")
+    try:
+        fusion.value.load_state_dict({"weight": out @ value, "bias": shift})
+        fusion.mlp.load_state_dict({k.removeprefix("mlp."): v for k, v in own.items()})
+        words = model.vlm.table().double()
+        with torch.no_grad():
+            head.table.copy_(words @ table["weight"].T + table["bias"])
+    except RuntimeError as error:
+        raise _misfit(f"{source.folder}: its fusion does not fit", error) from error
+
+
 def _config(
-    source: ForeignCheckpoint, cfg: RunConfig, sweep_dir: Path, llava: _Written
+    source: ForeignCheckpoint, cfg: RunConfig, sweep_dir: Path, llava: _Written, *, keyed: bool
 ) -> RunConfig:
     place = (sweep_dir / BACKBONES).resolve()
     shown = place.relative_to(PROJECT) if place.is_relative_to(PROJECT) else place
     tokens = replace(cfg.model.tokens, seg=source.seg, n_keys=0, state="previous")
+    keyword = cfg.loss.keyword
+    if keyed:
+        tokens = replace(tokens, key=source.key, n_keys=1, order="seg_first")
+        keyword = replace(keyword, table="own")
     model = replace(
         cfg.model,
         name=sweep_dir.name,
@@ -347,12 +389,14 @@ def _config(
         init="pretrained",
         sizes={},
         projection_layers=2,
+        shared_projection=keyed,
         tokens=tokens,
     )
     user = cfg.prompt.user
     if llava.marked and _START not in user:
         user = user.replace(IMAGE_TOKEN, f"{_START}{IMAGE_TOKEN}{_END}")
-    whole = replace(cfg, model=model, prompt=replace(cfg.prompt, user=user))
+    loss = replace(cfg.loss, keyword=keyword)
+    whole = replace(cfg, model=model, loss=loss, prompt=replace(cfg.prompt, user=user))
     return validate(asdict(whole))
 
 

@@ -330,7 +330,7 @@ def test_the_literal_prompt_is_lisas_evaluation(compose_run):
     assert prompt.system + turn + prompt.assistant + answer == (
         "A chat between a curious human and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the human's questions. "
-        "USER: <image>\nWhat is the dog in this image? Please output segmentation mask. "
+        "USER: <image>\n What is the dog in this image? Please output segmentation mask. "
         "ASSISTANT: [SEG].</s>"
     )
     assert prompt.long == ["{query} Please output segmentation mask."]

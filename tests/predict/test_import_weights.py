@@ -42,7 +42,7 @@ SYSTEM = (
 )
 
 
-def tokenizer():
+def tokenizer(own=("[SEG]", "<im_start>", "<im_end>")):
     """Words, and LISA's three tokens behind them; no place for an image."""
     words = ["What", "this", "image", "Please", "output", "segmentation", "mask", "USER", "red"]
     vocabulary = ["<pad>", "<s>", "</s>", "<unk>", *TALK, "ball", *map(str.lower, words)]
@@ -57,7 +57,6 @@ def tokenizer():
         tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
     known.pad_token = "<unk>"
-    own = ("[SEG]", "<im_start>", "<im_end>")
     known.add_tokens([AddedToken(text, normalized=False) for text in own])
     return known
 
@@ -98,7 +97,7 @@ def language(rows, projector=1):
     return state
 
 
-def checkpoint(folder, projector=1, change=lambda state: state):
+def checkpoint(folder, projector=1, change=lambda state: state, words=None):
     """A folder as LISA's merge script leaves it, and its CLIP beside it."""
     clip = folder.parent / f"{folder.name}-clip"
     folder.mkdir()
@@ -118,7 +117,7 @@ def checkpoint(folder, projector=1, change=lambda state: state):
             torch.nn.init.normal_(parameter, std=1.0 if "output_upscaling" in name else 0.2)
     square = {"height": SIDE, "width": SIDE}
     CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=square).save_pretrained(clip)
-    words = tokenizer()
+    words = words or tokenizer()
     words.save_pretrained(folder)
     state = language(len(words), projector)
     state |= {f"model.visual_model.{k}": v for k, v in sam.state_dict().items()}
@@ -190,14 +189,13 @@ def llama(state, x):
 
 
 @torch.no_grad()
-def lisa(state, folder, picture, place=-2):
-    """Logits of the mask that LISA draws of its literal question and answer: the decoder's, and
-    those at full size."""
-    words, clip = tokenizer(), folder.parent / f"{folder.name}-clip"
+def states_of(state, folder, picture, words, answer):
+    """The states behind the last norm of LISA's literal question about the red ball, with an
+    answer's tokens."""
+    clip = folder.parent / f"{folder.name}-clip"
     ids = words(SYSTEM + "USER: <im_start>")["input_ids"]
-    after = "<im_end>\nWhat is the red ball in this image? Please output segmentation mask."
+    after = "<im_end>\n What is the red ball in this image? Please output segmentation mask."
     after_ids = words(after + " ASSISTANT:", add_special_tokens=False)["input_ids"]
-    seg = words.convert_tokens_to_ids("[SEG]")
     pixels = CLIPImageProcessor.from_pretrained(clip)(picture, return_tensors="pt")["pixel_values"]
     seen = CLIPVisionModel.from_pretrained(clip)(pixels, output_hidden_states=True)
     patches = seen.hidden_states[-2][0, 1:]
@@ -208,14 +206,19 @@ def lisa(state, folder, picture, place=-2):
         tokens = F.gelu(patches @ state[f"{a}.weight"].T + state[f"{a}.bias"])
         tokens = tokens @ state[f"{b}.weight"].T + state[f"{b}.bias"]
     table = state["model.embed_tokens.weight"]
-    states = llama(state, torch.cat([table[ids], tokens, table[[*after_ids, seg]]]))
-    before = states[place]  # the one before [SEG]
-    hidden = F.relu(
-        before @ state["model.text_hidden_fcs.0.0.weight"].T
-        + state["model.text_hidden_fcs.0.0.bias"]
-    )
-    prompt = hidden @ state["model.text_hidden_fcs.0.2.weight"].T
-    prompt = prompt + state["model.text_hidden_fcs.0.2.bias"]
+    return llama(state, torch.cat([table[ids], tokens, table[[*after_ids, *answer]]]))
+
+
+def projected(state, rows):
+    """LISA's two layers behind the language model."""
+    first, last = (f"model.text_hidden_fcs.0.{n}" for n in (0, 2))
+    hidden = F.relu(rows @ state[f"{first}.weight"].T + state[f"{first}.bias"])
+    return hidden @ state[f"{last}.weight"].T + state[f"{last}.bias"]
+
+
+@torch.no_grad()
+def drawn_by(state, picture, prompt):
+    """Logits of SAM's mask for a prompt: the decoder's, and those at full size."""
     sam = build_sam(SAM).eval()
     prefix = "model.visual_model."
     sam.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if prefix in k})
@@ -231,6 +234,14 @@ def lisa(state, folder, picture, place=-2):
     )
     size = rgb.shape[-2:]
     return low[0, 0], sam.postprocess_masks(low, input_size=size, original_size=size)[0, 0]
+
+
+def lisa(state, folder, picture, place=-2):
+    """Logits of the mask that LISA draws; `place`: of the state that is read, before [SEG]."""
+    words = tokenizer()
+    seg = words.convert_tokens_to_ids("[SEG]")
+    states = states_of(state, folder, picture, words, [seg])
+    return drawn_by(state, picture, projected(state, states[place]))
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +290,7 @@ def test_the_mask_is_that_of_lisas_own_forward(made, projector, picture, tmp_pat
         state = checkpoint(folder, projector)
         assert brought_in(folder, outputs) == 0
     [run] = find_all_finished(outputs, "LISA-7B-v1")
-    assert run.config.prompt.user == "USER: <im_start><image><im_end>\n{question}"
+    assert run.config.prompt.user == "USER: <im_start><image><im_end>\n {question}"
     file = tmp_path / "picture.png"
     picture.save(file)
     predictor = Predictor(run.config, run.best_file, CPU)
@@ -341,6 +352,84 @@ def test_it_is_a_run_like_any_other(made, small_overrides, picture, tmp_path, ca
     assert ask(outputs, "score", "LISA-7B-v1", "--dialect", "lisa") == 0  # it has a test of its own
     assert ask(outputs, "report", "LISA-7B-v1", "--out", str(tmp_path), "--format", "md") == 0
     assert "SEG mean" in (tmp_path / "LISA-7B-v1" / "report.md").read_text()
+
+
+KEYSEG_TOKENS = ("[SEG]", "[KEY]", "<im_start>", "<im_end>")
+
+
+def of_keyseg(state):
+    """What KeySeg's released code has beside LISA's layers, its idle ones too."""
+    draw = torch.Generator().manual_seed(7)
+    dim = SAM["prompt_dim"]
+    shapes = {f"{name}_proj": (dim, dim) for name in ("query", "key", "value", "out")}
+    shapes |= {f"self_attn.{n}_proj": (dim, dim) for n in ("q", "k", "v", "out")}
+    shapes |= {"norm1": (dim,), "norm2": (dim,), "mlp.0": (2 * dim, dim), "mlp.2": (dim, 2 * dim)}
+    layers = {f"keyword_fusion.{name}": shape for name, shape in shapes.items()}
+    layers |= dict.fromkeys(("keyword_text_proj", "embedding_table_proj"), (dim, D))
+    for name, shape in layers.items():
+        state[f"{name}.weight"] = 0.3 * torch.randn(shape, generator=draw)
+        state[f"{name}.bias"] = 0.3 * torch.randn(shape[0], generator=draw)
+    return state
+
+
+@torch.no_grad()
+def keyseg_released(state, folder, picture):
+    """Logits of the mask that KeySeg's main run draws, and its cosines with the table (V,).
+
+    As it is described: SEG becomes twelve copies, each attends to KEY, the result is added, the MLP
+    of that too, and the twelve become one again.
+    """
+    words = tokenizer(KEYSEG_TOKENS)
+    answer = words(" [SEG]. [KEY].", add_special_tokens=False)["input_ids"]
+    states = states_of(state, folder, picture, words, answer)
+    before = len(states) - len(answer) - 1
+    seg, key = (
+        projected(state, states[before + answer.index(words.convert_tokens_to_ids(token))])
+        for token in ("[SEG]", "[KEY]")
+    )
+
+    def layer(name, x):
+        return x @ state[f"keyword_fusion.{name}.weight"].T + state[f"keyword_fusion.{name}.bias"]
+
+    twelve = F.interpolate(seg[None, :, None], size=12, mode="linear")[0].T
+    query, keys, values = (
+        layer(f"{name}_proj", x)
+        for name, x in (("query", twelve), ("key", key[None]), ("value", key[None]))
+    )
+    weights = (query @ keys.T / math.sqrt(query.shape[1])).softmax(-1)
+    fused = twelve + layer("out_proj", weights @ values)
+    fused = fused + layer("mlp.2", F.gelu(layer("mlp.0", fused)))
+    prompt = F.interpolate(fused.T[None], size=1, mode="linear")[0, :, 0]
+    table = state["model.embed_tokens.weight"] @ state["embedding_table_proj.weight"].T
+    table = table + state["embedding_table_proj.bias"]
+    return drawn_by(state, picture, prompt)[0], F.cosine_similarity(key, table, dim=-1)
+
+
+def test_weights_of_keysegs_released_code_draw_its_masks(picture, tmp_path, capsys):
+    folder, outputs = tmp_path / "keyseg", tmp_path / "outputs"
+    state = checkpoint(folder, change=of_keyseg, words=tokenizer(KEYSEG_TOKENS))
+    assert brought_in(folder, outputs, "fusion=full", system="KeySeg") == 2
+    assert "it comes with fusion=released_trained" in capsys.readouterr().err
+    assert brought_in(folder, outputs, system="KeySeg") == 0
+    [run] = find_all_finished(outputs, "KeySeg")
+    told = run.info["imported"]
+    assert sum(told["used"].values()) + sum(told["left_out"].values()) == len(state)
+    assert (run.config.model.tokens.order, run.config.prompt.between) == ("seg_first", ". ")
+    file = tmp_path / "picture.png"
+    picture.save(file)
+    predictor = Predictor(run.config, run.best_file, CPU)
+    [found] = predictor(file, [QUERY], "teacher_forced")
+    assert found.answer.replace(" ", "") == "[SEG].[KEY]."
+    group = ImageGroup(file, "picture", [_example(file, QUERY)])
+    with torch.no_grad():
+        ours = predictor.parts.model(predictor.parts.collator([group]))
+    low, cosines = keyseg_released(state, folder, picture)
+    torch.testing.assert_close(
+        ours.mask_logits[0], low, rtol=1e-3, atol=1e-4 * float(low.abs().max())
+    )
+    found_cosines = F.cosine_similarity(ours.key_query[0, 0], ours.table, dim=-1)
+    torch.testing.assert_close(found_cosines[: len(cosines)], cosines, rtol=1e-3, atol=1e-4)
+    assert low.std() > 0.01
 
 
 def test_training_begins_from_it(made, small_run, make_parts):
@@ -453,8 +542,8 @@ def without_layer(state):
     return {k: v for k, v in state.items() if "layers.1.mlp.up_proj" not in k}
 
 
-def of_keyseg(state):
-    return state | {"model.keyword_text_proj.weight": torch.zeros(2, D)}
+def half_of_keyseg(state):
+    return state | {"keyword_fusion.value_proj.weight": torch.zeros(2, D)}
 
 
 def other_shape(state):
@@ -466,7 +555,7 @@ def other_shape(state):
     [
         (renamed, "model.layers.0.self_attn.q_proj.weird: no key of LISA's family"),
         (without_sam, "holds no weights of SAM"),
-        (of_keyseg, "is of KeySeg's released code, whose further layers have names that are not"),
+        (half_of_keyseg, "is KeySeg's, and lacks value_proj.bias of its fusion of KEY"),
         (without_layer, "does not fit its config.json"),
         (other_shape, "SEG's projection does not fit"),
     ],
