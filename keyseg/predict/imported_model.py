@@ -133,8 +133,8 @@ class _Written:
 
 def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: Path) -> _Written:
     state = merged(files, keys, LANGUAGE_PART, _alpha(source, keys))
-    rows = len(state["model.language_model.embed_tokens.weight"])
-    tokenizer, marked = _tokenizer(source, rows, keyed=keys.of_keyseg)
+    known = len(state["model.language_model.embed_tokens.weight"])
+    tokenizer, marked = _tokenizer(source, known, keyed=keys.of_keyseg)
     new: dict[str, str] = {}
     image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
