@@ -62,6 +62,11 @@ ADDED: dict[str, Any] = {
     "prompt.names_target": True,
     "prompt.test": "",
     "prompt.each": "{text} {tokens}",
+    "prompt.between": " ",
+    "model.points.count": 0,
+    "model.points.above": 0.8,
+    "model.points.below": 0.2,
+    "model.points.pool": 2,
     "model.tokens.no_target": "empty",
     "model.tokens.rej": "[REJ]",
     "data.targets": "union",
@@ -169,6 +174,21 @@ class TokensConfig:
 
 
 @dataclass
+class PointsConfig:
+    """Points beside SEG in the mask side's prompt (READ): where image tokens are like SEG's state.
+
+    `count`: at most so many; 0 = none. The likeness, between 0 and 1, is read on a grid that is
+    `pool` times as coarse as the image tokens': from `above` a point says "this", up to `below`
+    "not this", in between nothing.
+    """
+
+    count: int = 0
+    above: float = 0.8
+    below: float = 0.2
+    pool: int = 2
+
+
+@dataclass
 class ModelConfig:
     """Backbones (`llava`, `sam`: a folder, a file or a hub id) and what is trained of them.
 
@@ -205,6 +225,7 @@ class ModelConfig:
     clip_view: str = "crop"
     start: str | None = None
     start_hash: str = ""
+    points: PointsConfig = field(default_factory=PointsConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
 
@@ -449,6 +470,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 POSITIVE = (
+    "model.points.pool",
     "model.lora.r",
     "model.lora.alpha",
     "model.projection_layers",
@@ -468,6 +490,8 @@ POSITIVE = (
     "runtime.accumulation",
 )
 NOT_NEGATIVE = (
+    "model.points.count",
+    "model.points.below",
     "loss.text",
     "loss.bce",
     "loss.dice",
@@ -608,6 +632,12 @@ def check_values(run: RunConfig) -> None:
         raise ConfigError(f"model.tokens.seg={tokens.seg}: is model.tokens.key, too")
     if tokens.no_target == "reject" and tokens.rej in (tokens.key, tokens.seg):
         raise ConfigError(f"model.tokens.rej={tokens.rej}: is another token of answers, too")
+    points = run.model.points
+    if not points.below < points.above <= 1:
+        raise ConfigError(
+            f"model.points: below={points.below} above={points.above}: likeness is between 0 and "
+            "1, and below must be under above"
+        )
     if run.evaluation.intervention.startswith("key") and not tokens.n_keys:
         raise ConfigError(
             f"evaluation.intervention={run.evaluation.intervention}: answers hold no KEY "

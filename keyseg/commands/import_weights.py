@@ -35,6 +35,7 @@ _ABOUT = """FOLDER is a whole checkpoint as it was published: config.json, token
 model*.safetensors or pytorch_model*.bin. Known by their keys:
   LISA-7B, -13B (v0, v1)   merged; --clip openai/clip-vit-large-patch14
   READ, SESAME             the same on LLaVA-1.5; --clip openai/clip-vit-large-patch14-336
+                           READ: with model.points.count=30
   GSVA                     LoRA apart: it is merged with --lora-alpha
   KeySeg's released code   LISA-7B's, with a fusion of KEY; fusion=released_trained
 Every key is used or left out for a reason that is told; any other is an error.
@@ -119,10 +120,11 @@ def _run(options: argparse.Namespace) -> int:
         print(f"left out: {count} tensors ({reason})")
     for name, what in about["new"].items():
         print(f"new: {name} ({what})")
-    if "READ" in options.system.upper().split("-"):
+    if "READ" in options.system.upper().split("-") and not run.config.model.points.count:
         print(
-            "note: READ's points, from the likeness of SEG and image, are not made here: masks are "
-            "drawn from SEG alone, and the scores are not those of READ"
+            "note: READ also draws from points, where the image is like SEG: give "
+            "model.points.count=30 to import it with them (READ-13B on ReasonSeg test: "
+            "model.points.count=60 model.points.above=0.6 model.points.pool=1)"
         )
     print(f"{run.info['label']}: {run.path}")
     print(f"next: keyseg evaluate {sweep_dir.name} data=NAME[:SPLIT]")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from keyseg.model.backbones.vlm import Vlm
     from keyseg.model.fusion import FusionVariant
     from keyseg.model.inputs import Inputs
+    from keyseg.model.points import PointPrompts
     from keyseg.model.resample import Frame
 
 
@@ -103,19 +104,21 @@ class KeySeg(nn.Module):
         previous_state: bool,
         table: str,
         shared_projection: bool = False,
+        points: PointPrompts | None = None,
         seed: int = 0,
     ) -> None:
         """`previous_state`: read the state before a token instead of the token's own (LISA).
 
         `n_keys`: KEY tokens an answer; 0 = there is none, and so no keyword head. `table`: of the
         keywords, "frozen", "trained", "projected" (with `seed`), or so and its "own", trained.
-        `shared_projection`: SEG and KEY have one.
+        `shared_projection`: SEG and KEY have one. `points`: stand before SEG in a mask's prompt.
         """
         super().__init__()
         self.vlm = vlm
         self.mask_head = mask_head
         self.fusion = fusion
         self.shift = int(previous_state)
+        self.points = points
         words = vlm.table()
         width, self.dim = words.shape[1], int(self.mask_head.channels)
         dim = self.dim
@@ -161,7 +164,11 @@ class KeySeg(nn.Module):
         key_states = states[rows[:, None], key_at]
         prompt = self._prompt(inputs, states, rows, seg_at, key_states)
         seen = tuple(level[rows] for level in inputs.features.mask)
-        drawn: Drawn = self.mask_head(seen, prompt[:, None])
+        prompts = prompt[:, None]
+        if self.points is not None:
+            places = self._points(inputs, states, seg_at)
+            prompts = torch.cat([places.to(prompts.dtype), prompts], dim=1)
+        drawn: Drawn = self.mask_head(seen, prompts)
         head = self.keyword_head
         return Output(
             text_logits=text_logits,
@@ -211,6 +218,14 @@ class KeySeg(nn.Module):
             if not self.fusion.key_in_context:
                 mask = without(mask, torch.cat([inputs.key_at, inputs.key_at - self.shift], 1))
         return self.fusion(seg, key, context, mask)
+
+    def _points(self, inputs: Inputs, states: Tensor, seg_at: Tensor) -> Tensor:
+        """Prompts (N, n, C) of the points that SEG's state asks for."""
+        assert self.points is not None
+        image_tokens = inputs.packed.input_ids == self.vlm.image_token
+        seg, rows = states[inputs.image_of, seg_at], inputs.image_of.tolist()
+        found: Tensor = self.points(states, image_tokens, rows, seg, inputs.features.sizes)
+        return found
 
     def _given_for_key(self, inputs: Inputs, own: Tensor) -> Tensor:
         """What the fusion gets for KEY (N, K, D); `own` is the state of the answer's KEY."""

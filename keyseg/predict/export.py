@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,7 @@ def _about(cfg: RunConfig, parts: Parts) -> dict[str, Any]:
         "key_first": tokens.order == "key_first",
         "several_masks": several_targets(cfg.data),
         "reads_state_before_token": int(tokens.state == "previous"),
+        "points": asdict(cfg.model.points) if cfg.model.points.count else None,
         "max_new_tokens": cfg.evaluation.max_new_tokens,
         "similarity": cfg.loss.keyword.similarity,
         "temperature": cfg.loss.keyword.temperature,

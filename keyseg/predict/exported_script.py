@@ -2,7 +2,7 @@
 
 `keyseg export` puts this file beside what it describes, in keyseg.json. It shows the whole way
 from pixels to a mask with plain transformers (and segment_anything, where SAM is its); of keyseg
-it uses the class of the fusion variant alone.
+it uses the class of the fusion variant alone (and the rule for points, where a model has them).
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Exported:
         text = tokenizer.decode(ids)
         places = self._places(len(asked), ids)
         nothing = np.zeros((picture.height, picture.width), bool)
+        token = self.language.config.image_token_id
         masks, ious = [], []
         levels = self.sam.see(picture)
         for keys, seg in places:
@@ -104,7 +105,12 @@ class Exported:
             if not keys and self.fusion.uses_key:
                 masks.append(nothing)
                 continue
-            drawn = self.sam(levels, self._prompt(states.float(), keys, seg))
+            prompts = self._prompt(states.float(), keys, seg)[:, None]
+            if about["points"]:
+                grid = states[: len(head) + len(image)].float()[torch.tensor(head + image) == token]
+                size = picture.height, picture.width
+                prompts = torch.cat([self._points(grid, states.float(), seg, size), prompts], dim=1)
+            drawn = self.sam(levels, prompts)
             limit = about["object_threshold"]
             if limit is not None and drawn.score is not None and float(drawn.score) <= limit:
                 continue  # nothing is there
@@ -205,6 +211,16 @@ class Exported:
         prompt: Tensor = self.fusion(query, key, context, seen)
         return prompt
 
+    def _points(self, grid: Tensor, states: Tensor, seg: int, size: tuple[int, int]) -> Tensor:
+        """Prompts (1, n, C) of the points where image tokens (P, D) are like SEG's state."""
+        from keyseg.config import PointsConfig  # else nothing of that is imported
+        from keyseg.model.points import points_of
+
+        likeness = grid @ states[seg - self.about["reads_state_before_token"]]
+        points, labels = points_of(likeness, size, PointsConfig(**self.about["points"]))
+        prompts: Tensor = self.sam.points(points, labels, size)
+        return prompts
+
     def _words(self, states: Tensor, keys: list[int]) -> list[tuple[str, float]]:
         """The five likeliest words for KEY."""
         if not keys:
@@ -243,13 +259,22 @@ class PaddedSam:
         """What its encoder says of a picture."""
         return self.model.image_encoder(self.square(picture))
 
-    def __call__(self, seen: Any, prompt: Tensor) -> Decoded:
-        """The mask of one prompt (1, C)."""
+    def points(self, points: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Prompts (1, n + 1, C) of points (n, 2) of a picture."""
+        _, small = self._sizes(*size)
+        scaled = points * torch.tensor([small[1] / size[1], small[0] / size[0]])
+        prompts: Tensor = self.model.prompt_encoder(
+            points=(scaled[None], labels[None]), boxes=None, masks=None
+        )[0]
+        return prompts
+
+    def __call__(self, seen: Any, prompts: Tensor) -> Decoded:
+        """The mask of prompts (1, P, C)."""
         _, dense = self.model.prompt_encoder(points=None, boxes=None, masks=None)
         low, iou = self.model.mask_decoder(
             image_embeddings=seen,
             image_pe=self.model.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=prompt[:, None],
+            sparse_prompt_embeddings=prompts,
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
@@ -287,14 +312,14 @@ class PaddedHq(PaddedSam):
         embedding, early = self.model.get_image_embeddings(self.square(picture))
         return embedding, {"hq_token_only": False, "intermediate_embeddings": early}
 
-    def __call__(self, seen: Any, prompt: Tensor) -> Decoded:
+    def __call__(self, seen: Any, prompts: Tensor) -> Decoded:
         """See `PaddedSam`."""
         embedding, more = seen
         empty = self.model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         low, iou, *others = self.model.mask_decoder(
             image_embeddings=embedding,
             image_positional_embeddings=self.model.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=prompt[:, None, None],
+            sparse_prompt_embeddings=prompts[:, None],
             dense_prompt_embeddings=empty.expand_as(embedding),
             multimask_output=False,
             **more,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from keyseg.model.backbones.weights import fingerprint
 from keyseg.model.features import FrozenFeatures, Store
 from keyseg.model.fusion import NAME, OTHER
 from keyseg.model.keyseg import KeySeg
+from keyseg.model.points import PointPrompts
 from keyseg.model.variant import build_fusion
 from keyseg.train.batch import Collator, Others
 from keyseg.train.losses import weighted_terms
@@ -123,6 +125,7 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
         previous_state=tokens.state == "previous",
         table=cfg.loss.keyword.table,
         shared_projection=cfg.model.shared_projection,
+        points=_points(cfg, language, mask, vlm.image_token, head.frame.side),
         seed=cfg.draws,
     )
     freeze_unpulled(model, cfg)
@@ -130,6 +133,27 @@ def build(cfg: RunConfig, device: torch.device) -> Parts:
     features = frozen_features(cfg, device, language, mask)
     collator = Collator(conversation, features)
     return Parts(model.to(device), collator, conversation, features, language, mask)
+
+
+def _points(
+    cfg: RunConfig, language: LanguageSide, mask: MaskSide, image_token: int, side: int
+) -> PointPrompts | None:
+    """What makes `model.points`, where it is asked for."""
+    if not cfg.model.points.count:
+        return None
+    asked = f"model.points.count={cfg.model.points.count}"
+    encoder = mask.point_encoder()
+    if encoder is None:
+        raise ConfigError(f"{asked}: {mask.title} is given no points here; take SAM, or count=0")
+    tokens = {language.places(size).ids.count(image_token) for size in ((64, 64), (64, 128))}
+    if len(tokens) > 1 or math.isqrt(count := max(tokens)) ** 2 != count:
+        raise ConfigError(
+            f"{asked}: {language.title} sees an image in another form than one square of tokens; "
+            "take a LLaVA-1.5, or count=0"
+        )
+    if language.view != "crop":
+        raise ConfigError(f"{asked}: model.clip_view={language.view}: points are made for crop")
+    return PointPrompts(cfg.model.points, encoder, side)
 
 
 def build_features(cfg: RunConfig, device: torch.device) -> FrozenFeatures:

@@ -31,6 +31,7 @@ from keyseg.predict.imported_model import ForeignCheckpoint
 from keyseg.predict.predictor import Predictor, _example
 from keyseg.runs.finding import find_all_finished
 from keyseg.tiny.arch import SAM_SIZES, TALK
+from tests.model.test_points import sought
 
 CPU = torch.device("cpu")
 D, HEADS, LAYERS, MLP, SIDE, PATCH, WIDTH = 48, 4, 3, 96, 32, 8, 40
@@ -217,18 +218,20 @@ def projected(state, rows):
 
 
 @torch.no_grad()
-def drawn_by(state, picture, prompt):
-    """Logits of SAM's mask for a prompt: the decoder's, and those at full size."""
+def drawn_by(state, picture, prompt, points=None):
+    """Logits of SAM's mask for a prompt (and points with labels): the decoder's, and those at full
+    size."""
     sam = build_sam(SAM).eval()
     prefix = "model.visual_model."
     sam.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if prefix in k})
     rgb = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
     embedding = sam.image_encoder(sam.preprocess(rgb)[None])
-    _, dense = sam.prompt_encoder(points=None, boxes=None, masks=None)
+    sparse, dense = sam.prompt_encoder(points=points, boxes=None, masks=None)
+    prompts = torch.cat([sparse.view(1, -1, len(prompt)), prompt[None, None]], dim=1)
     low, _ = sam.mask_decoder(
         image_embeddings=embedding,
         image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=prompt[None, None],
+        sparse_prompt_embeddings=prompts,
         dense_prompt_embeddings=dense,
         multimask_output=False,
     )
@@ -430,6 +433,61 @@ def test_weights_of_keysegs_released_code_draw_its_masks(picture, tmp_path, caps
     found_cosines = F.cosine_similarity(ours.key_query[0, 0], ours.table, dim=-1)
     torch.testing.assert_close(found_cosines[: len(cosines)], cosines, rtol=1e-3, atol=1e-4)
     assert low.std() > 0.01
+
+
+def test_weights_of_read_draw_from_its_points(picture, tmp_path, capsys):
+    """`sought` is held against READ's rule in tests/model/test_points.py; here, what it is fed."""
+    folder, outputs = tmp_path / "read", tmp_path / "outputs"
+    state = checkpoint(folder, projector=2)
+    more = ("model.points.count=9", "model.points.pool=1")
+    assert brought_in(folder, tmp_path / "without", system="READ-7B") == 0
+    assert "give model.points.count=30" in capsys.readouterr().out
+    assert brought_in(folder, outputs, *more, system="READ-7B") == 0
+    assert "model.points.count" not in capsys.readouterr().out
+    [run] = find_all_finished(outputs, "READ-7B")
+    file = tmp_path / "picture.png"
+    picture.save(file)
+    words = tokenizer()
+    seg = words.convert_tokens_to_ids("[SEG]")
+    states = states_of(state, folder, picture, words, [seg])
+    first = len(words(SYSTEM + "USER: <im_start>")["input_ids"])
+    before, image = states[-2], states[first : first + (SIDE // PATCH) ** 2]
+    points, labels = sought(image @ before, picture.size[::-1], count=9, pool=1)
+    low, _ = drawn_by(state, picture, projected(state, before), (points[None], labels[None]))
+    predictor = Predictor(run.config, run.best_file, CPU)
+    group = ImageGroup(file, "picture", [_example(file, QUERY)])
+    with torch.no_grad():
+        ours = predictor.parts.model(predictor.parts.collator([group])).mask_logits[0]
+    near = {"rtol": 1e-3, "atol": 1e-4 * float(low.abs().max())}
+    torch.testing.assert_close(ours, low, **near)
+    assert not torch.allclose(ours, lisa(state, folder, picture)[0], **near)
+    assert {0, 1} <= set(labels.tolist())
+
+
+@pytest.mark.parametrize("system", ["KeySeg", "READ-7B"])
+def test_what_they_add_is_exported(system, picture, tmp_path):
+    """predict.py of the export answers the same words with the same mask."""
+    from keyseg.predict.exported_script import Exported
+
+    folder, outputs = tmp_path / "theirs", tmp_path / "outputs"
+    if system == "KeySeg":
+        checkpoint(folder, change=of_keyseg, words=tokenizer(KEYSEG_TOKENS))
+        assert brought_in(folder, outputs, system=system) == 0
+    else:
+        checkpoint(folder, projector=2)
+        more = ("model.points.count=9", "model.points.pool=1")
+        assert brought_in(folder, outputs, *more, system=system) == 0
+    [run] = find_all_finished(outputs, system)
+    file = tmp_path / "picture.png"
+    picture.save(file)
+    predictor = Predictor(run.config, run.best_file, CPU)
+    [found] = predictor(file, [QUERY], "teacher_forced")
+    assert ask(outputs, "export", system, str(tmp_path / "model")) == 0
+    exported = Exported(tmp_path / "model")
+    answer = exported.processor.tokenizer(found.answer, add_special_tokens=False)["input_ids"]
+    theirs = exported(picture, QUERY, answer)
+    assert (theirs.mask == found.mask).mean() > 0.999
+    assert 0.02 < found.mask.mean() < 0.98
 
 
 def test_training_begins_from_it(made, small_run, make_parts):

@@ -269,6 +269,11 @@ class SegmentAnything:
         prompts: Tensor = encoder(points=None, boxes=scaled, masks=None)[0]
         return prompts
 
+    def point_encoder(self) -> nn.Module:
+        """See `MaskSide`."""
+        encoder: nn.Module = self.sam.prompt_encoder
+        return encoder
+
     def save(self, head: MaskHead, folder: Path) -> dict[str, str]:
         """In the form it came in."""
         source = resolve_path(self.choice.sam)

@@ -108,6 +108,9 @@ class Sam2:
         """See `MaskSide`."""
         return Sam2Head(self.sam, Frame(self.side, squash=True))
 
+    def point_encoder(self) -> None:
+        """See `MaskSide`."""
+
     def ask(self, boxes: Tensor, size: Size) -> Tensor:
         """See `MaskSide`."""
         self.sam.prompt_encoder.to(boxes.device)

@@ -135,6 +135,10 @@ class MaskSide(Backbone, Protocol):
         """Boxes (N, 4), pixels left, top, right, bottom of an image -> prompts (N, P, C)."""
         ...
 
+    def point_encoder(self) -> nn.Module | None:
+        """Makes prompts of points in its square, called as SAM's is; None: it takes none."""
+        ...
+
     def save(self, head: Any, folder: Path) -> dict[str, str]:
         """Write the model with a trained head into the folder of an export.
 

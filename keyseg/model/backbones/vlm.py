@@ -144,6 +144,11 @@ class Vlm(nn.Module):
         out: Tensor = self.base.lm_head(states)
         return out
 
+    @property
+    def image_token(self) -> int:
+        """Stands for an image, or for a part of one."""
+        return int(self.base.config.image_token_id)
+
     def table(self) -> Tensor:
         """The vocabulary table (V, D), detached: pre-trained, unless all of it is trained."""
         module = self.base.get_input_embeddings()
@@ -214,9 +219,7 @@ class Vlm(nn.Module):
                 use_cache=True,
             ).last_hidden_state[:, -1]
             scores = self.logits(states)
-            scores[
-                :, self.base.config.image_token_id
-            ] = -torch.inf  # where no image is, none is read
+            scores[:, self.image_token] = -torch.inf  # where no image is, none is read
             word = scores.argmax(dim=-1)
             answers = torch.cat([answers, word[:, None]], dim=1)
             done |= word == eos
