@@ -20,7 +20,7 @@ from keyseg.config import PointsConfig
 from keyseg.data.prefix import Size
 from keyseg.model.resample import resized
 
-THIS, NOT_THIS, NOTHING = 1, 0, -1
+THIS, NOT_THIS, NEITHER = 1, 0, -1
 """What a point says; SAM's own numbers."""
 
 _FINE = 336
@@ -93,7 +93,7 @@ def points_of(likeness: Tensor, size: Size, rule: PointsConfig) -> tuple[Tensor,
         _by((value >= 0) & ~this & ~not_this, torch.zeros_like(value)),
     ]
     chosen = torch.cat(inside)[: rule.count]
-    labels = torch.full_like(chosen, NOTHING)
+    labels = torch.full_like(chosen, NEITHER)
     labels[this[chosen]] = THIS
     labels[not_this[chosen]] = NOT_THIS
     height, width = size

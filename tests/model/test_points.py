@@ -14,7 +14,7 @@ from keyseg.data import reading
 from keyseg.data.mix import ImageSampler
 from keyseg.model.backbones.sam import SegmentAnything
 from keyseg.model.backbones.sam2 import Sam2
-from keyseg.model.points import NOT_THIS, NOTHING, THIS, PointPrompts, points_of
+from keyseg.model.points import NOT_THIS, NEITHER, THIS, PointPrompts, points_of
 
 
 def unit(values):
@@ -53,7 +53,7 @@ def sought(likeness, size, *, count=30, above=0.8, below=0.2, pool=2):
         weight = torch.exp(-((xs - x) ** 2 + (ys - y) ** 2).double()) * share
         weight = weight / weight.sum()
         points.append([float((weight * xs).sum()), float((weight * ys).sum())])
-        labels.append(THIS if n in this else NOT_THIS if n in other else NOTHING)
+        labels.append(THIS if n in this else NOT_THIS if n in other else NEITHER)
     return torch.tensor(points), torch.tensor(labels)
 
 
@@ -66,7 +66,7 @@ def test_points_are_those_of_the_description(size, rule):
     wanted, said = sought(likeness, size, **chosen)
     torch.testing.assert_close(points, wanted, rtol=0, atol=2e-3)
     assert labels.tolist() == said.tolist()
-    assert {THIS, NOT_THIS, NOTHING} == set(labels.tolist())
+    assert {THIS, NOT_THIS, NEITHER} == set(labels.tolist())
     assert (points >= 0).all()
     assert (points < torch.tensor(size[::-1])).all()
 
