@@ -14,7 +14,7 @@ from keyseg.data import reading
 from keyseg.data.mix import ImageSampler
 from keyseg.model.backbones.sam import SegmentAnything
 from keyseg.model.backbones.sam2 import Sam2
-from keyseg.model.points import NOT_THIS, NEITHER, THIS, PointPrompts, points_of
+from keyseg.model.points import NEITHER, NOT_THIS, THIS, PointPrompts, points_of
 
 
 def unit(values):
