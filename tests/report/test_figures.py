@@ -142,15 +142,15 @@ def overlapping(figure: Any) -> list[tuple[str, str]]:
 CASES = {
     "one cell": (1, 1, {}),
     "two variants, ten seeds": (2, 10, {}),
-    "twelve variants, one seed": (12, 1, {}),
-    "twelve variants, ten seeds, holes and NaN": (
+    "five variants, one seed": (5, 1, {}),
+    "twelve variants, four seeds, holes and NaN": (
         12,
-        10,
+        4,
         {
             (1, 3): "failed",
             (4, 0): "missing",
             (6, 2): "nan",
-            **{(9, s): "queued" for s in range(10)},
+            **{(9, s): "queued" for s in range(4)},
         },
     ),
     "nothing finished": (2, 1, {(0, 0): "failed", (1, 0): "running"}),

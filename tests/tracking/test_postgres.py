@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=f"{missing()}: not tested here"),
 ]
 
-RUNS, STEPS = int(os.environ.get("KEYSEG_TEST_RUNS", "12")), 20
+RUNS, STEPS = int(os.environ.get("KEYSEG_TEST_RUNS", "8")), 20
 NAMES = ("train/loss", "train/seconds_per_step", "val/precision@0.5")
 
 
