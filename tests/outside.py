@@ -14,6 +14,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
+from tests import forked
 from tests.plain import plain_for
 from tests.sharing import once
 
@@ -157,29 +158,40 @@ class Shell:
         self.package = package
 
     def __call__(
-        self, *command: str, package: Path | str | None = None, **environment: str
+        self,
+        *command: str,
+        package: Path | str | None = None,
+        new: bool = False,
+        **environment: str,
     ) -> tuple[int, str, str]:
+        """`python COMMAND`; new: in a process that has loaded nothing before."""
         paths = [PROJECT, self.package if package is None else package]
-        done = subprocess.run(
-            [sys.executable, *command],
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(str(p) for p in paths if p),
-                "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
-                "COLUMNS": "200",
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(p) for p in paths if p),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
+            "COLUMNS": "200",
+            **environment,
+        }
+        if not new:
+            done = forked.run(*command, cwd=self.folder, env=env, timeout=900)
+        else:
+            words = [sys.executable, *command]
+            done = subprocess.run(
+                words,
+                cwd=self.folder,
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=900,
+            )
         return done.returncode, done.stdout, done.stderr
 
-    def run(self, *overrides: str, **how: str) -> tuple[int, str, str]:
+    def run(self, *overrides: str, new: bool = False, **how: str) -> tuple[int, str, str]:
         places = (f"paths.outputs={self.folder / 'out'}", f"paths.reports={self.folder / 'rep'}")
-        return self(str(PROJECT / "run.py"), *overrides, *plain_for(overrides), *places, **how)
+        words = (*overrides, *plain_for(overrides), *places)
+        return self(str(PROJECT / "run.py"), *words, new=new, **how)
 
 
 @pytest.fixture(scope="session")
@@ -208,7 +220,7 @@ def real_sweep(
     once(request, "a real sweep")
     small = [o for o in small_overrides if not o.startswith("model.frozen")]
     command = ("-m", "+sweeps=edges", "hydra/launcher=quiet", *small, *SHORT)
-    code, out, err = shell.run(*command)
+    code, out, err = shell.run(*command, new=True)
     assert code == 0, out + err
     found = [RunDirectory(file.parent) for file in shell.folder.glob("out/edges/*/run.json")]
     return {str(run.info["label"]): run for run in found}, out

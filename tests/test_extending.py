@@ -100,7 +100,8 @@ def test_the_mlflow_model_has_the_package_in_it(real_sweep, shell, tmp_path):
     status, _, err = shell("-c", load, str(folder), package="")
     assert status
     assert "export KEYSEG_PACKAGES=mine" in err
-    status, out, err = shell("-c", load, str(folder), package="", KEYSEG_PACKAGES="mine")
+    asked = ("-c", load, str(folder))
+    status, out, err = shell(*asked, package="", new=True, KEYSEG_PACKAGES="mine")
     assert status == 0, err
     assert out.strip() == str(folder / "code/mine/__init__.py")
 

@@ -1,8 +1,6 @@
 """A merged model, read back by plain transformers and segment_anything."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from keyseg.predict.exported_script import Exported
 from keyseg.predict.predictor import load_model
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.tiny.arch import SAM_SIZES
+from tests import forked
 
 CPU = torch.device("cpu")
 RELEASED = (
@@ -149,9 +148,7 @@ def test_the_card_is_true(folder, run, group, tmp_path):
     block = text.partition("```python\n")[2].partition("```")[0]
     block += "print(len(head), language.num_parameters(), type(sam).__name__)"
     for command in (["-c", block], ["predict.py", group.image, "a ball", tmp_path / "mask.png"]):
-        done = subprocess.run(
-            [sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True
-        )
+        done = forked.run(*command, cwd=folder)
         assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "mask.png") as mask, Image.open(group.image) as picture:
         assert mask.size == picture.size

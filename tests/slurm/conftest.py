@@ -17,6 +17,8 @@ import pytest
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep.slurm.pool import Submission
+from tests import forked
+from tests.forked import Command
 from tests.sharing import once
 
 HERE = Path(__file__).parent
@@ -168,33 +170,22 @@ class Sweep:
             *arguments,
         ]
 
-    def start(self, *arguments: str, stub: bool = True, **environment: str) -> subprocess.Popen:
+    def start(self, *arguments: str, stub: bool = True, **environment: str) -> Command:
         """`command`, started."""
-        return subprocess.Popen(
-            self.command(*arguments, stub=stub),
-            cwd=self.root,
-            env={**self.environment(), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        _, *words = self.command(*arguments, stub=stub)
+        return Command(*words, cwd=self.root, env={**self.environment(), **environment})
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         """Exit code, output and errors."""
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode is not None
         return process.returncode, out, err
 
     def keyseg(self, *arguments: str) -> tuple[int, str, str]:
         """The command `keyseg` on these outputs."""
-        done = subprocess.run(
-            [sys.executable, "-m", "keyseg", "--outputs", str(self.root / "outputs"), *arguments],
-            capture_output=True,
-            text=True,
-            env=self.environment(),
-            timeout=60,
-            check=False,
-        )
+        words = ("-m", "keyseg", "--outputs", self.root / "outputs", *arguments)
+        done = forked.run(*words, cwd=self.root, env=self.environment(), timeout=60)
         return done.returncode, done.stdout, done.stderr
 
     def environment(self) -> dict[str, str]:

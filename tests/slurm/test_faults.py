@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import Command
+
 THERE = "same command: done"
 PATIENCE = 150  # seconds
 
@@ -34,7 +36,7 @@ def outcome(sweep, faults):
 class Console:
     """A launching process and what it says."""
 
-    def __init__(self, process: subprocess.Popen) -> None:
+    def __init__(self, process: Command) -> None:
         self.process = process
         self.said = ""
         self.end_of_patience = threading.Timer(PATIENCE, process.kill)
@@ -42,7 +44,6 @@ class Console:
         self.end_of_patience.start()
 
     def wait_for(self, text: str) -> None:
-        assert self.process.stdout is not None
         while text not in self.said:
             line = self.process.stdout.readline()
             assert line, f"no {text!r} in {self.said}"
@@ -52,6 +53,7 @@ class Console:
         out, err = self.process.communicate()
         self.end_of_patience.cancel()
         self.said += out
+        assert self.process.returncode is not None
         return self.process.returncode, self.said, err
 
 

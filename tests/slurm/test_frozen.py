@@ -1,14 +1,19 @@
 """What is edited after submit changes no job that waits, nor one that is queued again."""
 
+import subprocess
+
 from keyseg.runs import snapshot
 
 
 def test_an_edit_after_submit_changes_no_queued_or_requeued_job(sweep, tmp_path):
     project = snapshot.take(tmp_path / "checkout")  # a checkout that may be spoilt
-    sweep.project = project
-    command = ("fusion=cross", "+hydra.launcher.sbatch.hold=true", "--detach")
-    code, _, err = sweep.run(*command, HANG="cross")
-    assert code == 0, err
+    sweep.project = project  # a new process: forked ones have loaded the code of this checkout
+    command = sweep.command("fusion=cross", "+hydra.launcher.sbatch.hold=true", "--detach")
+    environment = {**sweep.environment(), "HANG": "cross"}
+    done = subprocess.run(
+        command, cwd=sweep.root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
     (job,) = sweep.cluster.jobs()
     run = sweep.cells["cross"]
     frozen = run.config_file.read_text()

@@ -15,6 +15,7 @@ import pytest
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
+from tests.forked import Command
 
 STUB = Path(__file__).with_name("cell_stub.py")
 KILLS = int(os.environ.get("KEYSEG_TEST_KILLS", "3"))
@@ -29,10 +30,9 @@ class Sweep:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            str(PROJECT / "run.py"),
+    def start(self, *arguments: str, **environment: str) -> Command:
+        words = (
+            PROJECT / "run.py",
             "-m",
             f"hydra.launcher.worker=[{sys.executable},'{STUB}']",
             "hydra.launcher.report=false",
@@ -41,19 +41,14 @@ class Sweep:
             f"paths.outputs={self.root / 'outputs'}",
             f"paths.reports={self.root / 'reports'}",
             *arguments,
-        ]
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env={**os.environ, "MLFLOW_TRACKING_URI": "none", "COLUMNS": "100", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
         )
+        environment = {"MLFLOW_TRACKING_URI": "none", "COLUMNS": "100", **environment}
+        return Command(*words, cwd=self.root, env={**os.environ, **environment})
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=120)
+        assert process.returncode is not None
         return process.returncode, out, err
 
     @property
@@ -242,7 +237,6 @@ def test_seeds_come_until_the_answer_is_in_and_kills_change_nothing(sweep, tmp_p
     rng, before, seen = random.Random(0), [], []
     for kill in range(KILLS):
         process = other.start(*LOOKS, **SAMPLES)
-        assert process.stdout is not None
         process.stdout.readline()  # it has begun
         with suppress(subprocess.TimeoutExpired):
             process.wait(rng.uniform(0, 4))

@@ -15,6 +15,7 @@ from keyseg.sweep.overrides import (
     task_overrides,
     whole_mappings,
 )
+from tests import forked
 
 
 @pytest.mark.parametrize(
@@ -145,13 +146,7 @@ def test_a_colleague_who_gives_the_same_command_is_told_in_one_line(capsys):
 
 @pytest.mark.parametrize("mode", [[], ["-m"], ["--cfg", "job"]])
 def test_the_command_line_ends_in_one_line(mode, tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "run.py"), *mode, "fusion=ful"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(PROJECT / "run.py", *mode, "fusion=ful", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: fusion=ful: no such option. Did you mean 'full'?")
@@ -177,14 +172,9 @@ def test_the_command_line_ends_in_one_line(mode, tmp_path):
 )
 def test_a_launcher_that_refuses_its_options_is_heard(launcher, options, message, tmp_path):
     given = [f"hydra.launcher.{option}" for option in options]
-    done = subprocess.run(
-        [sys.executable, str(PROJECT / "run.py"), "-m", "fusion=self,cross", "--dry",
-         f"hydra/launcher={launcher}", f"paths.outputs={tmp_path}", *given],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
+    where = (f"hydra/launcher={launcher}", f"paths.outputs={tmp_path}")
+    sweep = ("-m", "fusion=self,cross", "--dry")
+    done = forked.run(PROJECT / "run.py", *sweep, *where, *given, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
@@ -238,14 +228,8 @@ def test_tab_completion_knows_groups_and_sweeps(tmp_path):
     def complete(line: str) -> list[str]:
         # As a user types it: Hydra does not recognise an interpreter whose path holds a dot.
         typed = f"python run.py {line}"
-        done = subprocess.run(
-            [sys.executable, str(PROJECT / "run.py"), "-sc", "query=bash"],
-            env={"COMP_LINE": typed, "COMP_POINT": "999", "PATH": "/usr/bin:/bin"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        shell = {"COMP_LINE": typed, "COMP_POINT": "999", "PATH": "/usr/bin:/bin"}
+        done = forked.run(PROJECT / "run.py", "-sc", "query=bash", cwd=tmp_path, env=shell)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from keyseg.config import PROJECT
 from keyseg.runs.run_directory import RunDirectory
+from tests import forked
+from tests.forked import Command
 
 STUB = Path(__file__).with_name("analytic_worker.py")
 TRIALS = 80
@@ -26,10 +27,9 @@ class Tuning:
         self.root = root
         self.sweep = root / "outputs" / "t"
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            str(PROJECT / "run.py"),
+    def start(self, *arguments: str, **environment: str) -> Command:
+        words = (
+            PROJECT / "run.py",
             "-m",
             "name=t",
             f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
@@ -38,19 +38,14 @@ class Tuning:
             f"paths.outputs={self.root / 'outputs'}",
             f"paths.reports={self.root / 'reports'}",
             *arguments,
-        ]
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env={**os.environ, "MLFLOW_TRACKING_URI": "none", "COLUMNS": "100", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
         )
+        environment = {"MLFLOW_TRACKING_URI": "none", "COLUMNS": "100", **environment}
+        return Command(*words, cwd=self.root, env={**os.environ, **environment})
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=240)
+        assert process.returncode is not None
         return process.returncode, out, err
 
     @property
@@ -175,8 +170,7 @@ def test_the_file_of_the_best_is_ready_for_sweeps(tuning):
     sweeps = tuning.root / "mine" / "sweeps"
     sweeps.mkdir(parents=True)
     shutil.copy(tuning.sweep / "best.yaml", sweeps / "found.yaml")
-    run = [sys.executable, str(PROJECT / "run.py"), f"--config-dir={sweeps.parent}"]
-    done = subprocess.run(
-        [*run, "+sweeps=found", "--cfg", "job"], capture_output=True, text=True, check=True
-    )
+    asked = (f"--config-dir={sweeps.parent}", "+sweeps=found", "--cfg", "job")
+    done = forked.run(PROJECT / "run.py", *asked, cwd=tuning.root)
+    assert done.returncode == 0, done.stderr
     assert f"temperature: {tuning.study.best_params['loss.keyword.temperature']}" in done.stdout

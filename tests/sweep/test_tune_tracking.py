@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from keyseg.config import PROJECT
+from tests import forked
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -24,27 +25,21 @@ def place(empty_store, tmp_path):
 
 def tune(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A tuning of quick workers that a SQLite file follows."""
-    return subprocess.run(
-        [
-            sys.executable,
-            str(PROJECT / "run.py"),
-            "-m",
-            "hydra/sweeper=optuna",
-            "name=t",
-            "hydra.sweeper.sampler=grid",
-            "hydra.sweeper.final=false",
-            *arguments,
-            f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
-            "hydra.launcher.prepare=false",
-            f"paths.outputs={place / 'outputs'}",
-            f"paths.reports={place / 'reports'}",
-        ],
+    return forked.run(
+        PROJECT / "run.py",
+        "-m",
+        "hydra/sweeper=optuna",
+        "name=t",
+        "hydra.sweeper.sampler=grid",
+        "hydra.sweeper.final=false",
+        *arguments,
+        f"hydra.launcher.worker=[{sys.executable},-S,-E,'{STUB}']",
+        "hydra.launcher.prepare=false",
+        f"paths.outputs={place / 'outputs'}",
+        f"paths.reports={place / 'reports'}",
         cwd=place,
         env={**os.environ, "MLFLOW_TRACKING_URI": store(place), **environment},
-        capture_output=True,
-        text=True,
         timeout=600,
-        check=False,
     )
 
 
