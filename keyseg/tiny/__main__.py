@@ -34,6 +34,9 @@ _PLACES = {
 }
 """Of work and results, by world."""
 
+_ABOUT = {"scenes": "pictures to draw", "sam_start": "a SAM to begin with"}
+"""Of lengths that are no steps."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -158,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         kind, what = (Path, "FOLDER") if field.name == "sam_start" else (int, "N")
         said = ", ".join(f"{getattr(c.length, field.name)} for {w}" for w, c in CURRICULA.items())
         option = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(option, type=kind, metavar=what, help=f"default: {said}")
+        about = _ABOUT.get(field.name, f"steps of the stage {field.name.removesuffix('_steps')}")
+        parser.add_argument(option, type=kind, metavar=what, help=f"{about}; default: {said}")
     parser.add_argument("--held-out", type=int, default=500, help="pictures to draw for scoring")
     parser.add_argument("--scored-batches", type=int, default=16, help="of the held-out pictures")
     parser.add_argument("--compile", action="store_true", help="LLaVA 1.4 times faster; needs g++")

@@ -151,6 +151,10 @@ def _points(
             f"{asked}: {language.title} sees an image in another form than one square of tokens; "
             "take a LLaVA-1.5, or count=0"
         )
+    if (across := math.isqrt(count)) < cfg.model.points.pool:
+        raise ConfigError(
+            f"model.points.pool={cfg.model.points.pool}: an image has {across} x {across} tokens"
+        )
     if language.view != "crop":
         raise ConfigError(f"{asked}: model.clip_view={language.view}: points are made for crop")
     return PointPrompts(cfg.model.points, encoder, side)

@@ -355,13 +355,19 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
         self.scaler.unscale_(self.optimizer)
-        if self._unchecked and total.masks:  # where nothing is there, no mask is trained
+        # a step may draw no mask, or name nothing; data without any keyword are told at once
+        if self._unchecked and total.masks and (total.keywords or not self._has_keywords()):
             assert_trained(self.model)
             self._unchecked = False
         if cfg.optim.clip:
             nn.utils.clip_grad_norm_(trainable(self.model).values(), cfg.optim.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def _has_keywords(self) -> bool:
+        """Whether any training example has a keyword."""
+        images = (image for source in self.sampler.groups for image in source)
+        return any(any(e.keywords()) for image in images for e in image.examples)
 
     def _backward(self, batch: Batch, share: Counts) -> Tensor:
         """Add a micro-batch's gradients; its losses and its attentions' entropies as one row."""

@@ -104,6 +104,8 @@ def test_each_mask_has_the_points_of_its_own_row_in_the_square_of_the_mask_side(
 def test_where_they_cannot_be_made_is_one_line(compose_run, make_parts, monkeypatch):
     with pytest.raises(ConfigError, match="below must be under above"):
         compose_run("model.points.count=3", "model.points.above=0.1")
+    with pytest.raises(ConfigError, match=r"pool=50: an image has \d+ x \d+ tokens"):
+        make_parts("model.points.count=3", "model.points.pool=50")
     with pytest.raises(ConfigError, match="clip_view=pad: points are made for crop"):
         make_parts("model.points.count=3", "model.clip_view=pad")
     monkeypatch.setattr(SegmentAnything, "point_encoder", Sam2.point_encoder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from keyseg.report.figures import drawing
+from keyseg.report.figures import contrasts, drawing
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import inference, scores
+from keyseg.report.stats.verdict import NO_RESULT
 from keyseg.report.store import CellResult, Sweep, VariantResult, variants_of
 
 IMAGES, PER_IMAGE = 10, 3
@@ -199,3 +201,20 @@ def test_a_variant_looks_the_same_everywhere() -> None:
             )
             labels = [v.label.replace("$", r"\$").replace(" · ", "\xa0· ") for v in made.variants]
             assert entries == {labels[1]: ("#D55E00", "s"), labels[2]: ("#009E73", "^")}, name
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "drawn"),
+    [
+        ({"giou": "better", "keyword_accuracy": NO_RESULT}, ["giou"]),
+        ({"giou": "better", "keyword_accuracy": "no difference"}, ["giou", "keyword_accuracy"]),
+        ({"giou": NO_RESULT, "keyword_accuracy": NO_RESULT}, ["giou", "keyword_accuracy"]),
+    ],
+)
+def test_a_metric_on_which_nothing_speaks_has_no_panel(verdicts, drawn):
+    sweep = SimpleNamespace(headline="teacher_forced", metrics=["giou", "keyword_accuracy"])
+    rows = pd.DataFrame(
+        {"protocol": "teacher_forced", "metric": m, "verdict": v, "difference": 0.1}
+        for m, v in verdicts.items()
+    )
+    assert contrasts.panels(sweep, rows) == drawn

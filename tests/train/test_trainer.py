@@ -1,6 +1,7 @@
 """Training on random backbones and a dozen pictures: every option, and the same numbers again."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from keyseg.config import PROJECT
 from keyseg.data.mix import ImageSampler, groups, load_splits
+from keyseg.model.manifest import UntrainedModuleError
 from keyseg.train.build import build, with_others
 from keyseg.train.evaluate import evaluate
 from keyseg.train.trainer import (
@@ -119,6 +121,30 @@ def trainer(small_run, tmp_path):
 
 
 SHORT = ("optim.steps=2", "optim.eval_every=2", "optim.checkpoint_every=2", "runtime.log_every=1")
+
+
+def nameless(image):
+    return replace(image, examples=[replace(e, keyword=None) for e in image.examples])
+
+
+def test_a_first_step_that_names_nothing_ends_no_run(trainer, monkeypatch):
+    made, validate = trainer("run", "fusion=full", *SHORT)
+    step = made.sampler.step
+    monkeypatch.setattr(
+        made.sampler, "step", lambda n: step(n) if n else [nameless(i) for i in step(n)]
+    )
+    before = made.model.keyword_head.project.weight.clone()
+    list(made.fit(validate))
+    assert not torch.equal(before, made.model.keyword_head.project.weight)
+
+
+def test_data_without_any_keyword_end_a_run_that_trains_them(trainer, monkeypatch):
+    made, validate = trainer("run", "fusion=full", *SHORT)
+    step = made.sampler.step
+    monkeypatch.setattr(made.sampler, "step", lambda n: [nameless(i) for i in step(n)])
+    made.sampler.groups = [[nameless(i) for i in source] for source in made.sampler.groups]
+    with pytest.raises(UntrainedModuleError, match="keyword_head"):
+        list(made.fit(validate))
 
 
 @pytest.mark.parametrize(

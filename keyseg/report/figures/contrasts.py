@@ -36,12 +36,22 @@ def speaking(sweep: Sweep, differences: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
+def panels(sweep: Sweep, differences: pd.DataFrame) -> list[str]:
+    """The metrics that have a panel in the forest plot: those on which some contrast speaks.
+
+    Keyword accuracy against a baseline without KEY says nothing on every row. Where none speaks
+    all have a panel, for what the rows lack.
+    """
+    spoken = set(speaking(sweep, differences)["metric"])
+    return [metric for metric in sweep.metrics if metric in spoken] or sweep.metrics
+
+
 def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
     """Every contrast on every metric of the design, one row each, with its intervals.
 
     One without a result keeps its row, and says what is lacking.
     """
-    metrics = sweep.metrics
+    metrics = panels(sweep, differences)
     rows = differences[differences["protocol"] == sweep.headline]
     first = rows.drop_duplicates("contrast")
     names = list(first["contrast"])
