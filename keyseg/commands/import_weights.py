@@ -31,11 +31,15 @@ _DEFAULTS = {
 _OF_KEYSEG = {"fusion": "released_trained", "prompt": "keyseg_literal", "loss": "released"}
 """What of it is otherwise for KeySeg's weights."""
 
+_OF_READ = {"prompt": "read_literal"}
+"""What of it is otherwise for READ's weights, which no key shows."""
+
 _ABOUT = """FOLDER is a whole checkpoint as it was published: config.json, tokenizer, and
 model*.safetensors or pytorch_model*.bin. Known by their keys:
   LISA-7B, -13B (v0, v1)   merged; --clip openai/clip-vit-large-patch14
   READ, SESAME             the same on LLaVA-1.5; --clip openai/clip-vit-large-patch14-336
-                           READ: with model.points.count=30
+                           READ: with model.points.count=30 (and prompt=read_literal,
+                           which --system READ... means)
   GSVA                     LoRA apart: it is merged with --lora-alpha
   KeySeg's released code   LISA-7B's, with a fusion of KEY; fusion=released_trained
 Every key is used or left out for a reason that is told; any other is an error.
@@ -100,7 +104,8 @@ def _run(options: argparse.Namespace) -> int:
     from keyseg.sweep.cells import frozen
 
     given = {o.partition("=")[0] for o in options.overrides}
-    of_its_kind = _DEFAULTS | (_OF_KEYSEG if found.of_keyseg else {})
+    read = "READ" in options.system.upper().split("-")
+    of_its_kind = _DEFAULTS | (_OF_KEYSEG if found.of_keyseg else _OF_READ if read else {})
     defaults = [f"{key}={value}" for key, value in of_its_kind.items() if key not in given]
     cfg = frozen(compose_config([*defaults, *options.overrides]))
     source = ForeignCheckpoint(
@@ -120,7 +125,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"left out: {count} tensors ({reason})")
     for name, what in about["new"].items():
         print(f"new: {name} ({what})")
-    if "READ" in options.system.upper().split("-") and not run.config.model.points.count:
+    if read and not run.config.model.points.count:
         print(
             "note: READ also draws from points, where the image is like SEG: give "
             "model.points.count=30 to import it with them (READ-13B on ReasonSeg test: "

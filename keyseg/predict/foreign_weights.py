@@ -51,6 +51,9 @@ _OF_KEYSEG = {
 }
 """What KeySeg has beside LISA's layers, all of it or nothing."""
 
+_ADDED_BY_KEYSEG = ("keyword_fusion.", "keyword_text_proj.", "embedding_table_proj.")
+"""How the names begin by which it is known, those of its idle layers too."""
+
 _UNMERGED = "base_model.model."
 
 
@@ -157,8 +160,10 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
     parts: dict[str, dict[str, str]] = {p: {} for p in (*of_lisa, LORA_PART, *_OF_KEYSEG)}
     left_out: dict[str, int] = {}
     unknown = []
+    of_keyseg = False
     for key in keys:
         found = _rule(key.removeprefix(_UNMERGED))
+        of_keyseg |= key.removeprefix(_UNMERGED).startswith(_ADDED_BY_KEYSEG)
         if found is None:
             unknown.append(key)
             continue
@@ -175,7 +180,7 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
             f"{folder}: {', '.join(unknown[:3])}{more}: no key of LISA's family that is known "
             "(docs/backbones.md); nothing is guessed"
         )
-    if any(parts[part] for part in _OF_KEYSEG):
+    if of_keyseg:
         for part, names in _OF_KEYSEG.items():
             if lost := [name for name in names if name not in parts[part]]:
                 raise ConfigError(f"{folder} is KeySeg's, and lacks {lost[0]} of its {part}")

@@ -207,8 +207,30 @@ def _tokenizer(source: ForeignCheckpoint, rows: int, *, keyed: bool) -> tuple[An
                 f"{source.folder}: {token} is no token with a row of its own "
                 f"({len(known)} tokens, {rows} rows): give its text with --{option}"
             )
+    _as_trained(tokenizer)
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)])
     return tokenizer, {_START, _END} <= known.keys()
+
+
+def _as_trained(tokenizer: Any) -> None:
+    """Read blanks beside added tokens as the family was trained to (transformers 4.31, slow ones).
+
+    An added token without a role takes them with it, and a word behind it has its own: the state
+    before KEY is that of the full stop.
+    """
+    split = tokenizer.backend_tokenizer.pre_tokenizer
+    if getattr(split, "prepend_scheme", None) == "first":
+        split.prepend_scheme = "always"
+        tokenizer.backend_tokenizer.pre_tokenizer = split
+        tokenizer.legacy = tokenizer.init_kwargs["legacy"] = True  # what this is called there
+    roles = set(tokenizer.all_special_tokens)
+    tokenizer.add_tokens(
+        [
+            AddedToken(str(t), lstrip=True, rstrip=True, normalized=False, special=t.special)
+            for t in tokenizer.added_tokens_decoder.values()
+            if str(t) not in roles
+        ]
+    )
 
 
 def _vision(source: ForeignCheckpoint) -> tuple[Any, Any, dict[str, Tensor]]:

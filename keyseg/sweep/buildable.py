@@ -1,4 +1,4 @@
-"""Checks, before any job, that a cell can be built: fusion, loss, prompt, tokens, LoRA.
+"""Checks, before any job, that a cell can be built: fusion, loss, prompt, tokens, LoRA, points.
 
 Torch is loaded for terms of the loss that are not keyseg's own, where an object score is asked for,
 and for fusion variants that were not built here before: what was built is remembered under
@@ -8,6 +8,7 @@ paths.data, by config and code.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keyseg.config import ConfigError, RunConfig, resolve_path
+from keyseg.config import LLAVA, ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import weights_path
 from keyseg.runs import code, disk, targets
 
@@ -45,6 +46,9 @@ def check(configs: Iterable[RunConfig]) -> None:
             vars(cfg.prompt),
             vars(choice.tokens),
             vars(choice.lora),
+            vars(choice.points),
+            choice.language,
+            choice.clip_view,
         ]
         key = json.dumps(
             [*parts, choice.language_weights, choice.mask, choice.sam, choice.init, choice.sizes],
@@ -58,6 +62,7 @@ def check(configs: Iterable[RunConfig]) -> None:
             check_fusion(cfg)
             check_terms(cfg)
             check_score(cfg)
+            check_points(cfg)
 
 
 def check_tokenizer(cfg: RunConfig) -> None:
@@ -199,6 +204,32 @@ def check_score(cfg: RunConfig) -> None:
             f"model.tokens.no_target=score: {target} has no object score; SAM 2 and SAM 3's "
             "tracker have one (mask=sam2_large), or take empty or reject"
         )
+
+
+def check_points(cfg: RunConfig) -> None:
+    """Whether both sides go with `model.points`, where they are asked for.
+
+    A side of somebody else's may: `build` looks at what it is.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    choice = cfg.model
+    if not choice.points.count:
+        return
+    asked = f"model.points.count={choice.points.count}"
+    reads, draws = (str(side["_target_"]) for side in (choice.language, choice.mask))
+    if reads != LLAVA and reads.startswith("keyseg."):
+        raise ConfigError(
+            f"{asked}: {reads} sees an image in another form than one square of tokens; take a "
+            "LLaVA-1.5, or count=0"
+        )
+    if choice.clip_view != "crop":
+        raise ConfigError(f"{asked}: model.clip_view={choice.clip_view}: points are made for crop")
+    side = targets.find_class("model.mask._target_", draws, object)
+    makes = getattr(side, "point_encoder", None)
+    if makes is None or inspect.signature(makes).return_annotation in ("None", None):
+        raise ConfigError(f"{asked}: {draws} is given no points here; take SAM, or count=0")
 
 
 def _tokenizer_folder(cfg: RunConfig) -> Path | None:

@@ -87,6 +87,12 @@ def check(cfg: RunConfig, of: RunConfig) -> None:
             f"model.start={cfg.model.start}: it trained all rows of the vocabulary: set "
             "model.tokens.rows=all"
         )
+    tables = [c.loss.keyword.table for c in (cfg, of) if c.model.tokens.n_keys]
+    if sorted(tables) == ["own", "trained"]:  # of other widths under one name
+        raise ConfigError(
+            f"model.start={cfg.model.start}: it has loss.keyword.table={tables[1]}, this run "
+            f"{tables[0]}: set loss.keyword.table={tables[1]}, or frozen for a new one"
+        )
     ours, theirs = cfg.model.tokens.seg, of.model.tokens.seg
     if ours != theirs:
         raise ConfigError(

@@ -322,15 +322,24 @@ def test_braces_in_a_query_are_text(talk):
     assert "ball" in words(made, turn.ids[: turn.answer])
 
 
-def test_the_literal_prompt_is_lisas_evaluation(compose_run):
-    """The strings of LISA's evaluation, put together as its conversation does."""
-    prompt = compose_run("prompt=lisa_literal").prompt
+@pytest.mark.parametrize(
+    ("name", "behind", "tokens", "said"),
+    [
+        ("lisa_literal", " ", "[SEG]", "[SEG]."),
+        ("read_literal", "", "[SEG]", "Sure, the segmentation result is [SEG]."),
+        ("keyseg_literal", " ", "[SEG]{between}[KEY]", "[SEG]. [KEY]."),
+    ],
+)
+def test_a_literal_prompt_is_what_its_code_evaluates(compose_run, name, behind, tokens, said):
+    """The strings of an evaluation on ReasonSeg, put together as LISA's conversation does."""
+    prompt = compose_run(f"prompt={name}").prompt
     turn = prompt.user.replace("{question}", prompt.short[0].format(query="the dog"))
-    answer = prompt.answers[0].format(tokens="[SEG]") + prompt.end
+    tokens = tokens.format(between=prompt.between)
+    answer = prompt.answers[0].format(tokens=tokens) + prompt.end
     assert prompt.system + turn + prompt.assistant + answer == (
         "A chat between a curious human and an artificial intelligence assistant. "
         "The assistant gives helpful, detailed, and polite answers to the human's questions. "
-        "USER: <image>\n What is the dog in this image? Please output segmentation mask. "
-        "ASSISTANT: [SEG].</s>"
+        f"USER: <image>\n{behind}What is the dog in this image? Please output segmentation mask. "
+        f"ASSISTANT: {said}</s>"
     )
     assert prompt.long == ["{query} Please output segmentation mask."]

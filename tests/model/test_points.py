@@ -15,6 +15,8 @@ from keyseg.data.mix import ImageSampler
 from keyseg.model.backbones.sam import SegmentAnything
 from keyseg.model.backbones.sam2 import Sam2
 from keyseg.model.points import NEITHER, NOT_THIS, THIS, PointPrompts, points_of
+from keyseg.runs import targets
+from keyseg.sweep import buildable
 
 
 def unit(values):
@@ -111,6 +113,34 @@ def test_where_they_cannot_be_made_is_one_line(compose_run, make_parts, monkeypa
     monkeypatch.setattr(SegmentAnything, "point_encoder", Sam2.point_encoder)
     with pytest.raises(ConfigError, match="is given no points here; take SAM"):
         make_parts("model.points.count=3")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("mask=sam2_large", "Sam2 is given no points here; take SAM"),
+        ("mask=sam_hq_vit_b", "SamHq is given no points here; take SAM"),
+        ("model=qwen3_vl_4b", "another form than one square of tokens; take a LLaVA-1.5"),
+        ("model.clip_view=pad", "clip_view=pad: points are made for crop"),
+        ("+model.mask._target_=tests.model.test_points.Elsewhere", "Elsewhere is given no points"),
+    ],
+)
+def test_a_side_that_takes_none_is_refused_before_anything_runs(
+    compose_run, chosen, message, monkeypatch
+):
+    monkeypatch.setenv(targets.PACKAGES_VARIABLE, "tests")
+    cfg = compose_run("model.points.count=3", chosen)
+    with pytest.raises(ConfigError, match=message):
+        buildable.check_points(cfg)
+
+
+def test_sides_that_go_with_points_pass(compose_run):
+    buildable.check_points(compose_run("model.points.count=3"))
+    buildable.check_points(compose_run("mask=sam2_large"))  # asks for none
+
+
+class Elsewhere:
+    """Somebody's mask side, from before there were points."""
 
 
 def test_points_move_the_mask_and_are_no_part_of_what_is_trained(make_parts, scenes_folder):

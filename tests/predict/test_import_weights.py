@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch.nn import functional as F
 from transformers import (
+    AutoTokenizer,
     CLIPImageProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
+    LlamaTokenizer,
     PreTrainedTokenizerFast,
 )
 
@@ -448,8 +450,8 @@ def test_weights_of_read_draw_from_its_points(picture, tmp_path, capsys):
     file = tmp_path / "picture.png"
     picture.save(file)
     words = tokenizer()
-    seg = words.convert_tokens_to_ids("[SEG]")
-    states = states_of(state, folder, picture, words, [seg])
+    answer = words("Sure, the segmentation result is [SEG]", add_special_tokens=False)["input_ids"]
+    states = states_of(state, folder, picture, words, answer)
     first = len(words(SYSTEM + "USER: <im_start>")["input_ids"])
     before, image = states[-2], states[first : first + (SIDE // PATCH) ** 2]
     points, labels = sought(image @ before, picture.size[::-1], count=9, pool=1)
@@ -460,8 +462,30 @@ def test_weights_of_read_draw_from_its_points(picture, tmp_path, capsys):
         ours = predictor.parts.model(predictor.parts.collator([group])).mask_logits[0]
     near = {"rtol": 1e-3, "atol": 1e-4 * float(low.abs().max())}
     torch.testing.assert_close(ours, low, **near)
-    assert not torch.allclose(ours, lisa(state, folder, picture)[0], **near)
+    without, _ = drawn_by(state, picture, projected(state, before))
+    assert not torch.allclose(ours, without, **near)
     assert {0, 1} <= set(labels.tolist())
+
+
+def test_blanks_beside_their_tokens_are_as_they_were_trained(tmp_path):
+    """In ids of LLaMA's tokenizer: the state before KEY is that of the full stop, and a word behind
+    an added token has its blank before it, whatever tokenizer_config.json says of legacy."""
+    pieces = ["<unk>", "<s>", "</s>", "<0x0A>", "▁", ".", ":", "A", "▁.", "▁A"]
+    table = {piece: number for number, piece in enumerate(pieces)}
+    words = LlamaTokenizer(vocab=table, merges=[("▁", "."), ("▁", "A")], legacy=False)
+    words.add_tokens([AddedToken(text, normalized=True) for text in KEYSEG_TOKENS])
+    for folder in ("theirs", "ours"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text('{"model_type": "llava"}')
+    words.save_pretrained(tmp_path / "theirs")
+    source = ForeignCheckpoint(tmp_path / "theirs", "KeySeg", "clip")
+    found, marked = imported_model._tokenizer(source, len(words), keyed=True)
+    found.save_pretrained(tmp_path / "ours")
+    assert marked
+    for ours in (found, AutoTokenizer.from_pretrained(tmp_path / "ours")):
+        ids = ours("<im_end>\n A: [SEG]. [KEY].</s>", add_special_tokens=False)["input_ids"]
+        wanted = ["<im_end>", "▁A", ":", "[SEG]", "▁.", "[KEY]", "▁.", "</s>"]
+        assert ids == words.convert_tokens_to_ids(wanted)
 
 
 @pytest.mark.parametrize("system", ["KeySeg", "READ-7B"])
@@ -604,6 +628,10 @@ def half_of_keyseg(state):
     return state | {"keyword_fusion.value_proj.weight": torch.zeros(2, D)}
 
 
+def idle_of_keyseg(state):
+    return state | {"keyword_text_proj.weight": torch.zeros(2, D)}
+
+
 def other_shape(state):
     return state | {"model.text_hidden_fcs.0.2.weight": torch.zeros(7, D)}
 
@@ -614,12 +642,14 @@ def other_shape(state):
         (renamed, "model.layers.0.self_attn.q_proj.weird: no key of LISA's family"),
         (without_sam, "holds no weights of SAM"),
         (half_of_keyseg, "is KeySeg's, and lacks value_proj.bias of its fusion of KEY"),
+        (idle_of_keyseg, "is KeySeg's, and lacks value_proj.weight of its fusion of KEY"),
         (without_layer, "does not fit its config.json"),
         (other_shape, "SEG's projection does not fit"),
     ],
 )
 def test_nothing_is_guessed(change, message, tmp_path, capsys):
     checkpoint(tmp_path / "lisa", change=change)
+    capsys.readouterr()  # a bar, where nothing was saved before
     assert brought_in(tmp_path / "lisa", tmp_path / "outputs") == 2
     error = capsys.readouterr().err
     assert message in error

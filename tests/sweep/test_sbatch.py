@@ -29,9 +29,24 @@ def test_one_process_for_each_gpu(tmp_path):
     assert "ntasks" not in script(SlurmOptions(gpus=4), "t", tmp_path, tmp_path, 1)
 
 
+@pytest.mark.parametrize(("gpus", "each"), [(8, 8), ("a100:4", 4), (None, 1)])
+def test_a_cell_of_several_nodes_has_a_process_for_each_gpu(tmp_path, gpus, each):
+    options = SlurmOptions(nodes=2, gpus=gpus)
+    check(options)
+    text = script(options, "t", tmp_path, tmp_path, 1)
+    assert "#SBATCH --nodes=2\n" in text
+    assert f"#SBATCH --ntasks-per-node={each}\n" in text
+    assert (f"#SBATCH --gpus-per-node={gpus}\n" in text) is bool(gpus)
+    assert "--kill-on-bad-exit=1" in text.split("srun", 1)[1]
+    assert not report_options(options).together
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"nodes": 0}, "nodes=0: must be above 0"),
+        ({"nodes": 2, "cells_per_job": 2}, "cells of several processes"),
+        ({"nodes": 2, "gpus": 4, "use_srun": False}, "use_srun=false: srun starts the 8"),
         ({"processes": 3, "gpus": 2}, "processes=3: must be 1, or as many as hydra.launcher.gpus"),
         ({"processes": 2, "gpus": 2, "cells_per_job": 2}, "cells of several processes"),
         ({"report_job": {"partitoin": "cpu"}}, "no such option; meant partition?"),

@@ -167,6 +167,18 @@ def test_every_model_may_begin_at_a_run(compose_run):
     }
 
 
+def test_a_keywords_table_of_another_width_is_refused(compose_run):
+    """Of an import of KeySeg, which has its own, into a copy of the language model's."""
+    trained, own, frozen_one = (
+        compose_run("fusion=full", f"loss.keyword.table={table}")
+        for table in ("trained", "own", "frozen")
+    )
+    for ours, theirs, remedy in ((trained, own, "own"), (own, trained, "trained")):
+        with pytest.raises(ConfigError, match=rf"set loss\.keyword\.table={remedy}, or frozen"):
+            settling.check(ours, theirs)
+    settling.check(frozen_one, own)
+
+
 def test_whole_tables_do_not_fit_into_rows(small_run, make_finished, outputs):
     run = make_finished("fusion=no_key", "model.tokens.rows=all", outputs=outputs)
     with pytest.raises(ConfigError, match=r"set model\.tokens\.rows=all"):

@@ -18,8 +18,10 @@ class SlurmOptions:
     `time`: minutes; a cell that needs longer goes on in the next job. `memory`: like 16G.
     `gpus`: of one job, a number, or a kind and a number as a100:2. `processes`: of one cell; 1, or
     one for each of its GPUs, started by srun with torch's RANK, WORLD_SIZE and LOCAL_RANK
-    (`cpus_per_task` is of each). `mem_per_gpu`, `cpus_per_gpu`: in the place of `memory` and
-    `cpus_per_task`. `gres`, `exclude` (nodes), `comment`: as in sbatch.
+    (`cpus_per_task` is of each). `nodes`: of one cell; of several, `gpus` and `memory` are of each
+    node, and every GPU has its process (one a node where there are none). `mem_per_gpu`,
+    `cpus_per_gpu`: in the place of `memory` and `cpus_per_task`. `gres`, `exclude` (nodes),
+    `comment`: as in sbatch.
     `cells_per_job`: cells that a job works on, one after the other, on one load of the imports.
     `array_parallelism`: jobs of a sweep at the same time. `setup`: shell lines before the worker
     starts (module load ...); the first that fails ends the job. `sbatch`: other options, as
@@ -39,6 +41,7 @@ class SlurmOptions:
     constraint: str | None = None
     gpus: Any = None
     processes: int = 1
+    nodes: int = 1
     cpus_per_task: int = 2
     memory: str | None = None
     time: int = 240
@@ -66,6 +69,16 @@ class SlurmOptions:
         return None if self.gpus is None else int(str(self.gpus).rpartition(":")[2])
 
     @property
+    def per_node(self) -> int:
+        """Processes of a cell on each of its nodes."""
+        return self.processes if self.nodes == 1 else self.gpu_count or 1
+
+    @property
+    def together(self) -> bool:
+        """Whether a cell has several processes."""
+        return self.nodes * self.per_node > 1
+
+    @property
     def asks_for_gpus(self) -> bool:
         """Whether a job has GPUs of its own, by whichever option."""
         return bool(self.gpu_count) or "gpu" in f"{self.gres} {self.sbatch}"
@@ -75,7 +88,7 @@ class SlurmOptions:
         """Cores of one process."""
         if self.cpus_per_gpu is None:
             return self.cpus_per_task
-        return max(1, self.cpus_per_gpu * (self.gpu_count or 1) // self.processes)
+        return max(1, self.cpus_per_gpu * (self.gpu_count or 1) // self.per_node)
 
     @property
     def interpreter(self) -> list[str]:
@@ -91,6 +104,7 @@ _POSITIVE = (
     "max_attempts",
     "poll",
     "processes",
+    "nodes",
     "cpus_per_gpu",
 )
 
@@ -120,15 +134,15 @@ def check(options: SlurmOptions) -> None:
             f"hydra.launcher.processes={options.processes}: must be 1, or as many as "
             f"hydra.launcher.gpus={options.gpus}"
         )
-    if options.processes > 1 and options.cells_per_job > 1:
+    if options.together and options.cells_per_job > 1:
         raise ConfigError(
             f"hydra.launcher.cells_per_job={options.cells_per_job}: cells of several processes "
             "have a job each"
         )
-    if options.processes > 1 and not options.use_srun:
+    if options.together and not options.use_srun:
         raise ConfigError(
-            f"hydra.launcher.use_srun=false: srun starts the {options.processes} processes of a "
-            "cell (hydra.launcher.processes)"
+            "hydra.launcher.use_srun=false: srun starts the "
+            f"{options.nodes * options.per_node} processes of a cell (hydra.launcher.processes)"
         )
     for name in ("mem_per_gpu", "cpus_per_gpu"):
         if getattr(options, name) is not None and not options.gpu_count and not options.gres:
@@ -157,5 +171,5 @@ def report_options(options: SlurmOptions) -> SlurmOptions:
             meant = f"; meant {near[0]}?" if near else ""
             raise ConfigError(f"hydra.launcher.report_job.{name}: there is no such option{meant}")
     no_gpu: dict[str, Any] = {"gpus": None, "gres": None, "mem_per_gpu": None, "cpus_per_gpu": None}
-    plain = replace(options, **no_gpu, processes=1, cells_per_job=1)
+    plain = replace(options, **no_gpu, processes=1, nodes=1, cells_per_job=1)
     return replace(plain, **options.report_job)

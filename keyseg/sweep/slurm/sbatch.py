@@ -46,7 +46,7 @@ def parameters(options: SlurmOptions, name: str, code: Path) -> dict[str, Any]:
     cores = None if options.cpus_per_gpu else options.cpus_per_task
     # srun does not take it over from sbatch since SLURM 22.05
     srun = [f"--cpus-per-task={cores}"] if cores else []
-    if options.processes > 1:  # one that fails must not leave the others waiting for it
+    if options.together:  # one that fails must not leave the others waiting for it
         srun.append("--kill-on-bad-exit=1")
     extra: dict[str, Any] = {"requeue": True}
     if not options.use_srun:  # without srun there is no step that SLURM would send it to
@@ -63,7 +63,8 @@ def parameters(options: SlurmOptions, name: str, code: Path) -> dict[str, Any]:
         "gres": options.gres,
         "exclude": options.exclude,
         "comment": options.comment,
-        "ntasks_per_node": options.processes if options.processes > 1 else None,
+        "nodes": options.nodes if options.nodes > 1 else None,
+        "ntasks_per_node": options.per_node if options.together else None,
         "cpus_per_task": cores,
         "mem": options.memory,
         "mem_per_gpu": options.mem_per_gpu,
