@@ -124,7 +124,9 @@ def _placed(square: Tensor, size: Size, outside: float) -> Tensor:
     """The middle square (1, 1, s, s) of an image with what it does not show."""
     side = square.shape[-1]
     scale = side / min(size)
-    down, right = ((int(length * scale) - side) // 2 for length in size)
+    # READ rounds down, so that at some sizes a place is cut off; of one place nothing would be left
+    least = -((side - 1) // 2)
+    down, right = (max((int(length * scale) - side) // 2, least) for length in size)
     return F.pad(square, (right, right, down, down), value=outside)
 
 

@@ -79,6 +79,13 @@ def test_likeness_that_is_the_same_everywhere_is_no_error():
     assert set(labels.tolist()) == {NOT_THIS}
 
 
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_a_coarse_grid_has_places_at_any_size(side):
+    for length in range(20, 120):
+        points, _ = points_of(torch.arange(side**2), (length, 49), PointsConfig(count=2))
+        assert len(points) >= 1
+
+
 class Said(nn.Module):
     """What it was asked, as a prompt."""
 

@@ -43,3 +43,15 @@ def test_the_command_of_the_docs_shares_one_run_between_two_nodes(sweep, small_o
     losses = run.metrics().query("name == 'train/loss'")
     assert list(losses["step"]) == [1, 2]
     assert done.stdout.count("full  started") == 1  # the first process shows it, the other none
+
+
+def test_a_cell_of_a_sweep_has_both_nodes(sweep, small_overrides):
+    nodes = ("hydra.launcher.nodes=2", "hydra.launcher.partition=pair", "hydra.launcher.memory=3G")
+    process = sweep.start("fusion=full", *PLAIN, *small_overrides, *TINY, *nodes, stub=False)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    [run] = sweep.cells.values()
+    assert run.status == DONE
+    assert [attempt["processes"] for attempt in run.info["attempts"]] == [2]
+    assert run.info["slurm"]["SLURM_STEP_NUM_NODES"] == "2"
+    assert list(run.metrics().query("name == 'train/loss'")["step"]) == [1, 2]
