@@ -10,6 +10,7 @@ import pytest
 
 from keyseg.report.page import answer
 from keyseg.report.store import CellResult, Sweep, variants_of
+from keyseg.report.tables import contrasts
 from keyseg.report.tables.contrasts import Conclusion
 from keyseg.report.tables.table import Entry, Line, Table
 
@@ -91,6 +92,57 @@ def test_the_heading_falls_back_to_what_was_swept(design: dict[str, Any], headin
 )
 def test_the_answer_in_a_sentence(words: tuple[str, ...], sentence: str) -> None:
     assert answer.answer(sweep("done", "done"), said(*words), HEADLINE).sentence == sentence
+
+
+def bounded(word: str, bound: str) -> Conclusion:
+    return Conclusion("gIoU", "v1 − v0", word, f"larger than {bound}: −0.2 points [−1.1, +0.7]", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            [bounded("no difference at 600 steps", "2 points")] * 2,
+            "both contrasts show no difference larger than 2 points at 600 steps.",
+        ),
+        (
+            [
+                bounded("no difference", "2 points"),
+                bounded("no difference at 600 steps", "1 point"),
+            ],
+            "1 of 2 contrasts shows no difference larger than 2 points; 1 shows no difference "
+            "larger than 1 point at 600 steps.",
+        ),
+        (
+            [bounded("no difference", "2 points"), bounded("no difference", "1 point")],
+            "both contrasts show no difference.",
+        ),
+    ],
+)
+def test_no_difference_keeps_its_bound_and_its_steps(
+    lines: list[Conclusion], sentence: str
+) -> None:
+    found = answer.answer(sweep("done", "done"), lines, HEADLINE).sentence
+    assert found == f"On gIoU: {sentence}"
+
+
+def test_the_steps_are_said_once() -> None:
+    def row(verdict: str, sentence: str) -> dict[str, Any]:
+        names = ("caveat", "hole", "training", "second", "look", "label")
+        about = {"metric": "giou", "protocol": "", "contrast": "v1 − v0"}
+        rest = {**about, "at": "at 600 steps", "declared": "", **dict.fromkeys(names, "")}
+        return {"verdict": verdict, "sentence": sentence, **rest}
+
+    rows = [
+        row("no difference", "no difference larger than 2 points at 600 steps: −0.2 points"),
+        row("better", "better at 600 steps: +2.1 points, p = 0.01"),
+    ]
+    made = sweep("queued", "queued", metrics=["giou"])  # no protocol of any result
+    found = contrasts.answers(made, pd.DataFrame(rows))
+    assert [(c.word, c.text) for c in found] == [
+        ("no difference at 600 steps", "larger than 2 points: −0.2 points"),
+        ("better at 600 steps", "+2.1 points, p = 0.01"),
+    ]
 
 
 def test_without_a_contrast_or_a_result() -> None:

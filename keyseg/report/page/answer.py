@@ -113,14 +113,24 @@ def _sentence(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) 
     if len(shown) > _NAMED:
         parts.append(f"{len(shown) - _NAMED} more contrasts show a difference")
     for start, (one, several) in _OTHERS.items():
-        count = sum(c.word.startswith(start) for c in own if c not in shown)
-        if count:
+        alike = [c for c in own if c not in shown and c.word.startswith(start)]
+        for steps in dict.fromkeys(c.word.removeprefix(start) for c in alike):
+            these = [c for c in alike if c.word == start + steps]
+            count = len(these)
             every = count == len(own)
             number = ("both" if count == 2 else f"all {count}") if every else str(count)
             of = "" if parts else f" of {len(own)} contrasts"
             number += " contrasts" if every else of
-            parts.append(f"{number} {one if count == 1 else several}{_why(own, start)}")
+            said = f"{one if count == 1 else several}{_bound(these)}{steps}"
+            parts.append(f"{number} {said}{_why(these, start)}")
     return f"On {metric}: {'; '.join(parts)}."
+
+
+def _bound(conclusions: Sequence[Conclusion]) -> str:
+    """` larger than 2 points`, where they rule that out and no more; "" beside other words."""
+    bounds = {c.text.partition(":")[0] for c in conclusions}
+    bound = bounds.pop()
+    return f" {bound}" if not bounds and bound.startswith("larger than") else ""
 
 
 def _why(conclusions: Sequence[Conclusion], start: str) -> str:

@@ -195,8 +195,10 @@ def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
         rows = found[(found["metric"] == name) & (found["protocol"] == sweep.headline)]
         for row in rows.to_dict("records"):
             said = f"{row['verdict']} {row['at']}".rstrip()
-            text = str(row["sentence"])
-            text = text.removeprefix(said).removeprefix(str(row["verdict"])).lstrip(":, ")
+            text = str(row["sentence"]).removeprefix(str(row["verdict"]))
+            if row["at"]:  # the word says it already
+                text = text.replace(f" {row['at']}", "", 1)
+            text = text.lstrip(":, ")
             out.append(
                 Conclusion(
                     BY_NAME[name].title,
