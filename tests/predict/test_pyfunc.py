@@ -89,7 +89,7 @@ def test_what_is_logged_is_small_and_logged_once(run, store, monkeypatch):
             folders += [file.path] if file.is_dir else []
             sizes += [] if file.is_dir else [(file.path, file.file_size)]
     trained = run.best_file.stat().st_size
-    assert sum(size for _, size in sizes) < trained + 750_000
+    assert sum(size for _, size in sizes) < trained + 1_000_000  # code; backbones: 8 MB
     assert len(sizes) < 150
     assert any(path.endswith("code/keyseg/predict/pyfunc.py") for path, _ in sizes)
     monkeypatch.setattr("keyseg.tracking.model.write", None)
