@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keyseg.commands.sweeps import find_sweep
+from keyseg.commands.sweeps import find_sweep, report_folder
 from keyseg.config import ConfigError, resolve_path
 from keyseg.runs.archive import MOST_BYTES, ArchiveError
 
@@ -23,7 +23,7 @@ def register(commands: Any) -> None:
     )
     pack.add_argument("sweep", metavar="SWEEP")
     pack.add_argument("--to", metavar="FILE", help="the archive (SWEEP.zip)")
-    pack.add_argument("--out", default="reports/out", help="where reports are (reports/out)")
+    pack.add_argument("--out", metavar="DIR", help="where reports are (the sweep's paths.reports)")
     pack.set_defaults(run=_bundle)
     check = commands.add_parser(
         "verify", help="derive every number of a bundle again, offline, and say what differs"
@@ -45,7 +45,7 @@ def _bundle(options: argparse.Namespace) -> int:
     from keyseg.report import bundle
 
     target = Path(options.to or f"{sweep_dir.name}.zip")
-    names = bundle.bundle(sweep_dir, target, resolve_path(options.out) / sweep_dir.name)
+    names = bundle.bundle(sweep_dir, target, report_folder(sweep_dir, options.out) / sweep_dir.name)
     size = target.stat().st_size / 2**20
     print(
         f"{target}: {len(names)} files, {size:.1f} MiB. `keyseg verify {target}` derives it again"

@@ -28,10 +28,10 @@ _DEFAULTS = {
 }
 """What an import is unless the command line says otherwise; `data` is its own test."""
 
-_OF_KEYSEG = {"fusion": "released_trained", "prompt": "keyseg_literal", "loss": "released"}
+_KEYSEG_DEFAULTS = {"fusion": "released_trained", "prompt": "keyseg_literal", "loss": "released"}
 """What of it is otherwise for KeySeg's weights."""
 
-_OF_READ = {"prompt": "read_literal"}
+_READ_DEFAULTS = {"prompt": "read_literal"}
 """What of it is otherwise for READ's weights, which no key shows."""
 
 _ABOUT = """FOLDER is a whole checkpoint as it was published: config.json, tokenizer, and
@@ -95,7 +95,8 @@ def _run(options: argparse.Namespace) -> int:
     clip = options.clip or told.get("vision_tower") or told.get("mm_vision_tower")
     if not clip:
         raise ConfigError(f"--clip is missing, and {folder / 'config.json'} names none")
-    found = weights.sort(weights.Files(folder), folder)
+    files = weights.Files(folder)
+    found = weights.sort(files, folder)
     if options.dry:
         _tell(found)
         return 0
@@ -105,7 +106,9 @@ def _run(options: argparse.Namespace) -> int:
 
     given = {o.partition("=")[0] for o in options.overrides}
     read = "READ" in options.system.upper().split("-")
-    of_its_kind = _DEFAULTS | (_OF_KEYSEG if found.of_keyseg else _OF_READ if read else {})
+    of_its_kind = _DEFAULTS | (
+        _KEYSEG_DEFAULTS if found.of_keyseg else _READ_DEFAULTS if read else {}
+    )
     defaults = [f"{key}={value}" for key, value in of_its_kind.items() if key not in given]
     cfg = frozen(compose_config([*defaults, *options.overrides]))
     source = ForeignCheckpoint(
@@ -117,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         options.lora_alpha,
         options.by or getpass.getuser(),
     )
-    run = import_weights(source, cfg, sweep_dir, _command(options))
+    run = import_weights(source, files, found, cfg, sweep_dir, _command(options))
     about = run.info["imported"]
     for part, count in about["used"].items():
         print(f"{part}: {count} tensors")

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keyseg.commands.sweeps import find_sweep
+from keyseg.commands.sweeps import find_sweep, report_folder
 from keyseg.config import ConfigError, resolve_path
 
 
@@ -20,7 +20,7 @@ def register(commands: Any) -> None:
         "look", help="decide what is still open in a sweep with until=verdict, and go on with that"
     )
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
+    parser.add_argument("--out", metavar="DIR", help="where reports go (the sweep's paths.reports)")
     parser.set_defaults(run=_run)
 
 
@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
             f"the seeds of '{options.sweep}' do not come by looks; until=verdict with its command "
             "asks for that"
         )
-    console, reports = Console(), resolve_path(options.out)
+    console, reports = Console(), report_folder(sweep_dir, options.out)
 
     class Launcher(launcher.LeftLauncher):
         """A sweep that goes on by itself: what it decides and writes is the report's to know."""

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from keyseg.commands.sweeps import find_sweep
+from keyseg.commands.sweeps import find_sweep, report_folder
 from keyseg.config import resolve_path
 
 
@@ -17,7 +17,9 @@ def register(commands: Any) -> None:
         "notify", help="say in one line of JSON how a sweep stands, or tell a command so"
     )
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument("--out", default="reports/out", help="where reports are (reports/out)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where reports are (the sweep's paths.reports)"
+    )
     parser.add_argument(
         "--command",
         default="",
@@ -30,7 +32,7 @@ def _run(options: argparse.Namespace) -> int:
     from keyseg.sweep import notify  # imported late: no other command waits for what draws tables
 
     sweep_dir = find_sweep(resolve_path(options.outputs), options.sweep)
-    page = resolve_path(options.out) / sweep_dir.name / "index.html"
+    page = report_folder(sweep_dir, options.out) / sweep_dir.name / "index.html"
     written = page if page.exists() else None
     if not options.command:
         print(json.dumps(notify.message(sweep_dir, page=written), ensure_ascii=False))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from keyseg.commands.sweeps import find_sweep
+from keyseg.commands.sweeps import find_sweep, report_folder
 from keyseg.config import ConfigError, resolve_path
 from keyseg.report import FORMATS, build, write_overview
 
@@ -25,7 +25,7 @@ def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("report", help="build the report of a sweep, or of several, again")
     parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="several are joined to one")
-    parser.add_argument("--out", default="reports/out", help="where reports go (reports/out)")
+    parser.add_argument("--out", metavar="DIR", help="where reports go (the sweep's paths.reports)")
     parser.add_argument(
         "--format",
         type=_list,
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     asked = {key: value for key, value in asked.items() if value}
     names = list(dict.fromkeys(options.sweeps))
-    out = resolve_path(options.out) / "+".join(names)
+    out = report_folder(folders[0], options.out) / "+".join(names)
     with _progress():
         log.info("reading %s", ", ".join(names))
         from keyseg.sweep.finish import log_report, make_report, short_path  # a second of imports
@@ -113,7 +113,7 @@ def _watch(options: argparse.Namespace, folder: Path) -> int:
         if options.open:
             webbrowser.open(address)
 
-    report = resolve_path(options.out) / folder.name / "index.html"
+    report = report_folder(folder, options.out) / folder.name / "index.html"
     try:
         live.serve(folder, report, options.port or 0, ready)
     except OSError as error:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from keyseg.commands.sweeps import find_sweep, sweep_names
+from keyseg.commands.sweeps import find_sweep, report_folder, sweep_names
 from keyseg.config import resolve_path
 
 # Imported late: what only this command needs, so that no other waits for it.
@@ -17,7 +17,7 @@ def register(commands: Any) -> None:
     """Add the command to the parser."""
     sync = commands.add_parser("sync", help="bring MLflow level with the run directories")
     sync.add_argument("sweeps", metavar="SWEEP", nargs="*", help="all sweeps if left out")
-    sync.add_argument("--out", default="reports/out", help="where reports are (reports/out)")
+    sync.add_argument("--out", metavar="DIR", help="where reports are (the sweep's paths.reports)")
     sync.add_argument(
         "--all", action="store_true", help="ask the store for every run, those that were level, too"
     )
@@ -30,8 +30,8 @@ def _sync(options: argparse.Namespace) -> int:
     outputs = resolve_path(options.outputs)
     failed = 0
     for name in options.sweeps or sweep_names(outputs):
-        page = resolve_path(options.out) / name
         sweep_dir = find_sweep(outputs, name)
+        page = report_folder(sweep_dir, options.out) / name
         level, problems = bring_level(sweep_dir, page, every=options.all)
         for problem in problems:
             failed += 1

@@ -41,7 +41,7 @@ LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART, LORA_PART, FUSION_PART, TABLE
 )
 """What a key may belong to."""
 
-_OF_KEYSEG = {
+_KEYSEG_LAYERS = {
     FUSION_PART: tuple(
         f"{layer}.{kind}"
         for layer in ("value_proj", "out_proj", "mlp.0", "mlp.2")
@@ -157,7 +157,7 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
         ConfigError: a key that no rule knows, two for one place, or a part without any.
     """
     of_lisa = (LANGUAGE_PART, PROJECTOR_PART, SAM_PART, SEG_PART)
-    parts: dict[str, dict[str, str]] = {p: {} for p in (*of_lisa, LORA_PART, *_OF_KEYSEG)}
+    parts: dict[str, dict[str, str]] = {p: {} for p in (*of_lisa, LORA_PART, *_KEYSEG_LAYERS)}
     left_out: dict[str, int] = {}
     unknown = []
     of_keyseg = False
@@ -181,7 +181,7 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
             "(docs/backbones.md); nothing is guessed"
         )
     if of_keyseg:
-        for part, names in _OF_KEYSEG.items():
+        for part, names in _KEYSEG_LAYERS.items():
             if lost := [name for name in names if name not in parts[part]]:
                 raise ConfigError(f"{folder} is KeySeg's, and lacks {lost[0]} of its {part}")
     for part in of_lisa:

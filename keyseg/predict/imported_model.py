@@ -56,7 +56,6 @@ from keyseg.predict.foreign_weights import (
     config_of,
     merged,
     sam_sizes,
-    sort,
 )
 from keyseg.runs import disk, imported, sweep_directory
 from keyseg.runs.run_directory import DONE, RunDirectory
@@ -84,11 +83,17 @@ class ForeignCheckpoint:
 
 
 def import_weights(
-    source: ForeignCheckpoint, cfg: RunConfig, sweep_dir: Path, command: str
+    source: ForeignCheckpoint,
+    files: Files,
+    keys: Sorted,
+    cfg: RunConfig,
+    sweep_dir: Path,
+    command: str,
 ) -> RunDirectory:
     """Write the run; the folder appears whole, or not at all.
 
     Args:
+        files, keys: of the source's folder, opened and sorted.
         cfg: what is not the weights': prompt, precision, data of its own test.
         sweep_dir: where it goes; must not exist.
 
@@ -98,8 +103,6 @@ def import_weights(
     """
     if sweep_dir.exists():
         raise ConfigError(f"{sweep_dir} is there already: give another --name")
-    files = Files(source.folder)
-    keys = sort(files, source.folder)
     aside = sweep_dir.with_name(f".{sweep_dir.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     sweep_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ paths.data, by config and code.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
 from collections import Counter
@@ -227,8 +226,7 @@ def check_points(cfg: RunConfig) -> None:
     if choice.clip_view != "crop":
         raise ConfigError(f"{asked}: model.clip_view={choice.clip_view}: points are made for crop")
     side = targets.find_class("model.mask._target_", draws, object)
-    makes = getattr(side, "point_encoder", None)
-    if makes is None or inspect.signature(makes).return_annotation in ("None", None):
+    if not getattr(side, "takes_points", False):
         raise ConfigError(f"{asked}: {draws} is given no points here; take SAM, or count=0")
 
 

@@ -142,8 +142,7 @@ def _points(
     if not cfg.model.points.count:
         return None
     asked = f"model.points.count={cfg.model.points.count}"
-    encoder = mask.point_encoder()
-    if encoder is None:
+    if not mask.takes_points:
         raise ConfigError(f"{asked}: {mask.title} is given no points here; take SAM, or count=0")
     tokens = {language.places(size).ids.count(image_token) for size in ((64, 64), (64, 128))}
     if len(tokens) > 1 or math.isqrt(count := max(tokens)) ** 2 != count:
@@ -157,7 +156,7 @@ def _points(
         )
     if language.view != "crop":
         raise ConfigError(f"{asked}: model.clip_view={language.view}: points are made for crop")
-    return PointPrompts(cfg.model.points, encoder, side)
+    return PointPrompts(cfg.model.points, mask.point_encoder(), side)
 
 
 def build_features(cfg: RunConfig, device: torch.device) -> FrozenFeatures:

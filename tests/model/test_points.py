@@ -13,7 +13,6 @@ from keyseg.config import ConfigError, PointsConfig
 from keyseg.data import reading
 from keyseg.data.mix import ImageSampler
 from keyseg.model.backbones.sam import SegmentAnything
-from keyseg.model.backbones.sam2 import Sam2
 from keyseg.model.points import NEITHER, NOT_THIS, THIS, PointPrompts, points_of
 from keyseg.runs import targets
 from keyseg.sweep import buildable
@@ -117,7 +116,7 @@ def test_where_they_cannot_be_made_is_one_line(compose_run, make_parts, monkeypa
         make_parts("model.points.count=3", "model.points.pool=50")
     with pytest.raises(ConfigError, match="clip_view=pad: points are made for crop"):
         make_parts("model.points.count=3", "model.clip_view=pad")
-    monkeypatch.setattr(SegmentAnything, "point_encoder", Sam2.point_encoder)
+    monkeypatch.setattr(SegmentAnything, "takes_points", False)
     with pytest.raises(ConfigError, match="is given no points here; take SAM"):
         make_parts("model.points.count=3")
 

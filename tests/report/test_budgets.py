@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from keyseg.report.figures import budget
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats.budgets import Budget, Curve, crossings, curves
+from keyseg.report.stats.contrasts import contrasts
 from keyseg.report.store import load
 from keyseg.report.tables import crossings as table
 from keyseg.runs.run_directory import RunDirectory
@@ -58,6 +60,13 @@ def test_a_variant_is_all_factors_but_the_budget(sweep, scores):
     assert [b.hours for b in first.budgets] == pytest.approx([0.1, 0.4])
     assert [b.hours for b in second.budgets] == pytest.approx([0.15, 0.6])
     assert all(b.plateau for b in first.budgets)
+
+
+def test_each_is_held_against_the_baseline_of_its_own_budget(sweep):
+    first, *_ = sweep.variants
+    against_a = replace(sweep, design=sweep.design | {"baseline": first.factors, "contrasts": []})
+    pairs = [(c.of.label, c.against.label) for c in contrasts(against_a)]
+    assert pairs == [("a400", "a100"), ("b100", "a100"), ("b400", "a400")]
 
 
 def test_they_cross_where_the_difference_changes_its_sign(sweep, scores):

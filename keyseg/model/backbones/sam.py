@@ -225,6 +225,7 @@ class SegmentAnything:
     name: ClassVar[str] = "sam"
     title: ClassVar[str] = "SAM's encoder"
     scores_objects: ClassVar[bool] = False
+    takes_points: ClassVar[bool] = True
 
     def __init__(self, sam: Sam, choice: ModelConfig) -> None:
         self.sam, self.choice = sam, choice

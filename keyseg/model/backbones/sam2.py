@@ -44,6 +44,7 @@ class Sam2:
     model: ClassVar[type[PreTrainedModel]] = Sam2Model
     config: ClassVar[type[PretrainedConfig]] = Sam2Config
     scores_objects: ClassVar[bool] = True
+    takes_points: ClassVar[bool] = False
 
     def __init__(self, model: Any, dtype: torch.dtype, choice: ModelConfig) -> None:
         self.sam, self.dtype, self.choice = model, dtype, choice
@@ -108,8 +109,9 @@ class Sam2:
         """See `MaskSide`."""
         return Sam2Head(self.sam, Frame(self.side, squash=True))
 
-    def point_encoder(self) -> None:
+    def point_encoder(self) -> nn.Module:
         """See `MaskSide`."""
+        raise NotImplementedError(f"{self.title}: points are SAM's alone")
 
     def ask(self, boxes: Tensor, size: Size) -> Tensor:
         """See `MaskSide`."""

@@ -126,6 +126,8 @@ class MaskSide(Backbone, Protocol):
 
     scores_objects: bool
     """Whether its decoder says by a score if something is there at all."""
+    takes_points: bool
+    """Whether it has a `point_encoder`."""
 
     def head(self) -> Any:
         """Its decoder, a `PromptedHead` and module."""
@@ -135,8 +137,8 @@ class MaskSide(Backbone, Protocol):
         """Boxes (N, 4), pixels left, top, right, bottom of an image -> prompts (N, P, C)."""
         ...
 
-    def point_encoder(self) -> nn.Module | None:
-        """Makes prompts of points in its square, called as SAM's is; None: it takes none."""
+    def point_encoder(self) -> nn.Module:
+        """Makes prompts of points in its square, called as SAM's is."""
         ...
 
     def save(self, head: Any, folder: Path) -> dict[str, str]:

@@ -10,8 +10,8 @@ An entry of `contrasts` is one of
   worth at a value of the second, less what it is worth at the baseline's (at the first value
   there is, where the baseline lacks the other factor).
 
-Without entries every variant is held against the baseline. The steps of a declared `path` are
-contrasts too.
+Without entries every variant is held against the baseline, where budgets vary (`optim.steps`)
+against that of its own budget. The steps of a declared `path` are contrasts too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import pairwise
 from typing import Any
 
 from keyseg.report.store import Sweep, VariantResult
+from keyseg.runs.drops import BUDGET
 from keyseg.runs.factors import compared
 from keyseg.runs.sweep_directory import short_key
 
@@ -120,10 +121,7 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
     entries = sweep.design.get("contrasts") or []
     declared = [c for entry in entries for c in _expand(sweep, entry)]
     if not entries and sweep.baseline is not None:
-        base = sweep.baseline
-        declared = [
-            Contrast(f"{v.label} − {base.label}", v, base) for v in sweep.variants if v is not base
-        ]
+        declared = list(_against_baseline(sweep, sweep.baseline))
     known = {(c.of.label, c.against.label) for c in declared if c.plain}
     steps = (pair for pair in pairwise(path(sweep)) if (pair[1].label, pair[0].label) not in known)
     return declared + [Contrast(f"{of.label} − {base.label}", of, base) for base, of in steps]
@@ -147,6 +145,16 @@ def path(sweep: Sweep) -> list[VariantResult]:
             break
         way.append(variant)
     return way if len(way) > 1 else []
+
+
+def _against_baseline(sweep: Sweep, baseline: VariantResult) -> Iterator[Contrast]:
+    """Every variant against the baseline of its budget; that, against the baseline."""
+    for variant in sweep.variants:
+        steps = {BUDGET: variant.factors[BUDGET]} if BUDGET in variant.factors else {}
+        own = _at(sweep, baseline, steps) or baseline
+        against = baseline if own is variant else own
+        if against is not variant:
+            yield Contrast(f"{variant.label} − {against.label}", variant, against)
 
 
 def _expand(sweep: Sweep, entry: Mapping[str, Any]) -> Iterator[Contrast]:
