@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 import filelock
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
-from keyseg.config import PROJECT, RunConfig, validate
+from keyseg.config import PROJECT, RunConfig
+from keyseg.sweep.compose import Composer
 from tests.outside import package, real_sweep, shell  # noqa: F401 - fixtures
 from tests.plain import plain_for
 
@@ -87,6 +89,15 @@ FIRST = (
     "report/test_report.py",
     "sweep/test_launcher.py",
     "tracking/test_postgres.py",
+    "sweep/test_preflight.py",
+    "model/test_keyseg.py",
+    "commands/test_evaluate.py",
+    "predict",
+    "tracking",
+    "sweep",
+    "test_config.py",
+    "model/test_fusion.py",
+    "test_signature.py",
 )
 """What takes longest, the longest first: at the end of a run no process should be alone."""
 
@@ -132,7 +143,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
     if config.getoption("quick"):
         config.hook.pytest_deselected(items=left_out)
         left_out = []
-    items[:] = [*sorted(left_out, key=_order), *rest]
+    items[:] = [*sorted(left_out, key=_order), *sorted(rest, key=_order)]
 
 
 def _order(item: pytest.Item) -> int:
@@ -163,17 +174,18 @@ def _changed() -> set[str]:
 
 @pytest.fixture(scope="session")
 def compose_run() -> Compose:
-    """From overrides to a checked config, as `python run.py OVERRIDES` composes it.
+    """From overrides to a checked config, as `python run.py -m OVERRIDES` composes its cells.
 
-    Of `PLAIN`, but where a sweep's file says of what.
+    Of `PLAIN`, but where a sweep's file says of what. What differs in values only is composed
+    once: tests/sweep/test_compose.py holds that this is the config that Hydra alone would make.
     """
 
-    @cache
-    def composed(*overrides: str) -> RunConfig:
+    def with_hydra(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(PROJECT / "experiments"), version_base="1.3"):
-            return validate(compose("config", [*plain_for(overrides), *overrides]))
+            return compose("config", [*plain_for(overrides), *overrides])
 
-    return lambda *overrides: deepcopy(composed(*overrides))
+    composed = cache(Composer(with_hydra))
+    return lambda *overrides: deepcopy(composed(overrides))
 
 
 @pytest.fixture

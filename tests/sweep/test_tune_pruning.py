@@ -57,7 +57,7 @@ def test_the_paired_test_needs_examples_and_a_difference():
 
 REAL = (
     "model=tiny",
-    "optim.steps=20",
+    "optim.steps=12",
     "optim.eval_every=2",
     "optim.warmup=1",
     "optim.schedule=constant",
@@ -75,7 +75,7 @@ def test_a_real_training_that_goes_wrong_is_pruned_through_its_run_directory(
     counts = "{train: 6, val: 3, test: 3}"
     data = [f"data.prepare.{kind}={counts}" for kind in ("refer", "reason")]
     config = compose_run(
-        *REAL, f"data.root={scenes_folder}", *data, "optim.images_per_step=4", "runtime.device=cpu"
+        *REAL, f"data.root={scenes_folder}", *data, "optim.images_per_step=2", "runtime.device=cpu"
     )
     here = make_bench(
         tmp_path / "s",
@@ -89,9 +89,9 @@ def test_a_real_training_that_goes_wrong_is_pruned_through_its_run_directory(
     good, bad = here.run(patience=600)
     log = RunDirectory(here.root / bad.user_attrs["cell"]).log_file.read_text()
     assert [good.state.name, bad.state.name] == ["COMPLETE", "PRUNED"], log
-    assert sorted(good.intermediate_values) == list(range(2, 21, 2))
-    assert max(bad.intermediate_values) < 20
+    assert sorted(good.intermediate_values) == list(range(2, 13, 2))
+    assert max(bad.intermediate_values) < 12
     run = RunDirectory(here.root / bad.user_attrs["cell"])
     assert run.status == PRUNED
-    assert max(row.step for row in run.rows()) < 20
+    assert max(row.step for row in run.rows()) < 12
     assert val_iou(run)

@@ -166,11 +166,7 @@ def test_runs_of_one_worker_are_as_if_alone(whole, small_run, tmp_path):
     broken = small_run(*SHORT, "data.root=nowhere")
     broken.data.pop("prepare")
     runs[1].freeze(broken)
-    with (tmp_path / "worker.txt").open("wb") as log:
-        paths = [str(run.path) for run in runs]
-        worker = [sys.executable, "-m", "keyseg.worker", *paths]
-        code = subprocess.run(worker, stdout=log, stderr=log, env=environment()).returncode
-    assert code == 1
+    assert Cell(*runs).wait(TIMEOUT) == 1
     assert [run.status for run in runs] == [DONE, FAILED, DONE]
     assert "nowhere" in runs[1].info["error"]
     assert "nowhere" in runs[1].log_file.read_text()

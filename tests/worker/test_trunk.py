@@ -19,6 +19,7 @@ WSD = (
     "optim.warmup=2",
     "optim.eval_every=3",
     "optim.checkpoint_every=4",
+    "evaluation.protocols=[teacher_forced]",
     "runtime.log_every=2",
     "runtime.threads=1",
     "model.lora.dropout=0.1",  # so that the random state matters
@@ -132,7 +133,7 @@ def test_a_run_may_end_where_val_has_flattened(cell, monkeypatch):
     from keyseg.train import trainer
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
-    flat = cell("flat", 40, "optim.until=plateau", "evaluation.protocols=[teacher_forced]")
+    flat = cell("flat", 40, "optim.until=plateau")
     monkeypatch.setattr(trainer, "settled", lambda curve: curve[-1][0] >= 6)
     run_cell(flat)
     assert flat.info["steps"] == 8  # 6 at the full rate, and a quarter of all to decay
