@@ -1,15 +1,15 @@
 """Real A/A: seeds of one cell, split into two sides at random, as if they were two variants.
 
-    python run.py -m 'seed=range(0,20)' optim.steps=50 name=a_a \\
+    python run.py -m fusion=no_key 'seed=range(0,20)' optim.steps=120 name=a_a \\
         'evaluation.protocols=[teacher_forced]'
     python benchmarks/a_a.py outputs/a_a                    500 splits, minutes
 
 Each split divides all seeds into two halves at random and gives the report five of each, as seeds 0
-to 4 of two variants. Both sides are the same cell, so "better" and "worse" are wrong. The whole
-halves say how far the two sides of this split are apart in fact; a "no difference larger than the
-margin" is contradicted where that is larger. At most 5 % of each are wanted. Splits overlap, so
-their number says nothing of how sure the shares are: 20 trainings do. The last line is one JSON
-object.
+to 4 of two variants. Both sides are the same cell, so "better" and "worse" are wrong. ("smaller
+than" says that a difference is within the margin, by an interval without 0.) The whole halves say
+how far the two sides of this split are apart in fact; a "no difference larger than the margin" is
+contradicted where that is larger. At most 5 % of each are wanted. Splits overlap, so their number
+says nothing of how sure the shares are: 20 trainings do. The last line is one JSON object.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main() -> None:
     design = {"baseline": {"side": "b"}, "metrics": [given.metric]}
     margin = margins(design)[given.metric]
     rng, half = np.random.default_rng(0), len(cells) // 2
-    said, called, contradicted = Counter[str](), 0, 0
+    said, called, contradicted, excluding = Counter[str](), 0, 0, 0
     for number in range(given.splits):
         order = [cells[i] for i in rng.permutation(len(cells))]
         halves = dict(zip(SIDES, (order[:half], order[half : 2 * half]), strict=True))
@@ -73,6 +73,7 @@ def main() -> None:
         word = str(row["verdict"])
         said[word] += 1
         called += int(word in ("better", "worse"))
+        excluding += int(row["low"] > 0 or row["high"] < 0)
         apart = [np.mean([value[c.signature] for c in halves[label]]) for label in SIDES]
         contradicted += int(word == "no difference" and abs(apart[0] - apart[1]) > margin)
     claims = said["no difference"]
@@ -89,6 +90,7 @@ def main() -> None:
                 "margin": 100 * margin,
                 "verdicts": dict(said),
                 "better_or_worse": called / given.splits,
+                "intervals_without_zero": excluding / given.splits,
                 "no_difference_contradicted": contradicted / claims if claims else None,
             }
         )
