@@ -152,8 +152,8 @@ class Examples:
         """A column that not every query has; 0 for all others."""
         if name not in self.samples:
             return np.zeros(len(self.samples))
-        found: Array = self.samples[name].fillna(0).to_numpy(float)
-        return found
+        column: Array = self.samples[name].fillna(0).to_numpy(float)
+        return column
 
     @property
     def most(self) -> Array:
@@ -165,8 +165,8 @@ class Examples:
         """Whether a query may have several targets, so that the answer decides how many."""
         if "n_targets" not in self.samples:
             return np.zeros(len(self.samples), bool)
-        found: Array = self.samples["n_targets"].notna().to_numpy()
-        return found
+        several: Array = self.samples["n_targets"].notna().to_numpy()
+        return several
 
     @property
     def rejected(self) -> Array:

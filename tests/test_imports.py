@@ -198,6 +198,15 @@ def test_nothing_is_unpacked_that_could_be_written_out(folder):
                 raise AssertionError(f"{file}:{node.lineno}: {ast.unparse(node)}")
 
 
+def test_values_are_called_by_what_they_are():
+    """Participles had up to seven meanings each: `found` was a match, a run, a table, a path."""
+    for file in sorted((PROJECT / "keyseg").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name = node.id if stored else node.arg if isinstance(node, ast.arg) else ""
+            assert name not in ("found", "held", "told"), f"{file}:{node.lineno}"
+
+
 def test_the_page_on_the_architecture_names_what_there_is():
     page = (PROJECT / "docs" / "architecture.md").read_text()
     tree = page.partition("```\nkeyseg/\n")[2].partition("```")[0]

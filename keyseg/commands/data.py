@@ -113,10 +113,10 @@ def _first_token(tokenizer: str | None) -> Callable[[str], str]:
     try:
         if is_hub_id(tokenizer):
             hint = f"; `hf download {tokenizer} --include '*token*' config.json` gets it"
-            found = cached_folder(tokenizer, "tokenizer_config.json")
-            if found is None:
+            cached = cached_folder(tokenizer, "tokenizer_config.json")
+            if cached is None:
                 raise OSError("not in the local Hugging Face cache")
-            folder = found
+            folder = cached
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -101,12 +101,12 @@ def _config(runs: Sequence[RunDirectory]) -> list[Compared]:
 
 
 def _git(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
-    def told(info: Mapping[str, Any]) -> dict[str, Any]:
+    def facts(info: Mapping[str, Any]) -> dict[str, Any]:
         git = info.get("git") or {}
         known = {"commit": (git.get("commit") or "unknown")[:10]} if git else {}
         return known | ({"uncommitted changes": bool(git.get("dirty"))} if git else {})
 
-    return _lines(told(infos[0]), told(infos[1]))
+    return _lines(facts(infos[0]), facts(infos[1]))
 
 
 def _definitions(runs: Sequence[RunDirectory]) -> list[Compared]:
@@ -143,14 +143,14 @@ def _mapping(info: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
 
 
 def _facts(infos: Sequence[Mapping[str, Any]]) -> list[Compared]:
-    def told(info: Mapping[str, Any]) -> dict[str, Any]:
+    def facts(info: Mapping[str, Any]) -> dict[str, Any]:
         known = {key.replace("_", " "): info[key] for key in _KEPT if info.get(key) is not None}
         word = (info.get("convergence") or {}).get("word")
         spent = hours(info)
         more = {"training": word, f"{cost_unit([info])}-hours": spent if isfinite(spent) else None}
         return known | {key: value for key, value in more.items() if value is not None}
 
-    return _lines(told(infos[0]), told(infos[1]))
+    return _lines(facts(infos[0]), facts(infos[1]))
 
 
 def _scores(infos: Sequence[Mapping[str, Any]]) -> Iterator[Compared]:
@@ -160,9 +160,9 @@ def _scores(infos: Sequence[Mapping[str, Any]]) -> Iterator[Compared]:
     summaries = [info.get("summary") or {} for info in infos]
     protocols = dict.fromkeys(p for summary in summaries for p in summary)
     for protocol in protocols:
-        told = [summary.get(protocol) or {} for summary in summaries]
+        both = [summary.get(protocol) or {} for summary in summaries]
         for name, measure in BY_NAME.items():
-            values = [_number(t.get(name)) for t in told]
+            values = [_number(t.get(name)) for t in both]
             if values == [None, None]:
                 continue
             shown = [_ABSENT if v is None else f"{100 * v:.2f} %" for v in values]
@@ -206,17 +206,17 @@ def lines(
     A value that its column has no room for stands on a line of its own. Titles are never cut: for
     long ones - and + stand over the columns, and on top which run each is.
     """
-    told = {
+    shown = {
         chapter: [line for line in every if everything or line.differs]
         for chapter, every in chapters.items()
     }
     out: list[str] = []
     heads = titles
-    if any(_needed(kept, titles) > width for kept in told.values() if kept):
+    if any(_needed(kept, titles) > width for kept in shown.values() if kept):
         heads = list(_MARKS)
         out += [f"{mark} {title}" for mark, title in zip(heads, titles, strict=True)]
     for chapter, every in chapters.items():
-        kept = told[chapter]
+        kept = shown[chapter]
         out += ["", chapter] if out else [chapter]
         if not kept:
             out.append("  the same in both" if every else "  not recorded")

@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     from keyseg.sweep import evaluation, readers, stale
 
     words, where = readers.chosen([*options.words, *options.overrides])
-    names, settings = _told_apart(words)
+    names, settings = _runs_and_settings(words)
     launcher = readers.launcher(where, detach=options.detach)
     outputs = resolve_path(options.outputs)
     runs = {run.path: run for name in names for run in find_all_finished(outputs, name)}
@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
     return code
 
 
-def _told_apart(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _runs_and_settings(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Names of runs, and settings by key; a label of a run may hold "=" behind its sweep's name.
 
     Raises:
@@ -112,16 +112,16 @@ def _told_apart(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """
     names, settings = [], {}
     for word in words:
-        found = _SETTING.fullmatch(word)
-        if not found:
+        setting = _SETTING.fullmatch(word)
+        if not setting:
             names.append(word)
             continue
-        group = found[1]
+        group = setting[1]
         if group not in _GROUPS:
             near = get_close_matches(group, _GROUPS, 1)
             hint = f". Did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{word}: evaluate takes {', '.join(_GROUPS)}{hint}")
-        settings[group + found[2]] = found[3]
+        settings[group + setting[2]] = setting[3]
     if not names:
         raise ConfigError(f"which run? {HELP}")
     return names, settings
@@ -276,25 +276,25 @@ def _said(task: Task, ended: Ended) -> bool:
     """Print what a worker left of a task; whether its results are there."""
     from keyseg.runs import evaluations
 
-    told = evaluations.known(task.run, task.of_set, task.protocol)
-    if told is None or not task.done() or task.reasons():
+    result = evaluations.known(task.run, task.of_set, task.protocol)
+    if result is None or not task.done() or task.reasons():
         why = ended.reason or f"its process ended with {ended.code}"
         print(f"{task.title}: not read, {why}; log: {task.run.log_file}", file=sys.stderr)
         return False
-    print(f"{task.title}: {_scores(told)}")
+    print(f"{task.title}: {_scores(result)}")
     return True
 
 
-def _scores(told: dict[str, Any]) -> str:
-    said = told["summary"]
+def _scores(result: dict[str, Any]) -> str:
+    said = result["summary"]
     return f"gIoU {100 * said['giou']:.1f}, cIoU {100 * said['ciou']:.1f}"
 
 
-def _seen(found: dict[str, int] | None) -> str:
+def _seen(overlap: dict[str, int] | None) -> str:
     """What of a test set the run saw in its training, in words; "" where nothing is known of it."""
     said = []
-    if found and found["images"]:
-        said.append(f"{found['images']} of its {found['of']} images are among those trained on")
-    if found and found["val"]:
-        said.append(f"{found['val']} of its examples are among those that chose the weights")
+    if overlap and overlap["images"]:
+        said.append(f"{overlap['images']} of its {overlap['of']} images are among those trained on")
+    if overlap and overlap["val"]:
+        said.append(f"{overlap['val']} of its examples are among those that chose the weights")
     return "; ".join(said)

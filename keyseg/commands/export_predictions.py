@@ -48,11 +48,11 @@ def run(name: str, options: argparse.Namespace) -> int:
     return 0
 
 
-def _head(found: RunDirectory, info: Mapping[str, Any], protocol: str) -> dict[str, Any]:
+def _head(run: RunDirectory, info: Mapping[str, Any], protocol: str) -> dict[str, Any]:
     stated = info.get("protocol") or {}
     return {
         "system": info.get("label"),
-        "run": found.path.name,
+        "run": run.path.name,
         "seed": info.get("seed"),
         "protocol": protocol,
         **{key: stated[key] for key in ("data", "splits", "texts", "prompt") if key in stated},

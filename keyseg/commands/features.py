@@ -62,10 +62,10 @@ def _run(options: argparse.Namespace) -> int:
         print(f"error: features are not stored: {store.problem}", file=sys.stderr)
         return 1
     damaged = f", {store.damaged} of them damaged before" if store.damaged else ""
-    held = store.size() / 2**30
+    gib = store.size() / 2**30
     print(
         f"{len(images)} images: {features.computed} features computed{damaged}; "
-        f"{store.folder} holds {held:.2f} GiB"
+        f"{store.folder} holds {gib:.2f} GiB"
     )
     return 0
 

@@ -91,14 +91,14 @@ def _run(options: argparse.Namespace) -> int:
     folder = Path(options.folder).expanduser().absolute()
     if not folder.is_dir():
         raise ConfigError(f"{options.folder}: there is no such folder")
-    told = weights.config_of(folder)
-    clip = options.clip or told.get("vision_tower") or told.get("mm_vision_tower")
+    config = weights.config_of(folder)
+    clip = options.clip or config.get("vision_tower") or config.get("mm_vision_tower")
     if not clip:
         raise ConfigError(f"--clip is missing, and {folder / 'config.json'} names none")
     files = weights.Files(folder)
-    found = weights.sort(files, folder)
+    tensors = weights.sort(files, folder)
     if options.dry:
-        _tell(found)
+        _tell(tensors)
         return 0
     sweep_dir = resolve_path(options.outputs) / _folder(options)
     from keyseg.predict.imported_model import ForeignCheckpoint, import_weights
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     given = {o.partition("=")[0] for o in options.overrides}
     read = "READ" in options.system.upper().split("-")
     of_its_kind = _DEFAULTS | (
-        _KEYSEG_DEFAULTS if found.of_keyseg else _READ_DEFAULTS if read else {}
+        _KEYSEG_DEFAULTS if tensors.of_keyseg else _READ_DEFAULTS if read else {}
     )
     defaults = [f"{key}={value}" for key, value in of_its_kind.items() if key not in given]
     cfg = frozen(compose_config([*defaults, *options.overrides]))
@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         options.lora_alpha,
         options.by or getpass.getuser(),
     )
-    run = import_weights(source, files, found, cfg, sweep_dir, _command(options))
+    run = import_weights(source, files, tensors, cfg, sweep_dir, _command(options))
     about = run.info["imported"]
     for part, count in about["used"].items():
         print(f"{part}: {count} tensors")
@@ -139,10 +139,10 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(found: Sorted) -> None:
-    for part, keys in found.parts.items():
+def _tell(tensors: Sorted) -> None:
+    for part, keys in tensors.parts.items():
         print(f"{part}: {len(keys)} tensors")
-    for reason, count in found.left_out.items():
+    for reason, count in tensors.left_out.items():
         print(f"left out: {count} tensors ({reason})")
 
 

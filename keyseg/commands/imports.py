@@ -118,16 +118,16 @@ def _imports(options: argparse.Namespace) -> Iterator[Import]:
     examples = [e for s in mix.load(data, "test") for e in scored(s.examples, texts)]
     for seed, path in enumerate(options.paths, start=options.seed or 0):
         file = reading.read(Path(path).expanduser().absolute())
-        told = file.head.get("protocol")
-        if options.protocol and told in PROTOCOLS and told != options.protocol:
-            raise ConfigError(f"--protocol {options.protocol}: {path} says that it is {told}")
+        protocol = file.head.get("protocol")
+        if options.protocol and protocol in PROTOCOLS and protocol != options.protocol:
+            raise ConfigError(f"--protocol {options.protocol}: {path} says that it is {protocol}")
         yield Import(
             system=options.system,
             file=file,
             matched=matching.match(file.predictions, examples),
             data=data,
             texts=texts,
-            protocol=options.protocol or (told if told in PROTOCOLS else GENERATED),
+            protocol=options.protocol or (protocol if protocol in PROTOCOLS else GENERATED),
             said_by=options.by or getpass.getuser(),
             seed=seed,
             missing=options.missing,
@@ -148,7 +148,7 @@ def _folder(options: argparse.Namespace) -> str:
 
 def _tell(path: Path, matched: Matched, options: argparse.Namespace) -> bool:
     """Say what fits nothing; whether the import can go on."""
-    unknown = [(u.prediction.where, u.prediction.told, u.reason) for u in matched.unknown]
+    unknown = [(u.prediction.where, u.prediction.title, u.reason) for u in matched.unknown]
     missing = [(e.id, e.image.name, e.query) for e in matched.missing]
     count = len(matched.pairs) + len(missing)
     print(f"{path}: {len(matched.pairs)} of {count} examples have a prediction")

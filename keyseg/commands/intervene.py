@@ -147,8 +147,8 @@ def _read(
         parts = load_model(cfg, run.best_file, pick_device(device, "--device"), features=True)
     except (WeightsError, RuntimeError) as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    told = [e for s in data.test for e in s.examples]
-    parts = with_others(parts, told)
+    examples = [e for s in data.test for e in s.examples]
+    parts = with_others(parts, examples)
     read = groups(e for s in data.test for e in scored(s.examples, cfg.evaluation.texts))
     reading = Reading(parts, read, cfg, protocol)
     records = reading.untouched()

@@ -87,7 +87,7 @@ class LiveSweep:
         self._follow()
         self._cells = rows = self._overview.read()
         headers, texts = progress.columns(rows, terms=True, words=True)
-        told = [
+        cells = [
             (row.state, text, progress.last_line(row.error) if row.error else "")
             for row, text in zip(rows, texts, strict=True)
         ]
@@ -104,7 +104,7 @@ class LiveSweep:
         self.renew(
             head=live.head(self._answer, progress.progress(rows, 1), self._notes(), self._link()),
             curves=live.curves(charts, list(enumerate(labels))),
-            cells=live.cells(headers, told),
+            cells=live.cells(headers, cells),
             verdicts=self._verdicts(),
         )
 
@@ -238,8 +238,8 @@ def _handler(shown: LiveSweep) -> type[BaseHTTPRequestHandler]:
                 self._answer(shown.page().encode(), "text/html")
             elif asked.path == "/changes":
                 since = parse_qs(asked.query).get("since", ["0"])[0]
-                told = shown.changes(int(since) if since.isdigit() else 0)
-                self._answer(json.dumps(told).encode(), "application/json")
+                changes = shown.changes(int(since) if since.isdigit() else 0)
+                self._answer(json.dumps(changes).encode(), "application/json")
             elif asked.path == "/report/index.html" and shown.report.exists():
                 self._answer(shown.report.read_bytes(), "text/html")
             else:

@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
 
     cells = stored_cells(sweep_dir, sweep)
     left = Launcher.of(sweep_dir)
-    with sweep_directory.held(sweep_dir, [cell.signature for cell in cells]):
+    with sweep_directory.hold(sweep_dir, [cell.signature for cell in cells]):
         try:
             outcomes = left.go_on(plan, cells, console)
         except Detached as detached:

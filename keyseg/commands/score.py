@@ -63,8 +63,8 @@ def _run(options: argparse.Namespace) -> int:
     first = next(iter(runs))
     print(f"percent; +/-: gIoU less that of {OURS} on the same masks")
     for (name, protocol), rows in table.groupby(["run", "protocol"], sort=False):
-        held = first if name != first else ""
-        Console().print(_drawn(str(name), str(protocol), rows, held))
+        against = first if name != first else ""
+        Console().print(_drawn(str(name), str(protocol), rows, against))
     for line in notes(asked):
         print(line)
     if options.csv:
@@ -90,16 +90,16 @@ def _scored(
         for protocol, rows in samples.groupby("protocol", sort=False):
             frames = seen(rows, {d.name: d for d in [*asked, ours]}.values())
             ours_giou = ours.summarise(frames[ours.name])["giou"]
-            held = first.setdefault(str(protocol), frames)
+            against = first.setdefault(str(protocol), frames)
             for dialect in asked:
                 if dialect.several and frames[dialect.name].empty and len(asked) > 1:
                     continue  # it is of other data
                 scores = dialect.summarise(frames[dialect.name])
                 row = {"run": name, "protocol": protocol, "dialect": dialect.name, **scores}
                 row["more"] = scores["giou"] - ours_giou
-                if held is not frames and images is not None:
+                if against is not frames and images is not None:
                     by_id = images[~images.index.duplicated()].astype(str)
-                    bounds = difference(dialect, frames[dialect.name], held[dialect.name], by_id)
+                    bounds = difference(dialect, frames[dialect.name], against[dialect.name], by_id)
                     row |= dict(zip(("difference", "low", "high", "common"), bounds, strict=True))
                 yield row
 

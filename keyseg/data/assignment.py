@@ -86,14 +86,14 @@ def of_each(
 
     Keywords are not among them. Masks and targets are those of `assign_masks`.
     """
-    found = assign_masks(masks, targets)
+    assignment = assign_masks(masks, targets)
     return {
         "n_targets": len(targets),
         "n_masks": len(masks),
-        "matches": json.dumps(found.matches),
-        "matched_iou": found.iou,
-        "matched_intersection": found.intersection,
-        "matched_union": found.union,
+        "matches": json.dumps(assignment.matches),
+        "matched_iou": assignment.iou,
+        "matched_intersection": assignment.intersection,
+        "matched_union": assignment.union,
         "masks_rle": json.dumps([encode_rle(mask) for mask in masks]),
         "targets_rle": json.dumps([encode_rle(target == 1) for target in targets]),
     }

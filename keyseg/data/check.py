@@ -58,7 +58,7 @@ class SplitCounts:
         return sum(error.kind == kind for error in self.errors)
 
     @property
-    def found(self) -> int | None:
+    def on_disk(self) -> int | None:
         """Targets on disk, those left out included; None where absent images hide their number."""
         if self.count(IMAGE):
             return None
@@ -82,8 +82,8 @@ class Result:
             where = f"{row.source} {row.source_split}"
             for error in row.errors:
                 yield f"{where}: {error}"
-            if None not in (row.published, row.found) and row.found != row.published:
-                yield f"{where}: {row.found} targets, {row.published} are published"
+            if None not in (row.published, row.on_disk) and row.on_disk != row.published:
+                yield f"{where}: {row.on_disk} targets, {row.published} are published"
             if row.empty:
                 yield f"{where}: {_counted(row.empty, 'mask is empty', 'masks are empty')}"
         for split, images in self.overlap.items():

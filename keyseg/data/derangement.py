@@ -43,10 +43,10 @@ def derangement(examples: Sequence[Example]) -> dict[str, Example]:
             is left for some of them.
     """
     ordered = sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest())
-    image, held = Counter(e.image_id for e in ordered).most_common(1)[0]
-    if 2 * held > len(ordered):
+    image, count = Counter(e.image_id for e in ordered).most_common(1)[0]
+    if 2 * count > len(ordered):
         raise DataError(
-            f"image {image} has {held} of {len(ordered)} expressions of its split: a control that "
+            f"image {image} has {count} of {len(ordered)} expressions of its split: a control that "
             "takes KEY from another image needs one in which no image has more than half"
         )
     by_category = _mended(ordered, _shifted(ordered, lambda e: e.keyword or ""))

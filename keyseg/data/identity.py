@@ -45,14 +45,14 @@ def fingerprint(data_cfg: Mapping[str, Any], memory: Path) -> str | None:
     return fingerprint
 
 
-def remember(data_cfg: Mapping[str, Any], memory: Path, found: str) -> None:
+def remember(data_cfg: Mapping[str, Any], memory: Path, fingerprint: str) -> None:
     """Keep a fingerprint that was just made of the data."""
     look = _look(data_cfg)
     if look is None:
         return
     memory.mkdir(parents=True, exist_ok=True)
     known = _read(memory / FINGERPRINTS_FILE) | {
-        _key(data_cfg): {"files": look, "fingerprint": found}
+        _key(data_cfg): {"files": look, "fingerprint": fingerprint}
     }
     disk.replace(memory / FINGERPRINTS_FILE, json.dumps(known, indent=1).encode())
 

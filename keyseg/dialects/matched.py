@@ -35,8 +35,8 @@ def matched(samples: pd.DataFrame) -> pd.DataFrame:
     if not has_several(samples):
         return pd.DataFrame(columns=[*columns, "most", "right_count"])
     rows = samples[samples["targets_rle"].notna()]
-    found = [_matched(row) for row in rows.to_dict("records")]
-    frame = pd.DataFrame(found, index=rows.index)
+    sums = [_matched(row) for row in rows.to_dict("records")]
+    frame = pd.DataFrame(sums, index=rows.index)
     ids = rows["id"].astype(str)
     frame.insert(0, "id", ids)
     frame.insert(1, "target", ids.str.rpartition("-")[0])
@@ -55,12 +55,12 @@ def _matched(row: Mapping[Any, Any]) -> dict[str, Any]:
         raise DataError(f"masks of {row['id']}: {error}") from error
     both = both.reshape(len(masks), len(targets))
     either = np.add.outer(of_masks, of_targets).reshape(both.shape) - both
-    found = assign(both, either, of_masks, of_targets)
+    assignment = assign(both, either, of_masks, of_targets)
     most = max(len(masks), len(targets))
     return {
-        "iou": found.iou / most if most else 0.0,
-        "intersection": found.intersection,
-        "union": found.union,
+        "iou": assignment.iou / most if most else 0.0,
+        "intersection": assignment.intersection,
+        "union": assignment.union,
         "has_target": bool(targets),
         "predicts": bool(masks),
         "most": most,

@@ -144,8 +144,8 @@ class KeySeg(nn.Module):
     @property
     def frame(self) -> Frame:
         """Where in the square that mask logits cover an image is."""
-        found: Frame = self.mask_head.frame
-        return found
+        frame: Frame = self.mask_head.frame
+        return frame
 
     @property
     def needs_key(self) -> bool:
@@ -224,8 +224,8 @@ class KeySeg(nn.Module):
         assert self.points is not None
         image_tokens = inputs.packed.input_ids == self.vlm.image_token
         seg, rows = states[inputs.image_of, seg_at], inputs.image_of.tolist()
-        found: Tensor = self.points(states, image_tokens, rows, seg, inputs.features.sizes)
-        return found
+        points: Tensor = self.points(states, image_tokens, rows, seg, inputs.features.sizes)
+        return points
 
     def _given_for_key(self, inputs: Inputs, own: Tensor) -> Tensor:
         """What the fusion gets for KEY (N, K, D); `own` is the state of the answer's KEY."""

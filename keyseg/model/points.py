@@ -57,17 +57,17 @@ class PointPrompts(nn.Module):
             sizes: of the B images.
         """
         with torch.autocast(states.device.type, enabled=False):
-            found = []
+            prompts = []
             for row, own in zip(rows, seg.float(), strict=True):
                 likeness = states[row][image_tokens[row]].float() @ own
                 height, width = sizes[row]
                 points, labels = points_of(likeness, (height, width), self.rule)
                 high, wide = resized(height, width, self.side)
                 scaled = points * points.new_tensor([wide / width, high / height])
-                found.append(
+                prompts.append(
                     self.encoder(points=(scaled[None], labels[None]), boxes=None, masks=None)[0]
                 )
-            return torch.cat(found)
+            return torch.cat(prompts)
 
 
 def points_of(likeness: Tensor, size: Size, rule: PointsConfig) -> tuple[Tensor, Tensor]:

@@ -131,14 +131,14 @@ class Exported:
         if not (about["several_masks"] and segs):
             return [(keys[:count] if len(keys) >= count else [], segs[0] if segs else None)]
         ends = [start - 1, *segs, start + len(ids)]
-        found: list[tuple[list[int], int | None]] = []
+        places: list[tuple[list[int], int | None]] = []
         for n, seg in enumerate(segs, start=1):
             if about["key_first"]:
                 own = [k for k in keys if ends[n - 1] < k < seg][-count or len(keys) :]
             else:
                 own = [k for k in keys if seg < k < ends[n + 1]][:count]
-            found.append((own if len(own) == count else [], seg))
-        return found
+            places.append((own if len(own) == count else [], seg))
+        return places
 
     def _see(self, picture: Image.Image) -> Any:
         """What the processor makes of a picture: its middle, or all of it, padded or squashed."""

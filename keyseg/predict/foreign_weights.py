@@ -162,12 +162,12 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
     unknown = []
     of_keyseg = False
     for key in keys:
-        found = _rule(key.removeprefix(_UNMERGED))
+        match = _rule(key.removeprefix(_UNMERGED))
         of_keyseg |= key.removeprefix(_UNMERGED).startswith(_ADDED_BY_KEYSEG)
-        if found is None:
+        if match is None:
             unknown.append(key)
             continue
-        rule, name = found
+        rule, name = match
         if rule.part == UNUSED:
             left_out[rule.why] = left_out.get(rule.why, 0) + 1
         elif name in parts[rule.part]:
@@ -230,14 +230,14 @@ class Files:
     def _listed(self) -> list[Path]:
         for pattern in ("model*.safetensors", "pytorch_model*.bin", "*.bin"):
             index = next(self.folder.glob(f"{pattern.replace('*', '')}.index.json"), None)
-            found = sorted(self.folder.glob(pattern))
+            paths = sorted(self.folder.glob(pattern))
             if index is not None:
                 named = sorted(set(_json(index).get("weight_map", {}).values()))
                 if lost := [name for name in named if not (self.folder / name).is_file()]:
                     raise ConfigError(f"{self.folder}: {lost[0]} is missing, which {index} names")
                 return [self.folder / name for name in named]
-            if found:
-                return found
+            if paths:
+                return paths
         raise ConfigError(
             f"{self.folder} holds no weights: neither model*.safetensors nor pytorch_model*.bin"
         )
@@ -290,8 +290,8 @@ def _json(file: Path) -> dict[str, Any]:
 def adapter_alpha(folder: Path) -> float | None:
     """Alpha of LoRA that lies apart, where peft's adapter_config.json is beside it."""
     file = folder / "adapter_config.json"
-    told = _json(file).get("lora_alpha") if file.is_file() else None
-    return None if told is None else float(told)
+    alpha = _json(file).get("lora_alpha") if file.is_file() else None
+    return None if alpha is None else float(alpha)
 
 
 def merged(files: Files, keys: Sorted, part: str, alpha: float = 0.0) -> dict[str, Tensor]:
@@ -302,17 +302,17 @@ def merged(files: Files, keys: Sorted, part: str, alpha: float = 0.0) -> dict[st
     Raises:
         ConfigError: half of a pair of LoRA's factors, or one without a weight to add it to.
     """
-    found = {name: files[key] for name, key in keys.parts[part].items()}
+    state = {name: files[key] for name, key in keys.parts[part].items()}
     if part != LANGUAGE_PART:
-        return found
+        return state
     for name in {name.partition(" ")[0] for name in keys.parts[LORA_PART]}:
         pair = [keys.parts[LORA_PART].get(f"{name} {factor}") for factor in "AB"]
-        if name not in found or None in pair:
+        if name not in state or None in pair:
             raise ConfigError(f"{files.folder}: LoRA of {name} is not whole")
         a, b = (files[str(key)].float() for key in pair)
-        own = found[name]
-        found[name] = (own.float() + alpha / a.shape[0] * (b @ a)).to(own.dtype)
-    return found
+        own = state[name]
+        state[name] = (own.float() + alpha / a.shape[0] * (b @ a)).to(own.dtype)
+    return state
 
 
 def sam_sizes(state: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
@@ -356,5 +356,5 @@ _DECODER_HEADS = 8
 
 
 def _count(state: Mapping[str, Tensor], form: str) -> int:
-    found = (re.fullmatch(form, name) for name in state)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.fullmatch(form, name) for name in state)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)

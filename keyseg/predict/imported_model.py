@@ -179,14 +179,14 @@ def _alpha(source: ForeignCheckpoint, keys: Sorted) -> float:
     """Alpha of LoRA that lies apart; 0 where none does."""
     if not keys.unmerged:
         return 0.0
-    told = adapter_alpha(source.folder) if source.alpha is None else source.alpha
-    if told is None:
+    alpha = adapter_alpha(source.folder) if source.alpha is None else source.alpha
+    if alpha is None:
         raise ConfigError(
             f"{source.folder}: LoRA lies apart from the weights that it adapts, and no "
             "adapter_config.json says its alpha: give --lora-alpha (LISA and what follows it train "
             "with 16)"
         )
-    return told
+    return alpha
 
 
 def _tokenizer(source: ForeignCheckpoint, rows: int, *, keyed: bool) -> tuple[Any, bool]:
@@ -258,9 +258,9 @@ def _vision(source: ForeignCheckpoint) -> tuple[Any, Any, dict[str, Tensor]]:
 def _llava_config(
     source: ForeignCheckpoint, state: Mapping[str, Tensor], vision: Any, image_id: int, layers: int
 ) -> LlavaConfig:
-    told = config_of(source.folder)
+    config = config_of(source.folder)
     sizes: dict[str, Any] = {
-        k: told[k]
+        k: config[k]
         for k in (
             "hidden_size",
             "intermediate_size",
@@ -273,7 +273,7 @@ def _llava_config(
             "bos_token_id",
             "eos_token_id",
         )
-        if told.get(k) is not None
+        if config.get(k) is not None
     }
     lacking = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
     if lost := sorted(lacking - sizes.keys()):
@@ -281,7 +281,7 @@ def _llava_config(
     text = LlamaConfig(
         vocab_size=len(state["lm_head.weight"]),
         tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": told.get("rope_theta", 10_000.0)},
+        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)},
         **sizes,
     )
     return LlavaConfig(
@@ -289,7 +289,7 @@ def _llava_config(
         text_config=text,
         image_token_id=image_id,
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=int(str(told.get("mm_vision_select_layer", -2))),
+        vision_feature_layer=int(str(config.get("mm_vision_select_layer", -2))),
         projector_hidden_act="linear" if layers == 1 else "gelu",
         tie_word_embeddings=False,
     )
@@ -341,7 +341,7 @@ def _write_run(
     state = {k: v.detach().contiguous() for k, v in trainable(parts.model).items()}
     write_best(run.best_file, state)
     new = {**llava.new, "LoRA": "adds nothing before it is trained"}
-    told = {
+    origin = {
         "system": source.system,
         "form": imported.OF_WEIGHTS,
         "file": str(source.folder),
@@ -362,7 +362,7 @@ def _write_run(
         weights_fingerprint=weights_fingerprint(cfg),
         checkpoint_fingerprint=disk.sha256(run.best_file)[:16],
         summary={},
-        **{imported.IMPORTED: told},
+        **{imported.IMPORTED: origin},
     )
     cells = [imported.cell(source.system, key, cfg.seed)]
     design = imported.design(sweep_dir.name, source.system, command, cells)

@@ -196,4 +196,4 @@ def _results(
     crossed = crossings.table(sweep, measured)
     replacing = interventions.table(sweep, replaced)
     some = [*scored, named, replacing, cost, *speed.tables(sweep), crossed]
-    return [found for found in some if found is not None]
+    return [each for each in some if each is not None]

@@ -132,7 +132,7 @@ def at_plateau(cells: Sequence[CellResult]) -> bool:
     return convergence.flat_together(words, curves, cells[0].curves[1] if cells else ())
 
 
-def told(cells: Sequence[CellResult]) -> str:
+def training_of(cells: Sequence[CellResult]) -> str:
     """How trainings of one variant ended: their words, and what they are on their mean."""
     words = convergence.in_words(cell.convergence.word for cell in cells)
     mixed = words != convergence.PLATEAU and at_plateau(cells)
@@ -174,7 +174,7 @@ class VariantResult:
         """How the trainings of its finished cells ended; "" without any."""
         if self.imported:
             return imported.IMPORTED
-        return told(self.finished)
+        return training_of(self.finished)
 
     def mean(self, key: str) -> float:
         """Mean over finished cells of a number of run.json; NaN where none has it."""

@@ -122,9 +122,9 @@ def _publishable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _publishable(held) for key, held in value.items()}
+        return {key: _publishable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_publishable(held) for held in value]
+        return [_publishable(inner) for inner in value]
     return value
 
 

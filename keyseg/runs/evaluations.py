@@ -93,14 +93,14 @@ def files(run: RunDirectory, of_set: TestSet, protocol: str) -> list[Path]:
 
 def known(run: RunDirectory, of_set: TestSet, protocol: str) -> dict[str, Any] | None:
     """What is said of results that are there; None where there are none."""
-    return _told(_file(run, of_set, protocol, "json"))
+    return _facts(_file(run, of_set, protocol, "json"))
 
 
-def told(run: RunDirectory) -> Iterator[tuple[TestSet, str, dict[str, Any]]]:
+def facts(run: RunDirectory) -> Iterator[tuple[TestSet, str, dict[str, Any]]]:
     """Test set, protocol and what is said of its results, of all that is there; no samples."""
     for place in _places(run):
         for protocol in PROTOCOLS:
-            if (said := _told(place / f"{protocol}.json")) is not None:
+            if (said := _facts(place / f"{protocol}.json")) is not None:
                 yield TestSet(said["data"], said["split"], tuple(said["changes"])), protocol, said
 
 
@@ -108,7 +108,7 @@ def read(run: RunDirectory) -> Iterator[Evaluation]:
     """All that is there, by test set, the headline protocol first."""
     import pandas as pd
 
-    for of_set, protocol, said in told(run):
+    for of_set, protocol, said in facts(run):
         table = _file(run, of_set, protocol, "parquet")
         if table.exists():
             yield Evaluation(of_set, protocol, said["of"], said, pd.read_parquet(table))
@@ -118,13 +118,13 @@ def _places(run: RunDirectory) -> list[Path]:
     return sorted(place for place in run.evaluations.glob("*") if place.is_dir())
 
 
-def _told(file: Path) -> dict[str, Any] | None:
+def _facts(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_bytes())
+        stored = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    whole = isinstance(found, dict) and {"data", "split", "changes", "of"} <= found.keys()
-    return found if whole else None
+    whole = isinstance(stored, dict) and {"data", "split", "changes", "of"} <= stored.keys()
+    return stored if whole else None
 
 
 def _file(run: RunDirectory, of_set: TestSet, protocol: str, ending: str) -> Path:

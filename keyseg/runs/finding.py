@@ -55,10 +55,10 @@ def find_finished(outputs: Path, name: str) -> RunDirectory:
         ) from error
     if not run.best_file.exists():
         raise ConfigError(f"run {run.path} holds no weights: {run.best_file} is missing")
-    told = run.info.get("checkpoint_fingerprint")
-    if told and not disk.sha256(run.best_file).startswith(told):
+    checksum = run.info.get("checkpoint_fingerprint")
+    if checksum and not disk.sha256(run.best_file).startswith(checksum):
         raise ConfigError(
-            f"{run.best_file} is not what the run left (checksum {told} in its run.json): "
+            f"{run.best_file} is not what the run left (checksum {checksum} in its run.json): "
             "put it back from a copy, or run the cell again with rerun=true"
         )
     return run
@@ -142,12 +142,12 @@ def full_names(sweep: Path) -> list[str]:
     return [full for full, _ in _runs(sweep)]
 
 
-def _unambiguous(found: Sequence[Named]) -> list[str]:
+def _unambiguous(named: Sequence[Named]) -> list[str]:
     """Names that can be told apart: with the signature where full names are the same."""
-    count = Counter(full for full, _ in found)
+    count = Counter(full for full, _ in named)
     return [
         full if count[full] == 1 else f"{full.partition('/')[0]}/{run.path.name} ({run.status})"
-        for full, run in found
+        for full, run in named
     ]
 
 

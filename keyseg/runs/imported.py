@@ -18,14 +18,14 @@ OF_WEIGHTS = "weights"
 
 def of(info: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json says of an import: system, file, sha256, said_by, form; {} of our own cells."""
-    told = info.get(IMPORTED)
-    return dict(told) if isinstance(told, Mapping) else {}
+    origin = info.get(IMPORTED)
+    return dict(origin) if isinstance(origin, Mapping) else {}
 
 
 def masks_only(info: Mapping[str, Any]) -> bool:
     """Whether it is another system's masks, and there is no model behind them."""
-    told = of(info)
-    return bool(told) and told.get("form") != OF_WEIGHTS
+    origin = of(info)
+    return bool(origin) and origin.get("form") != OF_WEIGHTS
 
 
 def label(system: str) -> str:

@@ -103,7 +103,7 @@ def load() -> None:
 def joined() -> list[Package]:
     """Packages with an entry point."""
     named = {point.value.partition(":")[0].partition(".")[0]: point for point in _entry_points()}
-    return [found for name in sorted(named) if (found := _package(name, joined=True))]
+    return [package for name in sorted(named) if (package := _package(name, joined=True))]
 
 
 def of(cfg: RunConfig) -> list[Package]:

@@ -273,8 +273,8 @@ def described(info: Mapping[str, Any]) -> dict[str, str]:
         ),
         "versions": " · ".join(f"{k} {v}" for k, v in (info.get("versions") or {}).items()),
         "packages": " · ".join(
-            f"{name} {found['version'] or ''} ({found['source'] or 'installed'})"
-            for name, found in (info.get("packages") or {}).items()
+            f"{name} {package['version'] or ''} ({package['source'] or 'installed'})"
+            for name, package in (info.get("packages") or {}).items()
         ),
         "slurm_partition": slurm.get("SLURM_JOB_PARTITION"),
         "gpu_hours": f"{info['gpu_hours']:.3f}" if info.get("gpu_hours") else None,

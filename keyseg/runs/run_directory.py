@@ -196,11 +196,11 @@ class RunDirectory:
             return {}
         except (ValueError, RecursionError) as error:
             reason = str(error)
-        told = (
+        damage = (
             f"{file} cannot be read ({reason}): put it back from a copy, or begin the run anew "
             "with rerun=true"
         )
-        return {"status": FAILED, "error": told, "damaged": told}
+        return {"status": FAILED, "error": damage, "damaged": damage}
 
     @property
     def status(self) -> str:

@@ -124,7 +124,7 @@ def earlier(before: Mapping[str, Any], signatures: Sequence[str]) -> list[dict[s
 
 
 @contextmanager
-def held(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
+def hold(sweep_dir: Path, cells: Sequence[str]) -> Iterator[None]:
     """Hold the sweep for a design while the body runs. More commands with the same cells may.
 
     Raises:
@@ -219,9 +219,9 @@ def write(sweep_dir: Path, content: dict[str, Any]) -> None:
 @contextmanager
 def lock_if_ours(sweep_dir: Path, name: str, timeout: float) -> Iterator[None]:
     """`lock` where we may write; nothing in a folder that is somebody else's, or read-only."""
-    held = lock(sweep_dir, name, timeout)
+    guard = lock(sweep_dir, name, timeout)
     try:
-        held.acquire()
+        guard.acquire()
     except OSError as error:
         if isinstance(error, filelock.Timeout) or not disk.read_only(error):
             raise
@@ -230,7 +230,7 @@ def lock_if_ours(sweep_dir: Path, name: str, timeout: float) -> Iterator[None]:
     try:
         yield
     finally:
-        held.release()
+        guard.release()
 
 
 def lock(sweep_dir: Path, name: str = "sweep", timeout: float = 60) -> filelock.BaseFileLock:

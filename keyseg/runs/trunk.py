@@ -44,7 +44,7 @@ def leave(run: RunDirectory, cfg: RunConfig, step: int) -> None:
     name = key(cfg)
     if name is None:
         return
-    with _held(run, name) as folder:
+    with _hold(run, name) as folder:
         if folder is None or any(known >= step for known, _ in _states(folder)):
             return
         made = folder / f".{step}"
@@ -76,7 +76,7 @@ def take(run: RunDirectory, cfg: RunConfig, most: int) -> dict[str, Any] | None:
     last = run.last_file
     if name is None or last.exists() or run.info.get("keep_val_iou"):
         return None
-    with _held(run, name) as folder:
+    with _hold(run, name) as folder:
         states = [state for state in _states(folder) if state[0] <= most] if folder else []
         if not states:
             return None
@@ -94,7 +94,7 @@ def take(run: RunDirectory, cfg: RunConfig, most: int) -> dict[str, Any] | None:
 def forget(run: RunDirectory, cfg: RunConfig) -> None:
     """Remove what cells like this one have left: they are to be trained anew."""
     if (name := key(cfg)) is not None:
-        with _held(run, name) as folder:
+        with _hold(run, name) as folder:
             for _, path in _states(folder) if folder else ():
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -114,7 +114,7 @@ def _same(origin: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def _held(run: RunDirectory, name: str) -> Iterator[Path | None]:
+def _hold(run: RunDirectory, name: str) -> Iterator[Path | None]:
     """The folder of a trunk, for one process at a time; None where another does not let go."""
     folder = run.path.parent / "trunks" / name
     folder.mkdir(parents=True, exist_ok=True)

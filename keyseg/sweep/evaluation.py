@@ -46,23 +46,23 @@ class Task:
 
     def before(self) -> Mapping[str, str] | None:
         """What the results depend on that are there; None without any."""
-        told = evaluations.known(self.run, self.of_set, self.protocol)
-        return told and told["of"]
+        stored = evaluations.known(self.run, self.of_set, self.protocol)
+        return stored and stored["of"]
 
     def reasons(self) -> list[str]:
         """Why results that are there are stale; [] where they are not, or are none."""
         before = self.before()
         if before is None or not self.same_question(before):
             return []
-        found = []
+        reasons = []
         for what in ("data", "weights"):
             if self.of[what] not in ("", before.get(what)):
-                found.append(f"other {what}: {before.get(what)} then, {self.of[what]} now")
+                reasons.append(f"other {what}: {before.get(what)} then, {self.of[what]} now")
         if before.get("code") != self.of["code"]:
             parts = code.parts_of(evaluations.folder(self.run, self.of_set))
             changed = code.differences(parts, self.code.parts) or ["definitions not recorded"]
-            found.insert(0, f"other code: {code.listed(changed)}")
-        return found
+            reasons.insert(0, f"other code: {code.listed(changed)}")
+        return reasons
 
     def same_question(self, before: Mapping[str, str]) -> bool:
         """Whether results are of these weights, asked like this: else they are simply replaced."""

@@ -79,7 +79,7 @@ def finish_mlflow(
     while: it can be brought level at any time.
     """
     runs = [outcome.cell.open() for outcome in outcomes]
-    nothing_ran = not failed and all(outcome.found for outcome in outcomes)
+    nothing_ran = not failed and all(outcome.before for outcome in outcomes)
     if sync.store_uri(sweep_dir) == sync.OFF or (nothing_ran and all(map(sync.is_level, runs))):
         return None
 
@@ -185,7 +185,7 @@ def print_end(
     """Result table, failures with their logs, and where everything is."""
     if outcomes:
         console.print(result_table(outcomes, console.width))
-    before = sum(outcome.found for outcome in outcomes)
+    before = sum(outcome.before for outcome in outcomes)
     if before:
         what = (
             "all cells were"

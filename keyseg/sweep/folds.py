@@ -81,7 +81,7 @@ def _check_cells(points: Sequence[Place]) -> None:
 
 
 def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Factors]) -> None:
-    told: dict[tuple[str, str], int] = {}
+    earlier: dict[tuple[str, str], int] = {}
     effects: dict[str, int] = {}
     for i, entry in enumerate(entries):
         where = f"ablation.contrasts[{i}]"
@@ -98,14 +98,14 @@ def _check_contrasts(entries: Sequence[Mapping[str, Any]], variants: Sequence[Fa
             same = _shown(of) == _shown(against)
             why = "compares a variant with itself" if same else "fits no two cells of the sweep"
             raise ConfigError(f"{where}: {_shown(of)} against {_shown(against)} {why}")
-        before = {told[pair] for pair in pairs if pair in told}
-        if all(pair in told for pair in pairs):
+        before = {earlier[pair] for pair in pairs if pair in earlier}
+        if all(pair in earlier for pair in pairs):
             raise ConfigError(
                 f"{where}: {_shown(of)} against {_shown(against)} is ablation.contrasts"
                 f"[{min(before)}] again"
             )
         for pair in pairs:
-            told.setdefault(pair, i)
+            earlier.setdefault(pair, i)
 
 
 def _shown(factors: Factors) -> str:

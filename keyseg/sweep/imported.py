@@ -66,7 +66,7 @@ class Import:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def told(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, Any]:
         """What run.json says of where it is from."""
         whole = {"examples": len(self.matched.pairs), "without": len(self.matched.missing)}
         return {
@@ -132,8 +132,8 @@ def _of_each(example: Example, prediction: ForeignPrediction | None, target: Any
         return {}
     each = prediction.drawn_each() if prediction else ()
     masks = [draw(*target.shape) == 1 for draw in each]
-    found = of_each(masks, example.masks() if example.targets else [])
-    return {**found, "keywords_known": 0, "keywords_right": 0}
+    assignment = of_each(masks, example.masks() if example.targets else [])
+    return {**assignment, "keywords_known": 0, "keywords_right": 0}
 
 
 def _counted(prediction: ForeignPrediction, target: Any) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _write_run(sweep_dir: Path, each: Import, frame: pd.DataFrame) -> RunDirecto
         attempts=run.info.get("attempts") or [],
         summary=summary,
         protocol={**of_data(each.data, each.texts), "protocols": [each.protocol]},
-        **{imported.IMPORTED: each.told},
+        **{imported.IMPORTED: each.origin},
     )
     return run
 

@@ -102,7 +102,7 @@ class SweepLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Get all cells done, report, and end the program with 1 if a cell failed."""
-        with one_line_errors(), sigterm_is_ctrl_c(), ExitStack() as held:
+        with one_line_errors(), sigterm_is_ctrl_c(), ExitStack() as stack:
             console = Console()
 
             def say(text: str) -> None:
@@ -149,7 +149,7 @@ class SweepLauncher(Launcher):
             if self.prepare:
                 prepare(asked, console)
             # What is wrong with a config, data or weights is known by now, and nothing is written.
-            held.enter_context(sweep_directory.held(sweep_dir, [c.signature for c in cells]))
+            stack.enter_context(sweep_directory.hold(sweep_dir, [c.signature for c in cells]))
             for line in write_sweep(sweep_dir, design, cells, asked):
                 finish.print_line(console, line)
             reuse.take_over(asked, wanted=bool(self.config.reuse), create=True)

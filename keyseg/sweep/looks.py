@@ -137,13 +137,13 @@ def forecast(
     known = [cost for cell in cells if isfinite(cost := provenance.hours(cell.open().info))]
     each = fmean(known) if known else nan
 
-    def told(count: float) -> str:
+    def cost_of(count: float) -> str:
         cost = f", {count * each:.2f} hours" if known else ""
         return f"{count:.0f} cells{cost}"
 
     return [
         f"looks at {at} seeds ({plan.family}); {design.metrics[0]} decides; {len(taken)} taken",
-        f"asked for now: {told(len(asked))}; at most: {told(len(cells))}; expected: about "
-        f"{told(share * len(cells))} ({100 * share:.0f} %, simulated: half of the contrasts alike, "
-        "a quarter 2.5 points apart, a quarter 10)",
+        f"asked for now: {cost_of(len(asked))}; at most: {cost_of(len(cells))}; expected: about "
+        f"{cost_of(share * len(cells))} ({100 * share:.0f} %, simulated: half of the contrasts "
+        "alike, a quarter 2.5 points apart, a quarter 10)",
     ]

@@ -21,7 +21,7 @@ from keyseg.sweep import overview
 from keyseg.sweep.progress import last_line
 from keyseg.sweep.status import watches
 
-TOLD = ".notified.json"
+NOTIFIED = ".notified.json"
 """In a sweep's folder: what its last notification was about."""
 _PATIENCE = 60.0
 """Seconds that the command may take."""
@@ -38,15 +38,15 @@ def tell(command: str | None, sweep_dir: Path, *, page: Path | None, error: str 
     """
     if not command:
         return None
-    told = message(sweep_dir, page=page, error=error)
+    event = message(sweep_dir, page=page, error=error)
     about = {"about": hashlib.sha256(f"{_traces(sweep_dir)} {error}".encode()).hexdigest()[:16]}
     try:
         with sweep_directory.lock_if_ours(sweep_dir, "notify", timeout=2 * _PATIENCE):
-            if _read(sweep_dir / TOLD) == about:
+            if _read(sweep_dir / NOTIFIED) == about:
                 return None
-            problem = _run(command, json.dumps(told, ensure_ascii=False) + "\n")
+            problem = _run(command, json.dumps(event, ensure_ascii=False) + "\n")
             if problem is None:
-                disk.replace(sweep_dir / TOLD, json.dumps(about).encode())
+                disk.replace(sweep_dir / NOTIFIED, json.dumps(about).encode())
             return problem
     except OSError as failure:
         return f"notify: {failure}"

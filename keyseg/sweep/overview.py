@@ -31,7 +31,7 @@ from keyseg.sweep.progress import duration
 from keyseg.sweep.slurm import queue
 from keyseg.sweep.slurm.pool import Submission
 from keyseg.sweep.slurm.queue import Jobs, Key, SlurmError
-from keyseg.sweep.slurm.reconcile import told
+from keyseg.sweep.slurm.reconcile import job_and_state
 from keyseg.sweep.status import LOST, watches
 
 _COLUMNS = ("sweep", "state", "cells", "done", "failed", "running", "hours", "last change")
@@ -133,7 +133,7 @@ def _state(cell: _Cell, jobs: Jobs, shared: Mapping[Key, int], *, asked: bool) -
     record = cell.submission
     if record is not None:
         several = shared[record.key] > 1
-        _, state = told(cell.run, record, jobs, asked=asked, behind_others=several)
+        _, state = job_and_state(cell.run, record, jobs, asked=asked, behind_others=several)
         if state is not None:
             return state
     status = str(cell.info.get("status", QUEUED))

@@ -143,8 +143,8 @@ def columns(
     rows = [_row(cell, losses) for cell in cells]
     if any(cell.training for cell in cells):
         headers.append("training")
-        told = [c.training if words else _SHORT.get(c.training, c.training) for c in cells]
-        rows = [[*row, word] for row, word in zip(rows, told, strict=True)]
+        states = [c.training if words else _SHORT.get(c.training, c.training) for c in cells]
+        rows = [[*row, word] for row, word in zip(rows, states, strict=True)]
     if any(cell.job for cell in cells):
         headers += ["job", "node", "log"]
         rows = [

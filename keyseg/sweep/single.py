@@ -89,14 +89,14 @@ def _done(cell: Cell) -> Outcome | None:
     run = cell.begin()
     if run is None:
         fail(f"{finish.short_path(cell.path)}: another process works on this run", EXIT_FAILED)
-    if told := run.info.get("damaged"):
-        fail(str(told), EXIT_FAILED)
+    if damage := run.info.get("damaged"):
+        fail(str(damage), EXIT_FAILED)
     run.freeze(cell.config)
     if run.status != DONE:
         return None
     if process_rank.count() > 1:
         _take_part(cell)  # the others wait to be told
-    return Outcome(cell, DONE, found=True)
+    return Outcome(cell, DONE, before=True)
 
 
 def _take_part(cell: Cell, *, dry: bool = False) -> None:

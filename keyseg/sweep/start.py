@@ -60,13 +60,13 @@ def find(name: str, outputs: str) -> RunDirectory:
         ConfigError: there is none that is finished.
     """
     try:
-        found = finding.find_all_finished(Path(outputs), name)  # an import has one run
+        runs = finding.find_all_finished(Path(outputs), name)  # an import has one run
     except ConfigError as error:
         raise ConfigError(f"model.start={name}: {error}") from error
-    if len(found) > 1:
-        listed = ", ".join(f"{name}/{run.path.name}" for run in found[:3])
-        raise ConfigError(f"model.start={name}: {len(found)} runs; choose one: {listed}")
-    return found[0]
+    if len(runs) > 1:
+        listed = ", ".join(f"{name}/{run.path.name}" for run in runs[:3])
+        raise ConfigError(f"model.start={name}: {len(runs)} runs; choose one: {listed}")
+    return runs[0]
 
 
 def check(cfg: RunConfig, of: RunConfig) -> None:

@@ -219,8 +219,8 @@ def watches(sweep_dir: Path) -> list[Watch]:
         cells = [*cells, *sweep.get("earlier", [])]
     if cells is None or sweep.get("tune"):
         runs = [RunDirectory(file.parent) for file in sorted(sweep_dir.glob("*/run.json"))]
-        told = sorted(((run.info, run) for run in runs), key=lambda one: _trial(one[0]))
-        labels = [(str(i.get("label") or r.path.name), i.get("seed"), r) for i, r in told]
+        listed = sorted(((run.info, run) for run in runs), key=lambda one: _trial(one[0]))
+        labels = [(str(i.get("label") or r.path.name), i.get("seed"), r) for i, r in listed]
     else:
         labels = [(c["label"], c["seed"], RunDirectory(sweep_dir / c["signature"])) for c in cells]
     titles = unique_titles((label, seed, run.path.name) for label, seed, run in labels)

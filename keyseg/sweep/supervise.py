@@ -38,7 +38,7 @@ _MOST_YIELDS = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: done, failed or pruned. `found`: it was done before we came.
+    """How a cell ended: done, failed or pruned. `before`: it had before we came.
 
     `error`: why it failed, where its run.json does not say so: there was no room, or it holds the
     results that were to be replaced.
@@ -46,7 +46,7 @@ class Outcome:
 
     cell: Cell
     status: str
-    found: bool = False
+    before: bool = False
     error: str | None = None
 
 
@@ -74,7 +74,7 @@ class Supervisor:
             self._end(cell, FAILED)
             return
         if run.status in (DONE, PRUNED):
-            self._end(cell, run.status, found=True)
+            self._end(cell, run.status, before=True)
             return
         if run.info.get("error"):
             run.update(error=None)
@@ -180,8 +180,8 @@ class Supervisor:
         text = f"{error} (its results from before are kept)"
         self.outcomes.append(Outcome(cell, FAILED, error=text))
 
-    def _end(self, cell: Cell, status: str, *, found: bool = False) -> None:
-        self.outcomes.append(Outcome(cell, status, found))
+    def _end(self, cell: Cell, status: str, *, before: bool = False) -> None:
+        self.outcomes.append(Outcome(cell, status, before))
 
 
 def reason_of(run: RunDirectory, code: int) -> str:

@@ -23,11 +23,11 @@ from keyseg.tiny import vision as vision_stage
 from keyseg.tiny.arch import SAM_SIZES, make_llava, make_processor
 from keyseg.tiny.corpus import Corpus, load_or_draw
 from keyseg.tiny.curriculum import CURRICULA, Ask, Length
-from keyseg.tiny.finding import found, known
+from keyseg.tiny.finding import found_share, known
 from keyseg.tiny.llava import FINDER
 from keyseg.tiny.stage import run_stage
 
-_SCORES = {PLAIN_WORLD: found, BRUEGEL: known}
+_SCORES = {PLAIN_WORLD: found_share, BRUEGEL: known}
 _PLACES = {
     PLAIN_WORLD: ("cache/tiny", "keyseg/tiny/weights"),
     BRUEGEL: ("cache/tiny/bruegel", "keyseg/tiny/weights/bruegel"),

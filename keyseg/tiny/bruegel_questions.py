@@ -72,8 +72,8 @@ def facts(scene: Scene, rng: np.random.Generator) -> list[QuestionAnswer]:
         thing = turn.question.removeprefix("where is the ").removesuffix(" ?")
         turns.append(_where(thing, turn.cell, turn.shown, rng))
     turns += [turn for _ in range(_SOUGHT) for turn in _sought(scene, rng)]
-    told = [f"{_cell(o)} {_name(o)}" for o in sorted(scene.objects, key=lambda o: o.x)[:3]]
-    turns.append(QuestionAnswer("what is here ?", f"{' , '.join(told)} ."))
+    named = [f"{_cell(o)} {_name(o)}" for o in sorted(scene.objects, key=lambda o: o.x)[:3]]
+    turns.append(QuestionAnswer("what is here ?", f"{' , '.join(named)} ."))
     for i in rng.permutation(len(scene.objects))[:2]:
         o = scene.objects[i]
         turns.append(QuestionAnswer(f"what is at {_cell(o)} ?", f"{_name(o)} ."))

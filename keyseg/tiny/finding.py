@@ -19,7 +19,7 @@ _IMAGES = 32
 
 
 @torch.no_grad()
-def found(
+def found_share(
     llava: LlavaForConditionalGeneration,
     corpus: Corpus,
     seen: Tensor,

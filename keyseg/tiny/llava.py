@@ -243,8 +243,8 @@ def loss(
     }
     total = answers + 0.5 * aligned + looked
     if place is not None:
-        told = ~rows.about[..., 0].isnan()
-        read, centres = place(hidden[told].float()), rows.about[told]
+        known = ~rows.about[..., 0].isnan()
+        read, centres = place(hidden[known].float()), rows.about[known]
         total = total + 5 * F.smooth_l1_loss(read, centres, beta=0.05)
         unexplained = (read.detach() - centres).square().sum()
         facts["held"] = float(1 - unexplained / (centres - centres.mean(0)).square().sum())

@@ -89,7 +89,7 @@ class ReportWords:
 
 def of_sweep(
     sweep: Mapping[str, Any],
-    found: Sequence[scores.CellState],
+    cells: Sequence[scores.CellState],
     answer: ReportWords,
     *,
     experiment_id: str,
@@ -106,9 +106,9 @@ def of_sweep(
         metric: of the table while there is no report.
         variants: whether there are runs of variants.
     """
-    states = [cell.info.get("status") for cell in found]
+    states = [cell.info.get("status") for cell in cells]
     counts = [f"{states.count(s)} {s}" for s in (FAILED, RUNNING) if states.count(s)]
-    done = f"{states.count(DONE)} of {len(found)} cells done"
+    done = f"{states.count(DONE)} of {len(cells)} cells done"
     links = _lists(experiment_id, variants=variants)
     if answer.rows or answer.verdicts:
         report = pages.run(experiment_id, parent, "artifacts/report/index.html")
@@ -117,7 +117,7 @@ def of_sweep(
         f"**{sweep['question']}**" if sweep.get("question") else "",
         answer.verdicts or "*Interim: verdicts come with the report, when all cells have ended.*",
         f"{', '.join([done, *counts])} · " + " · ".join(links),
-        answer.table or ("" if sweep.get("tune") else "\n".join(_interim(found, metric))),
+        answer.table or ("" if sweep.get("tune") else "\n".join(_interim(cells, metric))),
         *(
             f"![{title}]({pages.picture(parent, f'{PICTURES}/{Path(name).name}')})"
             for title, name in answer.shown
@@ -142,16 +142,16 @@ def _lists(experiment_id: str, *, variants: bool) -> list[str]:
     return links
 
 
-def of_variant(found: Sequence[scores.CellState], experiment_id: str) -> str:
+def of_variant(cells: Sequence[scores.CellState], experiment_id: str) -> str:
     """The description of a variant's run: its cells, and what its numbers are."""
     links = [
         f"[seed {cell.seed}]({pages.run(experiment_id, cell.info['mlflow_run_id'])})"
-        for cell in found
+        for cell in cells
         if cell.info.get("mlflow_run_id")
     ]
-    if len(found) == 1:
+    if len(cells) == 1:
         return (
-            f"Cell: {links[0] if links else f'seed {found[0].seed}'}.\n\n"
+            f"Cell: {links[0] if links else f'seed {cells[0].seed}'}.\n\n"
             "One seed: its numbers and its curves. It tells nothing of the spread over seeds, so "
             "there is no standard deviation and no interval."
         )
@@ -163,10 +163,10 @@ def of_variant(found: Sequence[scores.CellState], experiment_id: str) -> str:
     )
 
 
-def _interim(found: Sequence[scores.CellState], metric: str) -> Iterator[str]:
+def _interim(states: Sequence[scores.CellState], metric: str) -> Iterator[str]:
     yield f"| Variant | Cells done | {name_of(metric)} |"
     yield "|:--|--:|--:|"
-    for label, cells in scores.variants(found).items():
+    for label, cells in scores.variants(states).items():
         done = sum(cell.done for cell in cells)
         spread = scores.summaries(cells).get(metric)
         mean = f"{100 * spread.mean:.1f} %" if spread else "–"

@@ -221,18 +221,18 @@ def _metrics(sweep: Mapping[str, Any]) -> list[str]:
     return list(sweep.get("metrics") or _SHOWN[:1])
 
 
-def _measured(found: Sequence[scores.CellState], first: str) -> dict[str, float]:
+def _measured(cell_states: Sequence[scores.CellState], first: str) -> dict[str, float]:
     """Metrics of the whole: how many cells are in which state, what they took, the best mean."""
-    states = [cell.info.get("status") for cell in found]
-    spent = [hours for cell in found if isfinite(hours := provenance.hours(cell.info))]
-    unit = provenance.cost_unit(cell.info for cell in found)
+    states = [cell.info.get("status") for cell in cell_states]
+    spent = [hours for cell in cell_states if isfinite(hours := provenance.hours(cell.info))]
+    unit = provenance.cost_unit(cell.info for cell in cell_states)
     means = [
         spread.mean
-        for cells in scores.variants(found).values()
+        for cells in scores.variants(cell_states).values()
         if (spread := scores.summaries(cells).get(first))
     ]
     return {
-        "cells": len(found),
+        "cells": len(cell_states),
         **{f"cells {s}": states.count(s) for s in (DONE, FAILED, RUNNING)},
         **({f"{unit}-hours": sum(spent)} if spent else {}),  # else the unit may not be known
         **({f"best {name_of(first)}": max(means)} if means else {}),
@@ -254,7 +254,7 @@ def _dress(
     client: MlflowClient,
     experiment_id: str,
     sweep: Mapping[str, Any],
-    found: Sequence[scores.CellState],
+    cells: Sequence[scores.CellState],
     *,
     variants: bool,
 ) -> None:
@@ -263,7 +263,7 @@ def _dress(
     if sweep.get("tune"):
         names = [f"val/{measure}" for measure in measures]
     else:
-        names = [f"test/{scores.protocol(found)}/{measure}" for measure in measures]
+        names = [f"test/{scores.protocol(cells)}/{measure}" for measure in measures]
     wanted = pages.experiment_tags(names)
     known = client.get_experiment(experiment_id).tags
     if known.get(_NOTE, "").startswith(description.BEGINNING) or _NOTE not in known:

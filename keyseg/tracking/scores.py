@@ -62,24 +62,24 @@ def cells(sweep_dir: Path, sweep: Mapping[str, Any]) -> list[CellState]:
     return states
 
 
-def variants(found: Sequence[CellState]) -> dict[str, list[CellState]]:
+def variants(cells: Sequence[CellState]) -> dict[str, list[CellState]]:
     """Cells by variant, in the order of the design."""
     by_label: dict[str, list[CellState]] = {}
-    for cell in found:
+    for cell in cells:
         by_label.setdefault(cell.label, []).append(cell)
     return by_label
 
 
-def protocol(found: Sequence[CellState]) -> str:
+def protocol(cells: Sequence[CellState]) -> str:
     """The protocol that results are shown under first, as in the report."""
-    seen = {name for cell in found for name in cell.info.get("summary") or {}}
+    seen = {name for cell in cells for name in cell.info.get("summary") or {}}
     return next((name for name in PROTOCOLS if name in seen), TEACHER_FORCED)
 
 
-def summaries(found: Sequence[CellState]) -> dict[str, OverSeeds]:
+def summaries(cells: Sequence[CellState]) -> dict[str, OverSeeds]:
     """{`test/PROTOCOL/MEASURE`: its spread} over those cells that are done."""
     values: dict[str, list[float]] = {}
-    for cell in found:
+    for cell in cells:
         for name, measures in (cell.info.get("summary") or {}).items() if cell.done else ():
             for measure, value in measures.items():
                 if isinstance(value, int | float) and math.isfinite(value):

@@ -61,10 +61,10 @@ def remember(sweep_dir: Path) -> None:
     named = os.environ.get("MLFLOW_TRACKING_URI")
     if named in (None, "", OFF):
         return
-    file, told = sweep_dir / _NAMED, shown_store()
+    file, address = sweep_dir / _NAMED, shown_store()
     with suppress(OSError):
-        if not file.exists() or file.read_text() != told:
-            disk.replace(file, told.encode())
+        if not file.exists() or file.read_text() != address:
+            disk.replace(file, address.encode())
 
 
 def settings() -> None:

@@ -247,12 +247,12 @@ def _tags(run: RunDirectory, info: dict[str, Any]) -> dict[str, str]:
     return tags.of_run(run, info, *_known_of(run, _signature(run, info)))
 
 
-def _set_tags(client: MlflowClient, found: Run, given: dict[str, str]) -> None:
+def _set_tags(client: MlflowClient, mlflow_run: Run, given: dict[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    changed = [RunTag(key, v) for key, v in given.items() if found.data.tags.get(key) != v]
+    changed = [RunTag(key, v) for key, v in given.items() if mlflow_run.data.tags.get(key) != v]
     if changed:
-        client.log_batch(found.info.run_id, tags=changed)
+        client.log_batch(mlflow_run.info.run_id, tags=changed)
 
 
 def _log_params(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> None:
@@ -272,11 +272,11 @@ def _log_params(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> Non
 
 
 def _log_artifacts(
-    client: MlflowClient, found: Run, run: RunDirectory, names: Iterable[str]
+    client: MlflowClient, mlflow_run: Run, run: RunDirectory, names: Iterable[str]
 ) -> None:
     for name in names:
         if (run.path / name).exists():
-            client.log_artifact(found.info.run_id, str(run.path / name))
+            client.log_artifact(mlflow_run.info.run_id, str(run.path / name))
 
 
 def _send_rows(client: MlflowClient, run: RunDirectory, info: dict[str, Any], sent: _Sent) -> None:
@@ -352,7 +352,7 @@ def _send_evaluations(client: MlflowClient, run: RunDirectory, sent: _Sent) -> N
     from mlflow.entities import Metric
 
     when = sent.setdefault("evaluations", {})
-    for of_set, protocol, said in evaluations.told(run):
+    for of_set, protocol, said in evaluations.facts(run):
         place = f"{of_set.folder}.{protocol}"
         read = float(said.get("when") or 0)
         if when.get(place) == read:
@@ -382,21 +382,21 @@ def _log_datasets(
     sent.save()
 
 
-def _log_pictures(client: MlflowClient, found: Run, run: RunDirectory) -> None:
+def _log_pictures(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> None:
     """Examples as pictures, and keyword against mask as tables: what MLflow shows by itself."""
     if not run.samples_file.exists():
         return
     with tempfile.TemporaryDirectory() as temporary:
         pictures.write(run, Path(temporary))
-        client.log_artifacts(found.info.run_id, temporary)
+        client.log_artifacts(mlflow_run.info.run_id, temporary)
 
 
-def _log_model(client: MlflowClient, found: Run, run: RunDirectory) -> None:
+def _log_model(client: MlflowClient, mlflow_run: Run, run: RunDirectory) -> None:
     """A logged model of MLflow's, linked to its run: runs:/ID/model and models:/MODEL_ID. Once."""
     from mlflow.entities import LoggedModelOutput
 
-    run_id, experiment_id = found.info.run_id, found.info.experiment_id
-    linked = found.outputs is not None and bool(found.outputs.model_outputs)
+    run_id, experiment_id = mlflow_run.info.run_id, mlflow_run.info.experiment_id
+    linked = mlflow_run.outputs is not None and bool(mlflow_run.outputs.model_outputs)
     if linked or not run.best_file.exists() or client.list_artifacts(run_id, model.ARTIFACT):
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -431,6 +431,6 @@ def _fingerprint(run: RunDirectory) -> list[Any]:
     info = run.info
     size = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
     parent, _ = _known_of(run, _signature(run, info))
-    found = [info.get("status"), len(info.get("attempts") or []), size, parent]
-    known = {f"{s.folder}.{p}": said.get("when") for s, p, said in evaluations.told(run)}
-    return [*found, known] if known else found
+    marks = [info.get("status"), len(info.get("attempts") or []), size, parent]
+    known = {f"{s.folder}.{p}": said.get("when") for s, p, said in evaluations.facts(run)}
+    return [*marks, known] if known else marks

@@ -27,16 +27,16 @@ _CELLS = "keyseg.cell_runs"
 
 
 def sync(
-    client: MlflowClient, sweep_dir: Path, parent: str, found: Sequence[scores.CellState]
+    client: MlflowClient, sweep_dir: Path, parent: str, every: Sequence[scores.CellState]
 ) -> None:
     """Make or bring level the runs of those variants that have a finished cell."""
-    if not _wanted(found):
+    if not _wanted(every):
         return
     experiment_id = client.get_run(parent).info.experiment_id
     ours = f"tags.`{KIND}` = '{VARIANT}' and tags.`mlflow.parentRunId` = '{parent}'"
     runs = client.search_runs([experiment_id], ours)
     known = {run.data.tags.get("keyseg.label"): run for run in runs}
-    for label, cells in scores.variants(found).items():
+    for label, cells in scores.variants(every).items():
         done = [cell for cell in cells if cell.done and cell.info.get("mlflow_run_id")]
         before = known.get(label)
         ids = " ".join(sorted(cell.info["mlflow_run_id"] for cell in done))
@@ -52,8 +52,8 @@ def exist(client: MlflowClient, experiment_id: str) -> bool:
     return bool(client.search_runs([experiment_id], f"tags.`{KIND}` = '{VARIANT}'", max_results=1))
 
 
-def _wanted(found: Sequence[scores.CellState]) -> bool:
-    ours = (cell for cell in found if cell.done and not imported.of(cell.info))
+def _wanted(cells: Sequence[scores.CellState]) -> bool:
+    ours = (cell for cell in cells if cell.done and not imported.of(cell.info))
     first = next(ours, None)
     return first is not None and first.run.config.runtime.log_variants
 

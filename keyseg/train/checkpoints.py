@@ -65,10 +65,10 @@ def read_last(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = file.read()
-        told = content[-_END:]
-        if told.startswith(_MARK):
+        end = content[-_END:]
+        if end.startswith(_MARK):
             digest = hashlib.sha256(memoryview(content)[:-_END]).hexdigest()
-            if digest.encode() != told[len(_MARK) :]:
+            if digest.encode() != end[len(_MARK) :]:
                 raise ValueError("its checksum is another")
         del content
         state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
@@ -98,8 +98,8 @@ def read_best(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = path.read_bytes()
-        told = json.loads(content[8 : _header(content)]).get("__metadata__", {}).get(_KEY)
-        if told not in (None, _tensors_hash(content)):
+        checksum = json.loads(content[8 : _header(content)]).get("__metadata__", {}).get(_KEY)
+        if checksum not in (None, _tensors_hash(content)):
             raise ValueError("its checksum is another")
         state: dict[str, Tensor] = load(content)
         return state

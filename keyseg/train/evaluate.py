@@ -209,9 +209,11 @@ def _records(
         if example.targets is not None:
             said = [k for k in mine if segs[k] and not refusals[k]]
             drawn_each = [masks[k].T.cpu().numpy() for k in said]
-            found = of_each(drawn_each, [m.cpu().numpy() for m in _own_targets(batch, e)])
+            assignment = of_each(drawn_each, [m.cpu().numpy() for m in _own_targets(batch, e)])
             heard = {k: top_ids[k][0] if keys[k] else None for k in said}
-            rows[-1] |= found | _keywords(talk, example, found, [heard[k] for k in said], asked)
+            rows[-1] |= assignment | _keywords(
+                talk, example, assignment, [heard[k] for k in said], asked
+            )
     return rows
 
 
@@ -273,11 +275,11 @@ def _own_targets(batch: Batch, e: int) -> list[Tensor]:
 
 def _targets(batch: Batch) -> list[Tensor]:
     """The target of each example, (H, W) uint8: of several, their union."""
-    found: list[Tensor | None] = [None] * len(batch.examples)
+    united: list[Tensor | None] = [None] * len(batch.examples)
     for owner, mask in zip(batch.target_owners, batch.masks, strict=True):
-        there = found[owner]
-        found[owner] = mask if there is None else _united(there, mask)
-    return [mask for mask in found if mask is not None]
+        there = united[owner]
+        united[owner] = mask if there is None else _united(there, mask)
+    return [mask for mask in united if mask is not None]
 
 
 def _united(first: Tensor, second: Tensor) -> Tensor:
@@ -289,7 +291,7 @@ def _united(first: Tensor, second: Tensor) -> Tensor:
 def _keywords(
     talk: Conversation,
     example: Example,
-    found: dict[str, Any],
+    assignment: dict[str, Any],
     heard: Sequence[int | None],
     asked: bool,
 ) -> dict[str, int]:
@@ -298,7 +300,7 @@ def _keywords(
     heard: the first word at KEY of each mask; None where it has no KEY.
     """
     wanted = [talk.keyword_ids(t.keyword)[:1] if asked else [] for t in example.targets or ()]
-    pairs = zip(json.loads(found["matches"]), heard, strict=True)
+    pairs = zip(json.loads(assignment["matches"]), heard, strict=True)
     right = sum(t >= 0 and word is not None and wanted[t] == [word] for t, word in pairs)
     return {"keywords_known": sum(map(len, wanted)), "keywords_right": right}
 
@@ -348,8 +350,8 @@ def _pixels(
     rows: list[dict[str, Any]] = [{}] * len(unions)
     for picked in by_shape.values():
         together = torch.stack([targets[e] for e in picked]).transpose(1, 2)
-        found = compare(torch.stack([unions[e] for e in picked]), together)
-        for e, row in zip(picked, found, strict=True):
+        counted = compare(torch.stack([unions[e] for e in picked]), together)
+        for e, row in zip(picked, counted, strict=True):
             rows[e] = row
     return rows
 

@@ -75,11 +75,11 @@ def begin(parts: Parts, cfg: RunConfig) -> Start | None:
     if not choice.start:
         return None
     run = RunDirectory(resolve_path(choice.start))
-    found = disk.sha256(run.best_file)[:16] if run.best_file.exists() else "nothing"
-    if found != choice.start_hash:
+    fingerprint = disk.sha256(run.best_file)[:16] if run.best_file.exists() else "nothing"
+    if fingerprint != choice.start_hash:
         raise ConfigError(
-            f"model.start={choice.start}: what it trained is not what it was at submit ({found} "
-            f"now, {choice.start_hash} then): put it back, or submit again"
+            f"model.start={choice.start}: what it trained is not what it was at submit ("
+            f"{fingerprint} now, {choice.start_hash} then): put it back, or submit again"
         )
     try:
         state = read_best(run.best_file)
@@ -118,8 +118,8 @@ def _by_token(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The state with each token's row where this model has it, and what became of each token."""
     ours, theirs = new_tokens(cfg.model.tokens), new_tokens(of.model.tokens)
-    told = {token: "kept" if token in theirs else "new" for token in ours}
-    told |= {token: "left out" for token in theirs if token not in ours}
+    fates = {token: "kept" if token in theirs else "new" for token in ours}
+    fates |= {token: "left out" for token in theirs if token not in ours}
     both = [token for token in ours if token in theirs]
     moved = dict(state)
     for name, own in trainable(parts.model).items():
@@ -141,7 +141,7 @@ def _by_token(
                 for token in both:
                     rows[here[token]] = state[name][there[token]]
             moved[name] = rows
-    return moved, told
+    return moved, fates
 
 
 def _numbers(
@@ -155,7 +155,7 @@ def _numbers(
 
     def numbered(tokens: Sequence[str]) -> dict[str, int]:
         fresh = [token for token in tokens if token not in known]
-        found = {token: len(tokenizer) + place for place, token in enumerate(fresh)}
-        return {token: known.get(token, found.get(token, 0)) for token in tokens}
+        added = {token: len(tokenizer) + place for place, token in enumerate(fresh)}
+        return {token: known.get(token, added.get(token, 0)) for token in tokens}
 
     return len(tokenizer), numbered(ours), numbered(theirs)

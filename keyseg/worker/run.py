@@ -207,7 +207,7 @@ def _backbones(cfg: RunConfig) -> tuple[str, str]:
     return weights_path(cfg.model.language_weights), weights_path(cfg.model.mask_weights)
 
 
-def check_same(run: RunDirectory, **found: str) -> None:
+def check_same(run: RunDirectory, **fingerprints: str) -> None:
     """Whether a run that goes on at a checkpoint sees what it saw before.
 
     Raises:
@@ -215,7 +215,7 @@ def check_same(run: RunDirectory, **found: str) -> None:
     """
     if not run.last_file.exists():
         return
-    for what, today in found.items():
+    for what, today in fingerprints.items():
         before = run.info.get(f"{what}_fingerprint")
         if before not in (None, today):
             raise ConfigError(

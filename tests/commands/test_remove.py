@@ -89,7 +89,7 @@ def test_what_another_sweep_has_by_a_link_stays_and_a_link_frees_nothing(sweep, 
 def test_runs_and_sweeps_at_work_are_left(sweep, capsys):
     with RunDirectory(sweep / "bb").lock():
         assert rm(sweep, "--failed", "--yes") == 0
-    with sweep_directory.held(sweep, ["aa"]):
+    with sweep_directory.hold(sweep, ["aa"]):
         assert rm(sweep, "--failed", "--yes") == 2
     assert "a command is at work on the sweep 't'" in capsys.readouterr().err
     assert names(sweep) == ["aa", "bb", "cc"]

@@ -97,8 +97,8 @@ def test_gaps_are_counted_and_left_out(config, written, refer_folder, reason_fol
     assert train.count(UNANNOTATED) == 1
     assert len(train.errors) == 3
     assert train.empty == ["COCO_train2014_000000000008.jpg"]
-    assert train.found == 4
-    assert (test.count(IMAGE), test.targets, test.found) == (1, 0, None)
+    assert train.on_disk == 4
+    assert (test.count(IMAGE), test.targets, test.on_disk) == (1, 0, None)
     assert (reason.count(IMAGE), reason.targets, len(reason.errors)) == (1, 2, 2)
 
 
@@ -114,7 +114,7 @@ def test_images_that_cannot_be_decoded(config, written, refer_folder, reason_fol
     assert (train.count(PICTURE), reason.count(PICTURE), test.count(PICTURE)) == (1, 1, 0)
     assert "is (4, 4) (height, width), its mask (8, 10)" in str(train.errors[0])
     assert f"{cut} is not an image that can be read" in str(reason.errors[0])
-    assert (train.found, reason.found) == (2, 4), "they are on disk"
+    assert (train.on_disk, reason.on_disk) == (2, 4), "they are on disk"
     assert not check(config, first_word).rows[1].errors, "only if it is asked for"
 
 

@@ -55,7 +55,7 @@ def finish() -> Callable[[Supervisor], dict[str, str]]:
             assert time.monotonic() < deadline, "waited too long"
             supervisor.step()
             time.sleep(0.02)
-        return {o.cell.signature: "found" if o.found else o.status for o in supervisor.outcomes}
+        return {o.cell.signature: "found" if o.before else o.status for o in supervisor.outcomes}
 
     return finish
 

@@ -132,22 +132,22 @@ def test_cells_of_another_command_of_the_same_name_stay_in_view(cells, make_cell
 
 def test_two_commands_with_other_cells_are_not_at_work_on_one_sweep(tmp_path):
     sweep = tmp_path / "outputs" / "fusion"
-    with sweep_directory.held(sweep, ["a", "b"]):
-        with sweep_directory.held(sweep, ["b", "a"]):  # the same command, given twice
+    with sweep_directory.hold(sweep, ["a", "b"]):
+        with sweep_directory.hold(sweep, ["b", "a"]):  # the same command, given twice
             pass
         with (
             pytest.raises(ConfigError, match=r"at work on the sweep 'fusion'.*name=OTHER"),
-            sweep_directory.held(sweep, ["a", "c"]),
+            sweep_directory.hold(sweep, ["a", "c"]),
         ):
             pass
-        with sweep_directory.held(tmp_path / "outputs" / "other", ["a", "c"]):
+        with sweep_directory.hold(tmp_path / "outputs" / "other", ["a", "c"]):
             pass
     with ExitStack() as second:
-        with sweep_directory.held(sweep, ["a", "b"]):
-            second.enter_context(sweep_directory.held(sweep, ["a", "b"]))
-        with pytest.raises(ConfigError, match="at work"), sweep_directory.held(sweep, ["c"]):
+        with sweep_directory.hold(sweep, ["a", "b"]):
+            second.enter_context(sweep_directory.hold(sweep, ["a", "b"]))
+        with pytest.raises(ConfigError, match="at work"), sweep_directory.hold(sweep, ["c"]):
             pass  # the second of the same is still there
-    with sweep_directory.held(sweep, ["a", "c"]):
+    with sweep_directory.hold(sweep, ["a", "c"]):
         pass
 
 

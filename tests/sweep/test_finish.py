@@ -15,7 +15,7 @@ def outcomes(make_cell):
     summary = {"teacher_forced": scores, "generated": {"giou": 0.4}}
     cross.create().update(status="done", summary=summary, minutes=3.9)
     full.create().update(status="failed", error="Traceback\nValueError: [red] is no color")
-    return [Outcome(cross, "done", found=True), Outcome(full, "failed")]
+    return [Outcome(cross, "done", before=True), Outcome(full, "failed")]
 
 
 def printed(outcomes, width: int) -> str:

@@ -59,7 +59,7 @@ def test_a_sweep_that_has_not_ended_is_called_what_it_is(sweep):
     assert told["state"] == "running"
     assert told["text"] == "t: running, 1 of 2 cells done, 1 running, 1.00 CPU-hours"
     waiting.update(status="queued", attempts=[])
-    with sweep_directory.held(sweep, ["aa", "bb"]):
+    with sweep_directory.hold(sweep, ["aa", "bb"]):
         assert notify.message(sweep, page=None)["state"] == "queued"
     assert notify.message(sweep, page=None)["state"] == "stopped"
 

@@ -56,7 +56,7 @@ def test_what_a_sweep_is_as_a_whole(tmp_path, states, whole):
 
 def test_cells_wait_as_long_as_a_command_is_at_work(tmp_path):
     folder = sweep(tmp_path / "t", a="done", b="queued", c="queued")
-    with sweep_directory.held(folder, ["a", "b", "c"]):
+    with sweep_directory.hold(folder, ["a", "b", "c"]):
         assert only(folder).state == "queued"
         assert [row.state for row in Overview(watches(folder)).read()] == [
             "done",

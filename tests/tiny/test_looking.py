@@ -9,7 +9,7 @@ from keyseg.data.scenes.world import SIZE
 from keyseg.tiny import llava
 from keyseg.tiny.arch import GRID, cell_word, make_llava, make_processor
 from keyseg.tiny.corpus import load_or_draw
-from keyseg.tiny.finding import found
+from keyseg.tiny.finding import found_share
 from keyseg.tiny.questions import QuestionAnswer, phrases, questions
 from keyseg.tiny.vision import patch_owners
 
@@ -172,7 +172,7 @@ def test_found_counts_the_object_that_the_word_names(corpus, talk, model, monkey
     with torch.no_grad():
         head.weight[said] = 1.0
     monkeypatch.setattr(model, "lm_head", head)
-    scores = found(model, corpus, seen_of(corpus), talk, len(corpus))
+    scores = found_share(model, corpus, seen_of(corpus), talk, len(corpus))
     assert 0 <= scores["short"] < 1
     nearest = [
         int(np.argmin([(o.x - 6.4) ** 2 + (o.y - 6.4) ** 2 for o in corpus.scene(i).objects]))

@@ -53,9 +53,9 @@ def _without_opening(rest: list[str]) -> list[str]:
     return rest
 
 
-def _is_preposition(found: list[str]) -> bool:
+def _is_preposition(rest: list[str]) -> bool:
     """Whether something else than the phrase begins: "near the door", "wearing a cap"."""
-    word, following = found[0], "".join(found[1:2])
+    word, following = rest[0], "".join(rest[1:2])
     if not words.listed(word, "ends") or words.listed(word, "determiners"):
         return word in _TAKE_OBJECTS
     if words.listed(word, "places"):  # "near the door", but "near door"
@@ -63,24 +63,24 @@ def _is_preposition(found: list[str]) -> bool:
     return True
 
 
-def _after_place(found: list[str]) -> list[str]:
+def _after_place(rest: list[str]) -> list[str]:
     """What follows a place: "the corner a cat" -> "a cat", "the fence is a cow" -> "a cow"."""
     start = 0
-    while start < len(found) and words.listed(found[start], "determiners", "places", "empty"):
+    while start < len(rest) and words.listed(rest[start], "determiners", "places", "empty"):
         start += 1
-    if any(words.listed(word, "places", "empty") for word in found[:start]):
-        return found[start:]
-    for i in range(start + 1, len(found)):
-        if found[i] in _BE:
-            return found[i + 1 :]
-        if found[i] in ("a", "an") and not words.listed(found[i - 1], "ends"):
-            return found[i:]
+    if any(words.listed(word, "places", "empty") for word in rest[:start]):
+        return rest[start:]
+    for i in range(start + 1, len(rest)):
+        if rest[i] in _BE:
+            return rest[i + 1 :]
+        if rest[i] in ("a", "an") and not words.listed(rest[i - 1], "ends"):
+            return rest[i:]
     return []
 
 
-def _ends(found: list[str], i: int) -> bool:
+def _ends(phrase: list[str], i: int) -> bool:
     """Whether the phrase, of which `found[:i]` is a part, ends before word i."""
-    word, before, after = found[i], found[:i], found[i + 1 :]
+    word, before, after = phrase[i], phrase[:i], phrase[i + 1 :]
     begins_another = words.listed(word, "determiners") or word.isdigit()
     named = nouns(before)
     if before and words.is_compound(f"{before[-1]} {words.singular(word)}"):
@@ -92,7 +92,7 @@ def _ends(found: list[str], i: int) -> bool:
         return not (participle and word in _PARTICLES)  # "a rolled up blanket"
     if not named:
         return _takes_object(before, word, begins_another)
-    return begins_another or words.is_adverb(word) or _tells_of(before[named[-1]], found, i)
+    return begins_another or words.is_adverb(word) or _tells_of(before[named[-1]], phrase, i)
 
 
 def _takes_object(before: list[str], word: str, begins_another: bool) -> bool:
@@ -102,9 +102,9 @@ def _takes_object(before: list[str], word: str, begins_another: bool) -> bool:
     return begins_another and bool(before) and words.is_verb(before[-1])
 
 
-def _tells_of(noun: str, found: list[str], i: int) -> bool:
+def _tells_of(noun: str, phrase: list[str], i: int) -> bool:
     """Whether word i says something of the noun before it, and is no part of its name."""
-    word, following = found[i], "".join(found[i + 1 : i + 2])
+    word, following = phrase[i], "".join(phrase[i + 1 : i + 2])
     if words.is_compound(f"{word} {words.singular(following)}"):
         return False
     if words.is_participle(word) and not words.listed(word, "verbs") and _is_noun(following):
@@ -113,23 +113,23 @@ def _tells_of(noun: str, found: list[str], i: int) -> bool:
         return True
     if words.is_adjective(word):
         return words.acts(noun)  # "woman black dress", but "chocolate brown dog"
-    clause = _begins_clause(found[i:]) and not words.acts(noun)
-    return clause or _is_verb_of(noun, word, found[:i], following)
+    clause = _begins_clause(phrase[i:]) and not words.acts(noun)
+    return clause or _is_verb_of(noun, word, phrase[:i], following)
 
 
 def _joins_adjectives(before: list[str], after: list[str]) -> bool:
     """Whether "and" stands between kinds of one thing: "red and blue kettle", not "cat and dog"."""
     owner = next((i for i in range(len(before), 0, -1) if before[i - 1].endswith("'s")), 0)
-    told = [w for w in before[owner:] if not words.listed(w, "determiners", "places")]
+    own = [w for w in before[owner:] if not words.listed(w, "determiners", "places")]
     following = [w for w in after[:2] if w not in ("a", "the")]
-    return all(map(words.may_be_adjective, [*told, *following[:1]]))
+    return all(map(words.may_be_adjective, [*own, *following[:1]]))
 
 
-def _begins_clause(found: list[str]) -> bool:
+def _begins_clause(clause: list[str]) -> bool:
     """Whether a person begins a clause that lacks its object: "(surfboard) girl is carrying"."""
-    person = words.listed(words.singular(found[0]), "people")
-    lacks = words.listed(found[-1], "ends") or words.is_verb(found[-1])
-    return person and len(found) > 2 and found[1] in (*_BE, *_HAVE) and lacks
+    person = words.listed(words.singular(clause[0]), "people")
+    lacks = words.listed(clause[-1], "ends") or words.is_verb(clause[-1])
+    return person and len(clause) > 2 and clause[1] in (*_BE, *_HAVE) and lacks
 
 
 def _is_verb_of(subject: str, word: str, before: list[str], following: str) -> bool:

@@ -80,10 +80,10 @@ def _whole(word: str, text: list[str]) -> str:
     return ""
 
 
-def _name(found: list[str], text: list[str]) -> str:
-    if any(words.listed(w, "ends") for w in found) and not words.is_compound(" ".join(found)):
-        return head_noun(" ".join(found)) or ""
-    kept = [*found[:-1], words.singular(found[-1])]
+def _name(phrase: list[str], text: list[str]) -> str:
+    if any(words.listed(w, "ends") for w in phrase) and not words.is_compound(" ".join(phrase)):
+        return head_noun(" ".join(phrase)) or ""
+    kept = [*phrase[:-1], words.singular(phrase[-1])]
     if (whole := words.one_name(" ".join(kept))) != " ".join(kept):
         return whole
     for start in (-3, -2):
@@ -125,8 +125,8 @@ def _may_go_on(name: str, following: str) -> bool:
     return bool(following) and not (listed or no_noun)
 
 
-def _doubt(name: str, found: list[str], query: str, text: list[str]) -> str:
-    wrote = list(map(words.singular, found))
+def _doubt(name: str, phrase: list[str], query: str, text: list[str]) -> str:
+    wrote = list(map(words.singular, phrase))
     if text and not set(wrote) <= {words.singular(w.removesuffix("'s")) for w in text}:
         return "not in the text"
     if words.is_abstract(name.split()[-1]):

@@ -65,7 +65,7 @@ class ForeignPrediction:
         return (self.draw,) if self.draw is not None and not nothing else ()
 
     @property
-    def told(self) -> str:
+    def title(self) -> str:
         """What it says it is of, for lists."""
         query = "" if self.query is None else f", '{self.query}'"
         return self.id or self.name or f"image {self.image}{query}"

@@ -46,7 +46,7 @@ def prepare(
     if not 0 <= no_target <= 1:
         raise ConfigError(f"data.prepare.no_target={no_target}: must be a share from 0 to 1")
     if no_target and WORLDS[world].fits_nothing is None:
-        has = ", ".join(name for name, found in WORLDS.items() if found.fits_nothing)
+        has = ", ".join(name for name, entry in WORLDS.items() if entry.fits_nothing)
         raise ConfigError(
             f"data.prepare.no_target={no_target}: every expression of world={world} has a target; "
             f"set data.prepare.world to {has}"

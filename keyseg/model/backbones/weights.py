@@ -179,8 +179,8 @@ def cached_folder(name: str, file: str) -> Path | None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, file)
-    return Path(found).parent if isinstance(found, str) else None
+    path = try_to_load_from_cache(name, file)
+    return Path(path).parent if isinstance(path, str) else None
 
 
 def is_hub_id(name: str) -> bool:

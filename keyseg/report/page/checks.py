@@ -183,13 +183,13 @@ def _imported(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _origin(cell: CellResult) -> str:
-    told = cell.imported
-    left = int(told.get("without") or 0)
-    fate = "counted as empty masks" if told.get("missing") == "empty" else "left out"
+    origin = cell.imported
+    left = int(origin.get("without") or 0)
+    fate = "counted as empty masks" if origin.get("missing") == "empty" else "left out"
     without = f"; {left} examples without a prediction, {fate}" if left else ""
     return (
-        f"{_name(cell)}: {told.get('form')}, {told.get('file')}, sha256 "
-        f"{str(told.get('sha256'))[:12]}, said by {told.get('said_by')}{without}"
+        f"{_name(cell)}: {origin.get('form')}, {origin.get('file')}, sha256 "
+        f"{str(origin.get('sha256'))[:12]}, said by {origin.get('said_by')}{without}"
     )
 
 
@@ -342,8 +342,8 @@ def _unequal(sweep: Sweep) -> Iterator[Notice]:
         alike: dict[str, list[CellResult]] = {}
         for cell in ours:
             alike.setdefault(asked(cell), []).append(cell)
-        told = (differ(lambda c: str(c.info.get(fact)), cells) for cells in alike.values())
-        return "\n".join(lines for lines in told if lines)
+        listed = (differ(lambda c: str(c.info.get(fact)), cells) for cells in alike.values())
+        return "\n".join(lines for lines in listed if lines)
 
     stated = [_protocol(cell) for cell in ours]
     keys = [k for k in dict.fromkeys(k for s in stated for k in s) if _several(stated, k)]

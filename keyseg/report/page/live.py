@@ -54,19 +54,25 @@ def head(answer: FirstScreen | None, progress: str, notes: Sequence[str], report
 
 
 def verdicts(
-    answer: FirstScreen | None, found: Sequence[Conclusion], *, working: bool = False
+    answer: FirstScreen | None, conclusions: Sequence[Conclusion], *, working: bool = False
 ) -> str:
     """What the cells that are done say, marked interim until all are.
 
     `working`: whether they are just being asked again.
     """
     interim = answer is not None and answer.state == "interim"
-    shown = {"answer": answer, "found": found, "interim": interim, "colours": _colours(found)}
-    return part("verdicts", **shown, working=working)
+    return part(
+        "verdicts",
+        answer=answer,
+        conclusions=conclusions,
+        interim=interim,
+        colours=_colours(conclusions),
+        working=working,
+    )
 
 
-def _colours(found: Sequence[Conclusion]) -> list[str]:
-    return ["" if one.index is None else look(one.index).colour for one in found]
+def _colours(conclusions: Sequence[Conclusion]) -> list[str]:
+    return ["" if one.index is None else look(one.index).colour for one in conclusions]
 
 
 def cells(headers: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]]) -> str:

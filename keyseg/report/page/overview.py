@@ -22,8 +22,8 @@ _OURS = "<!-- keyseg: all sweeps -->"
 
 def keep(out_dir: Path, answer: Mapping[str, Any]) -> None:
     """Leave beside a report what the page of all sweeps says of it."""
-    told = {**answer, "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
-    disk.replace(out_dir / ANSWER, json.dumps(told, indent=1, ensure_ascii=False).encode())
+    stamped = {**answer, "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M")}
+    disk.replace(out_dir / ANSWER, json.dumps(stamped, indent=1, ensure_ascii=False).encode())
 
 
 def write(reports: Path) -> Path | None:
@@ -56,9 +56,11 @@ def _answers(reports: Path) -> list[dict[str, Any]]:
     answers = []
     for file in reports.glob(f"*/{ANSWER}"):
         try:
-            told = json.loads(file.read_bytes())
-            known = {key: told[key] for key in ("name", "heading", "sentence", "state", "written")}
-            facts = {str(key): str(value) for key, value in told["facts"].items()}
+            stored = json.loads(file.read_bytes())
+            known = {
+                key: stored[key] for key in ("name", "heading", "sentence", "state", "written")
+            }
+            facts = {str(key): str(value) for key, value in stored["facts"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         answers.append({**known, "facts": facts, "folder": file.parent.name})

@@ -25,15 +25,15 @@ def under_dialects(data: ReportData) -> Sequence[Block]:
     return [_table(data.sweep, rows), *_orders(rows)]
 
 
-def _table(sweep: Sweep, found: pd.DataFrame) -> Table:
+def _table(sweep: Sweep, scores: pd.DataFrame) -> Table:
     known = dialects()
-    names = sorted(found["dialect"].unique(), key=lambda name: (name != OURS, name))
+    names = sorted(scores["dialect"].unique(), key=lambda name: (name != OURS, name))
     lines = []
     for measure, title in zip(COMPARED, titles(COMPARED), strict=True):
-        mean = found.groupby(["label", "dialect"])[measure].mean()
-        sd = found.groupby(["label", "dialect"])[measure].std()
+        mean = scores.groupby(["label", "dialect"])[measure].mean()
+        sd = scores.groupby(["label", "dialect"])[measure].std()
         for variant in sweep.variants:
-            if variant.label not in set(found["label"]):
+            if variant.label not in set(scores["label"]):
                 continue
             keys = [(variant.label, name) for name in names]
             entries = [
@@ -58,14 +58,14 @@ def _entry(value: float, spread: float) -> Entry:
     return Entry(percent(value), spread=f"± {percent(spread)}" if isfinite(spread) else "")
 
 
-def _orders(found: pd.DataFrame) -> list[str]:
+def _orders(scores: pd.DataFrame) -> list[str]:
     """Which rules put the variants in another order by gIoU."""
-    mean = found.groupby(["dialect", "label"], sort=False)["giou"].mean().unstack()
+    mean = scores.groupby(["dialect", "label"], sort=False)["giou"].mean().unstack()
     if mean.shape[1] < 2:
         return []
     orders = {n: list(row.sort_values(ascending=False).index) for n, row in mean.iterrows()}
     other = [str(name) for name, order in orders.items() if order != orders[OURS]]
     if not other:
         return ["Every rule puts the variants in the same order by gIoU."]
-    told = "; ".join(f"{name}: {' > '.join(map(str, orders[name]))}" for name in [OURS, *other])
-    return [f"The order by gIoU depends on the rule. {told}."]
+    listed = "; ".join(f"{name}: {' > '.join(map(str, orders[name]))}" for name in [OURS, *other])
+    return [f"The order by gIoU depends on the rule. {listed}."]

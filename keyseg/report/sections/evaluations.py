@@ -136,12 +136,12 @@ def _looks(sweep: Sweep) -> Iterator[str]:
         )
 
 
-def _notes(found: Sequence[OnTestSet]) -> Iterator[str]:
-    for each in (one for one in found if not one.own):
-        told = [e for of_run in each.evaluated.values() for e in of_run]
-        if len(versions := {e.of.get("data") for e in told}) > 1:
+def _notes(test_sets: Sequence[OnTestSet]) -> Iterator[str]:
+    for each in (one for one in test_sets if not one.own):
+        evaluations = [e for of_run in each.evaluated.values() for e in of_run]
+        if len(versions := {e.of.get("data") for e in evaluations}) > 1:
             yield f"{each.title}: the runs did not read the same data ({len(versions)} versions)."
-        if len({e.of.get("code") for e in told}) > 1:
+        if len({e.of.get("code") for e in evaluations}) > 1:
             yield f"{each.title}: the runs were not read by the same code."
         cells = {c.signature: c for c in each.sweep.cells}
         ours = [s for s in each.evaluated if not cells[s].imported]
@@ -169,10 +169,10 @@ def _notes(found: Sequence[OnTestSet]) -> Iterator[str]:
             yield f"{each.title}: {chosen} of its examples are among those that chose the weights."
 
 
-def _origin(label: str, told: Mapping[str, Any]) -> str:
+def _origin(label: str, origin: Mapping[str, Any]) -> str:
     return (
-        f"{label}: {told.get('file')}, sha256 {str(told.get('sha256'))[:12]}, said by "
-        f"{told.get('said_by')}"
+        f"{label}: {origin.get('file')}, sha256 {str(origin.get('sha256'))[:12]}, said by "
+        f"{origin.get('said_by')}"
     )
 
 

@@ -83,11 +83,11 @@ def _budget(variant: VariantResult, row: dict[object, object]) -> Budget:
     return Budget(variant.mean("steps"), mean, value, low, high, variant.at_plateau)
 
 
-def crossings(found: Sequence[Curve]) -> list[Crossing]:
+def crossings(curves: Sequence[Curve]) -> list[Crossing]:
     """Every crossing of two curves, against steps and against hours, within what both reach."""
     return [
         crossing
-        for first, second in combinations(found, 2)
+        for first, second in combinations(curves, 2)
         for axis in ("steps", "hours")
         for crossing in _between(first, second, axis)
     ]

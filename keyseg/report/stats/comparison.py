@@ -166,7 +166,7 @@ def _sets(contrast: Contrast, protocol: str) -> list[tuple[ProtocolSamples, ...]
     order = [v for of, against in contrast.pairs for v in (against, of)]
     shared = sorted(contrast.shared_seeds)
     by_seed = [_by_seed(v, contrast, shared) for v in order]
-    cells = [tuple(found[seed] for found in by_seed) for seed in shared]
+    cells = [tuple(cells_of[seed] for cells_of in by_seed) for seed in shared]
     if not cells and contrast.plain:
         cells = list(zip(*(v.finished for v in order), strict=False))
     sets = [on_common_examples([part_of(cell, protocol) for cell in row]) for row in cells]
@@ -194,8 +194,10 @@ def _table(sets: Sequence[tuple[ProtocolSamples, ...]]) -> np.ndarray:
     return table.reshape(len(images), len(sets), -1, 2, len(COLUMNS))
 
 
-def _scaled(found: inference.Estimate, factor: float) -> inference.Estimate:
-    return inference.Estimate(factor * found.value, factor * found.low, factor * found.high)
+def _scaled(estimate: inference.Estimate, factor: float) -> inference.Estimate:
+    return inference.Estimate(
+        factor * estimate.value, factor * estimate.low, factor * estimate.high
+    )
 
 
 def _mcnemar(parts: Sequence[ProtocolSamples]) -> tuple[int, int, float]:

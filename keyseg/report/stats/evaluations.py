@@ -75,8 +75,8 @@ def evaluations(whole: Sweep, mine: OnTestSet, seed: int) -> list[OnTestSet]:
         seed: of every resample.
     """
     stored = {cell.signature: _stored(cell) for cell in whole.cells if cell.status == "done"}
-    found = dict.fromkeys(e.of_set for each in stored.values() for e in each)
-    sets = sorted(found, key=lambda s: _order(whole.design.get("tests") or [], s))
+    test_sets = dict.fromkeys(e.of_set for each in stored.values() for e in each)
+    sets = sorted(test_sets, key=lambda s: _order(whole.design.get("tests") or [], s))
     first = [mine] if sets and mine.sweep.finished else []
     return [*first, *(_on(whole, s, stored, seed) for s in sets)]
 
@@ -84,19 +84,19 @@ def evaluations(whole: Sweep, mine: OnTestSet, seed: int) -> list[OnTestSet]:
 def lacking(sweep: Sweep) -> dict[str, list[str]]:
     """By run, the declared test sets that it was not read on."""
     declared = [str(item) for item in sweep.design.get("tests") or []]
-    found = {}
+    missing_of = {}
     for cell in sweep.finished:
         there = {f"{e.of_set.data}:{e.of_set.split}" for e in _stored(cell)}
         there |= {e.of_set.data for e in _stored(cell) if e.of_set.split == "test"}
         if not cell.imported and (missing := [d for d in declared if d not in there]):
-            found[f"{cell.label}, seed {cell.seed}"] = missing
-    return found
+            missing_of[f"{cell.label}, seed {cell.seed}"] = missing
+    return missing_of
 
 
-def tidy(found: Iterable[OnTestSet], what: str) -> pd.DataFrame:
+def tidy(test_sets: Iterable[OnTestSet], what: str) -> pd.DataFrame:
     """`scores` or `contrasts` of all test sets under each other, with a first column `test_set`."""
     frames = []
-    for each in found:
+    for each in test_sets:
         frame = each.scores if what == "scores" else each.contrasts
         if what == "scores":
             frame = frame[frame["slice"] == ""]
@@ -132,13 +132,13 @@ def _on(
     )
 
 
-def _read_on(cell: CellResult, found: Sequence[Evaluation]) -> CellResult:
-    if not found:
+def _read_on(cell: CellResult, evaluations: Sequence[Evaluation]) -> CellResult:
+    if not evaluations:
         status = NOT_EVALUATED if cell.status == "done" else cell.status
         return replace(cell, samples=pd.DataFrame(), status=status)
-    samples = pd.concat([e.samples for e in found], ignore_index=True)
+    samples = pd.concat([e.samples for e in evaluations], ignore_index=True)
     return replace(
-        cell, samples=samples, info={**cell.info, "protocol": found[0].about["protocol"]}
+        cell, samples=samples, info={**cell.info, "protocol": evaluations[0].about["protocol"]}
     )
 
 

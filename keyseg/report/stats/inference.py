@@ -192,9 +192,9 @@ def bootstrap(
     return Estimate(value, low, high)
 
 
-def _quantiles(found: np.ndarray, level: np.ndarray) -> np.ndarray:
+def _quantiles(resampled: np.ndarray, level: np.ndarray) -> np.ndarray:
     """(resamples, M) at (M,) levels, interpolated."""
-    columns = zip(found.T, level, strict=True)
+    columns = zip(resampled.T, level, strict=True)
     return np.array([float(np.quantile(column.astype(float), at)) for column, at in columns])
 
 

@@ -64,14 +64,14 @@ def interventions(sweep: Sweep, seed: int) -> pd.DataFrame:
 
 def _of(variant: VariantResult, seed: int) -> Iterator[dict[str, object]]:
     stored = [(cell, fresh(cell)) for cell in variant.finished]
-    present = [(s.intervention, s.protocol) for _, found in stored for s in found]
+    present = [(s.intervention, s.protocol) for _, stored_of in stored for s in stored_of]
     for token in REPLACED:
         for kind in REPLACEMENTS:
             for protocol in dict.fromkeys(p for i, p in present if i == Intervention(token, kind)):
                 pairs = [
                     _pair(cell, s)
-                    for cell, found in stored
-                    for s in found
+                    for cell, stored_of in stored
+                    for s in stored_of
                     if (s.intervention, s.protocol) == (Intervention(token, kind), protocol)
                 ]
                 key = {"protocol": protocol, "label": variant.label, "token": token, "kind": kind}

@@ -139,7 +139,7 @@ def judged(sweep: Sweep, taken: Sequence[TakenLook]) -> TakenLook:
         for k, c in enumerate(every)
         if c.name in asked
     ]
-    rests_on = [c for v in now.variants for c in v.finished if _told(v.label, rulings)]
+    rests_on = [c for v in now.variants for c in v.finished if _is_ruled(v.label, rulings)]
     return TakenLook(
         number=number,
         seeds=plan.at[number - 1],
@@ -157,12 +157,12 @@ def samples_hash(directory: Path) -> str:
     return disk.sha256(RunDirectory(directory).samples_file)[:16]
 
 
-def _told(label: str, rulings: Sequence[Ruling]) -> bool:
+def _is_ruled(label: str, rulings: Sequence[Ruling]) -> bool:
     return any(label in ruling.labels for ruling in rulings)
 
 
-def _pair(found: Seen | None, m: int) -> tuple[float, float]:
-    return (nan, nan) if found is None else (float(found.p[m]), float(found.equivalence[m]))
+def _pair(seen: Seen | None, m: int) -> tuple[float, float]:
+    return (nan, nan) if seen is None else (float(seen.p[m]), float(seen.equivalence[m]))
 
 
 def _column(look: TakenLook, every: Sequence[Contrast]) -> np.ndarray:
@@ -230,8 +230,8 @@ class Standing:
         family, at = self.plan.family, self.plan.at
         either = np.minimum(2 * sequential.overall(p / 2, family, at), 1)
         small = sequential.overall(equivalence, family, at)
-        told = np.isfinite(p).any(0)
-        return np.where(told, either, np.nan), np.where(told, small, np.nan)
+        known = np.isfinite(p).any(0)
+        return np.where(known, either, np.nan), np.where(known, small, np.nan)
 
     def stage(self, contrast: str, metric: str, protocol: str) -> str:
         """What stands in the place of a verdict: "interim", "given up"; "" where nothing does."""
@@ -292,13 +292,13 @@ def by_contrast(sweep: Sweep) -> Callable[[Contrast], Standing | None]:
     """
     own, parts = standing(sweep), _parts(sweep)
 
-    def found(contrast: Contrast) -> Standing | None:
+    def standing_of(contrast: Contrast) -> Standing | None:
         here = {cell.signature for variant in contrast.variants for cell in variant.cells}
         if any(stand is None and here <= known for stand, known in parts):
             return None
         return next((stand for stand, known in parts if stand and here & known), own)
 
-    return found
+    return standing_of
 
 
 def _parts(sweep: Sweep) -> list[tuple[Standing | None, frozenset[str]]]:

@@ -164,7 +164,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
         block = [
             (c, h and _over_looks(stands[c.name], c, h, protocol, margin, n)) for c, h in block
         ]
-        known = [held for _, held in block if held]
+        known = [comparison for _, comparison in block if comparison]
         pending = len(block) - len(known)
         lost = {c.name: fallen(c, protocol) for c in every}
         reached = {c.name: training.reach(c, lost[c.name]) for c in every}
@@ -172,7 +172,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
             corrected = {
                 s: iter(inference.holm([h.p[s][m] for h in known], pending)) for s in TESTS
             }
-            for contrast, held in block:
+            for contrast, comparison in block:
                 stand = stands[contrast.name]
                 row: dict[str, object] = {
                     "protocol": protocol,
@@ -180,12 +180,14 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                     "label": contrast.of.label if contrast.plain else "",
                     "baseline": contrast.against.label if contrast.plain else "",
                     "metric": measure.name,
-                    "hole": _hole(contrast, held, lost[contrast.name]),
+                    "hole": _hole(contrast, comparison, lost[contrast.name]),
                 }
-                if held:
+                if comparison:
                     adjusted = {test: float(next(corrected[test])) for test in TESTS}
                     stage = stand.stage(contrast.name, measure.name, protocol) if stand else None
-                    row |= _row(held, m, adjusted, len(block), margin[m], *_hours(contrast), stage)
+                    row |= _row(
+                        comparison, m, adjusted, len(block), margin[m], *_hours(contrast), stage
+                    )
                     if measure.name in OF_KEY and not contrast.asks_key:
                         row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
@@ -199,16 +201,16 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
 def _over_looks(
     stand: looks.Standing | None,
     contrast: Contrast,
-    held: Comparison,
+    comparison: Comparison,
     protocol: str,
     margin: np.ndarray,
     contrasts: int,
 ) -> Comparison:
     """A comparison whose verdict follows the boundary: its p values are those of all looks."""
     if stand is None:
-        return held
+        return comparison
     p, equivalence = stand.over_looks(contrast, protocol, margin, contrasts)
-    return replace(held, p={**held.p, "both": p, "equivalence": equivalence})
+    return replace(comparison, p={**comparison.p, "both": p, "equivalence": equivalence})
 
 
 def _no_result(hole: str) -> dict[str, object]:
@@ -227,7 +229,7 @@ def _measured(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _row(
-    held: Comparison,
+    comparison: Comparison,
     m: int,
     holm: dict[str, float],
     contrasts: int,
@@ -237,25 +239,25 @@ def _row(
     stage: str | None = None,
 ) -> dict[str, object]:
     """`stage`: of a sweep whose seeds come by looks, "" where that says nothing; else None."""
-    seeds = len(held.by_seed)
+    seeds = len(comparison.by_seed)
     main = "both" if seeds > 1 else "images"
     ends = {
-        f"{end}_{source}": float(getattr(found, end)[m])
-        for source, found in held.intervals.items()
+        f"{end}_{source}": float(getattr(each, end)[m])
+        for source, each in comparison.intervals.items()
         for end in ("low", "high")
     }
     low, high = ends[f"low_{main}"], ends[f"high_{main}"]
     evidence = verdict.Evidence(
         measure=MEASURES[m],
-        difference=float(held.value[m]),
+        difference=float(comparison.value[m]),
         low=low,
         high=high,
         p=holm[main if stage is None else "both"],
         n_seeds=seeds,
-        n_images=held.sources.n_images,
-        images=float(held.sources.images[m]),
-        seeds=float(held.sources.seeds[m]),
-        interaction=float(held.sources.interaction[m]),
+        n_images=comparison.sources.n_images,
+        images=float(comparison.sources.images[m]),
+        seeds=float(comparison.sources.seeds[m]),
+        interaction=float(comparison.sources.interaction[m]),
         hours=hours,
         device=device,
         contrasts=contrasts,
@@ -263,35 +265,35 @@ def _row(
         margin=float(margin),
         stage=stage or "",
     )
-    of_mcnemar = held.mcnemar if MEASURES[m].name == MCNEMAR else None
+    of_mcnemar = comparison.mcnemar if MEASURES[m].name == MCNEMAR else None
     won, lost, p = of_mcnemar or (None, None, None)
     return {
-        "difference": float(held.value[m]),
+        "difference": float(comparison.value[m]),
         "low": low,
         "high": high,
         **ends,
-        **{f"p_{test}": float(found[m]) for test, found in held.p.items()},
+        **{f"p_{test}": float(each[m]) for test, each in comparison.p.items()},
         **{f"holm_{test}": p for test, p in holm.items()},
         "margin": float(margin),
-        "sd": float(_spread(held.by_seed)[m]),
-        "effect_images": float(held.effects[0][m]),
-        "effect_seeds": float(held.effects[1][m]),
+        "sd": float(_spread(comparison.by_seed)[m]),
+        "effect_images": float(comparison.effects[0][m]),
+        "effect_seeds": float(comparison.effects[1][m]),
         "won": won,
         "lost": lost,
         "mcnemar": p,
         "seeds": seeds,
-        "examples": held.examples,
-        "images": held.sources.n_images,
-        **_beside(held, m),
+        "examples": comparison.examples,
+        "images": comparison.sources.n_images,
+        **_beside(comparison, m),
         "verdict": verdict.word(evidence),
         "sentence": verdict.sentence(evidence),
         "caveat": verdict.caveat(evidence),
     }
 
 
-def _beside(held: Comparison, m: int) -> dict[str, object]:
+def _beside(comparison: Comparison, m: int) -> dict[str, object]:
     """What stands beside a verdict: all trainings, if some collapsed, and the median of seeds."""
-    everyone, strict, median = held.everyone, held.corrected, held.median
+    everyone, strict, median = comparison.everyone, comparison.corrected, comparison.median
     low, high = float(everyone.low[m]), float(everyone.high[m])
     word = verdict.of_everyone(MEASURES[m], float(strict.low[m]), float(strict.high[m]))
     numbers = {
@@ -303,9 +305,9 @@ def _beside(held: Comparison, m: int) -> dict[str, object]:
         "high_median": float(median.high[m]),
         "confidence_median": median.confidence,
     }
-    collapsed = sentence(held.sides)
+    collapsed = sentence(comparison.sides)
     second = verdict.second_reading(
-        float(held.value[m]), numbers["difference_all"], low, high, word, numbers["median"]
+        float(comparison.value[m]), numbers["difference_all"], low, high, word, numbers["median"]
     )
     return {
         **numbers,
@@ -315,10 +317,10 @@ def _beside(held: Comparison, m: int) -> dict[str, object]:
     }
 
 
-def _hole(contrast: Contrast, held: Comparison | None, lost: Mapping[str, set[int]]) -> str:
+def _hole(contrast: Contrast, comparison: Comparison | None, lost: Mapping[str, set[int]]) -> str:
     """What the result lacks of the design; of one without a result, why."""
-    hole = contrast.hole(held.seeds if held else 0)
-    if held is None and not contrast.open and any(lost.values()):
+    hole = contrast.hole(comparison.seeds if comparison else 0)
+    if comparison is None and not contrast.open and any(lost.values()):
         which = ", ".join(
             f"{k} in seed {', '.join(map(str, sorted(s)))}" for k, s in lost.items() if s
         )

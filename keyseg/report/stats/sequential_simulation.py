@@ -134,9 +134,9 @@ def _read(
         by = Sources(of_images, of_seeds, shared, freedom, images, n)
         p[here] = inference.both_p(values[here], by)
         small[here] = inference.equivalence_p(values[here], by, margins[here])
-        for family, found in hope.items():
+        for family, reachable in hope.items():
             args = margins[here], family, looks, len(margin)
-            found[here] = sequential.chance(values[here], by, *args).any
+            reachable[here] = sequential.chance(values[here], by, *args).any
     return Read(at_seeds, p, small, hope)
 
 
@@ -144,11 +144,11 @@ def fixed(seen: Read, seeds: int) -> Endings:
     """The verdicts of so many seeds for everyone, by Holm's method: the usual design."""
     at = seen.seeds.index(seeds)
     _, repeats, contrasts = seen.p.shape
-    told = [
+    corrected = [
         Corrected(*(inference.holm(np.nan_to_num(each, nan=1.0)) for each in pair))
         for pair in zip(seen.p[at], seen.equivalence[at], strict=True)
     ]
-    words, small = np.array([t.words for t in told]), np.array([t.small for t in told])
+    words, small = np.array([t.words for t in corrected]), np.array([t.small for t in corrected])
     return Endings(words, small, np.full((repeats, contrasts + 1), seeds))
 
 

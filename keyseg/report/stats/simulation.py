@@ -173,9 +173,9 @@ def apart(
 
 def _claims(said: np.ndarray, false: frozenset[str], right: frozenset[str]) -> Claims:
     """said (R, K, METRICS) sets of words."""
-    wrong = np.vectorize(lambda found: bool(found & false))(said).any(1).mean(0)
-    true = np.vectorize(lambda found: bool(found & right))(said).mean((0, 1))
-    shares = (dict(zip(METRICS, map(float, found), strict=True)) for found in (wrong, true))
+    wrong = np.vectorize(lambda words: bool(words & false))(said).any(1).mean(0)
+    true = np.vectorize(lambda words: bool(words & right))(said).mean((0, 1))
+    shares = (dict(zip(METRICS, map(float, words), strict=True)) for words in (wrong, true))
     return Claims(*shares)
 
 

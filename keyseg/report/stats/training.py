@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.verdict import NO_RESULT
-from keyseg.report.store import CellResult, at_plateau, told
+from keyseg.report.store import CellResult, at_plateau, training_of
 from keyseg.runs.convergence import SAYS_NOTHING, UNTRAINED
 
 
@@ -44,7 +44,7 @@ def reach(contrast: Contrast, left_out: Mapping[str, set[int]] | None = None) ->
     if not ours:
         return Reach("")
     sides = {v.label: [c for c in v.finished if counts(c)] for v in ours}
-    training = "; ".join(f"{label}: {told(cells)}" for label, cells in sides.items())
+    training = "; ".join(f"{label}: {training_of(cells)}" for label, cells in sides.items())
     words = {label: {c.convergence.word for c in cells} for label, cells in sides.items()}
     untrained = [label for label, states in words.items() if states == {UNTRAINED}]
     if untrained:

@@ -33,12 +33,12 @@ from keyseg.report.tables.table import (
 )
 
 
-def verdicts(sweep: Sweep, found: pd.DataFrame) -> list[Table]:
+def verdicts(sweep: Sweep, results: pd.DataFrame) -> list[Table]:
     """One table a metric of the design: every contrast with both sources of doubt kept apart."""
     protocol = sweep.headline
     out = []
     for name in sweep.metrics:
-        rows = found[(found["metric"] == name) & (found["protocol"] == protocol)]
+        rows = results[(results["metric"] == name) & (results["protocol"] == protocol)]
         if rows.empty:
             continue
         where = {v.label: v.index for v in sweep.variants}
@@ -124,11 +124,11 @@ def _median(row: Mapping[Any, Any]) -> Entry:
     )
 
 
-def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
+def contrasts(sweep: Sweep, results: pd.DataFrame) -> Table | None:
     """Differences of every measure in brief; None where nothing is held against anything."""
-    if found.empty:
+    if results.empty:
         return None
-    known = found.loc[found["verdict"] != NO_RESULT, "seeds"]
+    known = results.loc[results["verdict"] != NO_RESULT, "seeds"]
     over = (
         "seeds and images"
         if len(known) == 0 or known.max() > 1
@@ -141,12 +141,12 @@ def contrasts(sweep: Sweep, found: pd.DataFrame) -> Table | None:
         f"95 % interval over {over}; ± the standard deviation of the seeds' differences. The word "
         "follows Holm's p over the contrasts of one column."
     )
-    index = {(r["protocol"], r["contrast"], r["metric"]): r for r in found.to_dict("records")}
+    index = {(r["protocol"], r["contrast"], r["metric"]): r for r in results.to_dict("records")}
     where = {v.label: v.index for v in sweep.variants}
     sides = {c.name: c.variants for c in declared(sweep)}
     lines = []
     for protocol, title in protocols(sweep).items():
-        rows = found[found["protocol"] == protocol].drop_duplicates("contrast")
+        rows = results[results["protocol"] == protocol].drop_duplicates("contrast")
         for row in rows.to_dict("records"):
             name, hole = str(row["contrast"]), str(row["hole"])
             if row["verdict"] == NO_RESULT:
@@ -187,12 +187,12 @@ class Conclusion:
     exploratory: bool = False
 
 
-def answers(sweep: Sweep, found: pd.DataFrame) -> list[Conclusion]:
+def answers(sweep: Sweep, results: pd.DataFrame) -> list[Conclusion]:
     """What the sweep says on its metrics, a line a contrast; [] without a contrast."""
     where = {v.label: v.index for v in sweep.variants}
     out = []
     for name in sweep.metrics:
-        rows = found[(found["metric"] == name) & (found["protocol"] == sweep.headline)]
+        rows = results[(results["metric"] == name) & (results["protocol"] == sweep.headline)]
         for row in rows.to_dict("records"):
             said = f"{row['verdict']} {row['at']}".rstrip()
             text = str(row["sentence"]).removeprefix(str(row["verdict"]))

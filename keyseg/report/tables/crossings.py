@@ -33,13 +33,13 @@ def table(sweep: Sweep, scores: pd.DataFrame) -> Table | None:
     )
 
 
-def _line(found: Crossing, unit: str) -> Line:
+def _line(crossing: Crossing, unit: str) -> Line:
     return Line(
-        f"{found.first} − {found.second}",
+        f"{crossing.first} − {crossing.second}",
         (
-            Entry("steps" if found.axis == "steps" else f"{unit}-hours"),
-            Entry(f"{found.at:.0f}" if found.axis == "steps" else quantity(found.at)),
-            Entry(percent(found.before, signed=True)),
-            Entry(percent(found.after, signed=True)),
+            Entry("steps" if crossing.axis == "steps" else f"{unit}-hours"),
+            Entry(f"{crossing.at:.0f}" if crossing.axis == "steps" else quantity(crossing.at)),
+            Entry(percent(crossing.before, signed=True)),
+            Entry(percent(crossing.after, signed=True)),
         ),
     )

@@ -15,13 +15,13 @@ from keyseg.runs.interventions import REPLACEMENTS
 SHOWN = ("giou", "ciou", "precision@0.5", "keyword_accuracy")
 
 
-def table(sweep: Sweep, found: pd.DataFrame) -> Table | None:
+def table(sweep: Sweep, results: pd.DataFrame) -> Table | None:
     """Untouched, replaced, and the difference with its interval; None without interventions."""
-    if found.empty:
+    if results.empty:
         return None
     index = {
         (r["protocol"], r["label"], r["token"], r["kind"], r["metric"]): r
-        for r in found.to_dict("records")
+        for r in results.to_dict("records")
     }
     colours = {v.label: v.index for v in sweep.variants}
     lines = []
@@ -41,15 +41,17 @@ def table(sweep: Sweep, found: pd.DataFrame) -> Table | None:
                 group=protocols(sweep).get(str(protocol), str(protocol)),
             )
         )
-    kinds = dict.fromkeys(found["kind"])
-    told = "; ".join(f"{kind}: {REPLACEMENTS[str(kind)]}" for kind in kinds)
-    over = "seeds and test images" if found["seeds"].max() > 1 else "test images, of these weights"
+    kinds = dict.fromkeys(results["kind"])
+    listed = "; ".join(f"{kind}: {REPLACEMENTS[str(kind)]}" for kind in kinds)
+    over = (
+        "seeds and test images" if results["seeds"].max() > 1 else "test images, of these weights"
+    )
     caption = (
         "Finished models read the test split again; what the language model hands on at the place "
         "of KEY (SEG) is replaced for all that reads it afterwards (fusion, context, keyword "
         "head); nothing is trained. Differences: replaced minus untouched, in points, on the same "
         f"examples and seeds; in brackets the 95 % interval over {over}, not corrected; p by "
-        f"Holm's method over all interventions of a column. Replaced by: {told}."
+        f"Holm's method over all interventions of a column. Replaced by: {listed}."
     )
     header = ("gIoU untouched", "gIoU replaced", *(f"Δ {BY_NAME[n].title}" for n in SHOWN), "Seeds")
     return Table("interventions", "Interventions", caption, "Intervention", header, lines)

@@ -16,7 +16,7 @@ _HOW = "geometric means over seeds, in brackets their 95 % interval (Student's t
 def tables(sweep: Sweep) -> list[Table]:
     """Speed of every variant, and every contrast of two; none where no training is at a plateau."""
     speeds = [speed(variant) for variant in sweep.variants]
-    if not any(found.seeds for found in speeds):
+    if not any(each.seeds for each in speeds):
         return []
     unit = cost_unit(cell.info for cell in sweep.finished)
     share = f"{100 * REACHED_SHARE:.0f} %"
@@ -29,10 +29,10 @@ def tables(sweep: Sweep) -> list[Table]:
         "for a line; budgets and schedules other than these may give other speeds.",
         "Variant",
         ("Plateau, val gIoU", f"Steps to {share}", f"{unit}-hours to {share}", "Seeds"),
-        [_line(found) for found in speeds],
+        [_line(each) for each in speeds],
     )
-    held = faster(sweep)
-    if not any(contrast.seeds for contrast in held):
+    contrasts = faster(sweep)
+    if not any(contrast.seeds for contrast in contrasts):
         return [own]
     return [
         own,
@@ -44,42 +44,42 @@ def tables(sweep: Sweep) -> list[Table]:
             "The word follows the p of steps, by Holm's method over these contrasts.",
             "Contrast",
             ("Times the steps", f"Times the {unit}-hours", "Seeds", "Verdict"),
-            [_contrast(contrast) for contrast in held],
+            [_contrast(contrast) for contrast in contrasts],
             text=frozenset({3}),
         ),
     ]
 
 
-def _line(found: Speed) -> Line:
-    counted = f"{len(found.seeds)} of {len(found.variant.finished)}"
+def _line(own: Speed) -> Line:
+    counted = f"{len(own.seeds)} of {len(own.variant.finished)}"
     entries = (
-        Entry(percent(found.plateau)),
-        _entry(spread(list(found.steps.values()))),
-        _entry(spread(list(found.hours.values()))),
-        Entry(counted if found.variant.finished else DASH),
+        Entry(percent(own.plateau)),
+        _entry(spread(list(own.steps.values()))),
+        _entry(spread(list(own.hours.values()))),
+        Entry(counted if own.variant.finished else DASH),
     )
-    hole = "" if found.seeds else found.variant.training
-    return Line(found.variant.label, entries, found.variant.index, found.variant.hole or hole)
+    hole = "" if own.seeds else own.variant.training
+    return Line(own.variant.label, entries, own.variant.index, own.variant.hole or hole)
 
 
-def _contrast(found: Faster) -> Line:
+def _contrast(result: Faster) -> Line:
     words = {"faster": "learns faster", "slower": "learns slower"}
-    sides = (found.contrast.of, found.contrast.against)
+    sides = (result.contrast.of, result.contrast.against)
     hole = "; ".join(f"{v.label}: {v.training or v.hole}" for v in sides)
     return Line(
-        found.contrast.name,
+        result.contrast.name,
         (
-            _entry(found.steps),
-            _entry(found.hours),
-            Entry(str(found.seeds)),
-            Entry("", word=words.get(found.word, found.word)),
+            _entry(result.steps),
+            _entry(result.hours),
+            Entry(str(result.seeds)),
+            Entry("", word=words.get(result.word, result.word)),
         ),
-        found.contrast.of.index,
-        hole if found.word == NO_RESULT else "",
+        result.contrast.of.index,
+        hole if result.word == NO_RESULT else "",
     )
 
 
-def _entry(found: Spread) -> Entry:
-    known = isfinite(found.low) and isfinite(found.high)
-    ends = f"[{quantity(found.low)}, {quantity(found.high)}]" if known else ""
-    return Entry(quantity(found.value), ends)
+def _entry(estimate: Spread) -> Entry:
+    known = isfinite(estimate.low) and isfinite(estimate.high)
+    ends = f"[{quantity(estimate.low)}, {quantity(estimate.high)}]" if known else ""
+    return Entry(quantity(estimate.value), ends)

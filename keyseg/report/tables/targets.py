@@ -110,13 +110,13 @@ def _named(rows: pd.DataFrame) -> str:
     return f" Shared first tokens, most frequent first: {'; '.join(parts)}."
 
 
-def _line(label: str, found: Targets) -> Line:
+def _line(label: str, targets: Targets) -> Line:
     entries = (
-        str(found.examples),
-        str(found.keywords),
-        DASH if found.tokens is None else str(found.tokens),
-        percent(found.collide),
-        *map(_share, (found.keyword, found.token)),
+        str(targets.examples),
+        str(targets.keywords),
+        DASH if targets.tokens is None else str(targets.tokens),
+        percent(targets.collide),
+        *map(_share, (targets.keyword, targets.token)),
     )
     return Line(label, [Entry(text) for text in entries])
 

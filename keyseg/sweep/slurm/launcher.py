@@ -201,11 +201,11 @@ class SlurmLauncher(SweepLauncher):
             commands = [[*keyseg, w, *to] for w in ("report", "sync") if self.report]
             if command:
                 commands.append([*keyseg, "notify", *to, "--command", command])
-            told = [
+            tasks = [
                 *(["makes the report"] if self.report else []),
                 *(["notifies"] if command else []),
             ]
-            what, does = "report", " and ".join(told)
+            what, does = "report", " and ".join(tasks)
         else:
             commands = [[*keyseg, "look", *to]]
             what, does = "look", "takes the look, and goes on with what is open"
@@ -337,7 +337,7 @@ class LeftLauncher(SlurmLauncher):
         return [
             Outcome(cell, FAILED, error=why)
             if cell.path in lost
-            else Outcome(cell, cell.open().status, found=True)
+            else Outcome(cell, cell.open().status, before=True)
             for cell in cells
         ]
 

@@ -61,7 +61,9 @@ class Overview:
         if record is None:
             return watch.read()
         asked = self.trouble is None
-        job, state = told(watch.run, record, jobs, asked=asked, behind_others=behind_others)
+        job, state = job_and_state(
+            watch.run, record, jobs, asked=asked, behind_others=behind_others
+        )
         row = watch.read(state)
         log = log_end(watch.run.path.parent, record) if state == LOST else ""
         reason = why(job, log)[0] if state == LOST else row.error
@@ -86,7 +88,7 @@ def _left(rows: Sequence[CellStatus], here: Sequence[bool]) -> list[CellStatus]:
     return [replace(r, state=STOPPED) if left else r for r, left in zip(rows, wait, strict=True)]
 
 
-def told(
+def job_and_state(
     run: RunDirectory, record: Submission, jobs: Jobs, *, asked: bool, behind_others: bool
 ) -> tuple[Job | None, str | None]:
     """The job of a run that went to SLURM, and its state; None: run.json says it.

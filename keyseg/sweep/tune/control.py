@@ -139,7 +139,7 @@ class Controller:
             self.judge.prepare(run)
         if not fresh and run.status == FAILED and not run.busy:
             # It ended after the last controller did; a second attempt would be another trial.
-            self.supervisor.outcomes.append(Outcome(cell, FAILED, found=True))
+            self.supervisor.outcomes.append(Outcome(cell, FAILED, before=True))
             return
         self.supervisor.add(cell)
 

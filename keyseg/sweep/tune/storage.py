@@ -38,8 +38,8 @@ def open_storage(sweep_dir: Path, url: str | None) -> BaseStorage:
         return get_storage(url)
     except Exception as error:
         reason = str(error).splitlines()[0]
-        told = without_passwords(f"hydra.sweeper.storage={url}: cannot be opened: {reason}")
-        raise ConfigError(told) from error
+        problem = without_passwords(f"hydra.sweeper.storage={url}: cannot be opened: {reason}")
+        raise ConfigError(problem) from error
 
 
 def open_study(

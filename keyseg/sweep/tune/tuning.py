@@ -110,7 +110,7 @@ class Tuning:
         if self.launcher.prepare:
             prepare([replace(probe, rerun=True) for probe in self.probes], self.console)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
-        with sweep_directory.held(self.sweep_dir, [self.name]):
+        with sweep_directory.hold(self.sweep_dir, [self.name]):
             pass  # no sweep of this name is at work
         lock = filelock.FileLock(self.sweep_dir / ".tuner.lock")
         try:
