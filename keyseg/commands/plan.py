@@ -22,6 +22,7 @@ from keyseg.runs.run_directory import DONE, RunDirectory, state_of
 from keyseg.runs.sweep_directory import TRIALS
 from keyseg.sweep import ranges
 from keyseg.sweep.stale import StaleCheck
+from keyseg.sweep.titles import in_brief, title_of
 
 
 def register(commands: Any) -> None:
@@ -200,8 +201,8 @@ def _stale(sweep_dir: Path, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         run = RunDirectory(sweep_dir / entry["signature"])
         if run.config_file.exists() and run.status == DONE:
             for reason in look.reasons(run):
-                by.setdefault(reason, []).append(f"{entry['label']} seed {entry.get('seed')}")
-    lines = [f"stale: {', '.join(titles)}: {reason}" for reason, titles in by.items()]
+                by.setdefault(reason, []).append(title_of(entry["label"], entry.get("seed")))
+    lines = [f"stale: {in_brief(titles)}: {reason}" for reason, titles in by.items()]
     return [*lines, "stale=rerun runs them again, stale=keep takes them as they are"] if by else []
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.sweeps import find_sweep, sweep_names
 from keyseg.config import ConfigError, resolve_path
+from keyseg.sweep.titles import in_brief
 
 if TYPE_CHECKING:
     from keyseg.sweep.status import CellStatus
@@ -136,7 +137,7 @@ def stale_lines(rows: Iterable[CellStatus]) -> Iterator[str]:
             if changed:
                 stale.setdefault(code.listed(changed), []).append(row.title)
     for changes, titles in stale.items():
-        yield f"stale: {', '.join(titles)}: other code now: {changes}"
+        yield f"stale: {in_brief(titles)}: other code now: {changes}"
     if stale:
         yield "stale=rerun with the command of the sweep runs them again, stale=keep takes them"
 

@@ -23,6 +23,7 @@ from keyseg.runs import targets, trunk
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep import start
 from keyseg.sweep.design import Design, Point
+from keyseg.sweep.titles import title_of
 
 Composed = Callable[[Sequence[str]], DictConfig | RunConfig]
 """From the overrides of a cell to its config, composed, or checked, too."""
@@ -65,7 +66,7 @@ class Cell:
     @property
     def title(self) -> str:
         """Label and seed: unique within a sweep."""
-        return f"{self.label} · seed {self.config.seed}"
+        return title_of(self.label, self.config.seed)
 
     def open(self) -> RunDirectory:
         """The run directory as it is."""

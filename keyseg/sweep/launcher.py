@@ -42,8 +42,9 @@ from keyseg.sweep.design import Design, read_design, to_json
 from keyseg.sweep.overrides import one_line_errors
 from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
-from keyseg.sweep.status import Watch, unique_titles
+from keyseg.sweep.status import Watch
 from keyseg.sweep.supervise import Outcome, Supervisor
+from keyseg.sweep.titles import unique_titles
 from keyseg.tracking import parent_run
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130

@@ -16,6 +16,7 @@ import filelock
 from keyseg.runs.run_directory import DONE, QUEUED, RUNNING, RunDirectory
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.stale import StaleCheck
+from keyseg.sweep.titles import in_brief
 
 _WAIT = 60.0  # seconds
 
@@ -58,7 +59,7 @@ def take_over(cells: Sequence[Cell], *, wanted: bool, create: bool = False) -> l
 
 
 def _lines(by: Mapping[str, Sequence[str]]) -> list[str]:
-    return [f"taken over from {sweep} (links): {', '.join(titles)}" for sweep, titles in by.items()]
+    return [f"taken over from {sweep} (links): {in_brief(titles)}" for sweep, titles in by.items()]
 
 
 def _other(cell: Cell, outputs: Path, look: StaleCheck) -> Path | None:

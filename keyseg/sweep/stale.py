@@ -20,6 +20,7 @@ from keyseg.model.backbones.weights import check_weights, weights_fingerprint
 from keyseg.runs import code
 from keyseg.runs.run_directory import DONE, PRUNED, RunDirectory
 from keyseg.sweep.cells import Cell
+from keyseg.sweep.titles import in_brief
 
 ASK, RERUN, KEEP = "ask", "rerun", "keep"
 HALF_DONE = "half done"
@@ -89,7 +90,7 @@ def summary_lines(cells: Sequence[Cell], stale: dict[str, list[str]]) -> list[st
     for cell in cells:
         if cell.signature in stale:
             by.setdefault("; ".join(stale[cell.signature]), []).append(cell.title)
-    return [f"{', '.join(titles)}: {reasons}" for reasons, titles in by.items()]
+    return [f"{in_brief(titles)}: {reasons}" for reasons, titles in by.items()]
 
 
 def check_study(sweep_dir: Path, choice: str) -> None:

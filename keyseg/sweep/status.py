@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from keyseg.runs.run_directory import (
     state_of,
     stored_config,
 )
+from keyseg.sweep.titles import unique_titles
 
 TESTING, LOST = "testing", "lost"
 """States beyond run.json's: the steps are done and the test split is read; its job ended without a
@@ -231,18 +232,6 @@ def _trial(info: Mapping[str, Any]) -> tuple[str, float]:
     """Where a run of a tuning stands among the others: by its study, and its trial's number."""
     trial = info.get("trial")
     return str(info.get("study") or ""), float("inf") if trial is None else float(trial)
-
-
-def unique_titles(cells: Iterable[tuple[str, object, str]]) -> list[str]:
-    """Labels; with the seed, and then the signature, where they are not unique without."""
-    rows = list(cells)
-    plain = [label for label, _, _ in rows]
-    if len(set(plain)) == len(plain):
-        return plain
-    seeded = [f"{label} · seed {seed}" for label, seed, _ in rows]
-    if len(set(seeded)) == len(seeded):
-        return seeded
-    return [f"{title} · {name[:6]}" for title, (_, _, name) in zip(seeded, rows, strict=True)]
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

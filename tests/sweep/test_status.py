@@ -16,7 +16,7 @@ from keyseg.sweep.progress import (
     shortened,
     time_left,
 )
-from keyseg.sweep.status import CellStatus, Watch, unique_titles, watches
+from keyseg.sweep.status import CellStatus, Watch, watches
 
 
 @pytest.fixture
@@ -166,13 +166,6 @@ def test_watches_follow_the_design_holes_included(run, tmp_path):
         ("full", "stopped"),
         ("self", "queued"),
     ]
-
-
-def test_titles_say_no_more_than_they_must():
-    assert unique_titles([("a", 0, "x"), ("b", 0, "y")]) == ["a", "b"]
-    assert unique_titles([("a", 0, "x"), ("a", 1, "y")]) == ["a · seed 0", "a · seed 1"]
-    twice = unique_titles([("a", 0, "x123456"), ("a", 0, "y123456")])
-    assert twice == ["a · seed 0 · x12345", "a · seed 0 · y12345"]
 
 
 @pytest.mark.parametrize(
