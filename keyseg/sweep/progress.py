@@ -17,6 +17,7 @@ from keyseg.config import OWN_TERMS
 from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, STOPPED
 from keyseg.sweep.status import LOST, TESTING, CellStatus
+from keyseg.sweep.titles import in_brief
 
 _STYLES = {
     RUNNING: "cyan",
@@ -299,15 +300,20 @@ class LineView:
             for line in advices([cell for cell in cells if cell.advice == reason]):
                 self._print(line)
         width = max((len(c.title) for c in cells), default=0)
+        now = time.strftime("%H:%M:%S")
+        for state in (DONE, PRUNED):
+            ended = [c.title for c in cells if c.state == state and c.title not in self._seen]
+            if ended:
+                self._print(f"{now}  {state} already: {in_brief(ended)}")
         for cell in cells:
             before = self._seen.get(cell.title)
             self._seen[cell.title] = (cell.state, cell.val_step)
             for text in self._news(cell, before):
-                self._print(f"{time.strftime('%H:%M:%S')}  {cell.title:<{width}}  {text}")
+                self._print(f"{now}  {cell.title:<{width}}  {text}")
 
     def _news(self, cell: CellStatus, before: tuple[str, int] | None) -> list[str]:
         if before is None and cell.state in (DONE, PRUNED):
-            return [f"{cell.state} already"]
+            return []
         news = []
         state, val_step = before or (QUEUED, cell.val_step)
         if cell.val_step > val_step or (

@@ -284,7 +284,7 @@ def test_lines_tell_each_thing_once(tmp_path):
     lines = [" ".join(line.split()[1:]) for line in console.file.getvalue().splitlines()]
     assert lines == [
         "fusion",
-        "self done already",
+        "done already: self",
         "full started",
         "full step 50/250 loss 0.500 gIoU 50.0 2.00 s/step 1.5 min left",
         "full trained; reading the test split",
