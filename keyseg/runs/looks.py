@@ -156,12 +156,14 @@ def contrast_lines(plan: LookPlan, taken: Sequence[TakenLook]) -> list[str]:
         return [f"no look of {of} is taken yet; every contrast is open"]
     last = {r.contrast: (look, r) for look in taken for r in look.rulings}
     width = max(map(len, last))
-    out = [f"look {len(taken)} of {of} is taken; {taken[-1].metric} decides"]
+    out = [
+        f"look {len(taken)} of {of} is taken; {taken[-1].metric} decides, where a p over all looks "
+        "so far, corrected, is at most 0.05"
+    ]
     for name, (look, r) in last.items():
-        edge = f"p = {r.overall:.3g} of 0.05 over {look.number} looks"
-        small = f"equivalence p = {r.overall_equivalence:.3g}"
+        numbers = f"p = {r.overall:.2g}, equivalence p = {r.overall_equivalence:.2g}"
         chance = f", {100 * r.chance:.0f} % chance of a verdict" if r.word in (OPEN, FUTILE) else ""
-        out.append(f"  {name:<{width}}  {r.word:<10}  {edge}, {small}{chance}")
+        out.append(f"  {name:<{width}}  {r.word:<10}  look {look.number}  {numbers}{chance}")
     return out
 
 
