@@ -4,6 +4,7 @@
     python benchmarks/mutations.py --count 10 --seed 1
     python benchmarks/mutations.py --commit 364ae30    code and tests of that commit
     python benchmarks/mutations.py --only 3f2a,91bc    some of them again, by the start of their ids
+    python benchmarks/mutations.py --results FILE      keeps what came out; given again, it goes on
 
 A mutation changes one place: a sign, a bound, a condition, a constant, or a line that is left out.
 The sample has as many of each kind, and is chosen by a hash of the place and the seed: other code
@@ -380,6 +381,24 @@ class Bench:
         return test in self.fit
 
 
+class Results:
+    """What came of each mutation of a commit, in as many rounds; kept in a file of lines."""
+
+    def __init__(self, file: Path | None, commit: str, rounds: int) -> None:
+        self.file = file
+        self.of = {"commit": commit, "rounds": rounds}
+        lines = file.read_text().splitlines() if file is not None and file.exists() else []
+        kept = [json.loads(line) for line in lines]
+        self.tests = {k["id"]: k["test"] for k in kept if self.of.items() <= k.items()}
+
+    def add(self, id: str, test: str | None) -> None:
+        """Note the test that found a mutation; None: it survived."""
+        self.tests[id] = test
+        if self.file is not None:
+            with self.file.open("a") as out:
+                out.write(json.dumps({**self.of, "id": id, "test": test}) + "\n")
+
+
 def clone(commit: str, folder: Path) -> Path:
     """The commit in a folder of its own."""
     root = folder / "checkout"
@@ -398,6 +417,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="CPU that a round may take")
     parser.add_argument("--rounds", type=int, default=3, choices=(1, 2, 3))
     parser.add_argument("--only", default="", help="ids, or their first digits, by commas")
+    parser.add_argument("--results", type=Path, help="a file of lines: what is in it is not tried")
     parser.add_argument("--list", action="store_true", help="show the sample and test nothing")
     asked = parser.parse_args()
     commit = ["git", "rev-parse", "--short", asked.commit]
@@ -415,10 +435,13 @@ def main() -> None:
         for library in LIBRARIES:
             importlib.import_module(library)
         bench = Bench(root, asked.seconds, asked.rounds)
+        results = Results(asked.results, name.stdout.strip(), asked.rounds)
         found: dict[str, str | None] = {}
         began = time.monotonic()
         for mutation in chosen:
-            found[str(mutation)] = bench.found_by(mutation)
+            if mutation.id not in results.tests:
+                results.add(mutation.id, bench.found_by(mutation))
+            found[str(mutation)] = results.tests[mutation.id]
             print(f"{found[str(mutation)] or 'SURVIVES'}: {mutation}", flush=True)
         shutil.rmtree(root)
     survivors = [mutation for mutation, test in found.items() if test is None]
