@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyseg.config import ALL, ConfigError, RunConfig, resolve_path
+from omegaconf import OmegaConf
+
+from keyseg.config import ALL, PROJECT, ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights
 from keyseg.sweep import buildable
 
@@ -32,6 +34,8 @@ def check(configs: Sequence[RunConfig]) -> None:
     buildable.check(configs)
     for cfg in _distinct(configs, lambda cfg: vars(cfg.model)):
         check_weights(cfg)
+    for line in untuned(configs):
+        print(line, file=sys.stderr)
     for cfg in _distinct(configs, lambda cfg: cfg.data):
         mix.check_readers(cfg.data)
         mix.prepare(cfg.data)
@@ -88,6 +92,28 @@ def unread(configs: Sequence[RunConfig], train: Sequence[Source]) -> list[str]:
                 "one. Take a model that knows them"
             )
     return lines
+
+
+_RATES_FOR = {"bruegel": "bruegel", "adamw": "tiny"}
+"""Options of `optim` whose learning rates were chosen for a small model: option -> model."""
+
+_RATES = ("lr", "lr_fusion", "lr_decoder")
+
+
+def untuned(configs: Sequence[RunConfig]) -> list[str]:
+    """A line for each model that would train at learning rates that were chosen for another."""
+    lines = []
+    for option, model in _RATES_FOR.items():
+        rates = OmegaConf.load(PROJECT / "experiments" / "optim" / f"{option}.yaml")
+        for cfg in configs:
+            own, name = vars(cfg.optim), cfg.model.name
+            if name != model and all(own[rate] == rates[rate] for rate in _RATES):
+                better = next((o for o, m in _RATES_FOR.items() if m == name), "released")
+                lines.append(
+                    f"note: model={name} trains at the learning rates of optim={option}, chosen "
+                    f"for model={model}; optim={better} has others"
+                )
+    return list(dict.fromkeys(lines))
 
 
 def check_devices(configs: Sequence[RunConfig]) -> None:

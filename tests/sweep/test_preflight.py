@@ -368,6 +368,32 @@ def test_what_is_missing_is_a_line_each(compose_run, tmp_path):
     assert not (tmp_path / "new" / "scenes").exists(), "scenes are made at the start"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["model=llava_1_5_7b", "optim=bruegel", "optim.steps=50"],
+            ["optim=bruegel, chosen for model=bruegel; optim=released has others"],
+        ),
+        (
+            ["model=tiny", "optim=bruegel"],
+            ["optim=bruegel, chosen for model=bruegel; optim=adamw has others"],
+        ),
+        (
+            ["model=bruegel", "optim=adamw"],
+            ["optim=adamw, chosen for model=tiny; optim=bruegel has others"],
+        ),
+        (["model=bruegel", "optim=bruegel"], []),
+        (["model=tiny", "optim=adamw"], []),
+        (["model=llava_1_5_7b", "optim=released"], []),
+        (["model=llava_1_5_7b", "optim=bruegel", "optim.lr=1e-4"], []),
+    ],
+)
+def test_learning_rates_that_were_chosen_for_another_model_are_named(compose_run, overrides, said):
+    lines = preflight.untuned([compose_run(*overrides), compose_run(*overrides)])
+    assert [line.partition("the learning rates of ")[2] for line in lines] == said
+
+
 def test_variants_without_key_are_let_through(small_run):
     kept = ("seg_only", "self", "mlp", "random_key")
     cells = [small_run(f"fusion={name}", "model.tokens.n_keys=0") for name in kept]
