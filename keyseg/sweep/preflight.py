@@ -104,7 +104,7 @@ def untuned(configs: Sequence[RunConfig]) -> list[str]:
     """A line for each model that would train at learning rates that were chosen for another."""
     lines = []
     for option, model in _RATES_FOR.items():
-        rates = OmegaConf.load(PROJECT / "experiments" / "optim" / f"{option}.yaml")
+        rates: Any = OmegaConf.load(PROJECT / "experiments" / "optim" / f"{option}.yaml")
         for cfg in configs:
             own, name = vars(cfg.optim), cfg.model.name
             if name != model and all(own[rate] == rates[rate] for rate in _RATES):
