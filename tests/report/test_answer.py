@@ -165,3 +165,37 @@ def test_without_a_contrast_or_a_result() -> None:
 )
 def test_interim_as_long_as_a_cell_is_open(states: tuple[str, ...], state: str) -> None:
     assert answer.answer(sweep(*states), [], HEADLINE).state == state
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "verdict", "claim", "numbers"),
+    [
+        (
+            "no difference at 600 steps",
+            "larger than 2 points: −0.2 points [−1.1, +0.7]",
+            "no difference",
+            "no difference larger than 2 points at 600 steps",
+            "−0.2 points [−1.1, +0.7]",
+        ),
+        (
+            "smaller than",
+            "2 points either way: +0.9 points; whether there is any is open",
+            "smaller than",
+            "smaller than 2 points either way",
+            "+0.9 points; whether there is any is open",
+        ),
+        (
+            "no difference",
+            "both are the same on every example and seed",
+            "no difference",
+            "no difference",
+            "both are the same on every example and seed",
+        ),
+        ("better at 80 steps", "+2.1 points: a", "better", "better at 80 steps", "+2.1 points: a"),
+    ],
+)
+def test_a_claim_has_its_bound(
+    word: str, text: str, verdict: str, claim: str, numbers: str
+) -> None:
+    line = Conclusion("gIoU", "v1 − v0", word, text, "", verdict=verdict)
+    assert (line.claim, line.numbers) == (claim, numbers)

@@ -241,7 +241,7 @@ class Standing:
             return GIVEN_UP if (metric, protocol) == (look.metric, look.protocol) else ""
         return INTERIM if self.interim and (ruling is None or ruling.word == OPEN) else ""
 
-    def note(self, contrast: str) -> str:
+    def note(self, contrast: str, metric: str, protocol: str) -> str:
         """Which look decided, or what is still to come."""
         if self.of:
             return f"p over the {len(self.taken)} looks of {self.of}"
@@ -250,6 +250,9 @@ class Standing:
         number, ruling = self.rulings[contrast]
         if ruling.word == OPEN:
             return f"{'after' if self.interim else 'open after'} {self.where(number)}"
+        look = self.taken[number - 1]
+        if (metric, protocol) != (look.metric, look.protocol):
+            return f"seeds until {self.where(number)}"
         if ruling.word == FUTILE:
             return (
                 f"given up at {self.where(number)}: a verdict by {self.plan.at[-1]} seeds had a "

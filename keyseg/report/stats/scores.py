@@ -192,7 +192,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
                         row["sentence"] = f"{row['verdict']}: not asked, answers hold no KEY"
                 else:
                     row |= _no_result(str(row["hole"]))
-                row["look"] = stand.note(contrast.name) if stand else ""
+                row["look"] = stand.note(contrast.name, measure.name, protocol) if stand else ""
                 row["declared"] = when(contrast, measure.name)
                 rows.append(training.qualified(row, reached[contrast.name]))
     return _measured(pd.DataFrame(rows, columns=list(CONTRAST_COLUMNS)), "difference")

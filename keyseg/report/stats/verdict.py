@@ -27,6 +27,9 @@ MOST_SEEDS = 200
 NO_RESULT = "no result"
 """The word for a declared contrast of which one variant has no finished cell."""
 
+NO_DIFFERENCE, SMALLER_THAN = "no difference", "smaller than"
+"""The words for a difference within the margin; the second where its interval excludes 0."""
+
 INTERIM, GIVEN_UP = "interim", "given up"
 """The words for a contrast that is open while seeds come look by look (docs/sequential.md), and for
 one that gets no more of them because a verdict is not to be expected."""
@@ -36,8 +39,8 @@ WORDS = (
     "worse",
     "higher",
     "lower",
-    "no difference",
-    "smaller than",
+    NO_DIFFERENCE,
+    SMALLER_THAN,
     "one seed (better)",
     "one seed (worse)",
     "one seed (higher)",
@@ -98,7 +101,7 @@ def word(e: Evidence) -> str:
     if e.stage:
         return e.stage
     if e.images == 0 and (e.n_seeds < 2 or e.seeds == 0):  # every example, every seed: the same
-        return "no difference" if e.difference == 0 and e.n_seeds > 1 else "no interval"
+        return NO_DIFFERENCE if e.difference == 0 and e.n_seeds > 1 else "no interval"
     if isfinite(e.p) and e.p <= ALPHA:
         which = direction(e.measure, e.difference)
         return which if e.n_seeds > 1 else f"one seed ({which})"
@@ -106,7 +109,7 @@ def word(e: Evidence) -> str:
         return "no interval"
     if not e.small:
         return "inconclusive"
-    return "no difference" if e.low <= 0 <= e.high else "smaller than"
+    return NO_DIFFERENCE if e.low <= 0 <= e.high else SMALLER_THAN
 
 
 def direction(measure: Measure, difference: float) -> str:
@@ -144,7 +147,7 @@ def sentence(e: Evidence) -> str:
     said = word(e)
     if said == "no interval":
         return f"no interval: {_why_none(e)}"
-    if said == "no difference" and not isfinite(e.low):
+    if said == NO_DIFFERENCE and not isfinite(e.low):
         return "no difference: both are the same on every example and seed"
     size = f"{points(e.difference)} points [{points(e.low)}, {points(e.high)}]"
     if e.measure.better < 0:
@@ -152,7 +155,7 @@ def sentence(e: Evidence) -> str:
     if said in (INTERIM, GIVEN_UP):
         known = size if isfinite(e.low) and isfinite(e.high) else f"{points(e.difference)} points"
         return f"{said}: {', '.join(filter(None, (known, p_text(e.p))))}"
-    if said in ("no difference", "smaller than"):
+    if said in (NO_DIFFERENCE, SMALLER_THAN):
         return _small(said, size, e)
     if said.startswith("one seed"):
         claim = said.removeprefix("one seed (").rstrip(")")
@@ -168,7 +171,7 @@ def sentence(e: Evidence) -> str:
 
 def _small(said: str, size: str, e: Evidence) -> str:
     known = f"{size}, equivalence {p_text(e.equivalence)}"
-    if said == "no difference":
+    if said == NO_DIFFERENCE:
         return f"no difference larger than {counted(e.margin)}: {known}"
     return (
         f"smaller than {counted(e.margin)} either way: {known}; whether there is any is open "

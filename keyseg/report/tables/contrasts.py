@@ -14,7 +14,7 @@ from keyseg.report.stats.collapse import FALLEN_SHARE, rate
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import sentence
 from keyseg.report.stats.registration import EXPLORATORY
-from keyseg.report.stats.verdict import NO_RESULT, p_text
+from keyseg.report.stats.verdict import NO_DIFFERENCE, NO_RESULT, SMALLER_THAN, p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import (
     BRIEF,
@@ -171,7 +171,8 @@ class Conclusion:
     `hole`: what the result lacks of the design; the text says it where there is no result.
     `training`: whether both sides had converged. `second`: how many trainings collapsed, and what
     all of them say; "" where none did. `look`: which look decided, where seeds come by looks.
-    `exploratory`: whether it was declared after the first submit.
+    `exploratory`: whether it was declared after the first submit. `verdict`: the word without the
+    steps that it is limited to.
     """
 
     metric: str
@@ -185,6 +186,23 @@ class Conclusion:
     second: str = ""
     look: str = ""
     exploratory: bool = False
+    verdict: str = ""
+
+    @property
+    def claim(self) -> str:
+        """The word with its bound: `no difference larger than 2 points at 600 steps`."""
+        bound, limit = self._bound(), self.word.removeprefix(self.verdict).strip()
+        return " ".join(filter(None, (self.verdict, bound, limit))) if bound else self.word
+
+    @property
+    def numbers(self) -> str:
+        """The text behind the claim."""
+        bound = self._bound()
+        return self.text.removeprefix(f"{bound}: ") if bound else self.text
+
+    def _bound(self) -> str:
+        bound, colon, _ = self.text.partition(": ")
+        return bound if colon and self.verdict in (NO_DIFFERENCE, SMALLER_THAN) else ""
 
 
 def answers(sweep: Sweep, results: pd.DataFrame) -> list[Conclusion]:
@@ -212,6 +230,7 @@ def answers(sweep: Sweep, results: pd.DataFrame) -> list[Conclusion]:
                     str(row["second"]) if isinstance(row["second"], str) else "",
                     str(row["look"]),
                     row["declared"] == EXPLORATORY,
+                    str(row["verdict"]),
                 )
             )
     return out

@@ -14,7 +14,7 @@ from typing import Any
 from keyseg.config import GENERATED, TEACHER_FORCED
 from keyseg.metrics import BY_NAME, OF_KEY
 from keyseg.report.stats.margin import number
-from keyseg.report.stats.verdict import ALPHA
+from keyseg.report.stats.verdict import ALPHA, NO_DIFFERENCE, SMALLER_THAN
 from keyseg.report.store import Sweep, VariantResult
 
 BRIEF = (
@@ -134,9 +134,9 @@ def word(row: Mapping[Any, Any]) -> str:
     said, margin = str(row["verdict"]), float(row["margin"])
     if said in ("better", "worse", "higher", "lower") and float(row["holm_equivalence"]) <= ALPHA:
         said = f"{said}, < {number(margin)}"
-    elif said == "no difference":
+    elif said == NO_DIFFERENCE:
         said = f"{said} > {number(margin)}"
-    elif said == "smaller than":
+    elif said == SMALLER_THAN:
         said = f"{said} {number(margin)}"
     return f"{said} {row['at']}" if row["at"] else said
 
