@@ -21,11 +21,12 @@ from keyseg.report.stats import looks as stats
 from keyseg.report.stats import scores
 from keyseg.report.stats.comparison import compare
 from keyseg.report.stats.contrasts import contrasts
+from keyseg.report.stats.verdict import p_text
 from keyseg.report.store import Sweep, load
 from keyseg.report.tables.contrasts import answers, rule
 from keyseg.report.tables.table import Table
 from keyseg.runs import declaration, looks, sweep_directory
-from keyseg.runs.looks import DIFFERS, FUTILE, OPEN, LookPlan, Ruling, TakenLook
+from keyseg.runs.looks import DIFFERS, EQUIVALENT, FUTILE, OPEN, LookPlan, Ruling, TakenLook
 from keyseg.runs.run_directory import RunDirectory
 
 PLAN = LookPlan((0, 1, 2, 3), (3, 4), "obrien_fleming")
@@ -145,6 +146,17 @@ def test_between_looks_verdicts_follow_the_boundary(folder: Path) -> None:
     assert now["full", "giou"] == "interim"
     assert now["cross", "giou"] == "given up"
     assert "look 1 of 2 (3 seeds) is taken" in checks.check(sweep)[0].text
+
+
+def test_what_was_shown_alike_has_the_p_of_that(folder: Path) -> None:
+    look = take(folder, {"full": EQUIVALENT, "cross": OPEN})
+    by = {r.labels[0]: r for r in look.rulings}
+    found = scores.contrasts(load(folder), 0)
+    _, table = section(ReportData(load(folder), found, found, {}))
+    assert isinstance(table, Table)
+    entries = {line.label: line.entries[0].interval for line in table.lines}
+    assert entries["full − seg_only"] == "equivalence " + p_text(by["full"].overall_equivalence)
+    assert entries["cross − seg_only"] == p_text(by["cross"].overall)
 
 
 def test_the_end_says_which_look_decided_what(folder: Path) -> None:

@@ -12,7 +12,7 @@ from keyseg.report.stats.looks import Standing, standing
 from keyseg.report.stats.verdict import p_text
 from keyseg.report.store import Sweep
 from keyseg.report.tables.table import DASH, Entry, Line, Table, percent
-from keyseg.runs.looks import OPEN, Ruling
+from keyseg.runs.looks import EQUIVALENT, OPEN, Ruling
 from keyseg.runs.provenance import cost_unit
 
 
@@ -57,8 +57,8 @@ def _table(sweep: Sweep, stand: Standing) -> Table:
         "looks",
         f"What each look said: {metric}",
         "Difference in points at each look, p over all looks so far by Holm's method, which the "
-        "boundary is applied to, and the look's word. A contrast that was decided is not looked at "
-        "again; a futile one was given up.",
+        "boundary is applied to (of equivalence, where that was shown), and the look's word. A "
+        "contrast that was decided is not looked at again; a futile one was given up.",
         "Contrast",
         header,
         lines,
@@ -69,4 +69,6 @@ def _entry(ruling: Ruling | None) -> Entry:
     if ruling is None:
         return Entry(DASH)
     value = DASH if ruling.difference is None else percent(ruling.difference, signed=True)
+    if ruling.word == EQUIVALENT:
+        return Entry(value, f"equivalence {p_text(ruling.overall_equivalence)}", word=ruling.word)
     return Entry(value, p_text(ruling.overall), word=ruling.word)
