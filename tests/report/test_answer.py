@@ -126,6 +126,15 @@ def test_no_difference_keeps_its_bound_and_its_steps(
     assert found == f"On gIoU: {sentence}"
 
 
+def test_a_small_difference_is_named_with_its_bound() -> None:
+    text = "2 points either way: +0.9 points [+0.1, +1.7], equivalence p = 0.030; open (p = 0.294)"
+    word = "smaller than at 120 steps"
+    line = Conclusion("gIoU", "v1 − v0", word, text, "", verdict="smaller than")
+    assert answer.answer(sweep("done", "done"), [line], HEADLINE).sentence == (
+        "On gIoU, v1 − v0: smaller than 2 points either way at 120 steps, +0.9 points [+0.1, +1.7]."
+    )
+
+
 def test_the_steps_are_said_once() -> None:
     def row(verdict: str, sentence: str) -> dict[str, Any]:
         names = ("caveat", "hole", "training", "second", "look", "label")

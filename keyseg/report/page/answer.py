@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -145,8 +146,8 @@ def _said(conclusion: Conclusion) -> str:
     """`full − self: better, +2.1 points [0.5, 3.7]`: what comes after is left to the verdicts."""
     if conclusion.word.startswith((NO_RESULT, SAYS_NOTHING)):
         return f"{conclusion.contrast}: {conclusion.word} ({conclusion.text})"
-    difference = conclusion.text.partition(", p ")[0].partition(";")[0]
-    return f"{conclusion.contrast}: {conclusion.word}, {difference}"
+    difference = re.split(", p |, equivalence p |;", conclusion.numbers)[0]
+    return f"{conclusion.contrast}: {conclusion.claim}, {difference}"
 
 
 def _scores(headline: Table) -> str:
