@@ -89,6 +89,10 @@ class TakenLook:
     design: str
     taken: float
 
+    def decides(self, metric: str, protocol: str) -> bool:
+        """Whether it was decided by this measure under this protocol."""
+        return (metric, protocol) == (self.metric, self.protocol)
+
     @property
     def open(self) -> tuple[Ruling, ...]:
         """Contrasts that the next look goes on with."""

@@ -129,9 +129,9 @@ def _sentence(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) 
 
 def _bound(conclusions: Sequence[Conclusion]) -> str:
     """` larger than 2 points`, where they rule that out and no more; "" beside other words."""
-    bounds = {c.text.partition(":")[0] for c in conclusions}
+    bounds = {c.bound for c in conclusions}
     bound = bounds.pop()
-    return f" {bound}" if not bounds and bound.startswith("larger than") else ""
+    return f" {bound}" if bound and not bounds else ""
 
 
 def _why(conclusions: Sequence[Conclusion], start: str) -> str:

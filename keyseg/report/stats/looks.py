@@ -237,8 +237,7 @@ class Standing:
         """What stands in the place of a verdict: "interim", "given up"; "" where nothing does."""
         number, ruling = self.rulings.get(contrast, (0, None))
         if ruling is not None and ruling.word == FUTILE:
-            look = self.taken[number - 1]
-            return GIVEN_UP if (metric, protocol) == (look.metric, look.protocol) else ""
+            return GIVEN_UP if self.taken[number - 1].decides(metric, protocol) else ""
         return INTERIM if self.interim and (ruling is None or ruling.word == OPEN) else ""
 
     def note(self, contrast: str, metric: str, protocol: str) -> str:
@@ -250,8 +249,7 @@ class Standing:
         number, ruling = self.rulings[contrast]
         if ruling.word == OPEN:
             return f"{'after' if self.interim else 'open after'} {self.where(number)}"
-        look = self.taken[number - 1]
-        if (metric, protocol) != (look.metric, look.protocol):
+        if not self.taken[number - 1].decides(metric, protocol):
             return f"seeds until {self.where(number)}"
         if ruling.word == FUTILE:
             return (

@@ -191,18 +191,20 @@ class Conclusion:
     @property
     def claim(self) -> str:
         """The word with its bound: `no difference larger than 2 points at 600 steps`."""
-        bound, limit = self._bound(), self.word.removeprefix(self.verdict).strip()
-        return " ".join(filter(None, (self.verdict, bound, limit))) if bound else self.word
+        verdict = self.verdict or self.word
+        limit = self.word.removeprefix(verdict).strip()
+        return " ".join(filter(None, (verdict, self.bound, limit)))
 
     @property
     def numbers(self) -> str:
         """The text behind the claim."""
-        bound = self._bound()
-        return self.text.removeprefix(f"{bound}: ") if bound else self.text
+        return self.text.removeprefix(f"{self.bound}: ")
 
-    def _bound(self) -> str:
+    @property
+    def bound(self) -> str:
+        """`larger than 2 points`: what a difference within the margin keeps; "" of any other."""
         bound, colon, _ = self.text.partition(": ")
-        return bound if colon and self.verdict in (NO_DIFFERENCE, SMALLER_THAN) else ""
+        return bound if colon and self.word.startswith((NO_DIFFERENCE, SMALLER_THAN)) else ""
 
 
 def answers(sweep: Sweep, results: pd.DataFrame) -> list[Conclusion]:
