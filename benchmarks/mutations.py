@@ -387,8 +387,12 @@ class Results:
     def __init__(self, file: Path | None, commit: str, rounds: int) -> None:
         self.file = file
         self.of = {"commit": commit, "rounds": rounds}
-        lines = file.read_text().splitlines() if file is not None and file.exists() else []
-        kept = [json.loads(line) for line in lines]
+        text = file.read_text() if file is not None and file.exists() else ""
+        whole, _, torn = text.rpartition("\n")
+        if torn:  # a full disk, or the power: what it was of is tried again
+            assert file is not None
+            file.write_text(whole + "\n" if whole else "")
+        kept = [json.loads(line) for line in whole.splitlines()]
         self.tests = {k["id"]: k["test"] for k in kept if self.of.items() <= k.items()}
 
     def add(self, id: str, test: str | None) -> None:

@@ -20,9 +20,9 @@ from keyseg.runs.looks import read as read_looks
 from keyseg.runs.provenance import cost_unit, hours
 from keyseg.runs.run_directory import DONE, RunDirectory, state_of
 from keyseg.runs.sweep_directory import TRIALS
+from keyseg.runs.titles import by_reason, title_of
 from keyseg.sweep import ranges
 from keyseg.sweep.stale import StaleCheck
-from keyseg.sweep.titles import in_brief, title_of
 
 
 def register(commands: Any) -> None:
@@ -196,14 +196,16 @@ def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
 
 def _stale(sweep_dir: Path, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     look = StaleCheck()
-    by: dict[str, list[str]] = {}
+    found: list[tuple[str, str]] = []
     for entry in entries:
         run = RunDirectory(sweep_dir / entry["signature"])
         if run.config_file.exists() and run.status == DONE:
-            for reason in look.reasons(run):
-                by.setdefault(reason, []).append(title_of(entry["label"], entry.get("seed")))
-    lines = [f"stale: {in_brief(titles)}: {reason}" for reason, titles in by.items()]
-    return [*lines, "stale=rerun runs them again, stale=keep takes them as they are"] if by else []
+            title = title_of(entry["label"], entry.get("seed"))
+            found += [(title, reason) for reason in look.reasons(run)]
+    if not found:
+        return []
+    ways = "stale=rerun runs them again, stale=keep takes them as they are"
+    return [*(f"stale: {line}" for line in by_reason(found)), ways]
 
 
 def _info(path: Path) -> dict[str, Any]:

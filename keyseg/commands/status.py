@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.sweeps import find_sweep, sweep_names
 from keyseg.config import ConfigError, resolve_path
-from keyseg.sweep.titles import in_brief
+from keyseg.runs.titles import by_reason
 
 if TYPE_CHECKING:
     from keyseg.sweep.status import CellStatus
@@ -130,14 +130,14 @@ def stale_lines(rows: Iterable[CellStatus]) -> Iterator[str]:
     from keyseg.runs import code
     from keyseg.runs.run_directory import DONE, RunDirectory
 
-    stale: dict[str, list[str]] = {}
+    stale: list[tuple[str, str]] = []
     for row in rows:
         if row.state == DONE:
             changed = code.changes(RunDirectory(row.path).info, row.path)
             if changed:
-                stale.setdefault(code.listed(changed), []).append(row.title)
-    for changes, titles in stale.items():
-        yield f"stale: {in_brief(titles)}: other code now: {changes}"
+                stale.append((row.title, f"other code now: {code.listed(changed)}"))
+    for line in by_reason(stale):
+        yield f"stale: {line}"
     if stale:
         yield "stale=rerun with the command of the sweep runs them again, stale=keep takes them"
 

@@ -21,9 +21,9 @@ from keyseg.config import (
 )
 from keyseg.runs import targets, trunk
 from keyseg.runs.run_directory import RunDirectory
+from keyseg.runs.titles import title_of
 from keyseg.sweep import start
 from keyseg.sweep.design import Design, Point
-from keyseg.sweep.titles import title_of
 
 Composed = Callable[[Sequence[str]], DictConfig | RunConfig]
 """From the overrides of a cell to its config, composed, or checked, too."""

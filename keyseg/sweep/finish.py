@@ -20,9 +20,9 @@ from keyseg.runs import sweep_directory
 from keyseg.runs.private_files import without_passwords
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import DONE, FAILED
+from keyseg.runs.titles import unique_titles
 from keyseg.sweep.progress import duration
 from keyseg.sweep.supervise import Outcome
-from keyseg.sweep.titles import unique_titles
 from keyseg.tracking import parent_run, sync
 from keyseg.tracking.store import shown_store
 

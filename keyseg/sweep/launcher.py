@@ -35,6 +35,7 @@ from keyseg.runs.drops import JudgedBudget
 from keyseg.runs.looks import TakenLook
 from keyseg.runs.private_files import without_passwords
 from keyseg.runs.run_directory import DONE, FAILED, state_of
+from keyseg.runs.titles import unique_titles
 from keyseg.sweep import drops, finish, looks, notify, preflight, ranges, reuse, stale
 from keyseg.sweep.cells import GIVEN, ORDERS, Cell, Say, check_scored, freeze
 from keyseg.sweep.compose import Composer
@@ -44,7 +45,6 @@ from keyseg.sweep.pool import Pool
 from keyseg.sweep.progress import open_view
 from keyseg.sweep.status import Watch
 from keyseg.sweep.supervise import Outcome, Supervisor
-from keyseg.sweep.titles import unique_titles
 from keyseg.tracking import parent_run
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -136,7 +136,7 @@ class SweepLauncher(Launcher):
                     finish.print_line(console, f"stale: {line}")
                 self.check_devices(waiting(asked), say)
                 if self.prepare:
-                    print_missing(asked, console)
+                    print_findings(asked, console)
                 for line in looks.forecast(design, cells, taken, self.expected_share):
                     finish.print_line(console, line)
                 self.show_dry(design, asked, console)
@@ -336,14 +336,14 @@ def print_cells(design: Design, cells: Sequence[Cell], console: Console) -> None
         )
 
 
-def print_missing(cells: Sequence[Cell], console: Console) -> None:
-    """Say what weights and data are missing, of cells that are only looked at.
+def print_findings(cells: Sequence[Cell], console: Console) -> None:
+    """Say what weights and data are missing, and what to mind, of cells that are only looked at.
 
     Raises:
         ConfigError: the model of one cannot be built.
     """
-    for line in preflight.missing([cell.config for cell in cells]):
-        finish.print_line(console, f"missing: {line}", "yellow")
+    for line in preflight.findings([cell.config for cell in cells]):
+        finish.print_line(console, line, "yellow")
 
 
 def prepare(cells: Sequence[Cell], console: Console) -> None:

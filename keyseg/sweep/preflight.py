@@ -128,8 +128,8 @@ def check_devices(configs: Sequence[RunConfig]) -> None:
         pick_device(device)
 
 
-def missing(configs: Sequence[RunConfig]) -> list[str]:
-    """What weights and data are not there, a line each. Nothing is made or written.
+def findings(configs: Sequence[RunConfig]) -> list[str]:
+    """What `check` would say, a line each: `missing: ...`, `note: ...`. Nothing is made or written.
 
     Raises:
         ConfigError: something cannot be built. DataError: a reader cannot be called.
@@ -143,7 +143,8 @@ def missing(configs: Sequence[RunConfig]) -> list[str]:
         try:
             check_weights(cfg)
         except ConfigError as error:
-            lines[str(error)] = None
+            lines[f"missing: {error}"] = None
+    lines |= dict.fromkeys(untuned(configs))
     data = {json.dumps(cfg.data, sort_keys=True): cfg for cfg in configs}
     for cfg in data.values():
         mix.check_readers(cfg.data)
@@ -151,7 +152,9 @@ def missing(configs: Sequence[RunConfig]) -> list[str]:
             continue  # is made at the start
         try:
             splits = mix.load_splits(cfg.data)
-            check_enough([other for other in configs if other.data == cfg.data], splits)
+            same = [other for other in configs if other.data == cfg.data]
+            check_enough(same, splits)
+            lines |= dict.fromkeys(unread(same, splits[0]))
         except (DataError, ConfigError) as error:
-            lines[str(error)] = None
+            lines[f"missing: {error}"] = None
     return list(lines)

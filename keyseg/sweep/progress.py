@@ -16,8 +16,8 @@ from rich.text import Text
 from keyseg.config import OWN_TERMS
 from keyseg.runs import convergence
 from keyseg.runs.run_directory import DONE, FAILED, PRUNED, QUEUED, RUNNING, STOPPED
+from keyseg.runs.titles import in_brief
 from keyseg.sweep.status import LOST, TESTING, CellStatus
-from keyseg.sweep.titles import in_brief
 
 _STYLES = {
     RUNNING: "cyan",

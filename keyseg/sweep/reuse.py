@@ -14,9 +14,9 @@ from pathlib import Path
 import filelock
 
 from keyseg.runs.run_directory import DONE, QUEUED, RUNNING, RunDirectory
+from keyseg.runs.titles import in_brief
 from keyseg.sweep.cells import Cell
 from keyseg.sweep.stale import StaleCheck
-from keyseg.sweep.titles import in_brief
 
 _WAIT = 60.0  # seconds
 

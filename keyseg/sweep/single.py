@@ -22,7 +22,7 @@ from keyseg.sweep.launcher import (
     EXIT_INTERRUPTED,
     command,
     prepare,
-    print_missing,
+    print_findings,
     sigterm_is_ctrl_c,
     waiting,
 )
@@ -63,7 +63,7 @@ def run_single(cfg: DictConfig) -> None:
             for line in stale.summary_lines([cell], stale.find([cell])):
                 finish.print_line(console, f"stale: {line}")
             preflight.check_devices([c.config for c in waiting([cell])])
-            print_missing([cell], console)
+            print_findings([cell], console)
             return
         lines = reuse.take_over([cell], wanted=bool(cfg.reuse))
         (cell,), more = stale.decide([cell], cfg)

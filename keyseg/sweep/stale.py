@@ -19,8 +19,8 @@ from keyseg.config import ConfigError, RunConfig, resolve_path
 from keyseg.model.backbones.weights import check_weights, weights_fingerprint
 from keyseg.runs import code
 from keyseg.runs.run_directory import DONE, PRUNED, RunDirectory
+from keyseg.runs.titles import by_reason
 from keyseg.sweep.cells import Cell
-from keyseg.sweep.titles import in_brief
 
 ASK, RERUN, KEEP = "ask", "rerun", "keep"
 HALF_DONE = "half done"
@@ -86,11 +86,9 @@ def find(cells: Sequence[Cell]) -> dict[str, list[str]]:
 
 def summary_lines(cells: Sequence[Cell], stale: dict[str, list[str]]) -> list[str]:
     """A line for each set of reasons, with the cells that have them."""
-    by: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.signature in stale:
-            by.setdefault("; ".join(stale[cell.signature]), []).append(cell.title)
-    return [f"{in_brief(titles)}: {reasons}" for reasons, titles in by.items()]
+    return by_reason(
+        (c.title, "; ".join(stale[c.signature])) for c in cells if c.signature in stale
+    )
 
 
 def check_study(sweep_dir: Path, choice: str) -> None:

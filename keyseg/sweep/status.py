@@ -25,7 +25,7 @@ from keyseg.runs.run_directory import (
     state_of,
     stored_config,
 )
-from keyseg.sweep.titles import unique_titles
+from keyseg.runs.titles import unique_titles
 
 TESTING, LOST = "testing", "lost"
 """States beyond run.json's: the steps are done and the test split is read; its job ended without a

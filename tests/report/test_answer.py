@@ -88,6 +88,12 @@ def test_the_heading_falls_back_to_what_was_swept(design: dict[str, Any], headin
             + "; ".join(f"v{i} − v0: better, +2.1 points [0.5, 3.7]" for i in (1, 2, 3))
             + "; 2 more contrasts show a difference.",
         ),
+        (
+            ("better",) * 4,
+            "On gIoU: "
+            + "; ".join(f"v{i} − v0: better, +2.1 points [0.5, 3.7]" for i in (1, 2, 3))
+            + "; 1 more contrast shows a difference.",
+        ),
     ],
 )
 def test_the_answer_in_a_sentence(words: tuple[str, ...], sentence: str) -> None:

@@ -460,7 +460,7 @@ def test_mixed_protocols_are_named_unless_they_are_what_is_swept(
         order = ("key_first", "seg_first")[place % 2]
         RunDirectory(path).update(protocol={"data": "scenes", "token_order": order})
     found = [n for n in check(load(sweep)) if n.title == "Mixed protocols."]
-    assert "token order key_first: seg_only, seed 0; full, seed 0" in found[0].detail
+    assert "token order key_first: seg_only · seed 0, full · seed 0" in found[0].detail
     assert "scenes" not in found[0].detail
     design = json.loads((sweep / "sweep.json").read_text())
     for cell in design["cells"]:
@@ -479,7 +479,7 @@ def test_scores_on_the_split_that_chose_the_weights_are_told(
     RunDirectory(first).freeze(compose_run("data=refcocog_google"))
     RunDirectory(second).freeze(compose_run("data=refcocog"))
     found = [n for n in check(load(sweep)) if n.title == "Selected on the reported split."]
-    assert [n.detail for n in found] == ["refcocog_google val: seg_only, seed 0"]
+    assert [n.detail for n in found] == ["refcocog_google val: seg_only · seed 0"]
     RunDirectory(first).freeze(compose_run())
     (third / "config.yaml").write_text("no: [config")
     assert "Selected on the reported split." not in [n.title for n in check(load(sweep))]

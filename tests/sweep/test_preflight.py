@@ -242,7 +242,7 @@ BUILT = [
 @pytest.mark.parametrize(("override", "message"), BUILT)
 def test_what_cannot_be_built_is_known_before_a_job(compose_run, tmp_path, override, message):
     cfg = compose_run(override, f"paths.data={tmp_path}")
-    for look in (preflight.missing, preflight.check):
+    for look in (preflight.findings, preflight.check):
         with pytest.raises(ConfigError, match=message) as caught:
             look([cfg])
         assert "\n" not in str(caught.value)
@@ -336,7 +336,7 @@ def test_data_that_is_too_little_for_a_config_is_known_before_a_job(
     cfg = small_run(*(o for o in overrides if o not in ("data.keyword=none", "one image")))
     with pytest.raises((ConfigError, DataError), match=message):
         preflight.check([cfg])
-    (line,) = preflight.missing([cfg])
+    (line,) = preflight.findings([cfg])
     assert re.search(message, line)
 
 
@@ -360,11 +360,13 @@ def test_what_is_missing_is_a_line_each(compose_run, tmp_path):
         f"model.sam={tmp_path}/none.pth",
         f"paths.data={tmp_path}",
     )
-    weights_line, data_line = preflight.missing([lacking, lacking])
+    weights_line, note, data_line = preflight.findings([lacking, lacking])
     assert "llava-hf/llava-1.5-7b-hf" in weights_line
     assert "none.pth" in weights_line
+    assert note.startswith("note: model=llava_1_5_7b trains at the learning rates of ")
+    assert data_line.startswith("missing: data set 'refcoco'")
     assert f"{tmp_path}/none" in data_line
-    assert preflight.missing([compose_run(f"paths.data={tmp_path}/new")]) == []
+    assert preflight.findings([compose_run(f"paths.data={tmp_path}/new")]) == []
     assert not (tmp_path / "new" / "scenes").exists(), "scenes are made at the start"
 
 

@@ -112,7 +112,8 @@ def _sentence(sweep: Sweep, conclusions: Sequence[Conclusion], headline: Table) 
     shown = [c for c in own if c.word.startswith(_SHOWS)]
     parts = [_said(c) for c in shown[:_NAMED]]
     if len(shown) > _NAMED:
-        parts.append(f"{len(shown) - _NAMED} more contrasts show a difference")
+        more = len(shown) - _NAMED
+        parts.append(f"{more} more contrast{' shows' if more == 1 else 's show'} a difference")
     for start, (one, several) in _OTHERS.items():
         alike = [c for c in own if c not in shown and c.word.startswith(start)]
         for steps in dict.fromkeys(c.word.removeprefix(start) for c in alike):

@@ -19,6 +19,7 @@ from keyseg.report.tables import runs
 from keyseg.runs import code, drops
 from keyseg.runs.provenance import SILENT, silence
 from keyseg.runs.run_directory import stored_config
+from keyseg.runs.titles import in_brief, title_of
 
 ASKED = {"token_order": "model.tokens.order", "token_state": "model.tokens.state"}
 """Parts of a protocol that a sweep may vary on purpose, and the keys that do."""
@@ -59,6 +60,11 @@ def check(sweep: Sweep) -> list[Notice]:
 
 def _name(cell: CellResult) -> str:
     return f"{cell.label}, seed {cell.seed}"
+
+
+def _names(cells: Iterable[CellResult]) -> str:
+    """Of many cells: all variants, and what seeds of each."""
+    return in_brief((title_of(cell.label, cell.seed) for cell in cells), labels=None)
 
 
 def _looks(sweep: Sweep) -> Iterator[Notice]:
@@ -256,7 +262,7 @@ def _mixed(sweep: Sweep) -> Iterator[Notice]:
     commits = sorted({commit for cell in sweep.cells for commit in cell.commits})
     if len(commits) > 1:
         by = [
-            f"{commit[:10]}: {'; '.join(_name(c) for c in sweep.cells if commit in c.commits)}"
+            f"{commit[:10]}: {_names(c for c in sweep.cells if commit in c.commits)}"
             for commit in commits
         ]
         yield Notice(
@@ -265,29 +271,29 @@ def _mixed(sweep: Sweep) -> Iterator[Notice]:
             "may be a difference of code.",
             "\n".join(by),
         )
-    dirty = [_name(cell) for cell in sweep.cells if cell.dirty]
+    dirty = [cell for cell in sweep.cells if cell.dirty]
     if dirty:
         yield Notice(
             "Uncommitted changes.",
             "The working tree differed from its commit; each run directory keeps the difference "
-            f"as code.diff. Runs: {'; '.join(dirty)}.",
+            f"as code.diff. Runs: {_names(dirty)}.",
         )
 
 
 def _code(sweep: Sweep) -> Iterator[Notice]:
     """Definitions that are not the same for all cells, and those that today's code has changed."""
     parts = {cell.signature: code.parts_of(cell.directory) for cell in sweep.finished}
-    seen: dict[str, dict[str, list[str]]] = {}
+    seen: dict[str, dict[str, list[CellResult]]] = {}
     for cell in sweep.finished:
         for part, digest in parts[cell.signature].items():
-            seen.setdefault(part, {}).setdefault(digest, []).append(_name(cell))
+            seen.setdefault(part, {}).setdefault(digest, []).append(cell)
     mixed = {part: by for part, by in seen.items() if len(by) > 1}
-    resumed = [_name(c) for c in sweep.finished if len(c.fingerprints) > 1]
+    resumed = [cell for cell in sweep.finished if len(cell.fingerprints) > 1]
     if mixed or resumed:
         shown_ = list(mixed.items())[:_PARTS]
-        lines = [f"{part}: {' | '.join('; '.join(c) for c in by.values())}" for part, by in shown_]
+        lines = [f"{part}: {' | '.join(map(_names, by.values()))}" for part, by in shown_]
         lines += [f"and {len(mixed) - _PARTS} more"] if len(mixed) > _PARTS else []
-        lines += [f"other code after a checkpoint: {'; '.join(resumed)}"] if resumed else []
+        lines += [f"other code after a checkpoint: {_names(resumed)}"] if resumed else []
         yield Notice(
             "Mixed code.",
             "Code that the runs depend on was not the same for all of them: a difference between "
@@ -305,16 +311,18 @@ def _code(sweep: Sweep) -> Iterator[Notice]:
         )
 
 
-def _by(cells: Iterable[CellResult], key: Callable[[CellResult], str]) -> dict[str, list[str]]:
-    """Names of cells by what they have in common."""
-    groups: dict[str, list[str]] = {}
+def _by(
+    cells: Iterable[CellResult], key: Callable[[CellResult], str]
+) -> dict[str, list[CellResult]]:
+    """Cells by what they have in common."""
+    groups: dict[str, list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault(key(cell), []).append(_name(cell))
+        groups.setdefault(key(cell), []).append(cell)
     return groups
 
 
-def _lines(groups: Mapping[str, Sequence[str]]) -> str:
-    return "\n".join(f"{value}: {'; '.join(names)}" for value, names in groups.items())
+def _lines(groups: Mapping[str, Sequence[CellResult]]) -> str:
+    return "\n".join(f"{value}: {_names(alike)}" for value, alike in groups.items())
 
 
 _CHOOSE_DATA = ("data",), ("data.root", "data.prepare", "data.sources")
@@ -405,12 +413,12 @@ def _trainings(sweep: Sweep) -> Iterator[Notice]:
 
 
 def _stale_interventions(sweep: Sweep) -> Iterator[Notice]:
-    cells = [_name(cell) for cell in sweep.finished if stale(cell)]
+    cells = [cell for cell in sweep.finished if stale(cell)]
     if cells:
         yield Notice(
             "Interventions on other weights.",
             "These runs were trained anew since; their interventions are left out. `keyseg "
-            f"intervene` reads them again. Runs: {'; '.join(cells)}.",
+            f"intervene` reads them again. Runs: {_names(cells)}.",
         )
 
 

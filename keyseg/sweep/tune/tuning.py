@@ -23,7 +23,7 @@ from keyseg.sweep.launcher import (
     EXIT_FAILED,
     SweepLauncher,
     prepare,
-    print_missing,
+    print_findings,
     start_parent,
     supervise,
 )
@@ -103,7 +103,7 @@ class Tuning:
             self._show()
             self.launcher.check_devices(self.probes, self._say)
             if self.launcher.prepare:
-                print_missing(self.probes, self.console)
+                print_findings(self.probes, self.console)
             return []
         stale.check_study(self.sweep_dir, str(self.config.get("stale")))
         self.launcher.check_devices(self.probes, self._say)

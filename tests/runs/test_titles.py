@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyseg.sweep.titles import in_brief, title_of, unique_titles
+from keyseg.runs.titles import by_reason, in_brief, title_of, unique_titles
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,16 @@ def test_of_many_labels_the_first_are_named_and_the_others_counted():
     assert brief.startswith("v0 · seeds 0-2, v1 · seeds 0-2, ")
     assert brief.endswith("v5 · seeds 0-2 and 30 more cells")
     assert in_brief(titles[:7]).endswith(", v5 · seed 0 and 1 more cell")
+    assert in_brief(titles, labels=None).endswith("v14 · seeds 0-2, v15 · seeds 0-2")
+
+
+def test_cells_with_the_same_reason_are_a_line():
+    reasons = [
+        ("a · seed 0", "loss: dice"),
+        ("b", "other data"),
+        ("a · seed 1", "loss: dice"),
+    ]
+    assert by_reason(reasons) == ["a · seeds 0-1: loss: dice", "b: other data"]
 
 
 def test_titles_say_no_more_than_they_must():

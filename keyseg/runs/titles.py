@@ -26,16 +26,27 @@ def unique_titles(cells: Iterable[tuple[str, object, str]]) -> list[str]:
     return [f"{title} · {name[:6]}" for title, (_, _, name) in zip(seeded, rows, strict=True)]
 
 
-def in_brief(titles: Iterable[str]) -> str:
-    """Many titles in a line: "full · seeds 0-3 and 7, cross · seed 1 and 20 more cells"."""
+def in_brief(titles: Iterable[str], labels: int | None = _LABELS) -> str:
+    """Many titles in a line: "full · seeds 0-3 and 7, cross · seed 1 and 20 more cells".
+
+    labels: that are named, with all their seeds; None: all of them.
+    """
     seeds: dict[str, list[int]] = {}
     for title in titles:
         match = _SEED.fullmatch(title)
         seeds.setdefault(match[1] if match else title, []).extend([int(match[2])] if match else [])
-    shown = [label + _ranges(seeds[label]) for label in list(seeds)[:_LABELS]]
-    more = sum(len(seeds[label]) or 1 for label in list(seeds)[_LABELS:])
+    shown = [label + _ranges(seeds[label]) for label in list(seeds)[:labels]]
+    more = sum(len(seeds[label]) or 1 for label in list(seeds)[len(shown) :])
     rest = f" and {more} more cell{'s' * (more > 1)}" if more else ""
     return ", ".join(shown) + rest
+
+
+def by_reason(cells: Iterable[tuple[str, str]]) -> list[str]:
+    """Of (title, reason): a line for each reason, as "full · seeds 0-3: REASON"."""
+    titles: dict[str, list[str]] = {}
+    for title, reason in cells:
+        titles.setdefault(reason, []).append(title)
+    return [f"{in_brief(alike)}: {reason}" for reason, alike in titles.items()]
 
 
 def _ranges(seeds: Sequence[int]) -> str:
