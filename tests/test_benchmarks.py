@@ -144,3 +144,54 @@ def test_the_parts_of_the_gpu_script_fit_ten_minutes():
     )
     assert wrong.returncode == 2
     assert "--fast: not known; --help says what there is" in wrong.stderr
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
+    return importlib.import_module("planted")
+
+
+@pytest.mark.parametrize(
+    ("truth", "verdict", "points", "outcome"),
+    [
+        ("none", "no difference", 0.3, "agrees"),
+        ("none", "inconclusive", 3.0, "open"),
+        ("none", "better", 3.0, "contradicts"),
+        ("none", "smaller than", 0.8, "contradicts"),
+        ("above", "better", 3.0, "agrees"),
+        ("above", "smaller than", 0.8, "agrees"),
+        ("above", "no difference", 0.8, "open"),
+        ("above", "smaller than", -0.8, "contradicts"),
+        ("below", "no difference", -0.8, "open"),
+        ("below", "says nothing", -9.0, "open"),
+        ("not above", "no difference", 0.8, "agrees"),
+        ("not above", "worse", -3.0, "agrees"),
+        ("not above", "better", 3.0, "contradicts"),
+        ("not below", "worse", -3.0, "contradicts"),
+    ],
+)
+def test_a_verdict_is_held_against_what_was_planted(planted, truth, verdict, points, outcome):
+    row = {"verdict": verdict, "difference": points / 100, "margin": 0.02}
+    assert planted.outcome(row, truth) == outcome
+
+
+@pytest.mark.parametrize(
+    ("verdict", "size", "outcome"),
+    [
+        ("worse", -0.4, "agrees"),
+        ("no difference", -0.4, "agrees"),
+        ("inconclusive", -4.0, "open"),
+        ("no difference", -4.0, "contradicts"),
+        ("better", -0.4, "contradicts"),
+    ],
+)
+def test_a_verdict_is_held_against_a_known_size(planted, verdict, size, outcome):
+    row = {"verdict": verdict, "difference": size / 100, "margin": 0.02}
+    assert planted.outcome(row, "size", size / 100) == outcome
+
+
+def test_every_planted_arm_is_known_or_expected(planted):
+    arms = {file.stem for file in (PROJECT / "experiments" / "planted").glob("*.yaml")}
+    assert arms - {"none"} == planted.KNOWN.keys() | planted.EXPECTED.keys()
+    assert not planted.KNOWN.keys() & planted.EXPECTED.keys()

@@ -32,6 +32,28 @@ class Mirrored:
 
 
 @dataclass(frozen=True)
+class Another:
+    """Of other targets' masks the first that is no mask of this target; else its own mirrored.
+
+    One thing may have an id in each of several data sets that share their images, so masks are
+    compared, not names.
+    """
+
+    load: Callable[[], Mask]
+    others: tuple[Callable[[], Mask], ...]
+
+    def __call__(self) -> Mask:
+        """(H, W)."""
+        own = self.load() == 1
+        for load in self.others:
+            other = load()
+            overlap, either = own & (other == 1), own | (other == 1)
+            if 2 * overlap.sum() < either.sum():
+                return other
+        return Mirrored(self.load)()
+
+
+@dataclass(frozen=True)
 class Eroded:
     """A mask whose target has lost so many pixels at its edge; void stays void."""
 
@@ -53,8 +75,9 @@ def eroded(mask: Mask, pixels: int) -> Mask:
 def with_wrong_masks(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
     """The sources with a share of their examples drawn at random given a wrong mask.
 
-    That of another target of the same image; where it has none, its own mirrored. Which ones is
-    drawn by the seed; a smaller share is a part of a larger one.
+    That of another target of the same image, which has an IoU below a half with the right one;
+    where it has none, its own mirrored. Which ones is drawn by the seed; a smaller share is a part
+    of a larger one.
     """
     every = [e for source in sources for e in source.examples]
     order = np.random.default_rng((_STREAM, seed)).permutation(len(every))
@@ -78,9 +101,9 @@ def _with_masks(example: Example, other: Callable[[], Mask]) -> Example:
 
 
 def _another(example: Example, of_image: Sequence[Example]) -> Callable[[], Mask]:
-    own = _target(example)
-    other = next((e for e in of_image if _target(e) != own), None)
-    return other.load_mask if other else Mirrored(example.load_mask)
+    of_targets = {_target(e): e.load_mask for e in of_image}
+    of_targets.pop(_target(example), None)
+    return Another(example.load_mask, tuple(of_targets.values()))
 
 
 def _target(example: Example) -> str:

@@ -56,6 +56,13 @@ def test_a_wrong_mask_is_that_of_another_target_else_its_own_mirrored(sources):
     assert all(e.mask()[:, 7].all() and e.mask().sum() == 6 for e in every[1].examples)
 
 
+def test_a_thing_that_two_data_sets_name_is_no_other_target():
+    """Data sets that share their images have an id each for the same thing."""
+    both = [Source([example("a", f"{s}/0", 0, 0), example("a", f"{s}/1", 0, 4)], 1.0) for s in "xy"]
+    for source in with_wrong_masks(both, 1.0, seed=0):
+        assert [e.mask()[0].argmax() for e in source.examples] == [4, 0]
+
+
 def test_erosion_takes_so_many_pixels_from_every_edge():
     mask = np.zeros((9, 12), np.uint8)
     mask[1:8, 1:11] = 1
