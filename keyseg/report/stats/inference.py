@@ -6,8 +6,8 @@
 - Both: images and seeds are crossed (every seed is read on the same images), so the variance is
   that of the images plus that of the seeds minus their interaction, which both contain. A
   bootstrap over seeds is not used, because it does not cover with few of them: docs/statistics.md
-  has the simulation. Intervals are about right; the p value that verdicts follow is on the safe
-  side (`both_p`).
+  has the simulation. Intervals are about right; so is the p value that verdicts follow, also far
+  out, where Holm's correction needs it (`both_p`).
 
 A contrast may be made of several pairs of variants (a main effect, an interaction): its difference
 is `factor` times the mean of the pairs' differences, for every seed.

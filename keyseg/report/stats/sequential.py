@@ -208,7 +208,7 @@ def chance(
 
     Predictive: the seeds to come scatter about a truth that is itself known only as well as the
     seeds so far tell (a flat prior). The images stay the same. Each contrast is asked to pass at
-    Holm's first step, which is on the safe side.
+    Holm's first step; a later one asks for less, so the chance is rather too low.
     """
     from scipy.stats import t
 
