@@ -103,7 +103,7 @@ def judged(row: Mapping[str, Any], arm: str, contrast: Contrast) -> dict[str, ob
     """What was said of an arm, and whether it is so."""
     points = {k: round(100 * float(row[k]), 4) for k in ("difference", "low", "high")}
     truth = KNOWN.get(arm) or EXPECTED[arm]
-    found: dict[str, object] = {
+    facts: dict[str, object] = {
         "effect": truth,
         "known": arm in KNOWN,
         "verdict": row["verdict"],
@@ -112,13 +112,13 @@ def judged(row: Mapping[str, Any], arm: str, contrast: Contrast) -> dict[str, ob
         "seeds": row["seeds"],
     }
     if truth != SIZE:
-        return found | {"outcome": outcome(row, truth)}
+        return facts | {"outcome": outcome(row, truth)}
     size, alike = exact(contrast, str(row["protocol"]))
     if not alike:  # other masks, so other sizes: nothing is known here
-        return found | {"same_masks": False, "outcome": OPEN}
+        return facts | {"same_masks": False, "outcome": OPEN}
     right = np.isclose(size, float(row["difference"]), atol=1e-9)
     result = outcome(row, SIZE, size) if right else CONTRADICTS
-    return found | {"size": round(100 * size, 4), "same_masks": True, "outcome": result}
+    return facts | {"size": round(100 * size, 4), "same_masks": True, "outcome": result}
 
 
 def main() -> None:

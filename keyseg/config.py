@@ -662,7 +662,8 @@ def check_values(run: RunConfig) -> None:
     if draw not in DRAWS:
         raise ConfigError(f"data.draw={draw}: must be one of {', '.join(DRAWS)}")
     keyword = run.loss.keyword.weight if run.model.tokens.n_keys else 0
-    own = (run.loss.text, run.loss.bce, run.loss.dice, keyword)
+    absent = run.loss.object if tokens.no_target == "score" else 0
+    own = (run.loss.text, run.loss.bce, run.loss.dice, keyword, absent)
     if not any((*own, *(term["weight"] for term in run.loss.terms.values()))):
         raise ConfigError("all weights of loss are 0: nothing is trained; set one above 0")
     if run.model.quantization != "none":

@@ -232,6 +232,7 @@ def test_one_loss_must_pull(changed):
         validate(changed(dict(pairs)))
     for i in range(4):
         validate(changed(dict(pairs[:i] + pairs[i + 1 :]) | {pairs[i][0]: 0.5}))
+    validate(changed(dict(pairs) | {"model.tokens.no_target": "score", "loss.object": 0.5}))
 
 
 @pytest.mark.parametrize("other", [("model.init", "random"), ("runtime.sharding", "fsdp")])

@@ -214,7 +214,7 @@ def test_the_page_on_the_architecture_names_what_there_is():
     folder = Path()
     for line in tree.splitlines():
         indent = len(line) - len(line.lstrip())
-        names = re.findall(r"(?:^ *|\s{2,})([\w/]+/|\w+\.py)(?=\s)", line)
+        names = re.findall(r"(?:^ *|\s{2,})([\w/]+/|[\w/]+\.py)(?=\s)", line)
         assert names, line
         folder = Path(names[0]) if indent == 2 and names[0].endswith("/") else folder
         for name in names:

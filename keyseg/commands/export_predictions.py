@@ -39,8 +39,8 @@ def run(name: str, options: argparse.Namespace) -> int:
     info = scored.info
     default = f"{scored.path.parent.name}-{info.get('label')}-{info.get('seed')}-{protocol}"
     plain = "".join(c if c.isalnum() or c in "+=.-_" else "-" for c in default)
-    out = Path(options.out) if options.out else resolve_path("reports/out/predictions")
-    file = out.expanduser() if options.out else out / f"{plain}.jsonl"
+    default_folder = resolve_path(scored.config.paths.reports) / "predictions"
+    file = Path(options.out).expanduser() if options.out else default_folder / f"{plain}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = samples[samples["protocol"] == protocol]
     count = json_lines.write(file, _head(scored, info, protocol), _entries(rows))

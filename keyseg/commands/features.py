@@ -25,7 +25,9 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "overrides", metavar="KEY=VALUE", nargs="*", help="next to DATA: model=llava_1_5_7b"
     )
-    parser.add_argument("--split", action="append", help="train, val or test (all); can be given")
+    parser.add_argument(
+        "--split", action="append", help="train, val or test; may be given twice (all)"
+    )
     parser.add_argument(
         "--verify", action="store_true", help="read every stored feature; damaged ones are mended"
     )

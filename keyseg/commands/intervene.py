@@ -8,11 +8,11 @@ of the same weights and data, is not read again.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keyseg.config import PROTOCOLS, ConfigError, resolve_path
-from keyseg.runs import imported, interventions
+from keyseg.runs import code, imported, interventions
 from keyseg.runs.finding import HELP, find_all_finished
 from keyseg.runs.interventions import REPLACED, REPLACEMENTS, Intervention, Stored
 
@@ -114,13 +114,19 @@ def _intervene(
         "checkpoint": str(run.info.get("checkpoint_fingerprint")),
         "data": data.fingerprint,
         "weights": weights_fingerprint(cfg),
+        "code": code.of(code.targets(cfg), (*code.EVALUATION, code.INTERVENTION)).fingerprint,
     }
     label = f"{run.info.get('label')}, seed {run.info.get('seed')}"
-    left = [i for i in wanted if interventions.known(run, i, protocol) != of]
+    left = [i for i in wanted if not _is_of(interventions.known(run, i, protocol), of)]
     for done in (i for i in wanted if i not in left):
         print(f"{label}: {done.name} was read already")
     if left:
         _read(run, left, protocol, device, data, of, label)
+
+
+def _is_of(known: Mapping[str, str] | None, of: Mapping[str, str]) -> bool:
+    """Whether results are there, and of the same; what older ones do not record may differ."""
+    return known is not None and {**of, **known} == of
 
 
 def _read(

@@ -52,7 +52,9 @@ def _run(options: argparse.Namespace) -> int:
             return report.decide(folder)
 
         def build_report(self, folder: Path, out_dir: Path) -> Path:
-            return report.build(folder, out_dir).html
+            page = report.build(folder, out_dir).html
+            report.write_overview(out_dir.parent)
+            return page
 
     cells = stored_cells(sweep_dir, sweep)
     left = Launcher.of(sweep_dir)

@@ -196,16 +196,16 @@ def unstarted(name: str, folder: Path = PROJECT / "sweeps") -> list[str] | None:
 
 def _stale(sweep_dir: Path, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     look = StaleCheck()
-    found: list[tuple[str, str]] = []
+    reasons: list[tuple[str, str]] = []
     for entry in entries:
         run = RunDirectory(sweep_dir / entry["signature"])
-        if run.config_file.exists() and run.status == DONE:
+        if run.config_file.exists():
             title = title_of(entry["label"], entry.get("seed"))
-            found += [(title, reason) for reason in look.reasons(run)]
-    if not found:
+            reasons += [(title, reason) for reason in look.reasons(run)]
+    if not reasons:
         return []
     ways = "stale=rerun runs them again, stale=keep takes them as they are"
-    return [*(f"stale: {line}" for line in by_reason(found)), ways]
+    return [*(f"stale: {line}" for line in by_reason(reasons)), ways]
 
 
 def _info(path: Path) -> dict[str, Any]:

@@ -178,6 +178,7 @@ def _identity(request: Request, run: RunDirectory, protocol: str) -> dict[str, s
     """What a prediction depends on: where the same stands in a file, it is not made again."""
     return {
         "run": str(run.info.get("signature") or run.path.name),
+        "checkpoint": str(run.info.get("checkpoint_fingerprint")),
         "protocol": protocol,
         "query": request.query,
         "image_sha256": disk.sha256(request.image),
@@ -202,7 +203,8 @@ def _pending(
             if {k: before.get(k) for k in wanted} != wanted:
                 raise ConfigError(
                     f"{request.where}{done} holds the answer to another question "
-                    "(run, protocol, query or image differ): give another --out, or --overwrite"
+                    "(run, its weights, protocol, query or image differ): give another --out, or "
+                    "--overwrite"
                 )
         else:  # files without their JSON are those of a command that was killed
             pending.append(request)

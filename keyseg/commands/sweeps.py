@@ -27,9 +27,12 @@ def find_sweep(outputs: Path, name: str) -> Path:
 
 
 def report_folder(sweep_dir: Path, out: str | None) -> Path:
-    """Where the reports are that a sweep wrote or will write: `out`, else its own paths.reports."""
+    """Where the reports are that a sweep wrote or will write: `out`, else its own paths.reports.
+
+    `out` counts from where one stands, as all paths on a command line do.
+    """
     if out is not None:
-        return resolve_path(out)
+        return Path(out).expanduser().absolute()
     for file in sorted(sweep_dir.glob("*/config.yaml"), key=lambda f: f.parent.is_symlink()):
         with suppress(ConfigError, KeyError, TypeError):  # a damaged cell is the report's to tell
             return resolve_path(str(stored_config(file)["paths"]["reports"]))

@@ -2,7 +2,8 @@
 
 Reading takes seconds to minutes, and is only needed to tell whether finished cells saw the same
 data. So it is remembered under paths.data what the files looked like when they were read: names,
-sizes and times of annotations, names of images (whose content is no part of the fingerprint).
+sizes and times of annotations and masks, names of photographs (whose content is no part of the
+fingerprint, and which are many).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from keyseg.data.files import DataError
 from keyseg.runs import code, disk
 
 FINGERPRINTS_FILE = "fingerprints.json"
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_PHOTOGRAPHS = (".jpg", ".jpeg")
 
 
 def fingerprint(data_cfg: Mapping[str, Any], memory: Path) -> str | None:
@@ -78,7 +79,7 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[Any, ...]]:
             name = f"{prefix}{entry.name}"
             if entry.is_dir():
                 yield from _entries(Path(entry.path), f"{name}/")
-            elif name.lower().endswith(_IMAGES):
+            elif name.lower().endswith(_PHOTOGRAPHS):
                 yield (name,)
             else:
                 stat = entry.stat()

@@ -1,7 +1,7 @@
 """Conversations: a query becomes a question, and an answer with KEY and SEG in it.
 
 Nothing before the two tokens may depend on the target: under teacher forcing it would hand the
-model what it is to find (paper.md section 7 item 9). The words that name it come after both.
+model what it is to find. The words that name it come after both.
 
 An answer to a query that may have several targets holds the two tokens once for each of them, after
 its name (`prompt.each`), as the data of such queries has it: there, a given answer tells how many

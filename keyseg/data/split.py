@@ -23,6 +23,6 @@ def as_test(data_cfg: Mapping[str, Any], split: str) -> dict[str, Any]:
         entries = [entry for entry in every if entry.get("split") == split]
         if not entries:
             known = dict.fromkeys([*splits, *(str(e["split"]) for e in every if "split" in e)])
-            raise ConfigError(f"--split {split}: data={data_cfg['name']} has {', '.join(known)}")
+            raise ConfigError(f"split {split}: data={data_cfg['name']} has {', '.join(known)}")
     named = [{**entry, "split": entry.get("split", split)} for entry in entries]
     return {**data_cfg, "splits": {"test": named}}

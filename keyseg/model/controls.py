@@ -16,7 +16,7 @@ class Released(Variant):
     """`s1 = s + W k; s* = s1 + MLP(s1)`, k the mean of the KEY tokens: what the public code uses.
 
     Its self-attention is computed and thrown away there, so it is left out. frozen=true: W and
-    MLP stay at random initialisation, as in the public code (paper.md section 2); false trains
+    MLP stay at random initialisation, as in the public code (docs/fidelity.md); false trains
     them. SEG's and KEY's projections are trained in both.
     """
 

@@ -7,7 +7,7 @@ read is not projected for it, so no variant carries a parameter without gradient
 visual and language sequence before SEG (later tokens name the target).
 
 With one KEY token the softmax of cross-attention is 1 whatever the query: query and key
-projections would never get a gradient (paper.md section 7 item 1), so they exist only for K > 1,
+projections would never get a gradient (docs/fidelity.md), so they exist only for K > 1,
 and cross-attention is then a linear map of KEY: without a residual the fusion does not read SEG's
 state, and KEY's has to carry the place as well as the name, which it can learn.
 

@@ -1,7 +1,7 @@
 """Which modules are trained: written for every run, and checked after its first step.
 
 A module that is meant to train but never gets a gradient is silent otherwise: in one published
-code base the ablated module was never trained (paper.md section 2).
+code base the ablated module was never trained (docs/fidelity.md).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,6 @@ class Sweep:
     directory: Path
     design: Mapping[str, Any]
     variants: tuple[VariantResult, ...]
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def name(self) -> str:

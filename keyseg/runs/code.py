@@ -37,6 +37,9 @@ EVALUATION = (
 )
 """Where the work on other data begins, without the training before it."""
 
+INTERVENTION = "keyseg.predict.intervention.Reading"
+"""What reads a split with a token's state replaced."""
+
 LEFT_OUT = (
     "keyseg.commands",
     "keyseg.config",
@@ -48,7 +51,9 @@ LEFT_OUT = (
     "keyseg.worker.log",
     "keyseg.worker.system_load",
 )
-"""Rooms that no result depends on. What `config` decides is in the config, which has a hash."""
+"""Rooms that no result depends on, but for what is asked for by name. What `config` decides is in
+the config, which has a hash.
+"""
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -76,12 +81,14 @@ class Code:
 def targets(cfg: RunConfig) -> tuple[str, ...]:
     """The classes and functions that a config names, by `_target_` or as a term of the loss.
 
-    Without what makes the data: that has a fingerprint.
+    Without what makes the data: that has a fingerprint. With what replaces a token's state under
+    test, where the config asks for that.
     """
     flat = flatten(cfg)
     names = {str(v) for k, v in flat.items() if k.endswith("._target_") and ".prepare." not in k}
     terms = [name for name, spec in cfg.loss.terms.items() if "_target_" not in spec]
-    return tuple(sorted(names.union(*map(named_terms.places, terms))))
+    replaced = {INTERVENTION} if cfg.evaluation.intervention else set()
+    return tuple(sorted(names.union(replaced, *map(named_terms.places, terms))))
 
 
 @cache
@@ -93,10 +100,13 @@ def of(named: tuple[str, ...], work: tuple[str, ...] = WORK) -> Code:
     ours = ("keyseg", *(target.partition(".")[0] for target in named))
     seen: set[tuple[str, str]] = set()
     todo = [_split(target) for target in (*work, *named)]
+    asked = {module for module, _ in todo}
     parts: dict[str, str] = {}
     while todo:
         module_name, name = todo.pop()
-        if (module_name, name) in seen or _left_out(module_name, ours):
+        if (module_name, name) in seen:
+            continue
+        if module_name not in asked and _left_out(module_name, ours):
             continue
         module = _module(module_name)
         seen.add((module_name, name))

@@ -1,7 +1,7 @@
 """What a finished run says of its test split with KEY's or SEG's state replaced, on disk.
 
     interventions/key_swap.teacher_forced.parquet   rows like those of samples.parquet
-                                          .json      what was read: hashes of weights and data
+                                          .json      what was read: hashes of weights, data and code
 
 The JSON is written last, so where it is, all is.
 """
@@ -65,7 +65,7 @@ def write(run: RunDirectory, made: Stored) -> None:
 
 
 def known(run: RunDirectory, intervention: Intervention, protocol: str) -> dict[str, str] | None:
-    """Of what its results were read; None where there are none."""
+    """Hashes of the weights, data and code that results were read with; None without results."""
     try:
         facts: dict[str, str] = json.loads(_file(run, intervention, protocol, "json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):

@@ -8,7 +8,7 @@
     interventions/    the same with KEY's or SEG's state replaced, a file for each kind
     evaluations/      the same of other data, a folder for each test set
     checkpoints/      best.safetensors; last.pt until the run is done
-    gallery/  log.txt  run.lock  code.json (what computed it)
+    log.txt  run.lock  code.json (what computed it)
     before/           results that a run which began anew is to replace
 
 Files that are replaced are written to a temporary name and renamed, so a reader never sees half
@@ -60,7 +60,6 @@ STOPPED = "stopped"
 
 _RESULTS = (
     "checkpoints",
-    "gallery",
     "metrics.jsonl",
     "system.jsonl",
     "samples.parquet",
@@ -445,11 +444,6 @@ class RunDirectory:
     def val_iou_file(self) -> Path:
         """IoU of every example of val, a line per evaluation; where `keep_val_iou` asks for it."""
         return self.path / "val_iou.jsonl"
-
-    @property
-    def gallery(self) -> Path:
-        """Folder of the overlays."""
-        return self.path / "gallery"
 
     @property
     def log_file(self) -> Path:

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 MANY = 8
 """Pictures of one run."""
 
-RIGHT = 0.5
-"""IoU from which a mask is called right, as the report has it (precision@0.5)."""
-
 _LARGEST = 512
 """Longest side of a picture, in pixels."""
 
@@ -63,16 +60,18 @@ def narrow(figures: Iterable[Path], folder: Path) -> None:
 
 def _confusion(rows: pd.DataFrame, file: Path) -> None:
     """Counts of examples whose keyword is known; no file where there is none."""
+    from keyseg.metrics import RIGHT_MASK
+
     if not {"keyword_rank", "key_asked"} <= set(rows):  # another system's masks
         return
     known = rows[(rows["keyword_rank"] >= 0) & rows["key_asked"].astype(bool)]
     if known.empty:
         return
-    keyword, mask = known["keyword_rank"] == 0, known["iou"] >= RIGHT
+    keyword, mask = known["keyword_rank"] == 0, known["iou"] >= RIGHT_MASK
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as out:
         table = csv.writer(out)
-        table.writerow(["", f"mask right (IoU >= {RIGHT})", "mask wrong"])
+        table.writerow(["", f"mask right (IoU >= {RIGHT_MASK})", "mask wrong"])
         for name, which in (("keyword right", keyword), ("keyword wrong", ~keyword)):
             table.writerow([name, int((which & mask).sum()), int((which & ~mask).sum())])
 

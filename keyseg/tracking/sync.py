@@ -136,8 +136,6 @@ def sync(run: RunDirectory) -> None:
             _log_pictures(client, mlflow_run, run)
             if not imported.of(info) and run.config.runtime.log_model:
                 _log_model(client, mlflow_run, run)
-        if run.gallery.exists() and any(run.gallery.iterdir()):
-            client.log_artifacts(mlflow_run.info.run_id, str(run.gallery), "gallery")
         ended = (info.get("attempts") or [{}])[-1].get("ended")
         client.set_terminated(mlflow_run.info.run_id, status, int(ended * 1000) if ended else None)
         sent["level"] = level

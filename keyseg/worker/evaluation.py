@@ -13,10 +13,11 @@ import filelock
 import pandas as pd
 import torch
 
-from keyseg.config import ConfigError, PromptConfig, RunConfig
+from keyseg.config import ALL, ConfigError, PromptConfig, RunConfig
 from keyseg.data import mix
 from keyseg.data.example import Example, scored
 from keyseg.data.files import DataError
+from keyseg.data.fraction import fewer
 from keyseg.data.mix import groups
 from keyseg.metrics import summarise
 from keyseg.model.backbones.weights import WeightsError
@@ -114,12 +115,16 @@ class Evaluated:
         """
         if imported.of(self.run.info):
             return None
+        own = self.run.config
         try:
-            train, val = mix.load_splits(self.run.config.data, ["train", "val"])
+            train, val = mix.load_splits(own.data, ["train", "val"])
+            train = fewer(train, own.data.get("train_images", ALL), own.draws)
         except (DataError, ConfigError, OSError):
             return None
         images = {e.image_id for s in train for e in s.examples}
-        chosen = {(e.id, e.query) for s in val for e in s.examples}
+        asked = groups(e for s in val for e in scored(s.examples, own.evaluation.texts))
+        asked = asked[: own.evaluation.val_images]
+        chosen = {(e.id, e.query) for group in asked for e in group.examples}
         return {
             "images": len({e.image_id for e in examples} & images),
             "of": len({e.image_id for e in examples}),

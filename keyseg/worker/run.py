@@ -297,7 +297,7 @@ def check_images_per_step(cfg: RunConfig, processes: int) -> None:
 
 
 def protocol_keys(cfg: RunConfig) -> dict[str, Any]:
-    """What a number needs beside it to mean anything (paper.md section 4)."""
+    """What a number needs beside it to mean anything."""
     return {
         **of_data(cfg.data, cfg.evaluation.texts),
         "protocols": cfg.evaluation.protocols,

@@ -187,6 +187,14 @@ def test_the_command_reads_once_and_the_report_pairs(finished, capsys):
     assert "keyseg report fusion" in said
     assert intervene(finished, *asked) == 0
     assert capsys.readouterr().out.count("was read already") == 6
+    about = next(finished.glob("fusion/*/interventions/key_swap.*.json"))
+    of = json.loads(about.read_text())
+    about.write_text(json.dumps(of | {"code": "another"}))
+    assert intervene(finished, *asked) == 0
+    assert capsys.readouterr().out.count("was read already") == 5
+    about.write_text(json.dumps({k: v for k, v in of.items() if k != "code"}))  # of an older keyseg
+    assert intervene(finished, *asked) == 0
+    assert capsys.readouterr().out.count("was read already") == 6
     sweep = load_sweep(finished / "fusion")
     found = paired.interventions(sweep, seed=0)
     giou = found[found["metric"] == "giou"].set_index(["token", "kind"])

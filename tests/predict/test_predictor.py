@@ -100,6 +100,9 @@ def test_pictures_and_json(predict, run, examples, tmp_path, capsys):
     file.write_text(json.dumps(found | {"query": "another"}))
     assert predict(image, query) == 2
     assert "answer to another question" in capsys.readouterr().err
+    file.write_text(json.dumps(found | {"checkpoint": "of before it was trained again"}))
+    assert predict(image, query) == 2
+    assert "its weights" in capsys.readouterr().err
     assert predict(image, query, "--overwrite") == 0
     assert json.loads(file.read_text()) == found
 

@@ -178,7 +178,7 @@ def finished(run):
     run.log(rows(1))
     run.write_samples(pd.DataFrame({"id": ["a"]}))
     run.best_file.write_bytes(b"old")
-    run.gallery.mkdir()
+    run.interventions.mkdir()
     run.update(status="done", summary={"x": 1}, attempts=[{"pid": 1}], mlflow_run_id="old")
 
 
@@ -200,7 +200,7 @@ def test_a_run_that_begins_anew_has_no_results_and_keeps_its_history(run):
     assert run.metrics().empty
     assert list(run.checkpoints.iterdir()) == []
     assert not run.samples_file.exists()
-    assert not run.gallery.exists()
+    assert not run.interventions.exists()
 
 
 def test_new_results_replace_the_old_ones(run):

@@ -187,6 +187,17 @@ def test_data_that_was_not_touched_is_not_read_again(cell, scenes, monkeypatch):
     assert identity.fingerprint(cfg.data, scenes.parent / "memory") == found
 
 
+@pytest.mark.parametrize(("name", "seen"), [("mask.png", True), ("photograph.jpg", False)])
+def test_a_mask_counts_with_its_content_and_a_photograph_by_its_name(cell, scenes, name, seen):
+    memory = scenes.parent / "memory"
+    picture = next((scenes / "refer_seg").glob("*/instances.json")).parent / name
+    picture.write_bytes(b"one")
+    identity.remember(cell.config.data, memory, "as remembered")
+    picture.write_bytes(b"another")
+    now = identity.fingerprint(cell.config.data, memory)
+    assert (now != "as remembered") == seen
+
+
 @pytest.mark.parametrize("damage", ["", "[]", "{not json"])
 def test_a_damaged_memory_is_as_none(cell, scenes, damage):
     memory = scenes.parent / "memory"

@@ -201,8 +201,6 @@ def test_a_run_as_it_goes_and_ends(store, run):
     assert not sync.is_level(run)
 
     log(run, 3)
-    (run.gallery / "x").mkdir(parents=True)
-    (run.gallery / "x" / "1.txt").write_text("picture")
     run.update(convergence={"word": "still rising"})
     done(run)
     sync.sync(run)
@@ -213,7 +211,7 @@ def test_a_run_as_it_goes_and_ends(store, run):
     assert history(store, run) == expected(1, 2, 3)
     assert history(store, run, "val/precision_at_0.5") == expected(1, 2, 3)
     artifacts = {a.path for a in store.list_artifacts(mirrored.info.run_id)}
-    assert {"config.yaml", "run.json", "gallery"} <= artifacts
+    assert {"config.yaml", "run.json"} <= artifacts
     assert sync.is_level(run)
 
 

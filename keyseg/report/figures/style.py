@@ -39,7 +39,7 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*", "d")
 TARGET = "#F0E442"
 LEGEND_LETTERS = 42
-INK, RULE_COLOUR = "#222222", "#d5d5d5"
+INK = "#222222"
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif",
