@@ -448,7 +448,7 @@ for _measure in _OWN:
 
 
 def further() -> list[Measure]:
-    """Measures that are not keyseg's own."""
+    """Measures that other packages registered."""
     return MEASURES[len(_OWN) :]
 
 

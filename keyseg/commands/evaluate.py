@@ -212,16 +212,16 @@ def _state(task: Task) -> str:
 
 def _read(todo: Sequence[Task], device: str) -> None:
     from keyseg.runs.run_directory import RunBusy
-    from keyseg.worker.evaluation import Evaluated
+    from keyseg.worker.evaluation import FinishedModel
     from keyseg.worker.log import log_to
 
-    models: dict[Path, Evaluated] = {}
+    models: dict[Path, FinishedModel] = {}
     for task in todo:
         if task.run.path not in models:
             for done in models.values():
                 _show(done.run)
             models.clear()  # one at a time in memory
-            models[task.run.path] = Evaluated(task.run, device)
+            models[task.run.path] = FinishedModel(task.run, device)
         with ExitStack() as inside:
             inside.enter_context(log_to(task.run.log_file, task.cfg.runtime.log_level))
             try:

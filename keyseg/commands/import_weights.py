@@ -16,7 +16,7 @@ from keyseg.commands.compose import compose_config
 from keyseg.config import ConfigError, resolve_path
 
 if TYPE_CHECKING:
-    from keyseg.predict.foreign_weights import Sorted
+    from keyseg.predict.foreign_weights import SortedTensors
 
 # Imported late: what only this command needs, so that no other waits for it.
 
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(tensors: Sorted) -> None:
+def _tell(tensors: SortedTensors) -> None:
     for part, keys in tensors.parts.items():
         print(f"{part}: {len(keys)} tensors")
     for reason, count in tensors.left_out.items():

@@ -36,7 +36,7 @@ def check_keywords(who: str, examples: Sequence[Example]) -> None:
 
 
 def derangement(examples: Sequence[Example]) -> dict[str, Example]:
-    """By an example's id, the other one.
+    """For each example's id, the example whose KEY it is given.
 
     Raises:
         DataError: one image has more than half of the expressions, so that none of another image

@@ -1,4 +1,4 @@
-"""How the test split of a `data` group is read, as run.json keeps it: no paths."""
+"""What the test split of a `data` group is made of, as run.json keeps it: no paths."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 PixelLM's evaluation matches by BCE and Dice at random points, unseeded, and its printed numbers
 come of a further step with GPT that is not public. Here the sum of IoUs at the images' own sizes is
-highest, so the same masks have the same number; it is another protocol than the one in print.
+highest, so the same masks have the same number; it is another dialect than the one in print.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class KeywordHead(nn.Module):
             self.register_buffer("table", table, persistent=False)
 
     def forward(self, key_states: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """(..., D) -> (..., width of the table)."""
         out: Tensor = self.project(key_states)
         return out
 

@@ -125,7 +125,7 @@ _RULES = (
 
 
 @dataclass(frozen=True)
-class Sorted:
+class SortedTensors:
     """The keys of a folder by what they belong to: name there -> key of the file.
 
     `left_out`: reason -> number of keys. `unmerged`: whether LoRA lies apart.
@@ -150,7 +150,7 @@ class Sorted:
         return sum(name.endswith(".weight") for name in self.parts[PROJECTOR_PART])
 
 
-def sort(keys: Iterable[str], folder: Path) -> Sorted:
+def sort(keys: Iterable[str], folder: Path) -> SortedTensors:
     """What each key is.
 
     Raises:
@@ -190,7 +190,7 @@ def sort(keys: Iterable[str], folder: Path) -> Sorted:
                 f"{folder} holds no weights of {part}: is it a merged folder of LISA's family? A "
                 "LLaVA or SAM of its own is for model.llava and model.sam"
             )
-    return Sorted(parts, left_out)
+    return SortedTensors(parts, left_out)
 
 
 def _rule(key: str) -> tuple[_Rule, str] | None:
@@ -294,7 +294,7 @@ def adapter_alpha(folder: Path) -> float | None:
     return None if alpha is None else float(alpha)
 
 
-def merged(files: Files, keys: Sorted, part: str, alpha: float = 0.0) -> dict[str, Tensor]:
+def merged(files: Files, keys: SortedTensors, part: str, alpha: float = 0.0) -> dict[str, Tensor]:
     """The tensors of a part by their names there; LoRA added to what it adapts.
 
     `alpha`: of LoRA that lies apart: W + alpha / r * B A.

@@ -51,7 +51,7 @@ from keyseg.predict.foreign_weights import (
     SEG_PART,
     TABLE_PART,
     Files,
-    Sorted,
+    SortedTensors,
     adapter_alpha,
     config_of,
     merged,
@@ -85,7 +85,7 @@ class ForeignCheckpoint:
 def import_weights(
     source: ForeignCheckpoint,
     files: Files,
-    keys: Sorted,
+    keys: SortedTensors,
     cfg: RunConfig,
     sweep_dir: Path,
     command: str,
@@ -134,7 +134,9 @@ class _Written:
     marked: bool
 
 
-def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: Path) -> _Written:
+def _write_llava(
+    source: ForeignCheckpoint, files: Files, keys: SortedTensors, folder: Path
+) -> _Written:
     state = merged(files, keys, LANGUAGE_PART, _alpha(source, keys))
     known = len(state["model.language_model.embed_tokens.weight"])
     tokenizer, marked = _tokenizer(source, known, keyed=keys.of_keyseg)
@@ -175,7 +177,7 @@ def _write_llava(source: ForeignCheckpoint, files: Files, keys: Sorted, folder: 
     return _Written(new, marked)
 
 
-def _alpha(source: ForeignCheckpoint, keys: Sorted) -> float:
+def _alpha(source: ForeignCheckpoint, keys: SortedTensors) -> float:
     """Alpha of LoRA that lies apart; 0 where none does."""
     if not keys.unmerged:
         return 0.0
@@ -314,7 +316,7 @@ def _write_run(
     cfg: RunConfig,
     sweep_dir: Path,
     files: Files,
-    keys: Sorted,
+    keys: SortedTensors,
     llava: _Written,
     command: str,
 ) -> RunDirectory:
@@ -370,7 +372,9 @@ def _write_run(
     return run
 
 
-def _take_fusion(source: ForeignCheckpoint, model: KeySeg, files: Files, keys: Sorted) -> None:
+def _take_fusion(
+    source: ForeignCheckpoint, model: KeySeg, files: Files, keys: SortedTensors
+) -> None:
     """KeySeg's own layers: `out(value(k))` is one linear map, its keywords' table our own one."""
     fusion, head = model.fusion, model.keyword_head
     if not isinstance(fusion, Released) or not all(p.requires_grad for p in fusion.parameters()):

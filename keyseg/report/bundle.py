@@ -124,7 +124,7 @@ def _read(source: Path, folder: Path) -> Sweep:
 
 
 def looks_like_a_sweep(folder: Path) -> list[str]:
-    """Signatures of its cells.
+    """The cells' signatures of an unpacked sweep.json, checked to be no paths.
 
     Raises:
         ArchiveError: one is no signature: it would name a place elsewhere.

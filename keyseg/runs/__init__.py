@@ -1,1 +1,1 @@
-"""What a run is on disk: its directory, where it came from, and the process that works on it."""
+"""What a run is on disk: its directory, what it was made of, and whether it can be trusted."""

@@ -22,7 +22,7 @@ from keyseg.runs import packages
 from keyseg.runs.factors import compared
 from keyseg.runs.looks import LookPlan
 from keyseg.runs.sweep_directory import label_of, short_key
-from keyseg.sweep import folds
+from keyseg.sweep import duplicates
 from keyseg.sweep.conditional import Conditions, conditions, dropped, identity
 from keyseg.sweep.replicate import drop_behind as read_drop_behind
 from keyseg.sweep.replicate import replicate as read_replicate
@@ -200,7 +200,7 @@ def read_design(
         raise ConfigError(
             f"until=verdict: there is one variant ({points[0].label}), and nothing to decide"
         )
-    folds.check(design.points, design.baseline, design.contrasts, design.path)
+    duplicates.check(design.points, design.baseline, design.contrasts, design.path)
     return design
 
 

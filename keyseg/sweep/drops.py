@@ -26,7 +26,7 @@ def budgets(cells: Sequence[Cell]) -> list[int]:
 
 
 def check_schedule(cells: Sequence[Cell]) -> None:
-    """Whether a longer training begins as a shorter one does.
+    """Refuse all schedules but wsd: in it alone a longer training begins as a shorter one does.
 
     Raises:
         ConfigError: another schedule than wsd: a cell at a small budget says nothing of that.

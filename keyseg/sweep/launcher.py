@@ -1,4 +1,4 @@
-"""The Hydra plugins: the grid of cells, and what every launcher does with it.
+"""What all launchers do with a sweep, from its overrides to its report; and the grid of cells.
 
 hydra/sweeper=grid      all combinations of the values given (Hydra's own, without its files)
 hydra/launcher=local    worker processes on this machine, in parallel (local/launcher.py)

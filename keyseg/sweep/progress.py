@@ -273,7 +273,7 @@ def time_left(cells: Sequence[CellStatus], slots: int) -> float | None:
 
 
 class LineView:
-    """A line when a cell starts, at every evaluation on val, and when it ends."""
+    """A line when a cell starts, at every validation, and when it ends."""
 
     def __init__(self, heading: str, console: Console) -> None:
         self.heading = heading

@@ -38,7 +38,7 @@ class Readers(Protocol):
 
 
 def chosen(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words without those that say where the work is done, and those."""
+    """The words in two: those of the launcher, which say where the work is done, come second."""
     these = [w for w in words if w.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
     return [word for word in words if word not in these], these
 

@@ -1,1 +1,1 @@
-"""MLflow, the window on the run directories. Nothing outside this folder imports it."""
+"""MLflow, the window on the run directories. Only this folder imports mlflow."""

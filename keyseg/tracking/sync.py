@@ -1,4 +1,4 @@
-"""MLflow, the window on the run directories. Only this folder imports it.
+"""Brings MLflow level with a run directory, from any point and any number of times.
 
 The run directory is written first and by itself; `sync` brings MLflow level with it, now or later,
 once or many times. What was sent is kept in `mlflow.json` beside the rows:

@@ -57,7 +57,7 @@ class Parts:
 
 
 def with_others(parts: Parts, *splits: Sequence[Example]) -> Parts:
-    """The parts for data of which a variant is given another expression's KEY, if this one is.
+    """The parts, able to give another expression's KEY where the variant asks for one.
 
     Raises:
         DataError: a split has none to give (see `derangement`).

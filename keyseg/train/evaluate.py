@@ -1,4 +1,4 @@
-"""Evaluation protocols: one record per example.
+"""Reads a split under a protocol: a row of samples.parquet for each example.
 
 teacher_forced: the answer is given up to the tokens. generated: the model writes the answer
 itself; without [SEG] (or without the [KEY] that the fusion reads) the mask is empty. Where a query

@@ -37,7 +37,7 @@ from keyseg.worker.run import protocol_keys, read_test, set_threads, table
 log = logging.getLogger(__name__)
 
 
-class Evaluated:
+class FinishedModel:
     """The model of a finished run, loaded when it is first asked."""
 
     def __init__(self, run: RunDirectory, device: str) -> None:

@@ -124,11 +124,11 @@ def test_truths_are_those_of_the_sources(collapse: tuple[float, float]) -> None:
     world = World(images=4000, tau=0.1, collapse=collapse)
     made = draw([MU, MU + 0.3], 40, world, np.random.default_rng(1))
     from keyseg.metrics import ratios
-    from keyseg.report.stats.simulation import fallen
+    from keyseg.report.stats.simulation import failures
 
     value = ratios(made.table.sum(0))[:, :, ROWS]
     np.testing.assert_allclose(value.mean(0), made.of_images, atol=0.01)
-    failed = fallen(made)
+    failed = failures(made)
     succeeded = np.array([value[~failed[:, k], k].mean(0) for k in (0, 1)])
     np.testing.assert_allclose(succeeded, made.of_seeds, atol=0.03)
     assert abs(gap(made.of_seeds, PLAIN) - gap(made.both, PLAIN)).max() < 0.01

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Word:
-    """One word on one query; keyword "" = it has none.
+    """What a model, the rules or a person say a query's keyword is; "" = it has none.
 
     by: the model and prompt, the rules, or the sheet that it is from. reason: why it was rejected
     or is in doubt.
@@ -38,12 +38,12 @@ class Word:
 
     @property
     def key(self) -> Key:
-        """What the word is on."""
+        """Image and query of the entry."""
         return Path(self.image).stem, self.query
 
 
 class Journal:
-    """The words on the queries of one keyword file."""
+    """The entries on the queries of one keyword file."""
 
     def __init__(self, keyword_file: Path) -> None:
         """Read what is there; a line that a killed process left unfinished is dropped.

@@ -79,7 +79,7 @@ def _after_place(rest: list[str]) -> list[str]:
 
 
 def _ends(phrase: list[str], i: int) -> bool:
-    """Whether the phrase, of which `found[:i]` is a part, ends before word i."""
+    """Whether the phrase that begins with `phrase[:i]` ends before word i."""
     word, before, after = phrase[i], phrase[:i], phrase[i + 1 :]
     begins_another = words.listed(word, "determiners") or word.isdigit()
     named = nouns(before)

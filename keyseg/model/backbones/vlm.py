@@ -124,7 +124,7 @@ class Vlm(nn.Module):
         return language
 
     def seen(self, tokens: Levels) -> BaseModelOutputWithPooling:
-        """Image tokens, as the base takes them from whoever has them already."""
+        """Image tokens in the form in which the base takes ones that were computed before."""
         return BaseModelOutputWithPooling(pooler_output=[tokens[0]])
 
     def forward(self, packed: Packed, language: Levels) -> Tensor:

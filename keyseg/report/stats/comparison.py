@@ -71,7 +71,7 @@ class SeedTable:
 def seed_table(contrast: Contrast, protocol: str) -> SeedTable | None:
     """What a contrast rests on under a protocol; None where no seed tells."""
     sets = _sets(contrast, protocol)
-    lost = fallen(contrast, protocol)
+    lost = collapsed_seeds(contrast, protocol)
     kept = [i for i, parts in enumerate(sets) if not any(_is(lost, part.cell) for part in parts)]
     return SeedTable(sets, _table(sets), kept) if kept else None
 
@@ -130,7 +130,7 @@ def compare(
     )
 
 
-def fallen(contrast: Contrast, protocol: str) -> dict[str, set[int]]:
+def collapsed_seeds(contrast: Contrast, protocol: str) -> dict[str, set[int]]:
     """Seeds whose training collapsed, by label of the variant."""
     by_label = {}
     for variant in contrast.variants:

@@ -43,7 +43,7 @@ def judge(sweep_dir: Path, steps: int) -> JudgedBudget:
 
 
 def judged(sweep: Sweep, steps: int) -> JudgedBudget:
-    """The same of a sweep that is read. The baseline, which all others are held against, stays."""
+    """`judge`, of a loaded sweep. The baseline, against which all others are held, stays."""
     metric = sweep.metrics[0]
     m = [measure.name for measure in MEASURES].index(metric)
     margin = float(sweep.design["drop_behind"]) / 100

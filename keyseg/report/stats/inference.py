@@ -260,7 +260,7 @@ def sources(table: np.ndarray, factor: float = 1.0) -> Sources:
 
 
 def sources_of(pull: np.ndarray, by_seed: np.ndarray) -> Sources:
-    """The same from what each image adds (n, S, M), and the difference of every seed (S, M)."""
+    """Variances by source, from each image's pull (n, S, M) and each seed's difference (S, M)."""
     n, seeds = pull.shape[:2]
     mean = pull.mean(1)
     scale = n / max(n - 1, 1)

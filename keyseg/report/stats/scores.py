@@ -15,7 +15,7 @@ import pandas as pd
 from keyseg.metrics import COLUMNS, MEASURES, OF_KEY, SOME_DATA, majority, ratios
 from keyseg.report.stats import inference, looks, registration, training, verdict
 from keyseg.report.stats.collapse import sentence
-from keyseg.report.stats.comparison import MCNEMAR, Comparison, compare, fallen
+from keyseg.report.stats.comparison import MCNEMAR, Comparison, collapsed_seeds, compare
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.margin import margins
@@ -166,7 +166,7 @@ def contrasts(sweep: Sweep, seed: int) -> pd.DataFrame:
         ]
         known = [comparison for _, comparison in block if comparison]
         pending = len(block) - len(known)
-        lost = {c.name: fallen(c, protocol) for c in every}
+        lost = {c.name: collapsed_seeds(c, protocol) for c in every}
         reached = {c.name: training.reach(c, lost[c.name]) for c in every}
         for m, measure in enumerate(MEASURES):
             corrected = {

@@ -165,14 +165,14 @@ class Corrected:
 def corrected(
     p: np.ndarray, equivalence: np.ndarray, family: str, looks: tuple[int, ...]
 ) -> Corrected:
-    """The same from those of each look so far, (l, K); NaN: that look said nothing."""
+    """One p a contrast over all looks so far, from (l, K), corrected; NaN: a look said nothing."""
     either = np.minimum(2 * overall(p / 2, family, looks), 1)
     small = overall(equivalence, family, looks)
     return Corrected(holm(either.tolist()), holm(small.tolist()))
 
 
 def ruled(now: Corrected, hope: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """(K,) words after a look: those `before` it stay, unless they were open.
+    """(K,) words after a look: an open contrast is decided, given up or stays open; others stay.
 
     `hope`: of a verdict by the last look; a contrast with too little of it is given up.
     """

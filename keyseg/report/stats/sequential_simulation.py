@@ -16,7 +16,7 @@ from keyseg.metrics import COLUMNS
 from keyseg.report.stats import inference, sequential
 from keyseg.report.stats.inference import Sources
 from keyseg.report.stats.sequential import Corrected
-from keyseg.report.stats.simulation import fallen
+from keyseg.report.stats.simulation import failures
 from keyseg.report.stats.synthetic import GAP, MU, World, draw
 from keyseg.runs.looks import FAMILIES, LOOKS, OPEN, LookPlan
 
@@ -102,7 +102,7 @@ def _pulls(
     iou = made.table[..., COLUMNS.index("iou")]
     value = iou.sum(0) / examples.sum(0)
     pull = (iou - value * examples) / examples.sum(0)
-    failed = fallen(made)
+    failed = failures(made)
     by_seed = value[:, 1:] - value[:, :1]
     return pull[:, :, 1:] - pull[:, :, :1], by_seed, failed[:, 1:] | failed[:, :1]
 

@@ -100,7 +100,7 @@ def _both(table: np.ndarray, factor: float = 1.0) -> Estimate:
 
 def _apart(made: Results) -> Iterator[Judged]:
     """Each interval of a sweep in which trainings collapse; those that a report would give."""
-    table, failed = made.pairs(PLAIN), fallen(made)
+    table, failed = made.pairs(PLAIN), failures(made)
     kept = ~failed[:, :2].any(1)
     yield "not told apart", (_both(table), gap(made.everyone, PLAIN))
     if kept.sum() < 2:
@@ -115,7 +115,7 @@ def _apart(made: Results) -> Iterator[Judged]:
             yield "all", (whole, gap(made.everyone, PLAIN))
 
 
-def fallen(made: Results) -> np.ndarray:
+def failures(made: Results) -> np.ndarray:
     """(S, V) bool: which trainings a report takes for collapsed."""
     scores = ratios(made.table.sum(0))[..., list(BY_NAME).index("giou")]
     return np.stack([collapsed(of_variant) for of_variant in scores.T], 1)
@@ -229,7 +229,7 @@ def _corrected(p: np.ndarray) -> np.ndarray:
 
 def _tables(made: Results) -> list[np.ndarray]:
     """(images, kept seeds, 2, COLUMNS) of every variant against the first."""
-    failed = fallen(made)
+    failed = failures(made)
     out = []
     for k in range(1, made.table.shape[2]):
         kept = ~failed[:, [0, k]].any(1)

@@ -161,9 +161,9 @@ def draw(mu: Sequence[float], seeds: int, world: World, rng: np.random.Generator
     whole = population(world)
     lucky = means[:, None] + world.tau * nodes
     both = np.einsum("k,vkm->vm", weights, whole(lucky))
-    fallen = np.einsum("k,vkm->vm", weights, whole(lucky - world.drop))
+    lowered = np.einsum("k,vkm->vm", weights, whole(lucky - world.drop))
     here = np.einsum("k,vkm->vm", weights, _on_these(fixed, made, world, nodes))
-    everyone = (1 - often[:, None]) * both + often[:, None] * fallen
+    everyone = (1 - often[:, None]) * both + often[:, None] * lowered
     return Results(table, both, everyone, whole(means[:, None] + luck).mean(1), here)
 
 

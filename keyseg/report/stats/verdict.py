@@ -206,8 +206,8 @@ def p_text(p: float) -> str:
 def seeds_needed(e: Evidence, gap: float = DETECT) -> int | None:
     """Seeds in all that show `gap` with `POWER`; None if images alone forbid it.
 
-    By the p value that verdicts follow (`stats.both_p`), at the level that Holm's first step asks
-    for. The images' variance is kept, its interaction with seeds falls with their number.
+    By the p value that verdicts follow (`inference.both_p`), at the level that Holm's first step
+    asks for. The images' variance is kept, its interaction with seeds falls with their number.
     """
     from scipy.stats import nct, t
 

@@ -43,7 +43,7 @@ def check(
     """Look at cells, baseline, contrasts and path of a design.
 
     Raises:
-        ConfigError: something folds; says what, and with what.
+        ConfigError: two are the same, or the baseline or an end of a contrast fits no cell.
     """
     _check_cells(points)
     variants = list({p.label: p.factors for p in points}.values())
