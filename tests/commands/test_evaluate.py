@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ import torch
 from keyseg import cli
 from keyseg.commands.completion import _known
 from keyseg.commands.evaluate import as_trained
-from keyseg.data.mix import groups, load
+from keyseg.data.mix import groups, load, load_splits
 from keyseg.predict.predictor import load_model
 from keyseg.runs import code, evaluations
 from keyseg.runs.evaluations import TestSet
@@ -200,8 +202,8 @@ def test_the_sweep_may_declare_the_test_sets(run, asked, outputs, capsys):
     ("words", "message"),
     [
         (("fusion", "data=scones"), "scenes"),
-        (("fusion", "data=scenes", "split=vall"), "--split vall: data=scenes has train, val, test"),
-        (("fusion", "data=scenes:vall"), "--split vall: data=scenes has train, val, test"),
+        (("fusion", "data=scenes", "split=vall"), "split vall: data=scenes has train, val, test"),
+        (("fusion", "data=scenes:vall"), "split vall: data=scenes has train, val, test"),
         (("fusion", "spilt=val"), "Did you mean split?"),
         (("data=scenes",), "which run?"),
         (("nothing", "data=scenes"), "no run 'nothing'"),
@@ -290,3 +292,19 @@ def test_a_process_that_fails_is_named_with_its_log(run, asked, capsys, monkeypa
     assert asked("fusion", "data=scenes", "split=val", "hydra/launcher=local") == 1
     error = capsys.readouterr().err
     assert f"not read, its process ended with 1; log: {run.log_file}" in error
+
+
+def test_only_what_was_read_in_training_is_called_trained_on(run):
+    own = run.config
+    train, val = (load_splits(own.data, [s])[0] for s in ("train", "val"))
+    shown = [e for source in (*train, *val) for e in source.examples]
+    part = replace(
+        own,
+        data={**own.data, "train_images": 2},
+        evaluation=replace(own.evaluation, val_images=1),
+    )
+    model = work.FinishedModel(SimpleNamespace(info=run.info, config=part), "cpu")
+    seen = model._seen_before(shown)
+    first = groups(e for source in val for e in source.examples)[0]
+    assert seen["images"] == 2
+    assert seen["val"] == len(first.examples)
