@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keyseg.commands.sweeps import report_folder
 from keyseg.config import PROTOCOLS, ConfigError, resolve_path
 from keyseg.runs.finding import find_scored, own_samples
 
@@ -39,8 +40,10 @@ def run(name: str, options: argparse.Namespace) -> int:
     info = scored.info
     default = f"{scored.path.parent.name}-{info.get('label')}-{info.get('seed')}-{protocol}"
     plain = "".join(c if c.isalnum() or c in "+=.-_" else "-" for c in default)
-    default_folder = resolve_path(scored.config.paths.reports) / "predictions"
-    file = Path(options.out).expanduser() if options.out else default_folder / f"{plain}.jsonl"
+    if options.out:
+        file = Path(options.out).expanduser()
+    else:
+        file = report_folder(scored.path.parent, None) / "predictions" / f"{plain}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = samples[samples["protocol"] == protocol]
     count = json_lines.write(file, _head(scored, info, protocol), _entries(rows))

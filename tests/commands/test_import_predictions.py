@@ -128,7 +128,7 @@ def test_an_unknown_split_a_foreign_folder_and_an_own_protocol(keyseg, tmp_path)
     code, said = keyseg(
         "import", "predictions", file, "--system", "X", "--data", "refcoco", "--split", "testC"
     )
-    assert (code, "--split testC: data=refcoco has train, val, test, testA, testB" in said.err) == (
+    assert (code, "split testC: data=refcoco has train, val, test, testA, testB" in said.err) == (
         2,
         True,
     )
