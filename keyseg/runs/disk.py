@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from typing import Any, BinaryIO
 
 from keyseg.runs.private_files import without_passwords
 
+_ROOM = 2**20  # bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -150,6 +152,14 @@ def flush(path: Path) -> None:
     """What was added to a file outlives the machine from now on."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the file system of a folder has no room to speak of: less than a MiB."""
+    try:
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:
+        return False
 
 
 def sha256(path: Path) -> str:

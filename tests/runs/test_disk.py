@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 
@@ -52,6 +53,14 @@ def test_what_stood_there_stays_and_nothing_is_left_beside_it(tmp_path, monkeypa
         disk.replace(file, b"after")
     assert file.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_disk_is_full_that_has_no_room_for_a_row(tmp_path, monkeypatch):
+    assert not disk.is_full(tmp_path)
+    assert not disk.is_full(tmp_path / "is not there")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4096))
+    assert disk.is_full(tmp_path)
 
 
 def test_other_errors_are_none_of_the_disk(tmp_path):

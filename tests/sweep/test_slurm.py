@@ -13,7 +13,7 @@ from keyseg.sweep.slurm.queue import WHOLE_ARRAY, Job, SlurmError, prepare_name
 from keyseg.sweep.slurm.reconcile import Overview, state_of
 from keyseg.sweep.slurm.sbatch import SubmitLimit, script
 from keyseg.sweep.status import Watch
-from keyseg.sweep.supervise import Supervisor
+from keyseg.sweep.supervise import NO_SPACE, Supervisor
 
 
 class FakeCluster:
@@ -498,6 +498,14 @@ def test_why_a_job_failed_that_slurm_never_started():
     assert not again
     told, _ = why(Job("7", "FAILED", "", "BadConstraints"))
     assert "BadConstraints: no node can give what is asked for (hydra.launcher.gpus" in told
+
+
+def test_a_full_disk_says_why_where_slurm_knows_no_exit_code():
+    job = Job("7", "FAILED", "n7")
+    assert why(job, full=True) == (f"job 7 on n7 ended: {NO_SPACE}", False)
+    assert NO_SPACE not in why(job)[0]
+    assert NO_SPACE not in why(Job("7", "CANCELLED"), full=True)[0]
+    assert NO_SPACE not in why(Job("7", "NODE_FAIL"), full=True)[0]
 
 
 def test_why_without_a_node():

@@ -417,7 +417,8 @@ class SlurmPool:
             return None
         if job is not None and job.state != "CANCELLED" and self._spared(run, record):
             return Ended(run.path, EXIT_STOPPED)
-        reason, lost = why(job, log_end(self._sweep_dir, record))
+        log, full = log_end(self._sweep_dir, record), disk.is_full(run.path)
+        reason, lost = why(job, log, full=full)
         return Ended(run.path, 1, reason=reason, lost=lost)
 
     def _goes_on(self, path: Path, record: Submission, *, waiting: bool) -> bool:
@@ -447,10 +448,11 @@ class SlurmPool:
         return not record.begun(run) and any(record.begun(other) for other in others)
 
 
-def why(job: Job | None, log: str = "") -> tuple[str, bool]:
+def why(job: Job | None, log: str = "", *, full: bool = False) -> tuple[str, bool]:
     """Why a job ended without its run being done, in words; whether the cell may try again.
 
-    `log`: the last lines that the job, not its worker, wrote.
+    `log`: the last lines that the job, not its worker, wrote. `full`: its run's disk has no room,
+    which says why where SLURM does not (squeue alone gives no exit code).
     """
     if job is None:
         return "the job is gone: neither squeue nor sacct knows it", True
@@ -483,6 +485,8 @@ def why(job: Job | None, log: str = "") -> tuple[str, bool]:
         name = _signal_name(number if number not in ("", "0") else "9")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"{where} was killed by {name}{hint}", False
+    if full:
+        return f"{where} ended: {NO_SPACE}", False
     last = f": {log.splitlines()[-1]}" if log else ""
     if not last and (remedy := reasons.sentence(job.reason, [job.id])):
         last = f": {remedy}"
