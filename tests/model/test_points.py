@@ -13,7 +13,7 @@ from keyseg.config import ConfigError, PointsConfig
 from keyseg.data import reading
 from keyseg.data.mix import ImageSampler
 from keyseg.model.backbones.sam import SegmentAnything
-from keyseg.model.points import NEITHER, NOT_THIS, THIS, PointPrompts, points_of
+from keyseg.model.points import NEITHER, NOT_THIS, THIS, PointPrompts, _moved, points_of
 from keyseg.runs import targets
 from keyseg.sweep import buildable
 
@@ -70,6 +70,17 @@ def test_points_are_those_of_the_description(size, rule):
     assert {THIS, NOT_THIS, NEITHER} == set(labels.tolist())
     assert (points >= 0).all()
     assert (points < torch.tensor(size[::-1])).all()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (4, 0), (0, 3), (4, 3)])
+def test_a_point_at_the_edge_takes_every_pixel_of_the_image_and_no_other(corner):
+    """Of a likeness that is flat, in an image of 4 x 5 pixels."""
+    [moved] = _moved(torch.zeros(4, 5), torch.tensor([corner]))
+    ys, xs = torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij")
+    weight = torch.exp(-((xs - corner[0]) ** 2 + (ys - corner[1]) ** 2).double())
+    weight = weight / weight.sum()
+    expected = [(weight * xs).sum(), (weight * ys).sum()]
+    assert moved.tolist() == pytest.approx([float(value) for value in expected], abs=1e-6)
 
 
 def test_likeness_that_is_the_same_everywhere_is_no_error():
