@@ -3,7 +3,7 @@
     python benchmarks/mutations.py                     60 mutations: an hour of one core
     python benchmarks/mutations.py --count 10 --seed 1
     python benchmarks/mutations.py --commit 364ae30    code and tests of that commit
-    python benchmarks/mutations.py --rounds 1          by the tests that name the module, slow ones too
+    python benchmarks/mutations.py --rounds 1          by tests that name the module, slow ones too
     python benchmarks/mutations.py --only 3f2a,91bc    some of them again, by the start of their ids
     python benchmarks/mutations.py --results FILE      keeps what came out; given again, it goes on
 
@@ -13,9 +13,10 @@ changes it only where the code is other. A commit (HEAD if none is named) is clo
 folder and mutated there. Tests run in three rounds, each up to the first failure: the quick ones
 that import the module, name it or carry its name; the slow ones among these, and those of its room;
 all other quick ones. Where the first round is the only one, slow tests are in it: commits that call
-other tests slow can be compared. Tests that start a server are left out. The first test that fails must pass on
-the code as it was: otherwise it counts for nothing and is left out from then on. A round that takes
-more than its seconds of CPU, or ten times that by the clock, decides nothing: it is counted apart.
+other tests slow can be compared. Tests that start a server are left out. The first test that fails
+must pass on the code as it was: otherwise it counts for nothing and is left out from then on. A
+round that takes more than its seconds of CPU, or ten times that by the clock, decides nothing: it
+is counted apart.
 
 Tests run in processes forked from one that has loaded torch and the other libraries; mutmut and
 cosmic-ray start a new one each time, ten seconds of imports for each mutation. The last line is
