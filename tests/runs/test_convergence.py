@@ -177,6 +177,7 @@ def test_where_the_rate_was_high():
     assert high_rate_until(rates("linear"), STEPS) == 200
     assert high_rate_until(rates("wsd"), STEPS) == 360
     assert high_rate_until([], 70) == 70
+    assert high_rate_until([(10, 1.0), (20, 1.0), (30, 1.0)], 35) == 35  # rows come every ten steps
     assert high_rate_until([(10, 0.0), (20, 0.0)], 20) == 20
 
 

@@ -248,3 +248,10 @@ def test_what_folds_says_so():
 def test_a_block_that_does_not_fit_is_an_error(block, message):
     with pytest.raises(ConfigError, match=message):
         read_design(grid("fusion=cross", "fusion=full"), block)
+
+
+def test_a_factor_with_one_value_has_no_effect_to_ask_for():
+    points = grid("fusion=cross loss.dice=1", "fusion=full loss.dice=1")
+    factors = {"factors": {"fusion": ["cross", "full"], "loss.dice": [1]}}
+    with pytest.raises(ConfigError, match=r"loss.dice is no factor that varies; there are fusion$"):
+        read_design(points, {**factors, "contrasts": [{"main": "loss.dice"}]})
