@@ -2,7 +2,7 @@
 
 Does the mask follow what KEY says? An evaluation answers it, no training. Results lie in the run
 directory and stand in the sweep's report beside the untouched ones, paired. What is there already,
-of the same weights and data, is not read again.
+of the same weights, data and code, is not read again.
 """
 
 from __future__ import annotations
