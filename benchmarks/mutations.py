@@ -356,7 +356,7 @@ class Bench:
         for node in ast.parse((root / "tests/conftest.py").read_text()).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SLOW":
                 scope["slow"] = ast.literal_eval(node.value)
-        self.slow = scope.get("slow", ())
+        self.slow = scope.get("slow", ()) if most > 1 else ()
 
     def found_by(self, mutation: Mutation) -> str | None:
         """The test that finds a mutation; None: it survives."""
@@ -442,8 +442,6 @@ def main() -> None:
         for library in LIBRARIES:
             importlib.import_module(library)
         bench = Bench(root, asked.seconds, asked.rounds)
-        if asked.rounds == 1:
-            bench.slow = ()
         results = Results(asked.results, name.stdout.strip(), asked.rounds)
         found: dict[str, str | None] = {}
         began = time.monotonic()
