@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from keyseg.runs.run_directory import RunDirectory
+    from keyseg.train.evaluate import Record
 
 # Imported late: what only this command needs, so that no other waits for it.
 
@@ -33,7 +34,7 @@ def register(commands: Any) -> None:
         "intervene",
         help="read the test split of finished runs again with KEY's or SEG's state replaced",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {kind:7} {meaning}" for kind, meaning in REPLACEMENTS.items()),
+        epilog="\n".join(f"  {kind:9} {meaning}" for kind, meaning in REPLACEMENTS.items()),
     )
     parser.add_argument(
         "run_names",
@@ -157,21 +158,29 @@ def _read(
     parts = with_others(parts, examples)
     read = groups(e for s in data.test for e in scored(s.examples, cfg.evaluation.texts))
     reading = Reading(parts, read, cfg, protocol)
-    records = reading.untouched()
-    untouched = mean_iou(records)
+    before = reading.untouched()
     if imported.of(run.info):
-        _keep_own(run, protocol, pd.DataFrame(records), data.fingerprint)
+        _keep_own(run, protocol, pd.DataFrame(before), data.fingerprint)
     else:
-        _compare(run, protocol, untouched, label)
+        _compare(run, protocol, mean_iou(before), label)
     for intervention in left:
         records = reading.under(intervention)
         made = Stored(intervention, protocol, of, pd.DataFrame(records))
         interventions.write(run, made)
-        change = 100 * (mean_iou(records) - untouched)
-        print(
-            f"{label}: {intervention.token.upper()} {intervention.kind}: "
-            f"gIoU {100 * untouched:.1f} -> {100 * mean_iou(records):.1f} ({change:+.1f})"
-        )
+        print(f"{label}: {_change(intervention, records, before)}")
+
+
+def _change(intervention: Intervention, records: Sequence[Record], before: Sequence[Record]) -> str:
+    """Of gIoU, over the examples that were given another state."""
+    from keyseg.predict.intervention import mean_iou
+
+    replaced = {r["id"] for r in records}
+    own, other = mean_iou([r for r in before if r["id"] in replaced]), mean_iou(records)
+    part = "" if len(records) == len(before) else f", {len(records)} of {len(before)} expressions"
+    return (
+        f"{intervention.token.upper()} {intervention.kind}: "
+        f"gIoU {100 * own:.1f} -> {100 * other:.1f} ({100 * (other - own):+.1f}){part}"
+    )
 
 
 def _keep_own(run: RunDirectory, protocol: str, read: pd.DataFrame, data: str) -> None:

@@ -24,6 +24,7 @@ from keyseg.config import ConfigError, RunConfig
 from keyseg.data.derangement import derangement
 from keyseg.data.example import Example
 from keyseg.data.mix import ImageGroup
+from keyseg.data.relatives import RELATIONS, relatives
 from keyseg.model.inputs import Exchanged
 from keyseg.runs.interventions import Intervention
 from keyseg.train.batch import MISSING, Batch
@@ -41,11 +42,16 @@ class States:
     def replaced(self, kind: str) -> dict[str, Tensor]:
         """By example, what its state is replaced by: `keyseg.runs.interventions.REPLACEMENTS`.
 
+        Without the examples that have no such other expression.
+
         Raises:
-            ConfigError: no answer holds the token. DataError: no other image to swap with.
+            ConfigError: no answer holds the token, or no example has such another.
+            DataError: no other image to swap with.
         """
         if not self.of:
             raise ConfigError("no answer holds the token: there is no state to replace")
+        if kind in RELATIONS:
+            return self._of_relatives(kind)
         every = torch.stack(list(self.of.values()))
         mean, spread = every.mean(dim=0), every.std(dim=0)
         names = [e.id for e in self.examples]
@@ -59,6 +65,13 @@ class States:
         if kind == "noise":
             return {name: mean + spread * _noise(name, mean) for name in names}
         return self._of_the_same_name(mean)
+
+    def _of_relatives(self, relation: str) -> dict[str, Tensor]:
+        others = relatives(self.examples, relation)
+        states = {e: self.of[o.id] for e, o in others.items() if {e, o.id} <= self.of.keys()}
+        if not states:
+            raise ConfigError(f"{relation}: no expression of this split has such another")
+        return states
 
     def _of_the_same_name(self, mean: Tensor) -> dict[str, Tensor]:
         """Mean over the other images' expressions with the same keyword, else over all."""
@@ -107,9 +120,14 @@ class Reading:
         return self._records(self._kept)
 
     def under(self, intervention: Intervention) -> list[Record]:
-        """Records with one token's state replaced; after `untouched`."""
+        """Records with one token's state replaced, of the examples that have another's.
+
+        After `untouched`. All expressions of an image are read together; those without another's
+        keep their own state.
+        """
         states = self.states[intervention.token].replaced(intervention.kind)
-        return self._records(partial(self._exchanged, intervention.token, states))
+        records = self._records(partial(self._exchanged, intervention.token, states))
+        return [r for r in records if r["id"] in states]
 
     def _records(self, answered: Callable[[Batch], Batch]) -> list[Record]:
         made = evaluate_batches(self.parts, self.groups, self.cfg, self.protocol, answered=answered)
@@ -133,8 +151,11 @@ class Reading:
         device = batch.labels.device
         answers = [self._answers[e.id] for e in batch.examples]
         batch = self.parts.collator.with_answers(batch, answers).to(device)
-        given = torch.stack([states[e.id] for e in batch.examples]).to(device)
-        exchanged = Exchanged(key=given) if token == "key" else Exchanged(seg=given[:, 0])
+        own = self.states[token].of
+        unread = next(iter(states.values()))  # where an answer lacks the token
+        given = [states.get(e.id, own.get(e.id, unread)) for e in batch.examples]
+        state = torch.stack(given).to(device)
+        exchanged = Exchanged(key=state) if token == "key" else Exchanged(seg=state[:, 0])
         return replace(batch, exchanged=exchanged)
 
 

@@ -27,8 +27,11 @@ REPLACEMENTS = {
     "mean": "the mean state over the test split",
     "noise": "a normal draw with the split's mean and spread of each channel",
     "oracle": "the mean state of the other images' expressions with the same keyword",
+    "reworded": "the state of another expression of the same target",
+    "namesake": "the state of an expression of another target in the image, with the same keyword",
+    "neighbour": "the state of an expression of another target in the image, with another keyword",
 }
-"""What a state may be replaced by."""
+"""What a state may be replaced by; expressions that have no such other are left out."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ import torch
 from keyseg import cli
 from keyseg.data.derangement import derangement
 from keyseg.data.mix import groups, load
+from keyseg.data.relatives import RELATIONS, relatives
 from keyseg.predict.intervention import Reading, States
 from keyseg.report import build
 from keyseg.report.figures import drawing
+from keyseg.report.page.checks import check
 from keyseg.report.stats import interventions as paired
 from keyseg.report.store import load as load_sweep
 from keyseg.report.tables import interventions as tables
@@ -53,12 +55,18 @@ def masks(records):
     return [r["mask_rle"] for r in records]
 
 
+def untouched(found, name):
+    """The records without a change, of the examples that an intervention has."""
+    ids = {r["id"] for r in found[name]}
+    return [r for r in found["untouched"] if r["id"] in ids]
+
+
 def test_key_moves_the_mask_where_the_fusion_reads_it(read):
     """And nowhere else: in seg_only and self KEY's state has no way to the mask."""
     for variant, reads in (("full", True), ("seg_only", False), ("self", False), ("cross", True)):
         found = read(f"fusion={variant}")
         for kind in REPLACEMENTS:
-            same = masks(found[f"key_{kind}"]) == masks(found["untouched"])
+            same = masks(found[f"key_{kind}"]) == masks(untouched(found, f"key_{kind}"))
             assert same != reads, (variant, kind)
         assert masks(found["seg_zero"]) != masks(found["untouched"]) or variant == "cross"
     assert masks(read("fusion=cross")["seg_swap"]) == masks(read("fusion=cross")["untouched"])
@@ -72,7 +80,7 @@ def test_through_the_context_too(read):
 def test_the_answer_stays_and_the_keyword_head_reads_what_is_there_instead(read):
     found = read("fusion=full")
     for name, records in found.items():
-        for one, other in zip(records, found["untouched"], strict=True):
+        for one, other in zip(records, untouched(found, name), strict=True):
             assert (one["id"], one["answer"], one["has_key"]) == (
                 other["id"],
                 other["answer"],
@@ -100,6 +108,12 @@ def test_what_a_state_is_replaced_by(test_images):
     assert len({tuple(s.flatten().tolist()) for s in noise.values()}) == len(of)
     fewer = States(examples[::-1], of).replaced("noise")
     assert all(torch.allclose(noise[n], fewer[n]) for n in noise)
+    for relation in RELATIONS:
+        others = relatives(examples, relation)
+        assert others
+        given = states.replaced(relation)
+        assert given.keys() == others.keys()
+        assert all(torch.equal(given[name], of[o.id]) for name, o in others.items())
     oracle = states.replaced("oracle")
     for e in examples:
         same = [
@@ -227,6 +241,41 @@ def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypa
     assert REPLACEMENTS["swap"].split(":")[0] in page
     [table] = [f for f in files.tables if f.name == "interventions.csv"]
     assert {"key"} <= set(pd.read_csv(table)["token"])
+
+
+def test_expressions_without_such_another_are_left_out_on_both_sides(finished, capsys):
+    assert intervene(finished, "fusion/full", "--key", "namesake") == 0
+    sweep = load_sweep(finished / "fusion")
+    cell = sweep.finished[0]
+    [stored] = [s for s in paired.fresh(cell) if s.intervention == Intervention("key", "namesake")]
+    assert 0 < len(stored.samples) < len(cell.samples)
+    own = cell.samples[cell.samples["id"].isin(stored.samples["id"])]
+    said = capsys.readouterr().out.splitlines()[0]
+    assert f"gIoU {100 * own['iou'].mean():.1f} -> " in said
+    assert said.endswith(f", {len(own)} of {len(cell.samples)} expressions")
+    rows = paired.interventions(sweep, seed=0)
+    [row] = rows[(rows["kind"] == "namesake") & (rows["metric"] == "giou")].to_dict("records")
+    both = [c.samples[c.samples["id"].isin(own["id"])]["iou"].mean() for c in sweep.finished]
+    assert row["examples"] == len(own)
+    assert row["untouched"] == pytest.approx(np.mean(both))
+    table = tables.table(sweep, rows)
+    [line] = [line for line in table.lines if line.label == "full: KEY namesake"]
+    assert line.entries[-1].value == f"{len(own):,}"
+
+
+def test_seeds_that_were_read_by_several_versions_of_the_code_are_said(finished):
+    assert intervene(finished, "fusion/full", "--key", "swap") == 0
+    titles = [n.title for n in check(load_sweep(finished / "fusion"))]
+    several = "Interventions by several versions of the code."
+    assert several not in titles
+    about = next(finished.glob("fusion/*/interventions/key_swap.*.json"))
+    of = about.read_text()
+    try:
+        about.write_text(json.dumps(json.loads(of) | {"code": "another"}))
+        [said] = [n for n in check(load_sweep(finished / "fusion")) if n.title == several]
+        assert "full" in said.text
+    finally:
+        about.write_text(of)
 
 
 def test_interventions_on_other_weights_are_left_out(finished):

@@ -13,7 +13,7 @@ from keyseg.config import ConfigError
 from keyseg.data.shared_parts import shared_parts
 from keyseg.metrics import BY_NAME, ratios
 from keyseg.report.stats import looks
-from keyseg.report.stats.interventions import stale
+from keyseg.report.stats.interventions import mixed_code, stale
 from keyseg.report.store import CellResult, Sweep, shown
 from keyseg.report.tables import runs
 from keyseg.runs import code, drops
@@ -52,6 +52,7 @@ def check(sweep: Sweep) -> list[Notice]:
         *_unequal(sweep),
         *disagreements(sweep),
         *_stale_interventions(sweep),
+        *_mixed_interventions(sweep),
         *_trainings(sweep),
         *_declared(sweep),
         *_seeds(sweep),
@@ -419,6 +420,17 @@ def _stale_interventions(sweep: Sweep) -> Iterator[Notice]:
             "Interventions on other weights.",
             "These runs were trained anew since; their interventions are left out. `keyseg "
             f"intervene` reads them again. Runs: {_names(cells)}.",
+        )
+
+
+def _mixed_interventions(sweep: Sweep) -> Iterator[Notice]:
+    mixed = [v.label for v in sweep.variants if mixed_code(v)]
+    if mixed:
+        yield Notice(
+            "Interventions by several versions of the code.",
+            "The seeds of one kind were not all read by the same code, so that a difference may be "
+            f"the code's. `keyseg intervene` reads again what is of another version: "
+            f"{', '.join(mixed)}.",
         )
 
 

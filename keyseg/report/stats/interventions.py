@@ -5,6 +5,7 @@ No training is added, so no seed can have collapsed by what is done; all finishe
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -46,6 +47,19 @@ def fresh(cell: CellResult) -> list[Stored]:
 def stale(cell: CellResult) -> int:
     """How many are of other weights."""
     return len(list(read(RunDirectory(cell.directory)))) - len(fresh(cell))
+
+
+def mixed_code(variant: VariantResult) -> bool:
+    """Whether seeds of one kind and protocol were read by several versions of the code.
+
+    Of older results, that do not say theirs, nothing is known.
+    """
+    code: dict[tuple[Intervention, str], set[str]] = defaultdict(set)
+    for cell in variant.finished:
+        for stored in fresh(cell):
+            if "code" in stored.of:
+                code[stored.intervention, stored.protocol].add(stored.of["code"])
+    return any(len(versions) > 1 for versions in code.values())
 
 
 def interventions(sweep: Sweep, seed: int) -> pd.DataFrame:

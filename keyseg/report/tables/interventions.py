@@ -36,6 +36,7 @@ def table(sweep: Sweep, results: pd.DataFrame) -> Table | None:
                     Entry(percent(float(first["replaced"]))),
                     *(_difference(row) for row in rows),
                     Entry(str(first["seeds"])),
+                    Entry(f"{first['examples']:,}"),
                 ),
                 colours.get(str(label)),
                 group=protocols(sweep).get(str(protocol), str(protocol)),
@@ -50,10 +51,17 @@ def table(sweep: Sweep, results: pd.DataFrame) -> Table | None:
         "Finished models read the test split again; what the language model hands on at the place "
         "of KEY (SEG) is replaced for all that reads it afterwards (fusion, context, keyword "
         "head); nothing is trained. Differences: replaced minus untouched, in points, on the same "
-        f"examples and seeds; in brackets the 95 % interval over {over}, not corrected; p by "
-        f"Holm's method over all interventions of a column. Replaced by: {listed}."
+        f"expressions and seeds; in brackets the 95 % interval over {over}, not corrected; p by "
+        f"Holm's method over all interventions of a column. Replaced by: {listed}. "
+        "Expressions that have no such other are left out, on both sides."
     )
-    header = ("gIoU untouched", "gIoU replaced", *(f"Δ {BY_NAME[n].title}" for n in SHOWN), "Seeds")
+    header = (
+        "gIoU untouched",
+        "gIoU replaced",
+        *(f"Δ {BY_NAME[n].title}" for n in SHOWN),
+        "Seeds",
+        "Expressions",
+    )
     return Table("interventions", "Interventions", caption, "Intervention", header, lines)
 
 
