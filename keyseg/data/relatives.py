@@ -1,4 +1,4 @@
-"""For a question to a trained model: another expression of the same image, related as asked.
+"""For a question to a trained model: another expression, of the same target, name or image.
 
 Which one it is depends on the split's examples alone: not on their order, and on no seed, batch or
 process. Whether two expressions mean one target is read from their masks, for one thing may have an
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from keyseg.data.example import Example
 
-RELATIONS = ("reworded", "namesake", "neighbour")
-"""Of the same target; of another with the same keyword; of another with another keyword."""
+RELATIONS = ("reworded", "namesake", "neighbour", "homonym")
+"""Of the same target; in the same image of another target with the same keyword, of another with
+another; of another image with the same keyword. (`derangement`: of another with another.)"""
 
 _SAME, _OTHER = 0.9, 0.5
 """IoU of two masks from which on they are one target's, and below which they are two targets'.
@@ -27,9 +28,11 @@ What lies between is neither: an annotation of both, or a part and its whole."""
 def relatives(examples: Sequence[Example], relation: str) -> dict[str, Example]:
     """By example's id, its relative; without those that have none.
 
-    An expression whose target is empty has none, and one without a keyword has neither namesake nor
-    neighbour. Expressions whose words are the same are no rewording of each other.
+    In its image an expression whose target is empty has none. One without a keyword has none but a
+    rewording. Expressions whose words are the same are no rewording of each other.
     """
+    if relation == "homonym":
+        return _homonyms(examples)
     of_image: dict[str, list[Example]] = defaultdict(list)
     for e in examples:
         of_image[e.image_id].append(e)
@@ -44,6 +47,21 @@ def relatives(examples: Sequence[Example], relation: str) -> dict[str, Example]:
             }
             if related:
                 chosen[one.id] = related[min(related)]
+    return chosen
+
+
+def _homonyms(examples: Sequence[Example]) -> dict[str, Example]:
+    """The next one of another image, down a list in an order like one drawn at random."""
+    of_name: dict[str, list[Example]] = defaultdict(list)
+    for e in sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
+        if e.keyword is not None:
+            of_name[e.keyword].append(e)
+    chosen: dict[str, Example] = {}
+    for group in of_name.values():
+        for i, one in enumerate(group):
+            others = (o for o in group[i + 1 :] + group[:i] if o.image_id != one.image_id)
+            if (other := next(others, None)) is not None:
+                chosen[one.id] = other
     return chosen
 
 

@@ -30,6 +30,7 @@ REPLACEMENTS = {
     "reworded": "the state of another expression of the same target",
     "namesake": "the state of an expression of another target in the image, with the same keyword",
     "neighbour": "the state of an expression of another target in the image, with another keyword",
+    "homonym": "the state of an expression of another image, with the same keyword",
 }
 """What a state may be replaced by; expressions that have no such other are left out."""
 

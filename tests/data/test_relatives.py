@@ -53,6 +53,16 @@ def test_masks_tell_which_target_it_is_and_keywords_what_it_is_called():
     assert neighbour["wheel-0"] in ("second-0", "ball-0")
 
 
+def test_a_homonym_is_of_another_image():
+    homonym = names(SPLIT, "homonym")
+    assert homonym.keys() == {"car-0", "other/car-0", "second-0", "alone-0"}
+    assert {homonym[n] for n in homonym if n != "alone-0"} == {"alone-0"}
+    assert homonym["alone-0"] in ("car-0", "other/car-0", "second-0")
+    many = [example(f"{i}-{k}", CAR, "car", image=f"image{i}") for i in range(9) for k in range(3)]
+    others = list(relatives(many, "homonym").values())
+    assert len({o.id for o in others}) > 20  # not one for all
+
+
 def test_the_same_whatever_the_order():
     shuffled = random.Random(0).sample(SPLIT, len(SPLIT))
     for relation in RELATIONS:
@@ -67,9 +77,9 @@ def test_the_same_whatever_the_order():
         (example("a-0", slice(0, 0), "car"), example("b-0", CAR, "ball")),
         (example("a-0", CAR, None), example("b-0", slice(12, 16), None)),
         (example("a-0", CAR, None), example("b-0", slice(12, 16), "car")),
-        (example("a-0", CAR, "car"), example("b-0", CAR, "car", image="another")),
+        (example("a-0", CAR, "car"), example("b-0", CAR, "ball", image="another")),
+        (example("a-0", CAR, None), example("b-0", CAR, None, image="another")),
     ],
-    ids=["same words", "both empty", "one empty", "no keywords", "one keyword", "other image"],
 )
 def test_some_have_none(one, other):
     assert all(relatives([one, other], relation) == {} for relation in RELATIONS)
