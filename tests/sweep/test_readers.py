@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from keyseg.config import ConfigError
+from keyseg.runs import disk
 from keyseg.runs.run_directory import RunDirectory
 from keyseg.sweep import readers
 from keyseg.sweep.local.launcher import LocalLauncher
@@ -13,6 +14,7 @@ from keyseg.sweep.pool import Ended
 from keyseg.sweep.slurm import reconcile
 from keyseg.sweep.slurm.queue import Job, SlurmError
 from keyseg.sweep.slurm.readers import SlurmReaders
+from keyseg.sweep.supervise import NO_SPACE
 
 
 class Cluster:
@@ -76,6 +78,15 @@ def test_an_array_reads_them_and_whoever_comes_later_waits_for_it(tmp_path, runs
     again = started(cluster, runs[2:])
     assert len(cluster.submissions) == 2
     assert again.stop() == [runs[2].path]
+
+
+def test_a_full_disk_is_named_where_slurm_knows_no_exit_code(tmp_path, runs, monkeypatch):
+    cluster = Cluster(tmp_path / "t")
+    pool = started(cluster, runs[:1])
+    cluster.become("FAILED")
+    monkeypatch.setattr(disk, "is_full", lambda folder: folder == runs[0].path)
+    [end] = pool.poll()
+    assert NO_SPACE in end.reason
 
 
 def test_keyseg_cancel_ends_them_too(tmp_path, runs, monkeypatch):

@@ -3,13 +3,15 @@
 import pytest
 
 from keyseg.config import ConfigError
+from keyseg.runs import disk
 from keyseg.runs.run_directory import RunDirectory, now
 from keyseg.sweep.local.launcher import LocalLauncher
+from keyseg.sweep.slurm import reconcile
 from keyseg.sweep.slurm.launcher import AutoLauncher, SlurmLauncher
 from keyseg.sweep.slurm.nodes import Nodes
 from keyseg.sweep.slurm.options import SlurmOptions, check
 from keyseg.sweep.slurm.pool import SlurmPool, Submission, cancelled_marker, why
-from keyseg.sweep.slurm.queue import WHOLE_ARRAY, Job, SlurmError, prepare_name
+from keyseg.sweep.slurm.queue import WHOLE_ARRAY, Job, Jobs, SlurmError, prepare_name
 from keyseg.sweep.slurm.reconcile import Overview, state_of
 from keyseg.sweep.slurm.sbatch import SubmitLimit, script
 from keyseg.sweep.status import Watch
@@ -498,6 +500,17 @@ def test_why_a_job_failed_that_slurm_never_started():
     assert not again
     told, _ = why(Job("7", "FAILED", "", "BadConstraints"))
     assert "BadConstraints: no node can give what is asked for (hydra.launcher.gpus" in told
+
+
+def test_the_table_of_cells_names_a_full_disk_too(fake, start, monkeypatch):
+    supervisor = start("self")
+    (path,) = supervisor.states()
+    fake.all_become("FAILED")
+    monkeypatch.setattr(reconcile.queue, "look", lambda names: Jobs(fake.look(names)))
+    overview = Overview([Watch(RunDirectory(path), "self")])
+    assert NO_SPACE not in overview.read()[0].error
+    monkeypatch.setattr(disk, "is_full", lambda folder: folder == path)
+    assert NO_SPACE in overview.read()[0].error
 
 
 def test_a_full_disk_says_why_where_slurm_knows_no_exit_code():

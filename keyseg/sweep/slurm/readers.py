@@ -95,9 +95,10 @@ class SlurmReaders:
             self._unknown.pop(path, None)
             return None
         del self._jobs[path]
-        good = job is None or job.state == "COMPLETED"  # its results say what became of it
+        if job is None or job.state == "COMPLETED":  # its results say what became of it
+            return Ended(path, 0)
         log = log_end(self.sbatch.sweep_dir, Submission(*key, 0.0))
-        return Ended(path, int(not good), reason=None if good else why(job, log)[0])
+        return Ended(path, 1, reason=why(job, log, full=disk.is_full(path))[0])
 
     def _submit(self) -> None:
         """One array for the runs that no job reads yet."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from keyseg.runs import sweep_directory
+from keyseg.runs import disk, sweep_directory
 from keyseg.runs.run_directory import (
     DONE,
     FAILED,
@@ -65,8 +65,10 @@ class Overview:
             watch.run, record, jobs, asked=asked, behind_others=behind_others
         )
         row = watch.read(state)
-        log = log_end(watch.run.path.parent, record) if state == LOST else ""
-        reason = why(job, log)[0] if state == LOST else row.error
+        reason = row.error
+        if state == LOST:
+            folder = watch.run.path
+            reason, _ = why(job, log_end(folder.parent, record), full=disk.is_full(folder))
         if job is None:
             return replace(row, error=reason)
         if job.state not in WAITING:
