@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyseg.commands.compose import compose_config
 from keyseg.commands.sync import bring_level
-from keyseg.config import GENERATED, PROTOCOLS, ConfigError, resolve_path
+from keyseg.config import GENERATED, PROTOCOLS, ConfigError, RunConfig, resolve_path
 
 if TYPE_CHECKING:
     from keyseg.data.predictions.matching import Matched
@@ -111,7 +111,7 @@ def _imports(options: argparse.Namespace) -> Iterator[Import]:
     from keyseg.data.split import as_test
     from keyseg.sweep.imported import Import
 
-    cfg = compose_config([f"data={options.data}", *options.overrides])
+    cfg = _composed(options)
     data = as_test(cfg.data, options.split)
     mix.prepare(data)
     texts = cfg.evaluation.texts
@@ -132,6 +132,10 @@ def _imports(options: argparse.Namespace) -> Iterator[Import]:
             seed=seed,
             missing=options.missing,
         )
+
+
+def _composed(options: argparse.Namespace) -> RunConfig:
+    return compose_config([f"data={options.data}", *options.overrides])
 
 
 def _folder(options: argparse.Namespace) -> str:
@@ -177,7 +181,7 @@ def _write_unmatched(
 ) -> Path:
     from keyseg.runs.spreadsheet import guarded
 
-    folder = resolve_path("reports/out/imports")
+    folder = resolve_path(_composed(options).paths.reports) / "imports"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{_folder(options)}-{path.stem}-unmatched.csv"
     with file.open("w", newline="", encoding="utf-8") as out:

@@ -115,6 +115,20 @@ def test_what_does_not_fit_is_listed_both_ways_and_stops_the_import(keyseg, tmp_
         assert cell.imported["without"] == 2
 
 
+def test_what_is_too_long_to_list_is_a_file_among_the_reports(keyseg, tmp_path):
+    file = tmp_path / "p.jsonl"
+    names = [f"ReasonSeg/val/{n}-0" for n in range(100, 121)]
+    file.write_text("".join(json.dumps({"id": n, "mask": None}) + "\n" for n in names))
+    code, said = keyseg.imports(file, more=[f"paths.reports={tmp_path / 'reports'}"])
+    assert code == 1
+    assert "  and 1 more\n" in said.out
+    [written] = (tmp_path / "reports" / "imports").iterdir()
+    assert f"all of them: {written}" in said.out
+    rows = pd.read_csv(written)
+    assert rows["name"].tolist()[: len(names)] == names
+    assert rows["what"].tolist()[len(names) :] == ["example"] * 3
+
+
 def test_a_wrong_mask_writes_nothing(keyseg, tmp_path):
     wrong = {"size": [10**6, 10**6], "counts": "0"}
     code, said = keyseg.imports(lines(tmp_path / "p.jsonl", [mask(), wrong, None]))
