@@ -130,6 +130,16 @@ def _generate(parts: Parts, batch: Batch, cfg: RunConfig) -> list[list[int]]:
     )
 
 
+def keyword_ranks(scores: Tensor, wanted: Tensor) -> Tensor:
+    """How many other words stand before the wanted one: scores (N, V), ids (N,) -> (N,).
+
+    A word with the same score stands before it, and so does every word where scores are no numbers:
+    a model that says nothing is not right.
+    """
+    own = scores.gather(1, wanted[:, None])
+    return (~(scores < own)).sum(dim=1) - 1
+
+
 def _records(
     parts: Parts, batch: Batch, output: Output, scores: Tensor, asked_how: tuple[str, float]
 ) -> list[Record]:
@@ -144,8 +154,7 @@ def _records(
     words = scores.softmax(-1).mean(dim=1) if asked else scores.new_zeros(len(scores), TOP_WORDS)
     top = words.topk(TOP_WORDS)
     first = [ids[0] if ids and asked else 0 for ids in batch.keyword_ids]
-    of_first = words.gather(1, torch.tensor(first, device=words.device)[:, None])
-    ranks = (words > of_first).sum(dim=1).tolist()
+    ranks = keyword_ranks(words, torch.tensor(first, device=words.device)).tolist()
     top_ids, top_shares = top.indices.tolist(), top.values.tolist()
     has_key = (batch.key_at != MISSING).all(dim=1) & asked
     has_seg = batch.seg_at != MISSING

@@ -88,6 +88,7 @@ def test_the_answer_stays_and_the_keyword_head_reads_what_is_there_instead(read)
             )
             if name.startswith("seg"):
                 assert one["top_words"] == other["top_words"]
+    assert not any(r["keyword_rank"] == 0 for r in found["key_zero"])  # it names nothing
     words = [r["predicted_keyword"] for r in found["key_mean"]]
     assert len(set(words)) == 1  # one state, one word
     assert len({r["predicted_keyword"] for r in found["untouched"]}) > 1

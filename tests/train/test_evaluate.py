@@ -15,7 +15,14 @@ from keyseg.data.mix import ImageGroup, groups, load
 from keyseg.metrics import intersection_union, summarise
 from keyseg.runs.samples import SAMPLE_COLUMNS
 from keyseg.train.distributed import Processes
-from keyseg.train.evaluate import TOP_WORDS, compare, encode_rles, evaluate, in_order
+from keyseg.train.evaluate import (
+    TOP_WORDS,
+    compare,
+    encode_rles,
+    evaluate,
+    in_order,
+    keyword_ranks,
+)
 
 HEIGHT, WIDTH = 60, 100
 
@@ -128,6 +135,13 @@ def test_keyword_columns(cell, records):
         if first in names:
             assert row["keyword_rank"] == names.index(first)
         assert 0 <= row["keyword_rank"] < words
+
+
+def test_a_model_that_says_nothing_is_not_right():
+    """Nor one whose scores are no numbers; both would have had every keyword right."""
+    told = torch.tensor([[0.1, 0.7, 0.2], [0.4, 0.4, 0.2], [0.0, 0.0, 0.0], [torch.nan] * 3])
+    assert keyword_ranks(told, torch.tensor([1, 0, 2, 0])).tolist() == [0, 1, 2, 2]
+    assert keyword_ranks(told[:2], torch.tensor([0, 2])).tolist() == [2, 2]
 
 
 def test_teacher_forced_answers_are_the_written_ones(records):
