@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from keyseg.data.example import Example
 
-RELATIONS = ("reworded", "namesake", "neighbour", "homonym")
+RELATIONS = ("reworded", "namesake", "neighbour", "namesake_elsewhere")
 """Of the same target; in the same image of another target with the same keyword, of another with
-another; of another image with the same keyword. (`derangement`: of another with another.)"""
+another; of another image with the same keyword (of another with another is `derangement`)."""
 
 _SAME, _OTHER = 0.9, 0.5
 """IoU of two masks from which on they are one target's, and below which they are two targets'.
@@ -31,8 +31,8 @@ def relatives(examples: Sequence[Example], relation: str) -> dict[str, Example]:
     In its image an expression whose target is empty has none. One without a keyword has none but a
     rewording. Expressions whose words are the same are no rewording of each other.
     """
-    if relation == "homonym":
-        return _homonyms(examples)
+    if relation == "namesake_elsewhere":
+        return _namesakes_elsewhere(examples)
     of_image: dict[str, list[Example]] = defaultdict(list)
     for e in examples:
         of_image[e.image_id].append(e)
@@ -50,7 +50,7 @@ def relatives(examples: Sequence[Example], relation: str) -> dict[str, Example]:
     return chosen
 
 
-def _homonyms(examples: Sequence[Example]) -> dict[str, Example]:
+def _namesakes_elsewhere(examples: Sequence[Example]) -> dict[str, Example]:
     """The next one of another image, down a list in an order like one drawn at random."""
     of_name: dict[str, list[Example]] = defaultdict(list)
     for e in sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
@@ -73,7 +73,8 @@ def _relation(
         return None
     iou = (target & its).sum() / (target | its).sum()
     if iou >= _SAME:
-        return "reworded" if one.query != other.query else None
+        reworded = one.query != other.query and one.keyword == other.keyword
+        return "reworded" if reworded else None
     if iou >= _OTHER or one.keyword is None or other.keyword is None:
         return None
     return "namesake" if one.keyword == other.keyword else "neighbour"

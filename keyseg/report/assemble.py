@@ -194,6 +194,6 @@ def _results(
     *scored, cost = results.results(sweep, measured)
     named = targets.table(sweep, slices)
     crossed = crossings.table(sweep, measured)
-    replacing = interventions.table(sweep, replaced)
-    some = [*scored, named, replacing, cost, *speed.tables(sweep), crossed]
+    replacing = interventions.tables(sweep, replaced)
+    some = [*scored, named, *replacing, cost, *speed.tables(sweep), crossed]
     return [each for each in some if each is not None]

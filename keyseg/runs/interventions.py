@@ -30,9 +30,12 @@ REPLACEMENTS = {
     "reworded": "the state of another expression of the same target",
     "namesake": "the state of an expression of another target in the image, with the same keyword",
     "neighbour": "the state of an expression of another target in the image, with another keyword",
-    "homonym": "the state of an expression of another image, with the same keyword",
+    "namesake_elsewhere": "the state of an expression of another image, with the same keyword",
+    "renamed": "its own state, moved from the mean of its keyword to that of swap's keyword",
+    "corrected": "its own state where KEY says a wrong word, moved from the mean of the states "
+    "that say it to that of the right keyword",
 }
-"""What a state may be replaced by; expressions that have no such other are left out."""
+"""What a state may be replaced by; expressions that have no such state are left out."""
 
 
 @dataclass(frozen=True)

@@ -53,13 +53,13 @@ def test_masks_tell_which_target_it_is_and_keywords_what_it_is_called():
     assert neighbour["wheel-0"] in ("second-0", "ball-0")
 
 
-def test_a_homonym_is_of_another_image():
-    homonym = names(SPLIT, "homonym")
-    assert homonym.keys() == {"car-0", "other/car-0", "second-0", "alone-0"}
-    assert {homonym[n] for n in homonym if n != "alone-0"} == {"alone-0"}
-    assert homonym["alone-0"] in ("car-0", "other/car-0", "second-0")
+def test_a_namesake_elsewhere_is_of_another_image():
+    namesake = names(SPLIT, "namesake_elsewhere")
+    assert namesake.keys() == {"car-0", "other/car-0", "second-0", "alone-0"}
+    assert {namesake[n] for n in namesake if n != "alone-0"} == {"alone-0"}
+    assert namesake["alone-0"] in ("car-0", "other/car-0", "second-0")
     many = [example(f"{i}-{k}", CAR, "car", image=f"image{i}") for i in range(9) for k in range(3)]
-    others = list(relatives(many, "homonym").values())
+    others = list(relatives(many, "namesake_elsewhere").values())
     assert len({o.id for o in others}) > 20  # not one for all
 
 

@@ -109,6 +109,24 @@ def test_what_a_state_is_replaced_by(test_images):
     assert len({tuple(s.flatten().tolist()) for s in noise.values()}) == len(of)
     fewer = States(examples[::-1], of).replaced("noise")
     assert all(torch.allclose(noise[n], fewer[n]) for n in noise)
+    states.words = {e.id: "dog" if n % 3 else "cat" for n, e in enumerate(examples)}
+    states.wrong = {e.id for e in examples[::2]}
+
+    def mean_elsewhere(example, names, name):
+        return torch.stack(
+            [of[o.id] for o in examples if names[o.id] == name and o.image_id != example.image_id]
+        ).mean(dim=0)
+
+    keywords = {e.id: e.keyword for e in examples}
+    for kind, names in (("renamed", keywords), ("corrected", states.words)):
+        moved = states.replaced(kind)
+        assert moved
+        assert kind == "renamed" or moved.keys() <= states.wrong
+        for e in examples:
+            if e.id in moved:
+                now = others[e.id].keyword if kind == "renamed" else e.keyword
+                step = mean_elsewhere(e, keywords, now) - mean_elsewhere(e, names, names[e.id])
+                torch.testing.assert_close(moved[e.id], of[e.id] + step, rtol=1e-4, atol=1e-5)
     for relation in RELATIONS:
         others = relatives(examples, relation)
         assert others
@@ -225,7 +243,7 @@ def test_the_command_reads_once_and_the_report_pairs(finished, capsys):
         assert row["difference"] == pytest.approx(np.mean(gaps))
         assert row["replaced"] - row["untouched"] == pytest.approx(np.mean(gaps))
         assert row["seeds"] == 2
-    table = tables.table(sweep, found)
+    [table] = tables.tables(sweep, found)
     assert [line.label for line in table.lines] == [
         "full: KEY swap",
         "full: KEY zero",
@@ -244,6 +262,29 @@ def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypa
     assert {"key"} <= set(pd.read_csv(table)["token"])
 
 
+def test_two_interventions_are_held_against_each_other_on_what_has_both(finished):
+    asked = ("swap", "renamed", "namesake", "neighbour")
+    assert intervene(finished, "fusion/full", "--key", ",".join(asked)) == 0
+    sweep = load_sweep(finished / "fusion")
+    rows = paired.interventions(sweep, seed=0)
+    giou = rows[(rows["metric"] == "giou") & (rows["against"] != "")].set_index("kind")
+    assert giou["against"].to_dict() == {"renamed": "swap", "namesake": "neighbour"}
+    gaps = []
+    for cell in sweep.finished:
+        kinds = {s.intervention.kind: s.samples.set_index("id")["iou"] for s in paired.fresh(cell)}
+        both = kinds["namesake"].index.intersection(kinds["neighbour"].index)
+        assert 0 < len(both) < max(len(kinds["namesake"]), len(kinds["neighbour"]))
+        gaps.append((kinds["namesake"][both] - kinds["neighbour"][both]).mean())
+    row = giou.loc["namesake"]
+    assert row["difference"] == pytest.approx(np.mean(gaps))
+    assert (row["examples"], row["seeds"]) == (len(both), 2)
+    compared = tables.tables(sweep, rows)[1]
+    assert [line.label for line in compared.lines] == [
+        "full: KEY namesake − neighbour",
+        "full: KEY renamed − swap",
+    ]
+
+
 def test_expressions_without_such_another_are_left_out_on_both_sides(finished, capsys):
     assert intervene(finished, "fusion/full", "--key", "namesake") == 0
     sweep = load_sweep(finished / "fusion")
@@ -259,7 +300,7 @@ def test_expressions_without_such_another_are_left_out_on_both_sides(finished, c
     both = [c.samples[c.samples["id"].isin(own["id"])]["iou"].mean() for c in sweep.finished]
     assert row["examples"] == len(own)
     assert row["untouched"] == pytest.approx(np.mean(both))
-    table = tables.table(sweep, rows)
+    table = tables.tables(sweep, rows)[0]
     [line] = [line for line in table.lines if line.label == "full: KEY namesake"]
     assert line.entries[-1].value == f"{len(own):,}"
 

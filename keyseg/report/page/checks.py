@@ -428,8 +428,8 @@ def _mixed_interventions(sweep: Sweep) -> Iterator[Notice]:
     if mixed:
         yield Notice(
             "Interventions by several versions of the code.",
-            "The seeds of one kind were not all read by the same code, so that a difference may be "
-            f"the code's. `keyseg intervene` reads again what is of another version: "
+            "Not all kinds and seeds were read by the same code, so that a difference may be the "
+            "code's. `keyseg intervene` reads again what is of another version than today's: "
             f"{', '.join(mixed)}.",
         )
 

@@ -13,24 +13,50 @@ from keyseg.report.tables.table import DASH, Entry, Line, Table, percent, protoc
 from keyseg.runs.interventions import REPLACEMENTS
 
 SHOWN = ("giou", "ciou", "precision@0.5", "keyword_accuracy")
+_DELTAS = tuple(f"Δ {BY_NAME[name].title}" for name in SHOWN)
 
 
-def table(sweep: Sweep, results: pd.DataFrame) -> Table | None:
-    """Untouched, replaced, and the difference with its interval; None without interventions."""
-    if results.empty:
-        return None
-    index = {
-        (r["protocol"], r["label"], r["token"], r["kind"], r["metric"]): r
-        for r in results.to_dict("records")
-    }
+def tables(sweep: Sweep, results: pd.DataFrame) -> list[Table]:
+    """Each intervention against the untouched model, and some against each other."""
+    listed = "; ".join(f"{kind}: {REPLACEMENTS[kind]}" for kind in dict.fromkeys(results["kind"]))
+    over = "seeds and test images" if (results["seeds"] > 1).any() else "test images, these weights"
+    numbers = (
+        "Differences in points, on the same expressions and seeds, without the expressions that "
+        f"have no such state; in brackets the 95 % interval over {over}, not corrected; p by "
+        "Holm's method over all of a column."
+    )
+    each = Table(
+        "interventions",
+        "Interventions",
+        "Finished models read the test split again; what the language model hands on at the place "
+        "of KEY (SEG) is replaced for all that reads it afterwards (fusion, context, keyword "
+        f"head); nothing is trained. Replaced minus untouched. {numbers} Replaced by: {listed}.",
+        "Intervention",
+        ("gIoU untouched", "gIoU replaced", *_DELTAS, "Seeds", "Expressions"),
+        _lines(sweep, results[results["against"] == ""]),
+    )
+    compared = Table(
+        "interventions_compared",
+        "Interventions against each other",
+        f"First minus second: what the one state has that the other lacks. {numbers}",
+        "First − second",
+        ("gIoU, second", "gIoU, first", *_DELTAS, "Seeds", "Expressions"),
+        _lines(sweep, results[results["against"] != ""]),
+    )
+    return [table for table in (each, compared) if table.lines]
+
+
+def _lines(sweep: Sweep, results: pd.DataFrame) -> list[Line]:
+    keys = ["protocol", "label", "token", "kind", "against", "metric"]
+    index = {tuple(map(str, (r[k] for k in keys))): r for r in results.to_dict("records")}
     colours = {v.label: v.index for v in sweep.variants}
     lines = []
-    for protocol, label, token, kind in dict.fromkeys(key[:4] for key in index):
-        rows = [index.get((protocol, label, token, kind, name)) for name in SHOWN]
+    for protocol, label, token, kind, against in dict.fromkeys(key[:5] for key in index):
+        rows = [index.get((protocol, label, token, kind, against, name)) for name in SHOWN]
         first = rows[0] or {}
         lines.append(
             Line(
-                f"{label}: {str(token).upper()} {kind}",
+                f"{label}: {token.upper()} {kind}" + (f" − {against}" if against else ""),
                 (
                     Entry(percent(float(first["untouched"]))),
                     Entry(percent(float(first["replaced"]))),
@@ -38,31 +64,11 @@ def table(sweep: Sweep, results: pd.DataFrame) -> Table | None:
                     Entry(str(first["seeds"])),
                     Entry(f"{first['examples']:,}"),
                 ),
-                colours.get(str(label)),
-                group=protocols(sweep).get(str(protocol), str(protocol)),
+                colours.get(label),
+                group=protocols(sweep).get(protocol, protocol),
             )
         )
-    kinds = dict.fromkeys(results["kind"])
-    listed = "; ".join(f"{kind}: {REPLACEMENTS[str(kind)]}" for kind in kinds)
-    over = (
-        "seeds and test images" if results["seeds"].max() > 1 else "test images, of these weights"
-    )
-    caption = (
-        "Finished models read the test split again; what the language model hands on at the place "
-        "of KEY (SEG) is replaced for all that reads it afterwards (fusion, context, keyword "
-        "head); nothing is trained. Differences: replaced minus untouched, in points, on the same "
-        f"expressions and seeds; in brackets the 95 % interval over {over}, not corrected; p by "
-        f"Holm's method over all interventions of a column. Replaced by: {listed}. "
-        "Expressions that have no such other are left out, on both sides."
-    )
-    header = (
-        "gIoU untouched",
-        "gIoU replaced",
-        *(f"Δ {BY_NAME[n].title}" for n in SHOWN),
-        "Seeds",
-        "Expressions",
-    )
-    return Table("interventions", "Interventions", caption, "Intervention", header, lines)
+    return lines
 
 
 def _difference(row: dict[object, object] | None) -> Entry:
