@@ -286,6 +286,8 @@ def test_two_interventions_are_held_against_each_other_on_what_has_both(finished
 
 
 def test_expressions_without_such_another_are_left_out_on_both_sides(finished, capsys):
+    for read in finished.glob("fusion/*/interventions/key_namesake.*"):
+        read.unlink()
     assert intervene(finished, "fusion/full", "--key", "namesake") == 0
     sweep = load_sweep(finished / "fusion")
     cell = sweep.finished[0]
