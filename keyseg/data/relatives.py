@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from keyseg.data.example import Example
 
-RELATIONS = ("reworded", "namesake", "neighbour", "namesake_elsewhere")
+RELATIVES = ("reworded", "namesake", "neighbour", "namesake_elsewhere")
 """Of the same target; in the same image of another target with the same keyword, of another with
 another; of another image with the same keyword (of another with another is `derangement`)."""
 

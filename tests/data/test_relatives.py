@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keyseg.data.example import VOID, Example
-from keyseg.data.relatives import RELATIONS, relatives
+from keyseg.data.relatives import RELATIVES, relatives
 
 
 def example(name, columns, keyword, *, image="image", query=None):
@@ -65,7 +65,7 @@ def test_a_namesake_elsewhere_is_of_another_image():
 
 def test_the_same_whatever_the_order():
     shuffled = random.Random(0).sample(SPLIT, len(SPLIT))
-    for relation in RELATIONS:
+    for relation in RELATIVES:
         assert names(SPLIT, relation) == names(shuffled, relation)
 
 
@@ -82,7 +82,7 @@ def test_the_same_whatever_the_order():
     ],
 )
 def test_some_have_none(one, other):
-    assert all(relatives([one, other], relation) == {} for relation in RELATIONS)
+    assert all(relatives([one, other], relation) == {} for relation in RELATIVES)
 
 
 def test_void_is_no_part_of_a_target():

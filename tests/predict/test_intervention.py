@@ -12,8 +12,9 @@ import torch
 from keyseg import cli
 from keyseg.data.derangement import derangement
 from keyseg.data.mix import groups, load
-from keyseg.data.relatives import RELATIONS, relatives
-from keyseg.predict.intervention import Reading, States
+from keyseg.data.relatives import RELATIVES, relatives
+from keyseg.predict.intervention import Reading
+from keyseg.predict.states import States
 from keyseg.report import build
 from keyseg.report.figures import drawing
 from keyseg.report.page.checks import check
@@ -127,7 +128,7 @@ def test_what_a_state_is_replaced_by(test_images):
                 now = others[e.id].keyword if kind == "renamed" else e.keyword
                 step = mean_elsewhere(e, keywords, now) - mean_elsewhere(e, names, names[e.id])
                 torch.testing.assert_close(moved[e.id], of[e.id] + step, rtol=1e-4, atol=1e-5)
-    for relation in RELATIONS:
+    for relation in RELATIVES:
         others = relatives(examples, relation)
         assert others
         given = states.replaced(relation)
