@@ -115,7 +115,7 @@ def _intervene(
         "checkpoint": str(run.info.get("checkpoint_fingerprint")),
         "data": data.fingerprint,
         "weights": weights_fingerprint(cfg),
-        "code": code.of(code.targets(cfg), (*code.EVALUATION, code.INTERVENTION)).fingerprint,
+        "code": code.of(code.targets(cfg), (*code.EVALUATION, *code.INTERVENTION)).fingerprint,
     }
     label = f"{run.info.get('label')}, seed {run.info.get('seed')}"
     left = [i for i in wanted if not _is_of(interventions.known(run, i, protocol), of)]

@@ -37,8 +37,8 @@ EVALUATION = (
 )
 """Where the work on other data begins, without the training before it."""
 
-INTERVENTION = "keyseg.predict.intervention.Reading"
-"""What reads a split with a token's state replaced."""
+INTERVENTION = ("keyseg.predict.intervention.Reading", "keyseg.predict.states.States")
+"""What reads a split with a token's state replaced, and by what."""
 
 LEFT_OUT = (
     "keyseg.commands",
@@ -87,7 +87,7 @@ def targets(cfg: RunConfig) -> tuple[str, ...]:
     flat = flatten(cfg)
     names = {str(v) for k, v in flat.items() if k.endswith("._target_") and ".prepare." not in k}
     terms = [name for name, spec in cfg.loss.terms.items() if "_target_" not in spec]
-    replaced = {INTERVENTION} if cfg.evaluation.intervention else set()
+    replaced = INTERVENTION if cfg.evaluation.intervention else ()
     return tuple(sorted(names.union(replaced, *map(named_terms.places, terms))))
 
 
