@@ -130,13 +130,14 @@ def main() -> None:
     facts["peak_gb"] = peak()
     print(f"peak memory: {facts['peak_gb']:.2f} GB", flush=True)
     if options.figures:
+        from keyseg.report.data import ReportData
         from keyseg.report.figures import drawing
+
+        data = ReportData(made, measured, held, slices(made))
 
         def draw() -> pd.DataFrame:
             with tempfile.TemporaryDirectory() as folder:
-                return pd.DataFrame(
-                    list(drawing.draw_all(made, measured, held, slices(made), Path(folder)))
-                )
+                return pd.DataFrame(list(drawing.draw_all(data, Path(folder))))
 
         timed("figures", draw)
         facts["peak_gb_with_figures"] = peak()

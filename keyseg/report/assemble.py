@@ -75,7 +75,7 @@ def build(
     in_print = printed.load(published or _PUBLISHED, sweep.design.get("published"))
     answers = contrasts.answers(sweep, differences)
     first = headline.table(sweep, measured, in_print)
-    data = ReportData(sweep, measured, differences, slices, evaluated, in_print)
+    data = ReportData(sweep, measured, differences, slices, evaluated, in_print, replaced)
     parts = render.PageContent(
         sweep=sweep,
         answer=answer.answer(sweep, answers, first),
@@ -104,8 +104,7 @@ def build(
     figures: dict[str, tuple[Path, ...]] = {}
     if figure_kinds:
         log.info("figures")
-        drawn_into = out_dir / "figures"
-        figures = drawing.draw_all(sweep, measured, differences, slices, drawn_into, figure_kinds)
+        figures = drawing.draw_all(data, out_dir / "figures", figure_kinds)
     pages = render.write(out_dir, parts, figures, asked.formats)
     written += (render.write_tex(out_dir, parts, written, figures),)
     tuned = [figure.files for section in parts.tunings for figure in section.figures]

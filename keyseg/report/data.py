@@ -21,7 +21,7 @@ class ReportData:
     scores: a row for each variant, protocol, slice and measure (`stats.scores.scores`). contrasts:
     a row for each contrast and measure (`stats.scores.contrasts`). slices: name -> its values.
     evaluated: the same by test set, where runs were read on other data. published: numbers in print
-    (`tables.printed`).
+    (`tables.printed`). replaced: interventions (`stats.interventions`).
     """
 
     sweep: Sweep
@@ -30,3 +30,4 @@ class ReportData:
     slices: Mapping[str, Sequence[str]]
     evaluated: Sequence[OnTestSet] = ()
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
+    replaced: pd.DataFrame = field(default_factory=pd.DataFrame)

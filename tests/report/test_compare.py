@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from keyseg.report.data import ReportData
 from keyseg.report.figures import contrasts as compare
 from keyseg.report.figures import drawing, pathway
 from keyseg.report.figures.style import figure_style
@@ -156,7 +157,7 @@ def test_nothing_finished_still_names_every_contrast(store: Callable[..., Path])
     held = contrasts(sweep, 0)
     assert [a.text for a in answers(sweep, held)] == ["2 cells missing"] * 4
     assert [line.hole for line in verdicts(sweep, held)[0].lines] == ["2 cells missing"] * 2
-    assert "forest" not in drawing.makers(sweep, scores(sweep, 0), held, {})
+    assert "forest" not in drawing.makers(ReportData(sweep, scores(sweep, 0), held, {}))
 
 
 def test_runs_that_do_not_compare_are_flagged_first(crossed: Path) -> None:

@@ -6,6 +6,7 @@ about files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +18,8 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from keyseg.report.figures import contrasts, drawing
+from keyseg.report.data import ReportData
+from keyseg.report.figures import contrasts, drawing, interventions, plotted
 from keyseg.report.figures.style import figure_style
 from keyseg.report.stats import inference, scores
 from keyseg.report.stats.verdict import NO_RESULT
@@ -165,7 +167,7 @@ def test_every_figure(case: str) -> None:
     made = sweep(variants, seeds, holes)
     measured, held = scores.scores(made, 0), scores.contrasts(made, 0)
     with figure_style():
-        makers = drawing.makers(made, measured, held, scores.slices(made))
+        makers = drawing.makers(ReportData(made, measured, held, scores.slices(made)))
         for name, make in makers.items():
             figure = make()
             figure.set_dpi(60)
@@ -184,12 +186,70 @@ def test_every_figure(case: str) -> None:
     assert set(makers) == wanted
 
 
+def replaced(made: Sweep, kinds: Sequence[str]) -> pd.DataFrame:
+    """Interventions as `stats.interventions` gives them, on both tokens of every variant."""
+    rows = [
+        {
+            "protocol": made.headline,
+            "label": variant.label,
+            "token": token,
+            "kind": kind,
+            "against": against,
+            "metric": metric,
+            "difference": -0.02 * n,
+            "low": -0.02 * n - 0.01,
+            "high": -0.02 * n + 0.01,
+            "holm": {3: 0.03, 4: 0.04}.get(n, 0.06),
+            "examples": 100,
+        }
+        for variant in made.variants
+        for token in ("key", "seg")
+        for n, kind in enumerate(kinds, 3)
+        for against in ("", "mean")
+        for metric in ("giou", "ciou", "keyword_accuracy")
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("variants", [1, 3])
+def test_interventions(variants: int) -> None:
+    made = sweep(variants, 2, {})
+    kinds = ["swap", "namesake_elsewhere", "renamed"]
+    data = ReportData(made, pd.DataFrame(), pd.DataFrame(), {}, replaced=replaced(made, kinds))
+    rows = plotted.interventions(data)
+    assert set(zip(rows["token"], rows["metric"], strict=True)) == {
+        ("key", "giou"),
+        ("key", "keyword_accuracy"),
+        ("seg", "giou"),
+    }
+    assert len(rows) == 3 * len(kinds) * variants
+    assert sorted(set(rows["difference"].round(6))) == [-10, -8, -6]
+    with figure_style():
+        figure = interventions.figure(data)
+        assert [ax.get_title("left") for ax in figure.axes] == [
+            "KEY replaced: gIoU",
+            "KEY replaced: Keyword acc.",
+            "SEG replaced: gIoU",
+        ]
+        labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        own = made.variants[0].label
+        assert labels[1] == (
+            "namesake elsewhere" if variants == 1 else f"{own}: namesake elsewhere"
+        )
+        markers = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+        filled = [line.get_markerfacecolor() != "white" for line in markers]
+        assert filled == [True, True, False] * variants  # Holm's p is 0.03, 0.04 and 0.06
+        assert overlapping(figure) == []
+    nothing = ReportData(made, pd.DataFrame(), pd.DataFrame(), {})
+    assert interventions.shown(nothing).empty
+
+
 def test_a_variant_looks_the_same_everywhere() -> None:
     """Colour and marker of a variant whose neighbour has no results are not the neighbour's."""
     made = sweep(3, 1, {(0, 0): "failed"})
     measured, held = scores.scores(made, 0), scores.contrasts(made, 0)
     with figure_style():
-        makers = drawing.makers(made, measured, held, scores.slices(made))
+        makers = drawing.makers(ReportData(made, measured, held, scores.slices(made)))
         for name in ("precision", "cost", "slices"):
             legend = makers[name]().legends[0]
             entries = dict(

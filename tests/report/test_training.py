@@ -150,7 +150,7 @@ def test_figures_are_drawn_of_a_contrast_that_says_nothing(store, tmp_path):
     from keyseg.report.figures.style import figure_style
 
     with figure_style():
-        makers = drawing.makers(loaded, scores.scores(loaded, 0), held_, {})
+        makers = drawing.makers(ReportData(loaded, scores.scores(loaded, 0), held_, {}))
         figure = makers["forest"]()
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "says nothing" in texts

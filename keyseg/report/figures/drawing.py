@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from keyseg.report.data import ReportData
-from keyseg.report.figures import budget, contrasts, pathway, plotted, test_scores
+from keyseg.report.figures import (
+    budget,
+    contrasts,
+    interventions,
+    pathway,
+    plotted,
+    test_scores,
+)
 from keyseg.report.figures.curves import learning_curves
 from keyseg.report.figures.registry import FIGURES, ReportFigure, register
 from keyseg.report.figures.style import FIGURE_KINDS, figure_style, save
 from keyseg.report.stats.verdict import NO_RESULT
-from keyseg.report.store import Sweep
 
 
 def draw_all(
-    sweep: Sweep,
-    scores: pd.DataFrame,
-    differences: pd.DataFrame,
-    slices: Mapping[str, Sequence[str]],
-    folder: Path,
-    kinds: Sequence[str] = FIGURE_KINDS,
+    data: ReportData, folder: Path, kinds: Sequence[str] = FIGURE_KINDS
 ) -> dict[str, tuple[Path, ...]]:
     """Write every figure; {name: its files, in the order of `FIGURE_KINDS`}.
 
     A figure without data is left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = ReportData(sweep, scores, differences, slices)
     with figure_style():
-        drawn = {n: make() for n, make in makers(sweep, scores, differences, slices).items()}
+        drawn = {n: make() for n, make in makers(data).items()}
         return {
             n: save(made, folder, n, kinds, partial(points, data) if points else None)
             for n, made in drawn.items()
@@ -42,14 +40,8 @@ def draw_all(
         }
 
 
-def makers(
-    sweep: Sweep,
-    scores: pd.DataFrame,
-    differences: pd.DataFrame,
-    slices: Mapping[str, Sequence[str]],
-) -> dict[str, Callable[[], Any]]:
+def makers(data: ReportData) -> dict[str, Callable[[], Any]]:
     """What draws each figure that this sweep has data for; to be called in `figure_style`."""
-    data = ReportData(sweep, scores, differences, slices)
     return {n: partial(f.draw, data) for n, f in FIGURES.items() if f.wanted(data)}
 
 
@@ -179,6 +171,21 @@ register(
         lambda d: test_scores.keyword(d.sweep),
         lambda d: any(c.key_asked for c in d.sweep.finished),
         plotted.keyword,
+    )
+)
+register(
+    ReportFigure(
+        "interventions",
+        "Interventions",
+        "What masks and keywords change by where KEY's or SEG's state is replaced in finished "
+        "models: the second table of interventions says which differ from each other. Bars: 95 % "
+        "interval over seeds and test images (over images alone where there is one seed), not "
+        "corrected; filled: Holm's p is at most 0.05. The keyword of a replaced KEY is asked "
+        "against the expression's own. Headline protocol.",
+        "results",
+        interventions.figure,
+        lambda d: len(interventions.shown(d)) > 0,
+        plotted.interventions,
     )
 )
 register(

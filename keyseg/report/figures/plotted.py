@@ -12,6 +12,7 @@ from keyseg.metrics import THRESHOLDS
 from keyseg.report.data import ReportData
 from keyseg.report.figures import contrasts, pathway, test_scores
 from keyseg.report.figures.curves import curve, panels
+from keyseg.report.figures.interventions import shown as shown_interventions
 from keyseg.report.stats.budgets import curves as budget_curves
 
 _ENDS = [f"{end}{of}" for of in ("", "_images", "_seeds") for end in ("low", "high")]
@@ -51,6 +52,13 @@ def paired(data: ReportData) -> pd.DataFrame:
         for contrast, both in contrasts.pairs(data.sweep)
     ]
     return pd.concat(parts)[["contrast", "id", "of", "against"]]
+
+
+def interventions(data: ReportData) -> pd.DataFrame:
+    """A row a variant, token, kind and measure: replaced minus untouched."""
+    drawn = ["difference", "low", "high"]
+    rows = _percent(shown_interventions(data), drawn)
+    return rows[["label", "token", "kind", "metric", *drawn, "holm", "examples"]]
 
 
 def interaction(data: ReportData) -> pd.DataFrame:
