@@ -38,6 +38,7 @@ def test_the_questions_are_there():
         "table3",
         "table4",
         "fusion_full",
+        "key",
         "keyword_loss",
         "loss_weights",
         "token_order",
@@ -83,6 +84,14 @@ def test_a_design_holds(file):
     assert len({c.name for c in found}) == len(found)
 
 
+def test_key_asks_a_part_of_fusion_full():
+    """So that its cells count for both, and no contrast was thought of after it was seen."""
+    key, whole = (read(PROJECT / f"sweeps/{name}.yaml") for name in ("key", "fusion_full"))
+    assert {tuple(job) for job in key[2]} < {tuple(job) for job in whole[2]}
+    contrasts_of = [content["ablation"]["contrasts"] for content, _, _ in (key, whole)]
+    assert all(contrast in contrasts_of[1] for contrast in contrasts_of[0])
+
+
 def test_keyword_loss_runs_no_cell_twice():
     """Off, temperature and target cannot matter, and without KEY nothing of the loss can."""
     content, _, jobs = read(PROJECT / "sweeps/keyword_loss.yaml")
@@ -93,7 +102,7 @@ def test_keyword_loss_runs_no_cell_twice():
     assert len(said) == len(set(said)) == 2 * 2 * 3
 
 
-@pytest.mark.parametrize("name", ["table3", "fusion_full", "token_order", "keyword_loss"])
+@pytest.mark.parametrize("name", ["table3", "fusion_full", "key", "token_order", "keyword_loss"])
 def test_questions_about_key_are_held_against_a_model_without_it(name):
     content, _, jobs = read(PROJECT / f"sweeps/{name}.yaml")
     made = read_design(jobs, content["ablation"])
