@@ -299,6 +299,19 @@ def test_one_cell_per_gpu_or_core(make_cell, monkeypatch):
     assert LocalLauncher().pool(cells[:2]).threads == 4
 
 
+@pytest.mark.parametrize(("cores", "slots"), [(4, 5), (3, 3), (2, 2)])
+def test_a_few_cells_more_than_cores_share_them(make_cell, monkeypatch, cores, slots):
+    """Rather than one after the other, with idle cores at the end; never on a GPU's memory."""
+    cells = [make_cell("self", seed=seed) for seed in range(5)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("keyseg.sweep.local.launcher.cores", lambda: cores)
+    pool = LocalLauncher().pool(cells)
+    assert (pool.slots, pool.threads) == (slots, 1)
+    assert LocalLauncher(n_jobs=cores).pool(cells).slots == cores
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(cores))))
+    assert LocalLauncher().pool(cells).slots == cores
+
+
 def test_a_worker_that_does_not_exist():
     with pytest.raises(ConfigError, match=r"hydra.launcher.worker: there is no program no-such"):
         LocalPool(1, 1, worker=["no-such"])
