@@ -264,12 +264,16 @@ def test_the_report_shows_them_beside_the_untouched(finished, tmp_path, monkeypa
 
 
 def test_two_interventions_are_held_against_each_other_on_what_has_both(finished):
-    asked = ("swap", "renamed", "namesake", "neighbour")
+    asked = ("swap", "renamed", "namesake", "neighbour", "namesake_elsewhere")
     assert intervene(finished, "fusion/full", "--key", ",".join(asked)) == 0
     sweep = load_sweep(finished / "fusion")
     rows = paired.interventions(sweep, seed=0)
     giou = rows[(rows["metric"] == "giou") & (rows["against"] != "")].set_index("kind")
-    assert giou["against"].to_dict() == {"renamed": "swap", "namesake": "neighbour"}
+    assert giou["against"].to_dict() == {
+        "namesake_elsewhere": "swap",
+        "namesake": "neighbour",
+        "renamed": "swap",
+    }
     gaps = []
     for cell in sweep.finished:
         kinds = {s.intervention.kind: s.samples.set_index("id")["iou"] for s in paired.fresh(cell)}
@@ -281,6 +285,7 @@ def test_two_interventions_are_held_against_each_other_on_what_has_both(finished
     assert (row["examples"], row["seeds"]) == (len(both), 2)
     compared = tables.tables(sweep, rows)[1]
     assert [line.label for line in compared.lines] == [
+        "full: KEY namesake elsewhere − swap",
         "full: KEY namesake − neighbour",
         "full: KEY renamed − swap",
     ]

@@ -54,9 +54,10 @@ def _lines(sweep: Sweep, results: pd.DataFrame) -> list[Line]:
     for protocol, label, token, kind, against in dict.fromkeys(key[:5] for key in index):
         rows = [index.get((protocol, label, token, kind, against, name)) for name in SHOWN]
         first = rows[0] or {}
+        states = " − ".join(filter(None, (kind, against))).replace("_", " ")
         lines.append(
             Line(
-                f"{label}: {token.upper()} {kind}" + (f" − {against}" if against else ""),
+                f"{label}: {token.upper()} {states}",
                 (
                     Entry(percent(float(first["untouched"]))),
                     Entry(percent(float(first["replaced"]))),
