@@ -34,7 +34,7 @@ def register(commands: Any) -> None:
         "intervene",
         help="read the test split of finished runs again with KEY's or SEG's state replaced",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {kind:9} {meaning}" for kind, meaning in REPLACEMENTS.items()),
+        epilog="\n".join(f"  {kind:18} {meaning}" for kind, meaning in REPLACEMENTS.items()),
     )
     parser.add_argument(
         "run_names",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keyseg.metrics import BY_NAME
-from keyseg.report.figures.style import INK, SEVERAL, canvas, legend, look, wrap
+from keyseg.report.figures.style import INK, SEVERAL, canvas, difference, legend, look, wrap
 from keyseg.report.stats.contrasts import Contrast
 from keyseg.report.stats.contrasts import contrasts as declared
 from keyseg.report.stats.verdict import ALPHA, NO_RESULT
@@ -65,7 +65,9 @@ def forest(sweep: Sweep, differences: pd.DataFrame) -> Any:
         own = rows[rows["metric"] == metric].set_index("contrast")
         for place, name in enumerate(names):
             if name in own.index:
-                _contrast(ax, place, own.loc[name], index.get(str(own.loc[name, "label"])))
+                _contrast(
+                    ax, place, own.loc[name].to_dict(), index.get(str(own.loc[name, "label"]))
+                )
         ax.axvline(0, color=INK, linewidth=0.9)
         ax.set_title(BY_NAME[metric].title)
         lower = " (lower is better)" if BY_NAME[metric].better < 0 else ""
@@ -115,7 +117,7 @@ def _two_lines(name: str) -> str:
     return wrap(first, 44) + (f"\n− {wrap(second, 42)}" if minus else "")
 
 
-def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int | None) -> None:
+def _contrast(ax: Any, place: int, row: Mapping[Any, Any], index: int | None) -> None:
     if row["verdict"] in _SILENT or not np.isfinite(float(row["difference"])):
         where = {"xy": (0.5, place), "xycoords": ("axes fraction", "data")}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
@@ -127,19 +129,8 @@ def _contrast(ax: Any, place: int, row: pd.Series[Any], index: int | None) -> No
         ends = 100 * np.array([row[f"low_{source}"], row[f"high_{source}"]], float)
         if np.isfinite(ends).all():
             ax.plot(ends, [place + shift] * 2, dash, color=style.colour, linewidth=1, marker="|")
-    ends = 100 * np.array([row["low"], row["high"]], float)
-    if np.isfinite(ends).all():
-        ax.plot(ends, [place, place], color=style.colour, linewidth=2.6, solid_capstyle="butt")
     main = "both" if row["seeds"] > 1 else "images"
-    filled = float(row[f"holm_{main}"]) <= ALPHA
-    ax.plot(
-        [100 * row["difference"]],
-        [place],
-        marker=style.marker,
-        markersize=6.5,
-        color=style.colour,
-        markerfacecolor=style.colour if filled else "white",
-    )
+    difference(ax, place, row, style, filled=float(row[f"holm_{main}"]) <= ALPHA)
 
 
 def pictured(sweep: Sweep) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from keyseg.metrics import BY_NAME
 from keyseg.report.data import ReportData
-from keyseg.report.figures.style import INK, Look, canvas, look
+from keyseg.report.figures.style import INK, canvas, difference, look
 from keyseg.report.stats.verdict import ALPHA
 
 _PANELS = (("key", "giou"), ("key", "keyword_accuracy"), ("seg", "giou"))
@@ -38,7 +37,8 @@ def figure(data: ReportData) -> Any:
     for ax, (token, metric) in zip(axes, panels, strict=True):
         for row in rows[(rows["token"] == token) & (rows["metric"] == metric)].to_dict("records"):
             place = lines.index((row["label"], row["kind"]))
-            _mark(ax, place, row, styles[str(row["label"])])
+            filled = float(row["holm"]) <= ALPHA
+            difference(ax, place, row, styles[str(row["label"])], filled=filled)
         ax.axvline(0, color=INK, linewidth=0.9)
         ax.set_title(f"{token.upper()} replaced: {BY_NAME[metric].title}")
         ax.set_xlabel("replaced minus untouched, points")
@@ -48,17 +48,3 @@ def figure(data: ReportData) -> Any:
     words = [(f"{label}: " if several else "") + kind.replace("_", " ") for label, kind in lines]
     axes[0].set_yticks(range(len(lines)), words)
     return made
-
-
-def _mark(ax: Any, place: int, row: dict[Any, Any], style: Look) -> None:
-    ends = 100 * np.array([row["low"], row["high"]], float)
-    if np.isfinite(ends).all():
-        ax.plot(ends, [place] * 2, color=style.colour, linewidth=2.6, solid_capstyle="butt")
-    ax.plot(
-        [100 * row["difference"]],
-        [place],
-        marker=style.marker,
-        markersize=6.5,
-        color=style.colour,
-        markerfacecolor=style.colour if float(row["holm"]) <= ALPHA else "white",
-    )

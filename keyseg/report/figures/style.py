@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from keyseg.report.figures import drawn
@@ -107,6 +108,24 @@ def look(index: int) -> Look:
         PALETTE[index % n],
         DASHES[(index + index // n) % len(DASHES)],
         MARKERS[(index + index // n) % len(MARKERS)],
+    )
+
+
+def difference(ax: Any, place: int, row: Mapping[Any, Any], style: Look, *, filled: bool) -> None:
+    """A difference on the line `place` of a forest plot: its interval, and a marker, filled or not.
+
+    `row`: difference, low and high, as fractions; ends that are no numbers are left out.
+    """
+    ends = 100 * np.array([row["low"], row["high"]], float)
+    if np.isfinite(ends).all():
+        ax.plot(ends, [place, place], color=style.colour, linewidth=2.6, solid_capstyle="butt")
+    ax.plot(
+        [100 * row["difference"]],
+        [place],
+        marker=style.marker,
+        markersize=6.5,
+        color=style.colour,
+        markerfacecolor=style.colour if filled else "white",
     )
 
 
